@@ -1,0 +1,96 @@
+# Each target does everything it needs on a fresh Linux or macOS machine: environment, packages, run.
+# An active environment (venv or conda) that has torch is used as it is; otherwise .venv is made here.
+# Written for GNU make 3.81 (macOS) and later.
+
+VENV := .venv
+ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
+HAS_TORCH := import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)
+USE_ACTIVE := $(shell test -n "$(ACTIVE)" && test "$(ACTIVE)" != "$(CURDIR)/$(VENV)" \
+	&& "$(ACTIVE)/bin/python" -c '$(HAS_TORCH)' 2>/dev/null && echo yes)
+
+ifeq ($(USE_ACTIVE),yes)
+BIN := $(ACTIVE)/bin
+RUN_READY := active-run
+DEV_READY := active-dev
+GOODBYE := Your active environment was used: $(ACTIVE)
+else
+BIN := $(CURDIR)/$(VENV)/bin
+RUN_READY := $(VENV)/.installed-run
+DEV_READY := $(VENV)/.installed-dev
+GOODBYE := To type such commands yourself: source $(VENV)/bin/activate
+endif
+
+# Show a command as one would type it, then run it with the environment's programs.
+type = @echo '$$ $(1)' && PATH="$(BIN):$$PATH" $(1)
+
+.PHONY: help install demo test quick check active-run active-dev
+
+help:
+	@echo 'make demo     train, evaluate and predict on a small data set that is made for it'
+	@echo 'make test     all tests, as CI runs them'
+	@echo 'make quick    the tests that are not slow, under a minute'
+	@echo 'make check    lint, format, types, layers'
+	@echo 'make install  only the environment in $(VENV)'
+
+install: $(DEV_READY)
+
+demo: $(RUN_READY)
+	$(call type,python train.py --demo)
+	$(call type,python evaluate.py --weights last --data runs/demo --split test)
+	$(call type,python predict.py "runs/demo/JPEGImages/test_*.jpg" --weights last)
+	@echo '$(GOODBYE)'
+
+test: $(DEV_READY)
+	$(call type,python -m pytest)
+
+quick: $(DEV_READY)
+	$(call type,python -m pytest -m "not slow")
+
+check: $(DEV_READY)
+	$(call type,ruff check .)
+	$(call type,ruff format --check .)
+	$(call type,mypy)
+	$(call type,python -m pytest -q tests/test_layers.py)
+
+# The stamps make a second call instant; a changed list of requirements installs again.
+$(VENV)/.installed-run: requirements.txt | $(VENV)/bin/python
+	$(call install,requirements.txt)
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
+	$(call install,requirements-dev.txt)
+	@touch $@ $(VENV)/.installed-run
+
+# uv is several times as fast as pip, which steps in where uv cannot be had; uv is told of pip's own index.
+define install
+	@echo 'Installing $(1) into $(VENV) (several GB: torch brings its CUDA libraries on Linux)'
+	@cd $(VENV)/bin && ./python -m pip install --quiet --disable-pip-version-check uv; \
+	index=$${PIP_INDEX_URL:-`./python -m pip config get global.index-url 2>/dev/null`}; \
+	./python -m uv pip install --python ./python $${index:+--default-index "$$index"} -r ../../$(1) \
+	|| ./python -m pip install --disable-pip-version-check -r ../../$(1)
+endef
+
+$(VENV)/bin/python:
+	@for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then \
+	    echo "Making $(VENV) with `command -v $$python`"; \
+	    "$$python" -m venv $(VENV) && exit 0; \
+	    rm -rf $(VENV); \
+	    echo "error: $$python cannot make a venv; on Debian and Ubuntu: sudo apt install python3-venv" >&2; \
+	    exit 1; \
+	  fi; \
+	done; \
+	echo 'error: no Python 3.10 or newer found; install one from python.org or your package manager' >&2; \
+	exit 1
+
+# What an active environment lacks is named, not installed: it is the user's own.
+RUN_MODULES := torchvision albumentations cv2 pycocotools tqdm yaml defusedxml
+FIND_MISSING = @"$(BIN)/python" -c 'import importlib.util, sys; \
+	missing = [name for name in sys.argv[2:] if importlib.util.find_spec(name) is None]; \
+	missing and sys.exit(f"error: $(ACTIVE) lacks {missing}; pip install -r {sys.argv[1]}, or deactivate it")'
+
+active-run:
+	$(FIND_MISSING) requirements.txt $(RUN_MODULES)
+
+active-dev:
+	$(FIND_MISSING) requirements-dev.txt $(RUN_MODULES) pytest ruff mypy

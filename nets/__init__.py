@@ -1,0 +1,1 @@
+"""The maths: network, attention, decode, assignment, loss. Imports torch, torchvision and itself."""

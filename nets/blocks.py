@@ -1,0 +1,22 @@
+"""The convolution that the whole network is made of."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ConvNormAct(nn.Module):
+    """Convolution without bias, batch normalization, LeakyReLU 0.1: Darknet's `[convolutional]` section.
+
+    Maps (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels, eps=1e-5)
+        self.act = nn.LeakyReLU(0.1, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
+        return self.act(self.norm(self.conv(x)))

@@ -1,0 +1,87 @@
+"""The training loss: CIoU for boxes, binary cross entropy for objectness and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+from torch.nn.utils.rnn import pad_sequence
+
+from nets.assign import assign
+from nets.boxes import box_iou, complete_box_iou_loss
+from nets.decode import build_slots, decode_boxes, flatten_maps
+from nets.structures import Target
+
+_DIFFICULT_IOU = 0.5  # a prediction that overlaps a difficult object more than this is no negative
+
+
+class YoloLoss(nn.Module):
+    """Compare raw maps with ground truth.
+
+    Each part is a sum over the batch divided by the number of positives. A slot without a truth is a negative unless its
+    predicted box overlaps some truth by more than `ignore_threshold`. Difficult objects are no targets.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        anchors: Sequence[tuple[float, float]],
+        anchor_masks: Sequence[Sequence[int]],
+        scale_x_y: float,
+        ignore_threshold: float = 0.5,
+        label_smoothing: float = 0.0,
+        box_weight: float = 2.0,
+        objectness_weight: float = 1.0,
+        class_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.anchors, self.anchor_masks, self.scale_x_y = anchors, anchor_masks, scale_x_y
+        self.ignore_threshold = ignore_threshold
+        self.label_smoothing = label_smoothing
+        self.weights = {"box": box_weight, "objectness": objectness_weight, "class": class_weight}
+        self.unassigned = 0  # truths of the last batch that no slot was left for
+
+    def forward(self, raw_maps: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Compare raw maps (B, A*(5+K), h, w), coarse first, with B targets in network pixels."""
+        device = raw_maps[0].device
+        grids = [(raw.shape[2], raw.shape[3]) for raw in raw_maps]
+        predictions = flatten_maps(raw_maps, self.anchor_masks).float()  # (B, N, 5+K)
+        slots = build_slots(grids, self.anchors, self.anchor_masks, device)
+        boxes = decode_boxes(predictions[..., :4], slots, self.scale_x_y)  # (B, N, 4)
+
+        truth_boxes = pad_sequence([target.boxes for target in targets], True).to(device)  # (B, M, 4)
+        labels = pad_sequence([target.labels for target in targets], True, -1).to(device)  # (B, M)
+        difficult = pad_sequence([target.difficult for target in targets], True).to(device)  # (B, M)
+        assignment = assign(
+            truth_boxes, (labels >= 0) & ~difficult, grids=grids, anchors=self.anchors, anchor_masks=self.anchor_masks
+        )
+        self.unassigned = assignment.unassigned
+        positive, truth = (assignment.images, assignment.slots), (assignment.images, assignment.truths)
+
+        box = complete_box_iou_loss(boxes[positive], truth_boxes[truth], reduction="sum")
+        class_goal = self._class_goal(labels[truth])
+        classes = bce(predictions[positive][:, 5:], class_goal, reduction="sum")
+        goal = torch.zeros_like(predictions[..., 4])
+        goal[positive] = 1.0
+        counted = self._negatives(boxes.detach(), truth_boxes, difficult)
+        counted[positive] = True
+        objectness = bce(predictions[..., 4], goal, weight=counted.float(), reduction="sum")
+
+        positives = max(len(assignment.images), 1)
+        parts = {"box": box, "objectness": objectness, "class": classes}
+        return {name: self.weights[name] * part / positives for name, part in parts.items()}
+
+    def _class_goal(self, labels: Tensor) -> Tensor:
+        """Return smoothed one-hot rows (P, K): 1 - s/2 for the class, s/2 for the others."""
+        one_hot = nn.functional.one_hot(labels, self.num_classes).float()
+        return one_hot * (1 - self.label_smoothing) + self.label_smoothing / 2
+
+    def _negatives(self, boxes: Tensor, truth_boxes: Tensor, difficult: Tensor) -> Tensor:
+        """Return which predictions (B, N) overlap no truth so much that calling them background would be wrong."""
+        overlap = box_iou(boxes, truth_boxes)  # (B, N, M); padding has no area and overlaps nothing
+        limit = torch.where(difficult, _DIFFICULT_IOU, self.ignore_threshold)  # (B, M)
+        return ~(overlap > limit[:, None]).any(dim=-1)

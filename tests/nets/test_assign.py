@@ -1,0 +1,106 @@
+import pytest
+import torch
+
+from nets.assign import assign
+from nets.boxes import cxcywh_to_xyxy
+from nets.yolo import OFFICIAL_ANCHORS
+
+MASKS = ((3, 4, 5), (1, 2, 3))
+GRIDS = [(2, 2), (4, 4)]  # a network input of 64 x 64
+N = 3 * 4 + 3 * 16
+
+
+def slot_of(head, position, row, column):
+    height, width = GRIDS[head]
+    return head * 3 * 4 + position * height * width + row * width + column
+
+
+def run(truths, valid=None):
+    """Assign one image's truths, given as (centre x, centre y, width, height)."""
+    boxes = cxcywh_to_xyxy(torch.tensor(truths, dtype=torch.float32).reshape(1, -1, 4))
+    valid = torch.ones(boxes.shape[:2], dtype=torch.bool) if valid is None else torch.tensor([valid])
+    result = assign(boxes, valid, grids=GRIDS, anchors=OFFICIAL_ANCHORS, anchor_masks=MASKS)
+    pairs = sorted(zip(result.slots.tolist(), result.truths.tolist(), strict=True))
+    return pairs, int(result.unassigned)
+
+
+@pytest.mark.parametrize(
+    ("truths", "pairs"),
+    [
+        ([], []),
+        # best anchor 4 stands in the coarse head alone, 1 in the fine head alone
+        ([(40, 10, 135, 169)], [(slot_of(0, 1, 0, 1), 0)]),
+        ([(40, 10, 23, 27)], [(slot_of(1, 0, 0, 2), 0)]),
+        # anchor 3 stands in both
+        ([(40, 10, 81, 82)], [(slot_of(0, 0, 0, 1), 0), (slot_of(1, 2, 0, 2), 0)]),
+        # anchor 0 (10 x 14) stands in none: the next best is 1
+        ([(40, 10, 10, 14)], [(slot_of(1, 0, 0, 2), 0)]),
+        # a centre on the far edge belongs to the last cell
+        ([(64, 64, 23, 27)], [(slot_of(1, 0, 3, 3), 0)]),
+        # two cells: no contest
+        ([(8, 8, 23, 27), (24, 8, 23, 27)], [(slot_of(1, 0, 0, 0), 0), (slot_of(1, 0, 0, 1), 1)]),
+        # one cell and anchor: the better shape keeps it, the other takes its next best free anchor, 2
+        ([(8, 8, 26, 30), (9, 9, 23, 27)], [(slot_of(1, 0, 0, 0), 1), (slot_of(1, 1, 0, 0), 0)]),
+    ],
+)
+def test_hand_worked(truths, pairs):
+    assert run(truths) == (sorted(pairs), 0)
+
+
+def test_truths_that_are_no_targets_take_nothing():
+    assert run([(8, 8, 23, 27), (9, 9, 23, 27)], valid=[False, True]) == ([(slot_of(1, 0, 0, 0), 1)], 0)
+
+
+def test_equal_truths_are_all_placed_until_the_anchors_run_out():
+    pairs, unassigned = run([(8, 8, 23, 27)] * 7)
+    # five anchors: 1, 2 in the fine head, 3 in both, 4, 5 in the coarse one
+    assert len(pairs) == 6
+    assert len({slot for slot, _ in pairs}) == 6
+    assert unassigned == 2
+
+
+def assign_slowly(truths):
+    """Place one image's truths with loops: in rounds, every truth without a place asks for its best free anchor."""
+    taken, placed, waiting = {}, {}, dict(enumerate(truths))
+    while waiting:
+        wishes = {}
+        for truth, (x, y, width, height) in waiting.items():
+            options = {}
+            for head, mask in enumerate(MASKS):
+                stride = (32, 16)[head]
+                for position, anchor in enumerate(mask):
+                    slot = slot_of(head, position, min(int(y // stride), 64), min(int(x // stride), 64))
+                    aw, ah = OFFICIAL_ANCHORS[anchor]
+                    overlap = min(width, aw) * min(height, ah)
+                    if slot not in taken:
+                        options.setdefault(anchor, [overlap / (width * height + aw * ah - overlap), []])[1].append(slot)
+            if options:
+                fit, slots = max(options.values(), key=lambda option: option[0])
+                for slot in slots:
+                    wishes.setdefault(slot, []).append((fit, -truth))
+        if not wishes:
+            break
+        for slot, claims in wishes.items():
+            truth = -max(claims)[1]
+            taken[slot] = truth
+            placed.setdefault(truth, []).append(slot)
+        waiting = {truth: box for truth, box in waiting.items() if truth not in placed}
+    return sorted((slot, truth) for truth, slots in placed.items() for slot in slots), len(waiting)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_crowd_equals_the_loops(seed):
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.rand(60, 2, generator=generator) * 63
+    sizes = torch.rand(60, 2, generator=generator) * 150 + 4
+    truths = torch.cat((centres, sizes), dim=1).tolist()
+    assert run(truths) == assign_slowly(truths)
+
+
+def test_images_of_a_batch_do_not_meet():
+    boxes = cxcywh_to_xyxy(torch.tensor([[[8.0, 8, 23, 27]], [[8.0, 8, 23, 27]]]))
+    result = assign(
+        boxes, torch.ones(2, 1, dtype=torch.bool), grids=GRIDS, anchors=OFFICIAL_ANCHORS, anchor_masks=MASKS
+    )
+    assert result.images.tolist() == [0, 1]
+    assert result.slots.tolist() == [slot_of(1, 0, 0, 0)] * 2

@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch
+
+from nets.boxes import box_iou
+from nets.decode import decode
+from nets.loss import YoloLoss
+from nets.structures import Target
+from nets.yolo import OFFICIAL_ANCHORS
+
+MASKS = ((3, 4, 5), (1, 2, 3))
+K = 2
+SETTINGS = {"num_classes": K, "anchors": OFFICIAL_ANCHORS, "anchor_masks": MASKS, "scale_x_y": 1.05}
+WEIGHTS = {"box_weight": 1.0, "objectness_weight": 1.0, "class_weight": 1.0}
+
+
+def maps(batch=1, fill=0.0):
+    return [torch.full((batch, 3 * (5 + K), side, side), fill, requires_grad=True) for side in (2, 4)]
+
+
+def target(boxes, labels=None, difficult=None):
+    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    labels = torch.tensor([0] * len(boxes) if labels is None else labels, dtype=torch.int64)
+    difficult = torch.tensor([False] * len(boxes) if difficult is None else difficult, dtype=torch.bool)
+    return Target(boxes, labels, difficult)
+
+
+def bce(logit, goal):
+    probability = 1 / (1 + math.exp(-logit))
+    return -(goal * math.log(probability) + (1 - goal) * math.log(1 - probability))
+
+
+def test_a_batch_without_any_object_is_finite_and_has_gradients():
+    raw_maps = maps(batch=2)
+    losses = YoloLoss(**SETTINGS)(raw_maps, [Target.empty(), Target.empty()])
+    assert losses["box"] == 0
+    assert losses["class"] == 0
+    assert losses["objectness"].item() == pytest.approx(2 * 60 * bce(0, 0), rel=1e-5)
+    sum(losses.values()).backward()
+    for raw in raw_maps:
+        assert raw.grad.isfinite().all()
+        assert raw.grad.abs().sum() > 0
+
+
+def test_one_object_hand_worked():
+    # Centre (40, 40), the size of anchor 4: coarse head, cell (1, 1), and zero logits put the box at (48, 48).
+    raw_maps = maps()
+    losses = YoloLoss(**SETTINGS, **WEIGHTS)(raw_maps, [target([[40 - 67.5, 40 - 84.5, 40 + 67.5, 40 + 84.5]])])
+    overlap = (135 - 8) * (169 - 8)
+    iou = overlap / (2 * 135 * 169 - overlap)
+    distance = 2 * 8**2 / ((135 + 8) ** 2 + (169 + 8) ** 2)
+    assert losses["box"].item() == pytest.approx(1 - iou + distance, rel=1e-4)
+    assert losses["class"].item() == pytest.approx(2 * bce(0, 0), rel=1e-5)
+    # The other slots count but for those whose box overlaps the truth by more than half: anchor 4's in the other cells
+    # and anchor 5's and 3's that are close enough.
+    truth = torch.tensor([[40 - 67.5, 40 - 84.5, 40 + 67.5, 40 + 84.5]])
+    boxes, _ = decode(maps(), anchors=OFFICIAL_ANCHORS, anchor_masks=MASKS, scale_x_y=1.05)
+    ignored = int((box_iou(boxes[0], truth)[:, 0] > 0.5).sum()) - 1
+    assert ignored > 0
+    assert losses["objectness"].item() == pytest.approx((60 - ignored) * bce(0, 0), rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_label_smoothing_moves_the_class_goal(smoothing):
+    raw_maps = maps()
+    with torch.no_grad():
+        raw_maps[0][:, 5::7] = 3.0  # first class of every anchor
+        raw_maps[0][:, 6::7] = -2.0
+    losses = YoloLoss(**SETTINGS, **WEIGHTS, label_smoothing=smoothing)(
+        raw_maps, [target([[0, 0, 64, 64]], labels=[0])]
+    )
+    expected = bce(3.0, 1 - smoothing / 2) + bce(-2.0, smoothing / 2)
+    # 64 x 64 is nearest to anchor 3, which stands in both heads; the fine one has zero logits
+    assert losses["class"].item() == pytest.approx((expected + 2 * bce(0, 0.5)) / 2, rel=1e-4)
+
+
+def test_difficult_objects_are_no_targets_but_no_negatives_either():
+    box = [40 - 67.5, 40 - 84.5, 40 + 67.5, 40 + 84.5]
+    empty = YoloLoss(**SETTINGS)(maps(), [Target.empty()])
+    losses = YoloLoss(**SETTINGS, ignore_threshold=1.0)(maps(), [target([box], difficult=[True])])
+    assert losses["box"] == 0
+    boxes, _ = decode(maps(), anchors=OFFICIAL_ANCHORS, anchor_masks=MASKS, scale_x_y=1.05)
+    left_out = int((box_iou(boxes[0], torch.tensor([box]))[:, 0] > 0.5).sum())
+    assert left_out > 0
+    assert losses["objectness"].item() == pytest.approx(empty["objectness"].item() * (60 - left_out) / 60, rel=1e-5)
+
+
+def test_the_sum_is_divided_by_the_positives_of_the_batch():
+    one = target([[0, 0, 20, 25]])
+    single = YoloLoss(**SETTINGS)(maps(), [one])
+    double = YoloLoss(**SETTINGS)(maps(batch=2), [one, one])
+    for name, value in single.items():
+        torch.testing.assert_close(double[name], value)
+
+
+def test_objects_that_no_slot_is_left_for_are_counted():
+    criterion = YoloLoss(**SETTINGS)
+    criterion(maps(), [target([[0, 0, 20, 25]] * 7)])
+    assert int(criterion.unassigned) == 2
+
+
+def test_a_perfect_prediction_costs_nothing():
+    raw_maps = maps()
+    with torch.no_grad():
+        for raw in raw_maps:
+            raw[:, 4::7] = -20.0
+        raw_maps[0][0, 7 + 4, 1, 1] = 20.0  # anchor 4 in cell (1, 1)
+        raw_maps[0][0, 7 + 5, 1, 1] = 20.0
+        raw_maps[0][0, 7 + 6, 1, 1] = -20.0
+    losses = YoloLoss(**SETTINGS)(raw_maps, [target([[48 - 67.5, 48 - 84.5, 48 + 67.5, 48 + 84.5]])])
+    assert sum(losses.values()).item() == pytest.approx(0, abs=1e-4)

@@ -1,0 +1,117 @@
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from nets.yolo import ModelConfig, YoloBody
+from utils.errors import UserError
+from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from utils.weights.load import load_model
+
+
+@pytest.fixture
+def checkpoint():
+    config = ModelConfig(2, phi="eca", phi_at=("c5",), input_size=(64, 96), scale_x_y=1.0)
+    return Checkpoint(config, ("cat", "猫"), YoloBody(config).state_dict(), {"map50": 0.5}, {"imgsz": (64, 96)})
+
+
+def test_everything_that_defines_the_network_comes_back(tmp_path, checkpoint):
+    save_checkpoint(tmp_path / "best.pth", checkpoint)
+    loaded = load_checkpoint(tmp_path / "best.pth")
+    assert loaded.config == checkpoint.config
+    assert loaded.class_names == checkpoint.class_names
+    assert loaded.metrics == {"map50": 0.5}
+    assert loaded.run_config == {"imgsz": [64, 96]}
+    assert all(torch.equal(value, loaded.weights[name]) for name, value in checkpoint.weights.items())
+    model = load_model(str(tmp_path / "best.pth"))
+    assert (model.config, model.class_names) == (checkpoint.config, checkpoint.class_names)
+
+
+class Malicious:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, (str(self.folder / "PWNED"),)
+
+
+def zip_of(content):
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def damaged(kind, folder, good):
+    return {
+        "empty": lambda: b"",
+        "truncated": lambda: good[: len(good) // 2],
+        "flipped": lambda: good[:200_000] + bytes(byte ^ 0xFF for byte in good[200_000:200_016]) + good[200_016:],
+        "html": lambda: b"<!DOCTYPE html><html><body>404</body></html>",
+        "lfs": lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "malicious zip": lambda: zip_of({"weights": Malicious(folder)}),
+        "malicious pickle": lambda: pickle.dumps(Malicious(folder)),
+        "module": lambda: zip_of(nn.Linear(2, 2)),
+        "foreign": lambda: zip_of({"conv.weight": torch.zeros(2)}),
+        "list": lambda: zip_of([1, 2]),
+        "newer": lambda: zip_of({"format_version": 99}),
+        "part": lambda: zip_of({"format_version": 1}),
+    }[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["empty", "truncated", "flipped", "html", "lfs", "malicious zip", "malicious pickle", "module", "foreign", "list"]
+    + ["newer", "part"],
+)
+def test_a_bad_file_is_one_clear_error(tmp_path, checkpoint, kind):
+    path = tmp_path / "ckpt.pth"
+    save_checkpoint(path, checkpoint)
+    path.write_bytes(damaged(kind, tmp_path, path.read_bytes()))
+    with pytest.raises(UserError) as caught:
+        load_model(str(path))
+    assert "ckpt.pth" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_weights_that_do_not_fit_are_listed(tmp_path, checkpoint):
+    weights = {name: value for name, value in checkpoint.weights.items() if not name.startswith("neck_up")}
+    save_checkpoint(tmp_path / "ckpt.pth", Checkpoint(checkpoint.config, checkpoint.class_names, weights))
+    with pytest.raises(UserError, match=r"Missing key.*neck_up\.conv\.weight"):
+        load_model(str(tmp_path / "ckpt.pth"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"phi": "se"}, "made with attention=eca, you asked for se"),
+        ({"classes": ("one",)}, "has 2 classes, but 1 names"),
+    ],
+)
+def test_what_does_not_match_the_file_is_refused(tmp_path, checkpoint, arguments, words):
+    save_checkpoint(tmp_path / "ckpt.pth", checkpoint)
+    with pytest.raises(UserError, match=words):
+        load_model(str(tmp_path / "ckpt.pth"), **arguments)
+
+
+def test_a_block_of_the_users_own_is_imported_only_when_named(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text("from nets.attention.se import SqueezeExcite\n\n\nclass SE8(SqueezeExcite):\n    ratio = 8\n")
+    config = ModelConfig(1, phi=f"{file}:SE8")
+    save_checkpoint(tmp_path / "ckpt.pth", Checkpoint(config, ("cell",), YoloBody(config).state_dict()))
+    with pytest.raises(UserError, match=r"add --phi .*own\.py:SE8"):
+        load_model(str(tmp_path / "ckpt.pth"))
+    assert load_model(str(tmp_path / "ckpt.pth"), phi=config.phi).config == config
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"), [("last", "train first"), ("none.pth", "no such weights file"), ("x.onnx", "no such")]
+)
+def test_missing_weights_are_named(tmp_path, monkeypatch, weights, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=words):
+        load_model(weights)

@@ -1,0 +1,125 @@
+import struct
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from nets.yolo import ModelConfig, YoloBody
+from utils.errors import UserError
+from utils.weights.darknet import read_darknet
+
+ANCHORS = "10,14, 23,27, 37,58, 81,82, 135,169, 344,319"
+
+
+def conv(filters, size, stride=1, norm=True):
+    lines = ["[convolutional]", f"filters={filters}", f"size={size}", f"stride={stride}", "pad=1"]
+    return [*lines, f"activation={'leaky' if norm else 'linear'}", *(["batch_normalize=1"] if norm else [])]
+
+
+def route(*layers, half=False):
+    return ["[route]", f"layers={','.join(map(str, layers))}", *(["groups=2", "group_id=1"] if half else [])]
+
+
+def csp(channels):
+    half = channels // 2
+    lines = conv(channels, 3) + route(-1, half=True) + conv(half, 3) + conv(half, 3) + route(-1, -2)
+    return lines + conv(channels, 1) + route(-6, -1) + ["[maxpool]", "size=2", "stride=2"]
+
+
+def yolo(mask, classes):
+    return ["[yolo]", f"mask={mask}", f"anchors={ANCHORS}", f"classes={classes}", "num=6", "scale_x_y=1.05"]
+
+
+def write_cfg(path, size, classes):
+    """Write yolov4-tiny as a Darknet cfg, from its description and not from our network."""
+    out = 3 * (5 + classes)
+    lines = ["[net]", f"width={size}", f"height={size}", "channels=3", *conv(32, 3, 2), *conv(64, 3, 2)]
+    lines += csp(64) + csp(128) + csp(256) + conv(512, 3)
+    lines += conv(256, 1) + conv(512, 3) + conv(out, 1, norm=False) + yolo("3,4,5", classes)
+    lines += [*route(-4), *conv(128, 1), "[upsample]", "stride=2", *route(-1, 23), *conv(256, 3)]
+    lines += conv(out, 1, norm=False) + yolo("1,2,3", classes)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def shapes_in_file_order(classes):
+    """List (in, out, kernel, has norm) of every convolution in the order of the cfg."""
+    out, convs = 3 * (5 + classes), [(3, 32, 3, True), (32, 64, 3, True)]
+    for c in (64, 128, 256):
+        convs += [(c, c, 3, True), (c // 2, c // 2, 3, True), (c // 2, c // 2, 3, True), (c, c, 1, True)]
+    convs += [(512, 512, 3, True), (512, 256, 1, True), (256, 512, 3, True), (512, out, 1, False)]
+    return [*convs, (256, 128, 1, True), (384, 256, 3, True), (256, out, 1, False)]
+
+
+def write_weights(path, classes, version=(0, 2, 5), seen=12345):
+    rng = np.random.default_rng(0)
+    parts = []
+    for channels, filters, kernel, norm in shapes_in_file_order(classes):
+        parts.append(rng.normal(0, 0.1, filters))
+        if norm:
+            parts += [rng.uniform(0.5, 1, filters), rng.normal(0, 0.1, filters), rng.uniform(0.5, 1.5, filters)]
+        fan_in = channels * kernel * kernel
+        parts.append(rng.normal(0, fan_in**-0.5, filters * fan_in))
+    values = np.concatenate(parts).astype("<f4").tobytes()
+    wide = version[0] * 10 + version[1] >= 2
+    path.write_bytes(struct.pack("<3i", *version) + struct.pack("<Q" if wide else "<I", seen) + values)
+
+
+@pytest.mark.parametrize(("size", "classes"), [(416, 80), (320, 20)])
+def test_our_reader_and_opencv_agree(tmp_path, size, classes):
+    write_cfg(tmp_path / "tiny.cfg", size, classes)
+    write_weights(tmp_path / "tiny.weights", classes)
+    image = np.random.default_rng(1).random((1, 3, size, size), dtype=np.float32)
+    net = cv2.dnn.readNetFromDarknet(str(tmp_path / "tiny.cfg"), str(tmp_path / "tiny.weights"))
+    net.setInput(image)
+    names = net.getLayerNames()
+    heads = [name for name in names if name.startswith("conv_") and int(name.split("_")[1]) in (29, 36)]
+    expected = net.forward(heads)
+
+    darknet = read_darknet(tmp_path / "tiny.weights")
+    body = YoloBody(ModelConfig(darknet.num_classes))
+    body.load_state_dict(darknet.state_dict)
+    with torch.no_grad():
+        raw_maps = body.eval()(torch.from_numpy(image))
+    for ours, theirs in zip(raw_maps, expected, strict=True):
+        assert np.abs(theirs).max() > 0.1  # the comparison is of numbers that matter
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [1, 20, 80, 601])
+def test_the_class_count_is_solved_from_the_length(tmp_path, classes):
+    write_weights(tmp_path / "w.weights", classes)
+    darknet = read_darknet(tmp_path / "w.weights")
+    assert (darknet.num_classes, darknet.seen) == (classes, 12345)
+
+
+def test_the_header_before_version_2_is_shorter(tmp_path):
+    write_weights(tmp_path / "new.weights", 3)
+    write_weights(tmp_path / "old.weights", 3, version=(0, 1, 0))
+    new, old = read_darknet(tmp_path / "new.weights"), read_darknet(tmp_path / "old.weights")
+    assert (old.num_classes, old.seen) == (3, 12345)
+    assert all(torch.equal(new.state_dict[name], old.state_dict[name]) for name in new.state_dict)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: b"", "0 bytes"),
+        (lambda data: data[:20], "20 bytes"),
+        (lambda data: data[:-4], "bytes, but .* would be 3 classes"),
+        (lambda data: data + bytes(400), "bytes, but .* would be 3 classes"),
+        (lambda data: data[:-4] + struct.pack("<f", float("nan")), "not finite"),
+    ],
+)
+def test_a_damaged_file_is_one_clear_error(tmp_path, change, words):
+    path = tmp_path / "w.weights"
+    write_weights(path, 3)
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(UserError, match=words) as caught:
+        read_darknet(path)
+    assert "w.weights" in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.weights: cannot read"):
+        read_darknet(tmp_path / "none.weights")

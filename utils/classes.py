@@ -1,0 +1,55 @@
+"""Class names: reading a list of them, and matching two lists by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.errors import UserError
+
+MODEL_DATA = Path(__file__).resolve().parent.parent / "model_data"
+
+# COCO's own spelling -> Darknet's, which is VOC's where VOC has the class.
+_ALIASES = {
+    "airplane": "aeroplane",
+    "motorcycle": "motorbike",
+    "couch": "sofa",
+    "potted plant": "pottedplant",
+    "dining table": "diningtable",
+    "tv": "tvmonitor",
+}
+
+
+def canonical_name(name: str) -> str:
+    """Return the name under which two spellings of one class meet."""
+    return _ALIASES.get(name, name)
+
+
+def match_class_names(sources: Sequence[str], wanted: Sequence[str]) -> list[int | None]:
+    """Find for each wanted class its index among the sources, by name through the aliases, or None."""
+    index_of = {canonical_name(name): index for index, name in enumerate(sources)}
+    return [index_of.get(canonical_name(name)) for name in wanted]
+
+
+def read_class_names(path: Path | str) -> tuple[str, ...]:
+    """Read a list of class names: UTF-8, one a line; blank lines and surrounding blanks do not count.
+
+    Raises:
+        UserError: the file is missing, not text, empty, or names a class twice.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the class names: {error.strerror}") from None
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not names:
+        raise UserError(f"{path}: no class names in it; write one name a line")
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise UserError(f"{path}: class named twice: {', '.join(doubled)}")
+    return names

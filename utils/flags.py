@@ -1,0 +1,253 @@
+"""Command lines derived from frozen dataclasses: flags, a YAML file of settings, one line for every mistake.
+
+A field made with `setting` is a flag: its name with dashes, its help and its limits from `setting`, its type
+from the annotation. `utils/config.py` holds the dataclasses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+
+from utils.errors import UserError
+from utils.files import atomic_write
+from utils.settings import convert, flag_of, helpful_lines
+
+Config = TypeVar("Config")
+_LARGEST_YAML = 1_000_000  # bytes
+
+# What users of other repositories type -> our field.
+_HABITS = {
+    "source": "sources",
+    "input": "sources",
+    "conf_thres": "conf",
+    "conf_threshold": "conf",
+    "confidence": "conf",
+    "iou": "nms_iou",
+    "iou_thres": "nms_iou",
+    "iou_threshold": "nms_iou",
+    "nms_thres": "nms_iou",
+    "max_detections": "max_det",
+    "batch": "batch_size",
+    "bs": "batch_size",
+    "img": "imgsz",
+    "img_size": "imgsz",
+    "image_size": "imgsz",
+    "input_size": "imgsz",
+    "input_shape": "imgsz",
+    "size": "imgsz",
+    "data_dir": "data",
+    "data_path": "data",
+    "dataset": "data",
+    "voc_path": "data",
+    "model": "weights",
+    "model_path": "weights",
+    "checkpoint": "weights",
+    "pretrained": "weights",
+    "epoch": "epochs",
+    "max_epochs": "epochs",
+    "num_epochs": "epochs",
+    "freeze": "freeze_epochs",
+    "freeze_epoch": "freeze_epochs",
+    "lr0": "lr",
+    "init_lr": "lr",
+    "learning_rate": "lr",
+    "num_workers": "workers",
+    "gpu": "device",
+    "gpus": "device",
+    "names": "classes",
+    "classes_path": "classes",
+    "label_smooth": "label_smoothing",
+    "out": "project",
+    "output": "project",
+    "output_dir": "project",
+    "save_dir": "project",
+    "nosave": "save",
+    "noval": "val",
+    "attention": "phi",
+}
+
+
+def parse_config(
+    cls: type[Config], argv: Sequence[str], *, prog: str, description: str, example: str
+) -> Config:
+    """Build a command's settings: from the command line, else the --config file, else the defaults.
+
+    Args:
+        cls: a dataclass whose fields are made with `setting`.
+        argv: the arguments after the script's name.
+        prog: the script, such as "train.py".
+        description: a line for the help text.
+        example: a command line for the help text.
+
+    Raises:
+        UserError: bad usage; the message names the flag and the value.
+        SystemExit: with 0, after --help or --help-all was printed.
+    """
+    return cls(**given_settings(cls, argv, prog=prog, description=description, example=example))
+
+
+def given_settings(
+    cls: type[Config], argv: Sequence[str], *, prog: str, description: str, example: str
+) -> dict[str, Any]:
+    """Return only the settings that the arguments and the --config file give, by field name.
+
+    Arguments and errors are those of `parse_config`.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    wanted = [token for token in argv if token in ("-h", "--help", "--help-all")]
+    if wanted:
+        print("\n".join(helpful_lines(cls, prog, description, example, everything="--help-all" in wanted)))
+        raise SystemExit(0)
+    _refuse_unknown_flags(fields, argv, prog)
+    tokens = vars(_build_parser(fields).parse_args(list(argv)))
+    given: dict[str, Any] = {}
+    config_file = tokens.pop("config", None)
+    tokens.pop("debug", None)
+    if config_file is not None:
+        given.update(_read_yaml(fields, Path(config_file)))
+    for name, value in tokens.items():
+        if value != []:  # what argparse makes of a positional that is not there
+            given[name] = convert(fields[name], value)
+    _refuse_company(fields, given)
+    return given
+
+
+def config_from_dict(cls: type[Config], values: dict[str, Any], source: str) -> Config:
+    """Rebuild a config from `config_as_dict`'s plain values, such as those in a checkpoint.
+
+    Args:
+        cls: the dataclass.
+        values: by field name.
+        source: where the values stand, for messages.
+
+    Raises:
+        UserError: an unknown key or a bad value.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return cls(**_checked_keys(fields, values, source))
+
+
+def config_as_dict(config: Any) -> dict[str, Any]:
+    """Return the settings as plain values (tuples become lists) that YAML, JSON and a checkpoint can hold."""
+    plain = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def save_args_yaml(config: Any, path: Path | str) -> None:
+    """Write the settings so that `--config PATH` repeats them.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with atomic_write(path, "w") as file:
+        yaml.safe_dump(
+            config_as_dict(config), file, sort_keys=False, allow_unicode=True, default_flow_style=None
+        )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message.removeprefix('argument ')}; --help shows the flags")
+
+
+def _build_parser(fields: dict[str, dataclasses.Field[Any]]) -> _Parser:
+    """Build a parser that splits the arguments and leaves every value as text."""
+    parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--config")
+    parser.add_argument("--debug", action="store_true")
+    for field in fields.values():
+        meta = field.metadata
+        if meta["positional"]:
+            parser.add_argument(field.name, nargs="*")
+        elif field.type == "bool":
+            parser.add_argument(flag_of(field), dest=field.name, action=argparse.BooleanOptionalAction)
+        else:
+            names = [flag_of(field), *meta["aliases"]]
+            parser.add_argument(*names, dest=field.name, nargs=meta["nargs"], const=meta["bare"])
+    return parser
+
+
+def _refuse_unknown_flags(fields: dict[str, dataclasses.Field[Any]], argv: Sequence[str], prog: str) -> None:
+    known = set(_build_parser(fields)._option_string_actions)
+    for token in argv:
+        if token == "--":
+            return
+        flag = token.partition("=")[0]
+        if re.match(r"--?[^\W\d]", flag) and flag not in known:
+            raise UserError(f"unknown flag {flag}; {_suggestion(fields, flag, known, prog)}")
+
+
+def _suggestion(fields: dict[str, dataclasses.Field[Any]], flag: str, known: set[str], prog: str) -> str:
+    field = fields.get(_HABITS.get(_as_name(flag), _as_name(flag)))
+    if field is not None and field.metadata["positional"]:
+        return f"here it stands without a flag: python {prog} {field.metadata['metavar']}"
+    if field is not None:
+        habit = {"nosave": "--no-save", "noval": "--val none"}.get(_as_name(flag), flag_of(field))
+        return f"here it is {habit}"
+    near = difflib.get_close_matches(flag, sorted(known), n=1)
+    return (
+        f"did you mean {near[0]}?"
+        if near
+        else "--help-all lists the flags (a path that starts with - is written ./-x)"
+    )
+
+
+def _read_yaml(fields: dict[str, dataclasses.Field[Any]], path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LARGEST_YAML:
+            raise UserError(f"{path}: larger than {_LARGEST_YAML} bytes; not a file of settings")
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"--config {path}: cannot read it: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a plain YAML file: {reason[:200]}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold lines `name: value`, such as `epochs: 20`")
+    return _checked_keys(fields, values, str(path))
+
+
+def _checked_keys(
+    fields: dict[str, dataclasses.Field[Any]], values: dict[Any, Any], source: str
+) -> dict[str, Any]:
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        name = _as_name(str(key))
+        if name not in fields:
+            habit = _HABITS.get(name)
+            near = [habit] if habit in fields else difflib.get_close_matches(name, fields, n=1)
+            raise UserError(
+                f"{source}: unknown key {key!r}; " + (f"here it is {near[0]!r}" if near else "see --help-all")
+            )
+        try:
+            checked[name] = convert(fields[name], value)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+    return checked
+
+
+def _refuse_company(fields: dict[str, dataclasses.Field[Any]], given: dict[str, Any]) -> None:
+    """Refuse what stands beside a flag that takes everything else from elsewhere, such as --resume."""
+    for name in given:
+        allowed = fields[name].metadata["alone_with"]
+        others = [flag_of(fields[other]) for other in given if other != name and other not in (allowed or ())]
+        if allowed is not None and given[name] is not None and others:
+            free = ", ".join(flag_of(fields[other]) for other in allowed)
+            raise UserError(
+                f"{flag_of(fields[name])} cannot stand beside {', '.join(others)}: all else comes from the "
+                f"checkpoint; only {free} may be given"
+            )
+
+
+def _as_name(flag: str) -> str:
+    return flag.lstrip("-").replace("-", "_").lower()

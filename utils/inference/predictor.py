@@ -1,0 +1,235 @@
+"""From images to detections: the one way that prediction, evaluation and training's own evaluation go."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from nets.decode import decode
+from nets.postprocess import postprocess
+from nets.structures import Detections
+from nets.yolo import ModelConfig
+from utils.device import choose_device
+from utils.images import Placement, letterbox, read_image, to_rgb, to_tensor
+from utils.weights.load import load_model
+
+Picture = str | Path | Image.Image | np.ndarray
+
+
+@dataclass
+class Timings:
+    """Seconds spent so far on each part of the way, over `images` images; reading files is not counted."""
+
+    images: int = 0
+    preprocess: float = 0.0
+    network: float = 0.0
+    postprocess: float = 0.0
+
+    def milliseconds(self) -> dict[str, float]:
+        """Return the mean milliseconds an image of each part."""
+        parts = {"preprocess": self.preprocess, "network": self.network, "postprocess": self.postprocess}
+        return {name: round(1000 * seconds / max(self.images, 1), 3) for name, seconds in parts.items()}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image as the network takes it.
+
+    Attributes:
+        pixels: Tensor[3, H, W] float32 in [0, 1], letterboxed to the input size.
+        placement: where the image lies in it.
+        seconds: what preparing took.
+    """
+
+    pixels: Tensor
+    placement: Placement
+    seconds: float
+
+
+class Predictor:
+    """A detector that is called with images and returns Detections in their pixels.
+
+    Attributes:
+        config: what defines the network.
+        class_names: the names behind the labels.
+        input_size: (height, width) of the network's input in pixels.
+        device: where the network runs; images and detections are on the CPU.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: ModelConfig,
+        class_names: Sequence[str],
+        *,
+        conf: float = 0.25,
+        nms_iou: float = 0.5,
+        max_det: int = 100,
+        input_size: tuple[int, int] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Take a network over; it is put on the device and into evaluation mode.
+
+        Args:
+            model: maps images (B, 3, H, W) in [0, 1] to the raw maps that `decode` understands.
+            config: the config it was built from.
+            class_names: one name a class.
+            conf: lowest score of a detection.
+            nms_iou: of two boxes of one class with a higher IoU, the one with the lower score goes.
+            max_det: most detections an image.
+            input_size: (height, width), multiples of 32; None takes the config's.
+            device: where to compute.
+        """
+        if len(class_names) != config.num_classes:
+            raise ValueError(f"class_names must hold {config.num_classes} names, got {len(class_names)}")
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.config = config
+        self.class_names = tuple(class_names)
+        self.conf, self.nms_iou, self.max_det = conf, nms_iou, max_det
+        self.input_size = input_size or config.input_size
+        self._unwanted: Tensor | None = None  # Tensor[K] bool, classes that are never returned
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        *,
+        classes: Sequence[str] | None = None,
+        phi: str | None = None,
+        device: str = "auto",
+        conf: float = 0.25,
+        nms_iou: float = 0.5,
+        max_det: int = 100,
+        input_size: tuple[int, int] | None = None,
+    ) -> Predictor:
+        """Build a predictor from weights alone: network, classes, anchors and input size stand in the file.
+
+        Args:
+            path: a .pth or .weights file, "coco" or "last".
+            classes: the names of the classes, for a file that does not hold them.
+            phi: confirms a block of the user's own, whose code is only then imported.
+            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+            conf: as in the constructor, like the rest.
+            nms_iou: see the constructor.
+            max_det: see the constructor.
+            input_size: see the constructor.
+
+        Raises:
+            UserError: the file cannot be loaded, or there is no such device.
+        """
+        place = choose_device(device)
+        loaded = load_model(str(path), classes=None if classes is None else tuple(classes), phi=phi)
+        knobs = {"conf": conf, "nms_iou": nms_iou, "max_det": max_det, "input_size": input_size, "device": place}
+        return cls(loaded.model, loaded.config, loaded.class_names, **knobs)
+
+    def limited_to(self, labels: Sequence[int]) -> Predictor:
+        """Return a predictor of the same network that finds only these classes; labels keep their numbers."""
+        limited = copy.copy(self)
+        limited._unwanted = torch.ones(len(self.class_names), dtype=torch.bool, device=self.device)
+        limited._unwanted[list(labels)] = False
+        return limited
+
+    @overload
+    def __call__(self, images: Picture, *, batch_size: int = ...) -> Detections: ...
+    @overload
+    def __call__(self, images: Sequence[Picture], *, batch_size: int = ...) -> list[Detections]: ...
+    def __call__(self, images: Picture | Sequence[Picture], *, batch_size: int = 8) -> Detections | list[Detections]:
+        """Detect objects in one image or in several.
+
+        Args:
+            images: a path, a PIL image or a uint8 array (H, W, 3) in RGB; or a list of these.
+            batch_size: how many of a list go through the network at a time.
+
+        Returns:
+            Detections in pixels of the image as it is displayed; for a list, one each.
+
+        Raises:
+            UserError: a file is no readable picture.
+            ValueError: an array is no RGB image.
+        """
+        if isinstance(images, (str, Path, Image.Image, np.ndarray)):
+            return self([images])[0]
+        results: list[Detections] = []
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            results += self.detect([self.prepare(_as_array(image)) for image in batch])
+        return results
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """Letterbox a uint8 array (H, W, 3) in RGB to the input size; may be called from any thread."""
+        start = time.perf_counter()
+        canvas, placement = letterbox(image, self.input_size)
+        pixels = to_tensor(canvas)
+        return Prepared(pixels, placement, time.perf_counter() - start)
+
+    @torch.inference_mode()
+    def detect(self, batch: Sequence[Prepared], timings: Timings | None = None) -> list[Detections]:
+        """Run the network on prepared images at once.
+
+        Args:
+            batch: what `prepare` returned; may be empty.
+            timings: filled with what each part took.
+
+        Returns:
+            One Detections an image, on the CPU, clipped to the image, in its pixels.
+        """
+        if not batch:
+            return []
+        start = time.perf_counter()
+        images = torch.stack([prepared.pixels for prepared in batch]).to(self.device)  # (B, 3, H, W)
+        raw_maps = self.model(images)
+        self._wait()
+        middle = time.perf_counter()
+        boxes, scores = decode(
+            raw_maps,
+            anchors=self.config.anchors,
+            anchor_masks=self.config.anchor_masks,
+            scale_x_y=self.config.scale_x_y,
+        )
+        if self._unwanted is not None:
+            scores = scores.masked_fill(self._unwanted, -1.0)
+        found = postprocess(
+            boxes, scores, conf_threshold=self.conf, iou_threshold=self.nms_iou, max_detections=self.max_det
+        )
+        results = [_undo(one.to("cpu"), prepared.placement) for one, prepared in zip(found, batch, strict=True)]
+        if timings is not None:
+            timings.images += len(batch)
+            timings.preprocess += sum(prepared.seconds for prepared in batch)
+            timings.network += middle - start
+            timings.postprocess += time.perf_counter() - middle
+        return results
+
+    def _wait(self) -> None:
+        """Wait for the accelerator, whose work is only queued, so that the timings are true."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+
+def _as_array(image: Picture) -> np.ndarray:
+    """Return a uint8 array (H, W, 3) in RGB."""
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"an image must be a uint8 array (H, W, 3) in RGB, got {image.dtype} {image.shape}")
+    return image
+
+
+def _undo(found: Detections, placement: Placement) -> Detections:
+    """Move detections from network pixels into the image; what lies in the grey border alone is nothing."""
+    boxes = placement.undo(found.boxes)
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    return Detections(boxes, found.scores, found.labels)[inside]

