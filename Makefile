@@ -64,7 +64,9 @@ $(VENV)/.installed-dev: requirements-dev.txt requirements.txt | $(VENV)/bin/pyth
 # uv is several times as fast as pip, which steps in where uv cannot be had; uv is told of pip's own index.
 define install
 	@echo 'Installing $(1) into $(VENV) (several GB: torch brings its CUDA libraries on Linux)'
-	@cd $(VENV)/bin && ./python -m pip install --quiet --disable-pip-version-check uv; \
+	@cd $(VENV)/bin || exit 1; \
+	./python -m pip --version >/dev/null 2>&1 || ./python -m ensurepip; \
+	./python -m pip install --quiet --disable-pip-version-check uv; \
 	index=$${PIP_INDEX_URL:-`./python -m pip config get global.index-url 2>/dev/null`}; \
 	./python -m uv pip install --python ./python $${index:+--default-index "$$index"} -r ../../$(1) \
 	|| ./python -m pip install --disable-pip-version-check -r ../../$(1)

@@ -19,7 +19,7 @@ from nets.postprocess import postprocess
 from nets.structures import Detections
 from nets.yolo import ModelConfig
 from utils.device import choose_device
-from utils.images import Placement, letterbox, read_image, to_rgb, to_tensor
+from utils.images import Placement, from_pil, letterbox, read_image, to_tensor
 from utils.weights.load import load_model
 
 Picture = str | Path | Image.Image | np.ndarray
@@ -63,7 +63,10 @@ class Predictor:
         class_names: the names behind the labels.
         input_size: (height, width) of the network's input in pixels.
         device: where the network runs; images and detections are on the CPU.
+        source: the file that the weights came from, None for a network made elsewhere.
     """
+
+    source: Path | None = None
 
     def __init__(
         self,
@@ -130,7 +133,18 @@ class Predictor:
         place = choose_device(device)
         loaded = load_model(str(path), classes=None if classes is None else tuple(classes), phi=phi)
         knobs = {"conf": conf, "nms_iou": nms_iou, "max_det": max_det, "input_size": input_size, "device": place}
-        return cls(loaded.model, loaded.config, loaded.class_names, **knobs)
+        predictor = cls(loaded.model, loaded.config, loaded.class_names, **knobs)
+        predictor.source = loaded.path
+        return predictor
+
+    def describe(self) -> str:
+        """Return a line that says what is in use: weights, attention, classes, input size, device."""
+        height, width = self.input_size
+        names = ", ".join(self.class_names[:20]) + (" ..." if len(self.class_names) > 20 else "")
+        return (
+            f"weights {self.source or 'in memory'}  phi {self.config.phi}  input {height}x{width}  device {self.device}  "
+            f"{len(self.class_names)} classes: {names}"
+        )
 
     def limited_to(self, labels: Sequence[int]) -> Predictor:
         """Return a predictor of the same network that finds only these classes; labels keep their numbers."""
@@ -172,7 +186,7 @@ class Predictor:
         pixels = to_tensor(canvas)
         return Prepared(pixels, placement, time.perf_counter() - start)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def detect(self, batch: Sequence[Prepared], timings: Timings | None = None) -> list[Detections]:
         """Run the network on prepared images at once.
 
@@ -222,7 +236,7 @@ def _as_array(image: Picture) -> np.ndarray:
     if isinstance(image, (str, Path)):
         return read_image(image)
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        return from_pil(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"an image must be a uint8 array (H, W, 3) in RGB, got {image.dtype} {image.shape}")
     return image

@@ -32,6 +32,11 @@ class EpochResult:
     images: int
     unassigned: int
 
+    def as_row(self) -> dict[str, float]:
+        """Return the values by the names of the columns of results.csv."""
+        speed = {"images_per_second": self.images / self.seconds, "seconds": self.seconds}
+        return {**self.losses, **speed, "unassigned": self.unassigned}
+
 
 class _RunningMeans:
     """Means of named losses, and a line that shows them."""

@@ -28,10 +28,10 @@ RUNS = Path("runs/train")
 class Run:
     """Write what an epoch gave into the run's folder: a row of results.csv, last.pth, and best.pth when it is better.
 
-    best.pth is the epoch with the highest map50 on the selection split; without evaluation it is the last epoch.
+    best.pth is the epoch with the highest map50 on the selection split; in a run without evaluation it is the last one.
     """
 
-    def __init__(self, folder: Path, best_map50: float = -1.0) -> None:
+    def __init__(self, folder: Path, best_map50: float | None = None) -> None:
         self.folder = folder
         self.best_map50 = best_map50
         (folder / "weights").mkdir(exist_ok=True)
@@ -46,17 +46,16 @@ class Run:
         """The checkpoint to share."""
         return self.folder / "weights" / "best.pth"
 
-    def finish_epoch(self, checkpoint: Checkpoint, row: Mapping[str, Any], evaluates: bool) -> None:
+    def finish_epoch(self, checkpoint: Checkpoint, row: Mapping[str, Any]) -> None:
         """Store an epoch.
 
         Args:
             checkpoint: weights (of the EMA), metrics and, in `training`, what resuming needs.
-            row: values of results.csv by column; the columns of all epochs are the same.
-            evaluates: whether the run evaluates at all; if not, every epoch is the best so far.
+            row: values of results.csv by column.
         """
         map50 = checkpoint.metrics.get("map50")
-        is_best = not evaluates or (map50 is not None and map50 > self.best_map50)
-        if is_best and map50 is not None:
+        is_best = self.best_map50 is None or (map50 is not None and map50 > self.best_map50)
+        if is_best:
             self.best_map50 = map50
         checkpoint.training["best_map50"] = self.best_map50
         save_checkpoint(self.last, checkpoint)
@@ -75,7 +74,8 @@ class Run:
             with open(path, newline="", encoding="utf-8") as file:
                 rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]]
         with atomic_write(path, "w") as file:
-            writer = csv.DictWriter(file, row.keys(), restval="", extrasaction="ignore", lineterminator="\n")
+            columns = dict.fromkeys(name for written in (*rows, row) for name in written)  # a late evaluation adds some
+            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows([*rows, row])
 
@@ -122,11 +122,10 @@ def load_resumable(path: str) -> tuple[Path, Checkpoint]:
     return Path(path), checkpoint
 
 
-def estimate_seconds(model: YoloBody, criterion: YoloLoss, device: torch.device, freeze: bool) -> float:
-    """Measure the seconds that training takes an image, on a copy of the network and an image of noise."""
-    trial = copy.deepcopy(model).train()
+def estimate_seconds_per_image(model: YoloBody, criterion: YoloLoss, freeze: bool) -> float:
+    """Measure the seconds that training takes an image, on a copy of the network and images of noise."""
+    trial, device, batch = copy.deepcopy(model).train(), next(model.parameters()).device, 4
     trial.backbone.requires_grad_(not freeze)
-    batch = 4
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(batch, 3, *model.config.input_size, generator=generator).to(device)
     target = Target(torch.tensor([[8.0, 8.0, 120.0, 90.0]]), torch.tensor([0]), torch.tensor([False]))

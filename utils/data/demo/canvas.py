@@ -1,8 +1,8 @@
-"""The drawing board of the demo pictures: parts, poses and a supersampled canvas that knows who owns each pixel."""
+"""The drawing board of the demo: parts, poses, and a supersampled canvas that knows whose each pixel is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -10,16 +10,15 @@ import numpy as np
 
 Colour = tuple[float, float, float]
 
-_CIRCLE = np.stack([np.cos(np.arange(36) * np.pi / 18), np.sin(np.arange(36) * np.pi / 18)], axis=1)
-SUBSAMPLES = 3  # a side: each pixel of the picture is the mean of 3 x 3, which is what smooths the edges
+SUBSAMPLES = 2  # a side: each pixel of the picture is the mean of 2 x 2, which is what smooths the edges
 
 
 @dataclass(frozen=True)
 class Part:
     """One filled outline of a thing, in metres: x to the right, y up, the ground at y = 0.
 
-    The colour runs from `top` to `bottom` over the part's height. A soft part is an ellipse that fades towards its
-    rim (a shadow, a shine); soft parts do not belong to the thing's extent. A glowing part stays bright at night.
+    The colour runs from `top` to `bottom` over the part's height. A soft part is an ellipse that fades to its
+    rim (a shadow, a shine) and does not count to the thing's extent. A glowing part stays bright at night.
     """
 
     points: np.ndarray  # (N, 2)
@@ -44,7 +43,7 @@ class Pose:
         """Move points (N, 2) from metres to pixels of the picture."""
         cosine, sine = np.cos(np.radians(self.angle)), np.sin(np.radians(self.angle))
         side = -1.0 if self.flip else 1.0
-        matrix = np.array([[side * cosine, side * sine], [sine, -cosine]]) * self.scale  # y turns over: rows go down
+        matrix = np.array([[side * cosine, side * sine], [sine, -cosine]]) * self.scale  # y up becomes y down
         return points @ matrix + (self.x, self.y)
 
 
@@ -69,7 +68,7 @@ class Light:
 
 
 class Canvas:
-    """A picture in the making: colours, and for every subsample the number of the object on top (0 is nobody)."""
+    """A picture in the making: the colours, and for every subsample who is on top (0 is nobody)."""
 
     def __init__(self, background: np.ndarray) -> None:
         """Start from a background, uint8 (H, W, 3) RGB."""
@@ -88,7 +87,9 @@ class Canvas:
             else:
                 self.fill(points, top, bottom, part.alpha, owner)
 
-    def fill(self, points: np.ndarray, top: np.ndarray, bottom: np.ndarray, alpha: float = 1.0, owner: int = 0) -> None:
+    def fill(
+        self, points: np.ndarray, top: np.ndarray, bottom: np.ndarray, alpha: float = 1.0, owner: int = 0
+    ) -> None:
         """Fill a polygon (N, 2), pixels of the picture, from the colour `top` to `bottom`."""
         fine = points * SUBSAMPLES - 0.5  # OpenCV puts whole numbers at the centres of the pixels
         x1, y1, x2, y2 = self._window(fine)
@@ -112,7 +113,7 @@ class Canvas:
         cv2.copyTo(colours, mask, region)
 
     def shade(self, points: np.ndarray, colour: np.ndarray, alpha: float) -> None:
-        """Lay a colour over the ellipse in the box of the points, `alpha` in its middle and nothing at its rim."""
+        """Lay a colour over the ellipse in the points' box: `alpha` in its middle, nothing at its rim."""
         fine = points * SUBSAMPLES - 0.5
         x1, y1, x2, y2 = self._window(fine)
         if x1 >= x2 or y1 >= y2:
@@ -132,64 +133,33 @@ class Canvas:
         return cv2.resize(self.pixels, (self.width, self.height), interpolation=cv2.INTER_AREA)
 
     def visible(self, owner: int) -> np.ndarray:
-        """Return the pixels at least half covered by this object, bool (H, W)."""
+        """Return the pixels more than half covered by this object, bool (H, W)."""
         fine = cv2.inRange(self.owner, owner, owner)  # 255 where it is on top
-        return cv2.resize(fine, (self.width, self.height), interpolation=cv2.INTER_AREA) >= 128
+        return (
+            cv2.resize(fine, (self.width, self.height), interpolation=cv2.INTER_AREA) > 128
+        )  # 2 of 4 are 127.5
 
     def _window(self, fine: np.ndarray) -> tuple[int, int, int, int]:
         """Return the part of the canvas that the points can touch: x1, y1, x2, y2 in subsamples."""
         (left, high), (right, low) = fine.min(axis=0).tolist(), fine.max(axis=0).tolist()
         rows, columns = self.owner.shape
-        return max(int(left) - 1, 0), max(int(high) - 1, 0), min(int(right) + 3, columns), min(int(low) + 3, rows)
+        return (
+            max(int(left) - 1, 0),
+            max(int(high) - 1, 0),
+            min(int(right) + 3, columns),
+            min(int(low) + 3, rows),
+        )
 
 
 def silhouette_area(parts: Iterable[Part], pose: Pose) -> float:
-    """Return the pixels that the solid parts would cover, were nothing before them and the picture without end."""
-    outlines = [pose.apply(part.points) for part in parts if not part.soft and part.alpha >= 0.5]
+    """Return how many pixels the solid parts would cover with nothing before them and no picture's edge."""
+    outlines = [
+        pose.apply(part.points) * SUBSAMPLES - 0.5 for part in parts if not part.soft and part.alpha >= 0.5
+    ]
     everything = np.concatenate(outlines)
     corner, far = np.floor(everything.min(axis=0)), np.ceil(everything.max(axis=0))
-    width, height = (far - corner).astype(int) + 1
+    width, height = (far - corner).astype(int) + 2
     mask = np.zeros((height, width), np.uint8)
     for outline in outlines:
-        cv2.fillPoly(mask, [np.round((outline - corner - 0.5) * 16).astype(np.int32)], 1, shift=4)
-    return float(mask.sum())
-
-
-def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """Return the colour `share` of the way from the first to the second."""
-    red, green, blue = (a + (b - a) * share for a, b in zip(first, second, strict=True))
-    return red, green, blue
-
-
-def lighter(colour: Colour, share: float = 0.35) -> Colour:
-    """Mix a colour with white."""
-    return mix(colour, (255.0, 255.0, 255.0), share)
-
-
-def darker(colour: Colour, share: float = 0.35) -> Colour:
-    """Mix a colour with black."""
-    return mix(colour, (0.0, 0.0, 0.0), share)
-
-
-def polygon(points: Sequence[tuple[float, float]], colour: Colour, bottom: Colour | None = None, **more) -> Part:
-    """Return a part with straight edges."""
-    return Part(np.asarray(points, np.float64), colour, colour if bottom is None else bottom, **more)
-
-
-def smooth(points: Sequence[tuple[float, float]], colour: Colour, bottom: Colour | None = None, **more) -> Part:
-    """Return a part with rounded corners: three rounds of Chaikin's corner cutting."""
-    outline = np.asarray(points, np.float64)
-    for _ in range(3):
-        following = np.roll(outline, -1, axis=0)
-        outline = np.stack([outline * 0.75 + following * 0.25, outline * 0.25 + following * 0.75], axis=1).reshape(-1, 2)
-    return Part(outline, colour, colour if bottom is None else bottom, **more)
-
-
-def box(x1: float, y1: float, x2: float, y2: float, colour: Colour, bottom: Colour | None = None, **more) -> Part:
-    """Return an upright rectangle."""
-    return polygon([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], colour, bottom, **more)
-
-
-def ellipse(x: float, y: float, across: float, up: float, colour: Colour, bottom: Colour | None = None, **more) -> Part:
-    """Return an ellipse from its centre and its two radii."""
-    return Part(_CIRCLE * (across, up) + (x, y), colour, colour if bottom is None else bottom, **more)
+        cv2.fillPoly(mask, [np.round((outline - corner) * 16).astype(np.int32)], 1, shift=4)
+    return cv2.countNonZero(mask) / SUBSAMPLES**2

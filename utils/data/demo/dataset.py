@@ -1,7 +1,7 @@
 """The demo as a folder: every picture drawn, written and listed, once.
 
-Six classes stand in meadows, towns, deserts, snow, on coasts, at sea and on plain textures, by day and by night, near
-and far, behind trees, fences and each other, among things that only look like them.
+Six classes stand in meadows, towns, deserts, snow, on coasts, at sea and on plain textures, by day and by
+night, near and far, behind trees, fences and each other, among things that only look like them.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _EMPTY_SHARE = 0.07
 def make_demo(folder: Path | str, *, train: int = 240, val: int = 40, test: int = 80, seed: int = 0) -> Path:
     """Draw the data set into one VOC-layout folder, unless it is there already.
 
-    Every picture is a function of (seed, split, index) alone: a larger set begins with the smaller one. A marker file
-    is written before the first picture and completed after the last, so an interrupted folder is drawn anew.
+    Every picture is a function of (seed, split, index) alone: a larger set begins with the smaller one. A
+    marker file is written first and completed last, so an interrupted folder is drawn anew.
 
     Args:
         folder: gets Annotations/, JPEGImages/, ImageSets/Main/{train,val,test}.txt and the marker demo.json.
@@ -50,7 +50,14 @@ def make_demo(folder: Path | str, *, train: int = 240, val: int = 40, test: int 
         split: [f"{split}_{index:04d}" for index in range(count)]
         for split, count in zip(_SPLITS, (train, val, test), strict=True)
     }
-    state = {"made_by": "train.py --demo", "version": _VERSION, "seed": seed, "train": train, "val": val, "test": test}
+    state = {
+        "made_by": "train.py --demo",
+        "version": _VERSION,
+        "seed": seed,
+        "train": train,
+        "val": val,
+        "test": test,
+    }
     if _is_complete(folder, {**state, "complete": True}, names):
         return folder
     _prepare(folder)
@@ -69,9 +76,9 @@ def draw_sample(seed: int, split: str, index: int) -> tuple[np.ndarray, tuple[Vo
     """Draw one picture.
 
     Returns:
-        The image, uint8 (H, W, 3) RGB, 240 to 360 pixels high and 320 to 480 wide, and its objects. A box is tight
-        around the visible part, as VOC's guidelines ask: around the pixels that the object covers at least by half;
-        edges in pixels.
+        The image, uint8 (H, W, 3) RGB, 240 to 360 pixels high and 320 to 480 wide, and its objects. A box,
+        edges in pixels, is tight around the visible part, as VOC's guidelines ask: around the pixels of which
+        the object covers more than half. Difficult are the tiny ones and those of which little is seen.
     """
     rng = np.random.default_rng([seed, _SPLITS.index(split), index])
     height, width = int(rng.integers(240, 361)), int(rng.integers(320, 481))

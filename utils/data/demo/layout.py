@@ -8,15 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.data.demo.canvas import Canvas, Light, Part, Pose, silhouette_area
+from utils.data.demo.clutter import draw_clutter
 from utils.data.demo.objects import OBJECTS
-from utils.data.demo.scenery import Band, Scene, clutter
+from utils.data.demo.scenery import Band, Scene
 from utils.data.voc import VocObject
 
 _LEAST_PIXELS = 12  # an object with fewer visible pixels is not marked at all
 _DIFFICULT_VISIBLE = 0.3  # share of the whole object below which it is marked difficult
 _DIFFICULT_SIDE = 7  # pixels: the same for the shorter side of its box
 _EYE = 5.0  # metres above the ground; sets how fast things grow towards the viewer
-_SKY_SIZES = {"balloon": (24.0, 130.0), "bird": (14.0, 80.0)}  # longer side, pixels
+_SKY_SIZES = {"balloon": (24.0, 130.0), "bird": (17.0, 80.0)}  # longer side, pixels
+_KITE_SIZES = (16.0, 60.0)
+_STICKER_SIZES = (24.0, 150.0)  # of everything on a plain texture
+_STANDING_LEAST = 11.0  # pixels, longer side of what stands on the ground or the water
 _TILTS = {"balloon": 5.0, "bird": 18.0, "boat": 4.0, "house": 0.4}  # standard deviation, degrees
 _BUILDS = {"house": 0.62, "car": 1.2}  # a real house would fill the picture
 
@@ -37,12 +41,14 @@ def place_things(rng: np.random.Generator, scene: Scene, width: int, height: int
     for _ in range(count):
         name = str(rng.choice(_suitable(scene)))
         parts = OBJECTS[name](rng, scene.night)
-        neighbour = things[-1] if things and rng.random() < 0.35 else None
-        things.append(_stand(rng, scene, parts, name, _band(scene, name), (width, height), neighbour))
+        neighbour = things[-1].pose if things and rng.random() < 0.35 else None
+        band = scene.sky if name in _SKY_SIZES else scene.water if name == "boat" else scene.land
+        things.append(_stand(rng, scene, parts, name, band, (width, height), neighbour))
+    bands = {"sky": scene.sky, "water": scene.water, scene.kind: scene.land}
+    places = [place for place, band in bands.items() if band] or [scene.kind]
     for _ in range(int(rng.integers(1, 8))):
-        kind = str(rng.choice(_places(scene)))
-        band = {"sky": scene.sky, "water": scene.water}.get(kind, scene.land)
-        things.append(_stand(rng, scene, clutter(rng, kind), None, band, (width, height), None))
+        place = str(rng.choice(places))
+        things.append(_stand(rng, scene, draw_clutter(rng, place), None, bands[place], (width, height), None))
     return things if scene.kind == "texture" else sorted(things, key=lambda thing: thing.pose.y)
 
 
@@ -72,15 +78,6 @@ def _suitable(scene: Scene) -> list[str]:
     return ["balloon", "bird", *boats, *(["car", "house", "truck"] if scene.land else [])]
 
 
-def _band(scene: Scene, name: str) -> Band | None:
-    return scene.sky if name in _SKY_SIZES else scene.water if name == "boat" else scene.land
-
-
-def _places(scene: Scene) -> list[str]:
-    bands = {"sky": scene.sky, "water": scene.water, scene.kind: scene.land}
-    return [place for place, band in bands.items() if band] or [scene.kind]
-
-
 def _stand(
     rng: np.random.Generator,
     scene: Scene,
@@ -88,33 +85,31 @@ def _stand(
     name: str | None,
     band: Band | None,
     size: tuple[int, int],
-    neighbour: Thing | None,
+    neighbour: Pose | None,
 ) -> Thing:
     """Give a thing its place, size and tilt in a picture of (width, height) pixels."""
     width, height = size
     points = np.concatenate([part.points for part in parts if not part.soft])
     low, high = points.min(axis=0), points.max(axis=0)
     longest = float((high - low).max())
-    flip = bool(rng.random() < 0.5)
-    tilt = float(rng.normal(0, _TILTS.get(name or "", 1.5)))
-    x = float(rng.uniform(0.04, 0.96) * width)
-    if band is None or band == scene.sky:  # floats: size and place by lot
-        smallest, largest = _SKY_SIZES.get(name or "", (16.0, 60.0)) if band else (24.0, 150.0)
-        side = float(np.exp(rng.uniform(np.log(smallest), np.log(largest))))
-        scale = side / longest
-        middle = float(rng.uniform(band[0], band[1] * 0.95) if band else rng.uniform(0.05, 0.95) * height)
-        y = middle + scale * float(low[1] + high[1]) / 2
-        distance = 0.4 * (1 - side / largest) if band else 0.0
-        tilt = tilt if band else float(rng.uniform(-35, 35))
-    else:  # stands: the nearer the larger
-        start, end = max(band[0], scene.horizon + 0.05 * height), band[1] * 1.03
-        y = float(rng.uniform(start, max(end, start + 1)))
-        if neighbour is not None and band[0] <= neighbour.pose.y <= band[1]:
-            y = neighbour.pose.y + float(rng.uniform(-0.05, 0.08)) * height
-        scale = (y - scene.horizon) / _EYE * _BUILDS.get(name or "", 1.0) * float(np.exp(rng.normal(0, 0.15)))
-        scale = min(max(scale, 11 / longest), 0.7 * width / longest)
-        distance = 0.5 * float(np.clip(1 - (y - scene.horizon) / (height - scene.horizon), 0, 1)) ** 2
+    tilt = rng.normal(0, _TILTS.get(name or "", 1.5))
+    if band is None or band == scene.sky:
+        smallest, largest = _SKY_SIZES.get(name or "", _KITE_SIZES) if band else _STICKER_SIZES
+        side = np.exp(rng.uniform(np.log(smallest), np.log(largest)))
+        scale, distance = side / longest, 0.4 * (1 - side / largest) if band else 0.0
+        top, bottom = band or (0.05 * height, 0.95 * height)
+        y = rng.uniform(top, bottom) + scale * (low[1] + high[1]) / 2
+        tilt = tilt if band else rng.uniform(-35, 35)
+    else:
+        start, end = max(band[0], scene.horizon + 0.05 * height), band[1] + 0.03 * height
+        y = rng.uniform(start, max(end, start + 1))
+        if neighbour is not None and band[0] <= neighbour.y <= band[1]:
+            y = neighbour.y + rng.uniform(-0.05, 0.08) * height
+        scale = (y - scene.horizon) / _EYE * _BUILDS.get(name or "", 1.0) * np.exp(rng.normal(0, 0.15))
+        scale = min(max(scale, _STANDING_LEAST / longest), 0.7 * width / longest)
+        distance = 0.5 * np.clip(1 - (y - scene.horizon) / (height - scene.horizon), 0, 1) ** 2
+    x = rng.uniform(0.04, 0.96) * width
     if neighbour is not None:
-        x = neighbour.pose.x + float(rng.choice([-1, 1]) * rng.uniform(0.3, 0.9)) * scale * longest
-    light = Light(scene.light.tint, scene.light.haze, distance)
-    return Thing(parts, Pose(x, y, scale, tilt, flip), light, name)
+        x = neighbour.x + rng.choice([-1, 1]) * rng.uniform(0.3, 0.9) * scale * longest
+    pose = Pose(float(x), float(y), float(scale), float(tilt), bool(rng.random() < 0.5))
+    return Thing(parts, pose, Light(scene.light.tint, scene.light.haze, float(distance)), name)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+
+from nets.structures import Detections
+from nets.yolo import ModelConfig
+from utils.data.dataset import Record, VocDataset
+from utils.errors import UserError
+from utils.inference.evaluate import EvalResult, evaluate
+from utils.inference.predictor import Predictor, Prepared
+
+BOX = [10.0, 10.0, 40.0, 30.0]
+
+
+class KnownAnswers(Predictor):
+    """Answers from a list, image by image, instead of asking a network."""
+
+    def __init__(self, class_names: tuple[str, ...], answers: list[list[tuple[list[float], int, float]]]) -> None:
+        config = ModelConfig(len(class_names), input_size=(32, 32))
+        super().__init__(torch.nn.Identity(), config, class_names)
+        self.answers = iter(answers)
+        self.batches: list[int] = []
+
+    def detect(self, batch, timings=None) -> list[Detections]:
+        assert all(isinstance(prepared, Prepared) for prepared in batch)
+        self.batches.append(len(batch))
+        timings.images += len(batch)
+        found = []
+        for _ in batch:
+            rows = [row for row in next(self.answers) if not self._unwanted[row[1]]]
+            boxes = torch.tensor([box for box, _, _ in rows]).reshape(-1, 4)
+            scores, labels = torch.tensor([row[2] for row in rows]), torch.tensor([row[1] for row in rows]).long()
+            found.append(Detections(boxes, scores, labels))
+        return found
+
+
+def make_dataset(folder: Path, objects: list[list[str]], class_names: tuple[str, ...]) -> VocDataset:
+    records = []
+    for index, names in enumerate(objects):
+        path = folder / f"{index}.png"
+        Image.fromarray(np.full((50, 60, 3), index, dtype=np.uint8)).save(path)
+        boxes = np.array([BOX] * len(names), dtype=np.float32).reshape(-1, 4)
+        records.append(Record(str(index), path, 50, 60, tuple(names), boxes, np.zeros(len(names), dtype=bool)))
+    return VocDataset(records, class_names)
+
+
+def measure(folder: Path, **knobs) -> EvalResult:
+    """Three images with a cat, a dog and nothing; the cat is found, the dog is missed and found where none is."""
+    dataset = make_dataset(folder, [["cat"], ["dog"], []], ("cat", "dog", "tvmonitor"))
+    answers = [[(BOX, 2, 0.9), (BOX, 1, 0.8)], [], [(BOX, 3, 0.7)]]
+    predictor = KnownAnswers(("tv", "bird", "cat", "dog"), answers)
+    return evaluate(predictor, dataset, progress=False, **knobs)
+
+
+def test_no_images_is_an_error() -> None:
+    with pytest.raises(UserError, match="no images"):
+        evaluate(KnownAnswers(("cat",), []), VocDataset([], ("cat",)), progress=False)
+
+
+def test_images_without_detections_and_ground_truth(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, [[]], ("cat",))
+    result = evaluate(KnownAnswers(("cat",), [[]]), dataset, progress=False)
+    assert result.as_dict()["map50"] is None
+    assert result.as_dict()["per_class"]["cat"]["voc_ap50_area"] is None
+    assert "1 of 1 classes have no ground truth" in result.table()
+
+
+def test_classes_meet_by_name_and_aliases(tmp_path: Path) -> None:
+    figures = measure(tmp_path).as_dict()
+    assert figures["images"] == 3
+    assert list(figures["per_class"]) == ["cat", "dog", "tvmonitor"]
+    assert figures["per_class"]["cat"] == pytest.approx(
+        {"ground_truths": 1, "ap50": 1.0, "ap50_95": 1.0, "voc_ap50_area": 1.0, "voc_ap50_11point": 1.0}
+    )
+    assert figures["per_class"]["dog"]["voc_ap50_area"] == 0.0
+    assert figures["per_class"]["tvmonitor"]["ap50"] is None
+    assert figures["map50"] == pytest.approx(0.5)
+    assert figures["voc_ap50_area"] == pytest.approx(0.5)
+
+
+def test_a_class_that_the_weights_lack_is_an_error_that_lists_both(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, [["cat"]], ("cat", "zebra"))
+    with pytest.raises(UserError, match=r"zebra .* the data have cat, zebra; the weights have bird, cat"):
+        evaluate(KnownAnswers(("bird", "cat"), []), dataset)
+
+
+def test_metrics_json_holds_what_the_interface_promises(tmp_path: Path) -> None:
+    result = measure(tmp_path, weights="best.pth", splits=("VOC2007/test",))
+    result.write(tmp_path)
+    figures = json.loads((tmp_path / "metrics.json").read_text())
+    promised = "images map50 map75 map50_95 map_small map_medium map_large ar100 voc_ap50_area voc_ap50_11point per_class"
+    assert {*promised.split(), "speed_ms", "weights", "splits"} <= set(figures)
+    assert set(figures["speed_ms"]) == {"preprocess", "network", "postprocess"}
+    assert (figures["weights"], figures["splits"]) == ("best.pth", ["VOC2007/test"])
+
+
+def test_the_coco_files_are_read_by_pycocotools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measure(tmp_path).write(tmp_path)
+    truth = COCO(str(tmp_path / "ground_truth.json"))
+    found = truth.loadRes(str(tmp_path / "detections.json"))
+    assert [truth.imgs[image]["file_name"] for image in sorted(truth.imgs)] == ["0.png", "1.png", "2.png"]
+    assert truth.anns[1]["bbox"] == [10, 10, 30, 20]
+    assert [(row["image_id"], row["category_id"]) for row in found.anns.values()] == [(1, 1), (3, 2)]
+
+
+def test_the_table(tmp_path: Path) -> None:
+    lines = measure(tmp_path).table().splitlines()
+    assert lines[1].split() == ["cat", "1", "1.0000", "1.0000", "1.0000", "1.0000"]
+    assert lines[3].split() == ["tvmonitor", "0", "-", "-", "-", "-"]
+    assert lines[4].split() == ["mean", "2", "0.5000", "0.5000", "0.5000", "0.5000"]
+    assert lines[-1] == "mAP over 3 images"
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(1, [1, 1, 1]), (2, [2, 1]), (8, [3])])
+def test_batches(tmp_path: Path, batch_size: int, expected: list[int]) -> None:
+    predictor = KnownAnswers(("cat",), [[(BOX, 0, 0.9)], [], []])
+    batches = predictor.batches  # shared with the limited copy that evaluate makes
+    evaluate(predictor, make_dataset(tmp_path, [["cat"], [], []], ("cat",)), batch_size=batch_size, progress=False)
+    assert batches == expected
+
+
+def test_a_broken_image_is_an_error_or_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = make_dataset(tmp_path, [["cat"], ["cat"]], ("cat",))
+    (tmp_path / "1.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"1\.png.*--skip-bad"):
+        evaluate(KnownAnswers(("cat",), [[(BOX, 0, 0.9)]]), dataset)
+    result = evaluate(KnownAnswers(("cat",), [[(BOX, 0, 0.9)]]), dataset, skip_bad=True)
+    assert (result.images, result.skipped, result.voc.area) == (1, 1, (1.0,))
+    assert "mAP over 1 of 2 images" in result.table()
+    assert "1.png" in capsys.readouterr().err

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from nets.decode import STRIDES
+from nets.structures import Detections
+from nets.yolo import ModelConfig, YoloBody
+from utils.errors import UserError
+from utils.images import letterbox, to_tensor
+from utils.inference.predictor import Predictor, Timings
+from utils.weights.load import LoadedModel
+
+NAMES = ("cat", "dog")
+SIZE = (64, 96)  # height, width of the network's input
+CONFIG = ModelConfig(2, input_size=SIZE, anchors=((8, 8), (16, 16), (32, 32), (40, 40), (48, 48), (64, 64)))
+
+
+class OneBox(nn.Module):
+    """Finds in every image a dog of 40 x 40 around (48, 32) of the input, and with less certainty a cat there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        self.batches.append(len(images))
+        maps = []
+        for stride in STRIDES:
+            raw = torch.full((len(images), 3, 7, SIZE[0] // stride, SIZE[1] // stride), -20.0)
+            maps.append(raw)
+        maps[0][:, 0, :4, 0, 1] = torch.tensor([0.0, 20.0, 0.0, 0.0])  # cell (0, 1): x at 1.5, y at 1.0, anchor 3
+        maps[0][:, 0, 4:, 0, 1] = torch.tensor([20.0, -1.0, 2.0])  # sure of an object; class logits
+        return tuple(raw.flatten(1, 2) for raw in maps)
+
+
+def make_predictor(**knobs) -> Predictor:
+    return Predictor(OneBox(), CONFIG, NAMES, **knobs)
+
+
+def make_image(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def test_no_images() -> None:
+    assert make_predictor()([]) == []
+    assert make_predictor().detect([]) == []
+
+
+def test_nothing_found() -> None:
+    found = make_predictor(conf=0.99)(make_image(64, 96))
+    assert isinstance(found, Detections)
+    assert found.boxes.shape == (0, 4)
+
+
+def test_boxes_are_in_pixels_of_the_image() -> None:
+    # 128 x 96 (height x width) fits into 64 x 96 at half its size, 24 pixels from the left: x = (x' - 24) * 2
+    found = make_predictor()(make_image(128, 96))
+    left, top = (48 - 20 - 24) * 2, (32.8 - 20) * 2  # scale_x_y carries the centre 0.8 pixel beyond the cell
+    assert found.boxes[0].tolist() == pytest.approx([left, top, left + 80, top + 80], abs=0.01)
+    assert found.labels.tolist() == [1, 0]
+    assert found.scores.tolist() == pytest.approx(torch.tensor([2.0, -1.0]).sigmoid().tolist())
+
+
+def test_boxes_are_clipped_to_the_image() -> None:
+    found = make_predictor()(make_image(10, 300))  # 3.2 rows of 96 pixels; the box is far higher
+    assert (found.boxes[:, 1].min(), found.boxes[:, 3].max()) == (0, 10)
+
+
+def test_what_lies_in_the_grey_border_alone_is_left_out() -> None:
+    found = make_predictor()(make_image(64, 10))  # columns 43 to 53: the box reaches them
+    assert len(found) == 2
+    assert len(make_predictor()(make_image(64 * 200, 1))) in (0, 2)
+
+
+@pytest.mark.parametrize("kind", ["path", "text", "PIL", "array", "grey PIL"])
+def test_kinds_of_images(kind: str, tmp_path: Path) -> None:
+    array = make_image(128, 96)
+    picture = Image.fromarray(array)
+    picture.save(tmp_path / "a.png")
+    image = {
+        "path": tmp_path / "a.png",
+        "text": str(tmp_path / "a.png"),
+        "PIL": picture,
+        "array": array,
+        "grey PIL": picture.convert("L"),
+    }[kind]
+    predictor = make_predictor()
+    assert torch.equal(predictor(image).boxes, predictor(array).boxes)
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (5, 5, 4), (0, 5, 3)])
+def test_an_array_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"must be a uint8 array \(H, W, 3\)"):
+        make_predictor()(np.zeros(shape, dtype=np.uint8))
+
+
+def test_an_array_of_floats_is_refused() -> None:
+    with pytest.raises(ValueError, match="got float64"):
+        make_predictor()(np.zeros((5, 5, 3)))
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(UserError, match=r"notes\.txt"):
+        make_predictor()(tmp_path / "notes.txt")
+
+
+def test_a_list_goes_through_in_batches() -> None:
+    predictor = make_predictor()
+    images = [make_image(64 + 8 * index, 96) for index in range(5)]
+    found = predictor(images, batch_size=2)
+    assert predictor.model.batches == [2, 2, 1]
+    for one, image in zip(found, images, strict=True):
+        assert torch.equal(one.boxes, predictor(image).boxes)
+
+
+def test_the_knobs() -> None:
+    image = make_image(64, 96)
+    assert make_predictor(conf=0.5)(image).labels.tolist() == [1]
+    assert make_predictor(conf=0.1, max_det=1)(image).labels.tolist() == [1]
+    assert make_predictor(input_size=(32, 32)).prepare(image).pixels.shape == (3, 32, 32)
+
+
+def test_nms_iou_decides_which_neighbours_go() -> None:
+    torch.manual_seed(0)
+    model = YoloBody(ModelConfig(2, input_size=(64, 64)))
+    counts = [
+        len(Predictor(model, model.config, NAMES, conf=1e-6, nms_iou=nms_iou)(make_image(64, 64)))
+        for nms_iou in (0.1, 0.9)
+    ]
+    assert counts[0] < counts[1]
+
+
+def test_limited_to_some_classes_labels_stay() -> None:
+    predictor = make_predictor(conf=0.1)
+    assert predictor.limited_to([0])(make_image(64, 96)).labels.tolist() == [0]
+    assert len(predictor.limited_to([])(make_image(64, 96))) == 0
+    assert predictor(make_image(64, 96)).labels.tolist() == [1, 0]  # the predictor itself is as it was
+
+
+def test_the_same_letterbox_for_everybody() -> None:
+    image = make_image(50, 20)
+    canvas, placement = letterbox(image, SIZE)
+    prepared = make_predictor().prepare(image)
+    assert torch.equal(prepared.pixels, to_tensor(canvas))
+    assert prepared.placement == placement
+
+
+def test_timings_count_images() -> None:
+    predictor, timings = make_predictor(), Timings()
+    assert timings.milliseconds() == {"preprocess": 0.0, "network": 0.0, "postprocess": 0.0}
+    predictor.detect([predictor.prepare(make_image(50, 20))] * 3, timings)
+    assert timings.images == 3
+    assert all(value > 0 for value in timings.milliseconds().values())
+
+
+def test_the_number_of_names_is_checked() -> None:
+    with pytest.raises(ValueError, match="must hold 2 names, got 1"):
+        Predictor(OneBox(), CONFIG, ("cat",))
+
+
+def test_from_checkpoint_takes_everything_from_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def load(weights: str, *, classes: tuple[str, ...] | None, phi: str | None) -> LoadedModel:
+        asked.update(weights=weights, classes=classes, phi=phi)
+        config = ModelConfig(2, phi="se", input_size=(64, 96))
+        return LoadedModel(YoloBody(config), config, NAMES, Path("best.pth"))
+
+    monkeypatch.setattr("utils.inference.predictor.load_model", load)
+    predictor = Predictor.from_checkpoint(Path("best.pth"), phi="se", device="cpu", conf=0.4)
+    assert asked == {"weights": "best.pth", "classes": None, "phi": "se"}
+    assert predictor.input_size == (64, 96)
+    assert not predictor.model.training
+    assert predictor.describe().startswith("weights best.pth  phi se  input 64x96  device cpu  2 classes: cat, dog")

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nets.structures import Detections
+from utils.errors import UserError
+from utils.inference.writers import PictureWriter, console_line, json_line
+
+NAMES = ("cat", "狗")
+FOUND = Detections(
+    torch.tensor([[1.5, 2.0, 30.0, 40.25], [0.0, 0.0, 5.0, 5.0], [3.0, 0.0, 5.0, 5.0]]),
+    torch.tensor([0.75, 0.5, 0.25]),
+    torch.tensor([1, 0, 1]),
+)
+
+
+def test_nothing_found() -> None:
+    assert console_line(Path("a.jpg"), Detections.empty(), NAMES, 31.4) == "a.jpg  0 objects  31 ms"
+    line = json.loads(json_line(Path("a.jpg"), (48, 64), Detections.empty(), NAMES))
+    assert line == {"path": "a.jpg", "width": 64, "height": 48, "detections": []}
+
+
+def test_what_was_found() -> None:
+    assert console_line(Path("a.jpg"), FOUND, NAMES, 31.4) == "a.jpg  2 狗 1 cat  31 ms"
+    text = json_line(Path("d/a.jpg"), (48, 64), FOUND, NAMES)
+    assert "\n" not in text
+    line = json.loads(text)
+    assert line["detections"][0] == {"box": [1.5, 2.0, 30.0, 40.25], "score": 0.75, "label": "狗", "class_id": 1}
+    assert len(line["detections"]) == 3
+
+
+def test_pictures_get_names_of_their_own(tmp_path: Path) -> None:
+    sources = [Path("x/a.jpg"), Path("y/a.bmp"), Path("x/A.JPG"), Path("x/a.PNG"), Path("x/a_2.jpg")]
+    writer = PictureWriter(tmp_path, sources)
+    image = np.full((8, 6, 3), 200, dtype=np.uint8)
+    written = [writer.write(source, image).name for source in sources]
+    assert written == ["a.jpg", "a_2.jpg", "A_3.jpg", "a.png", "a_2_2.jpg"]
+    with Image.open(tmp_path / "a.jpg") as picture:
+        assert (picture.format, picture.size) == ("JPEG", (6, 8))
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.format == "PNG"
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_source_is_never_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.jpg: is also a source"):
+        PictureWriter(tmp_path, [tmp_path / "a.jpg"])

@@ -1,0 +1,129 @@
+"""From the user's words (--data, --train, --val, --classes) to checked data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.classes import read_class_names
+from utils.console import log, warn
+from utils.data.dataset import VocDataset
+from utils.data.layout import Sample, choose_evaluation_splits, choose_training_splits, load_samples
+from utils.data.scan import ScanReport, collect_class_names, count_overlap, scan
+from utils.data.split import hold_out
+
+HELD_OUT = 0.1
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training run works on.
+
+    Attributes:
+        train: images to learn from.
+        val: images to select on; None when there is no evaluation.
+        train_splits: names of the training splits.
+        val_splits: names of the validation splits; empty when a part of the training images was held out.
+    """
+
+    train: VocDataset
+    val: VocDataset | None
+    train_splits: tuple[str, ...]
+    val_splits: tuple[str, ...]
+
+
+def prepare_training(
+    data_dir: Path | str,
+    *,
+    train: Sequence[str] | None = None,
+    val: Sequence[str] | None = None,
+    classes: Path | str | None = None,
+    unlabelled: str = "skip",
+    skip_bad: bool = False,
+    seed: int = 0,
+) -> TrainingData:
+    """Read and check everything that a training run needs, and say what it is.
+
+    Args:
+        data_dir: folder in one of the three layouts.
+        train: names of the training splits; None chooses them.
+        val: names of the validation splits; None chooses them or holds out a tenth of the training images; ("none",)
+            trains without evaluation.
+        classes: file of class names; None takes those of the training annotations, sorted.
+        unlabelled: "skip" or "background", see `load_samples`.
+        skip_bad: leave faulty images out with a warning instead of raising.
+        seed: determines what is held out.
+
+    Raises:
+        UserError: any fault in the data that may not be skipped.
+    """
+    default_train, default_val = choose_training_splits(data_dir) if train is None else ((), ())
+    train_splits = tuple(train or default_train)
+    without = val is not None and tuple(val) == ("none",)
+    val_splits = () if without else tuple(default_val if val is None else val)
+    names = None if classes is None else read_class_names(classes)
+    train_samples = _load(data_dir, train_splits, unlabelled)
+    val_samples = _load(data_dir, val_splits, unlabelled)
+    report = scan(train_samples, class_names=names, skip_bad=skip_bad, training=True)
+    _announce("train", train_splits, report)
+    names = names or collect_class_names(report)
+    if without:
+        return TrainingData(VocDataset(report.records, names), None, train_splits, ())
+    if not val_splits:
+        kept, held = hold_out(report.records, HELD_OUT, seed)
+        log(f"val: {len(held)} of the {len(report.records)} training images are held out (seed {seed})")
+        return TrainingData(VocDataset(kept, names), VocDataset(held, names), train_splits, ())
+    val_report = scan(val_samples, class_names=names, skip_bad=skip_bad, training=False)
+    _announce("val", val_splits, val_report)
+    _warn_about_selection(val_splits, count_overlap(report.records, val_report.records))
+    return TrainingData(
+        VocDataset(report.records, names), VocDataset(val_report.records, names), train_splits, val_splits
+    )
+
+
+def prepare_evaluation(
+    data_dir: Path | str,
+    *,
+    splits: Sequence[str] | None = None,
+    classes: Path | str | None = None,
+    unlabelled: str = "skip",
+    skip_bad: bool = False,
+) -> tuple[VocDataset, ScanReport, tuple[str, ...]]:
+    """Read and check the images to evaluate on.
+
+    Args:
+        data_dir: folder in one of the three layouts.
+        splits: names of the splits; None takes the test lists, else the val lists.
+        classes: file of class names; None takes those of the annotations, sorted.
+        unlabelled: "skip" or "background", see `load_samples`.
+        skip_bad: leave faulty images and objects out with a warning instead of raising.
+
+    Returns:
+        The data set, the report of the scan, and the names of the splits.
+
+    Raises:
+        UserError: any fault in the data that may not be skipped.
+    """
+    chosen = tuple(splits) if splits else choose_evaluation_splits(data_dir)
+    names = None if classes is None else read_class_names(classes)
+    report = scan(_load(data_dir, chosen, unlabelled), class_names=names, skip_bad=skip_bad, training=False)
+    _announce("data", chosen, report)
+    return VocDataset(report.records, names or collect_class_names(report)), report, chosen
+
+
+def _load(data_dir: Path | str, splits: Sequence[str], unlabelled: str) -> list[Sample]:
+    return [sample for split in splits for sample in load_samples(data_dir, split, unlabelled=unlabelled)]
+
+
+def _announce(role: str, splits: Sequence[str], report: ScanReport) -> None:
+    for line in report.summary():
+        log(f"{role} ({', '.join(splits)}): {line}")
+
+
+def _warn_about_selection(val_splits: Sequence[str], overlap: int) -> None:
+    if overlap:
+        warn(f"{overlap} images are in the training and the validation splits; the score will flatter")
+    tests = [split for split in val_splits if split.rpartition("/")[2] == "test"]
+    if tests:
+        warn(f"{', '.join(tests)} is used to select the best epoch; its score is then no test result")

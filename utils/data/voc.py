@@ -1,0 +1,165 @@
+"""Pascal VOC on disk: XML annotations, split lists, and the three folder layouts that hold them.
+
+One rule for coordinates, here and in the writer: VOC counts pixels from 1 and includes both ends, so
+x1 = xmin - 1, y1 = ymin - 1, x2 = xmax, y2 = ymax are the edges of the box in pixels. A round trip is exact.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.files import atomic_write
+
+MAX_XML_BYTES = 16_000_000
+_LARGEST_COORDINATE = 1e6
+_ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class VocObject:
+    """One annotated object: class name, box as (x1, y1, x2, y2) edges in pixels, VOC's difficult flag."""
+
+    name: str
+    box: Box
+    difficult: bool = False
+
+
+@dataclass(frozen=True)
+class VocAnnotation:
+    """One XML file: the image's (width, height) in pixels where it states one, and the objects."""
+
+    size: tuple[int, int] | None
+    objects: tuple[VocObject, ...]
+
+
+def read_annotation(path: Path | str) -> VocAnnotation:
+    """Read one XML annotation.
+
+    Boxes are returned as written: they may lie outside the image or be inverted. `<filename>` and `<path>` are ignored,
+    the parts of an object are no objects. No DTD is accepted, so no entity can be declared; at most 16 MB are read.
+
+    Raises:
+        UserError: not readable, not VOC, or an object without a name or with a coordinate that is no number.
+    """
+    root = _parse(path)
+    if root.tag != "annotation":
+        raise UserError(f"{path}: the root element is <{root.tag[:80]}>, not <annotation>")
+    objects = tuple(_read_object(path, number, node) for number, node in enumerate(root.findall("object"), start=1))
+    return VocAnnotation(_read_size(root.find("size")), objects)
+
+
+def write_annotation(
+    path: Path | str, filename: str, width: int, height: int, objects: Sequence[VocObject]
+) -> None:
+    """Write one XML annotation, the inverse of `read_annotation`; the file appears whole or not at all.
+
+    Args:
+        path: the XML file to write.
+        filename: name of the image file, without a folder.
+        width: columns of the image in pixels.
+        height: rows of the image in pixels.
+        objects: the objects, boxes as edges in pixels.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    root = ET.Element("annotation")
+    ET.SubElement(root, "filename").text = filename
+    _add_children(ET.SubElement(root, "size"), {"width": width, "height": height, "depth": 3})
+    for item in objects:
+        node = ET.SubElement(root, "object")
+        _add_children(node, {"name": item.name, "difficult": int(item.difficult)})
+        x1, y1, x2, y2 = item.box
+        _add_children(ET.SubElement(node, "bndbox"), {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2})
+    ET.indent(root)
+    with atomic_write(path) as file:
+        file.write(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
+def _add_children(node: ET.Element, values: dict[str, object]) -> None:
+    for tag, value in values.items():
+        whole = isinstance(value, float) and value.is_integer()
+        ET.SubElement(node, tag).text = str(int(value)) if whole else str(value)  # type: ignore[call-overload]
+
+
+def _parse(path: Path | str) -> ET.Element:
+    text = _read_text(path)
+    if "<!DOCTYPE" in text:  # every entity attack needs a declaration, and VOC needs none
+        raise UserError(f"{path}: holds a DTD, which is refused; remove the <!DOCTYPE ...> part")
+    try:
+        return ET.fromstring(text)
+    except (ET.ParseError, ValueError) as error:
+        raise UserError(f"{path}: not well-formed XML: {error}") from None
+
+
+def _read_text(path: Path | str) -> str:
+    """Decode by byte order mark, else by the XML declaration, else as UTF-8."""
+    try:
+        if not Path(path).is_file():
+            reason = "is not a file" if Path(path).exists() else "no such annotation"
+            raise UserError(f"{path}: {reason}")
+        with open(path, "rb") as file:
+            data = file.read(MAX_XML_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read: {error.strerror}") from None
+    if not data:
+        raise UserError(f"{path}: the file is empty")
+    if len(data) > MAX_XML_BYTES:
+        raise UserError(f"{path}: more than {MAX_XML_BYTES // 10**6} MB of XML")
+    declared = _ENCODING.match(data)
+    encoding = declared.group(1).decode("ascii") if declared else "utf-8"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"
+    elif data.startswith(b"\xef\xbb\xbf"):
+        encoding = "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except (UnicodeDecodeError, LookupError):
+        raise UserError(f"{path}: not {encoding} text; save it as UTF-8 or declare its encoding") from None
+
+
+def _read_object(path: Path | str, number: int, node: ET.Element) -> VocObject:
+    where = f"{path}: object {number}"
+    name = (node.findtext("name") or "").strip()
+    if not name:
+        raise UserError(f"{where} has no <name>")
+    box = node.find("bndbox")
+    if box is None:
+        raise UserError(f"{where} ({name}) has no <bndbox>")
+    xmin, ymin, xmax, ymax = (
+        _read_coordinate(f"{where} ({name})", box, tag) for tag in ("xmin", "ymin", "xmax", "ymax")
+    )
+    difficult = (node.findtext("difficult") or "").strip() == "1"  # labelling tools also write "" and "Unspecified"
+    return VocObject(name, (xmin - 1, ymin - 1, xmax, ymax), difficult)
+
+
+def _read_coordinate(where: str, box: ET.Element, tag: str) -> float:
+    text = box.findtext(tag)
+    if text is None:
+        raise UserError(f"{where} has no <{tag}>")
+    try:
+        value = float(text)
+    except ValueError:
+        raise UserError(f"{where}: <{tag}> is {text.strip()[:40]!r}, not a number") from None
+    if not math.isfinite(value) or abs(value) > _LARGEST_COORDINATE:
+        raise UserError(f"{where}: <{tag}> is {text.strip()[:40]}, no pixel coordinate")
+    return value
+
+
+def _read_size(node: ET.Element | None) -> tuple[int, int] | None:
+    """Return (width, height); None where the file states none that makes sense (labelImg writes 0x0 at times)."""
+    if node is None:
+        return None
+    try:
+        width, height = (int(float(node.findtext(tag) or 0)) for tag in ("width", "height"))
+    except (ValueError, OverflowError):
+        return None
+    return (width, height) if width > 0 and height > 0 else None

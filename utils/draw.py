@@ -1,0 +1,120 @@
+"""Boxes and labels on pictures, readable at any size."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from nets.structures import Detections, Target
+from utils.images import letterbox
+
+Color = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_GOLDEN = 0.618034  # hues this far apart stay apart, however many classes there are
+_SMALLEST_FONT = 10  # pixels
+# The bundled font has no letters beyond Latin; one of these is on most machines.
+_WIDER_FONTS = ("NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "msyh.ttc", "DejaVuSans.ttf")
+
+
+def draw_detections(image: np.ndarray, objects: Detections | Target, class_names: Sequence[str]) -> np.ndarray:
+    """Draw boxes with their class names, and scores where there are some.
+
+    Args:
+        image: uint8 (H, W, 3) in RGB; it is not changed.
+        objects: boxes in pixels of the image.
+        class_names: the names behind the labels.
+
+    Returns:
+        A uint8 array (H, W, 3).
+    """
+    canvas = Image.fromarray(np.ascontiguousarray(image))
+    draw = ImageDraw.Draw(canvas)
+    side = min(canvas.size)
+    thickness = max(1, min(2, side // 64), round(side / 180))
+    captions = _captions(objects, class_names)
+    boxes = objects.boxes.round().int().tolist()
+    rows = list(zip(boxes, objects.labels.tolist(), captions, strict=True))[::-1]  # the best on top
+    for box, label, _ in rows:
+        draw.rectangle(_inside(box, canvas.size), outline=class_color(label), width=thickness)
+    for box, label, caption in rows:
+        _draw_caption(draw, box, caption, class_color(label), max(_SMALLEST_FONT, round(side / 28)))
+    return np.asarray(canvas)
+
+
+def class_color(label: int) -> Color:
+    """Return the colour of a class, the same in every picture, as RGB in 0 to 255."""
+    hue = (0.98 + label * _GOLDEN) % 1.0
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85 if label % 2 else 0.7, 0.95)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def sheet(images: Sequence[np.ndarray], columns: int, cell: tuple[int, int] = (320, 320), gap: int = 6) -> np.ndarray:
+    """Lay pictures out in rows, each letterboxed into a cell.
+
+    Args:
+        images: uint8 arrays (H, W, 3) in RGB, at least one.
+        columns: pictures a row.
+        cell: (height, width) of a cell in pixels.
+        gap: white pixels between cells.
+
+    Returns:
+        A uint8 array (H, W, 3).
+    """
+    if not images or columns < 1:
+        raise ValueError(f"a sheet needs pictures and columns, got {len(images)} and {columns}")
+    height, width = cell
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        canvas[top : top + height, left : left + width] = letterbox(image, cell)[0]
+    return canvas
+
+
+def _captions(objects: Detections | Target, class_names: Sequence[str]) -> list[str]:
+    names = [" ".join(class_names[label].split()) for label in objects.labels.tolist()]
+    if isinstance(objects, Detections):
+        return [f"{name} {score:.2f}" for name, score in zip(names, objects.scores.tolist(), strict=True)]
+    return [f"{name} (difficult)" if hard else name for name, hard in zip(names, objects.difficult.tolist(), strict=True)]
+
+
+def _inside(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return first and last pixel of a box on each axis, kept inside an image of (width, height)."""
+    left, top = (min(max(edge, 0), side - 1) for edge, side in zip(box[:2], size, strict=True))
+    right, bottom = (min(max(edge - 1, 0), side - 1) for edge, side in zip(box[2:], size, strict=True))
+    return left, top, max(left, right), max(top, bottom)
+
+
+def _draw_caption(draw: ImageDraw.ImageDraw, box: Sequence[int], caption: str, color: Color, size: int) -> None:
+    """Write on a filled field above the box, or inside its top where there is no room above."""
+    width, height = draw.im.size
+    font = _font(size, caption.isascii())
+    length = draw.textlength(caption, font=font)
+    if length > width and size > _SMALLEST_FONT:  # a small picture: shrink to fit
+        size = max(_SMALLEST_FONT, int(size * width / length))
+        font = _font(size, caption.isascii())
+        length = draw.textlength(caption, font=font)
+    pad = max(1, size // 6)
+    field_width, field_height = round(length) + 2 * pad, round(1.2 * size) + pad
+    left = max(0, min(box[0], width - field_width))
+    top = box[1] - field_height if box[1] >= field_height else box[1]
+    top = max(0, min(top, height - field_height))
+    draw.rectangle((left, top, left + field_width - 1, top + field_height - 1), fill=color)
+    brightness = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+    ink = (0, 0, 0) if brightness > 140 else (255, 255, 255)
+    draw.text((left + pad, top + field_height / 2), caption, fill=ink, font=font, anchor="lm")
+
+
+@lru_cache(maxsize=64)
+def _font(size: int, latin: bool) -> Font:
+    for name in () if latin else _WIDER_FONTS:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:
+            continue
+    return ImageFont.load_default(size)

@@ -1,0 +1,59 @@
+"""What a training run says on the console: how long it will take, how an epoch went, what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from nets.loss import YoloLoss
+from nets.yolo import YoloBody
+from utils.config import TrainConfig
+from utils.console import log
+from utils.training.run import estimate_seconds_per_image
+
+
+def log_estimate(config: TrainConfig, model: YoloBody, criterion: YoloLoss, num_images: int, done: int) -> None:
+    """Say before the first epoch how long the run will take, and on a CPU which flags shorten it."""
+    device = next(model.parameters()).device
+    frozen_epochs = max(min(config.freeze_epochs, config.epochs) - done, 0)
+    free_epochs = config.epochs - done - frozen_epochs
+    stages = [(frozen_epochs, True), (free_epochs, False)]
+    seconds = sum(
+        epochs * num_images * estimate_seconds_per_image(model, criterion, freeze) for epochs, freeze in stages if epochs
+    )
+    log(f"{num_images} images, {config.epochs - done} epochs on {device}: about {in_words(seconds)} without evaluation")
+    if device.type == "cpu" and seconds > 600:
+        height, width = config.imgsz
+        log(
+            f"shorter: --imgsz {max(32, height * 3 // 4 // 32 * 32)} {max(32, width * 3 // 4 // 32 * 32)} takes about "
+            f"half of it, --freeze-epochs {config.epochs // 2} about two thirds, --epochs as many as you have time for"
+        )
+    elif device.type == "cpu" and torch.cuda.is_available():
+        log("there is a GPU: --device cuda uses it")
+
+
+def describe_epoch(label: str, row: Mapping[str, float | int]) -> str:
+    """Write an epoch's row of results.csv as a line."""
+    parts = [label, *(f"{name} {row[name]:.3f}" for name in ("box", "objectness", "class"))]
+    parts += [f"{name} {row[name]:.4f}" for name in ("map50", "map50_95") if row.get(name) is not None]
+    parts += [f"lr {row['lr']:.2g}", f"{row['images_per_second']:.1f} images/s", in_words(row["seconds"])]
+    if row["unassigned"]:
+        parts.append(f"{row['unassigned']} objects without a free anchor")
+    return "  ".join(parts)
+
+
+def log_next_commands(config: TrainConfig, best: Path) -> None:
+    """Say what to type after training."""
+    log(f"best weights: {best}")
+    log(f"evaluate: python evaluate.py --weights {best} --data {config.data}")
+    log(f"predict:  python predict.py IMAGE_OR_FOLDER --weights {best}")
+
+
+def in_words(seconds: float) -> str:
+    """Write a time in its two largest units: '1 h 05 min', '3 min 20 s', '12 s'."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"

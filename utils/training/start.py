@@ -1,0 +1,66 @@
+"""What a run starts from: its settings, its network."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from nets.loss import YoloLoss
+from nets.yolo import ModelConfig, YoloBody
+from utils.config import TrainConfig, config_from_dict
+from utils.console import log
+from utils.training.run import load_resumable
+from utils.weights.checkpoint import Checkpoint
+from utils.weights.load import load_model
+from utils.weights.transfer import transfer
+
+# What --demo changes, unless the command line says otherwise: three minutes on two CPU cores.
+_DEMO = {"data": "runs/demo", "epochs": 12, "imgsz": (320, 320), "freeze_epochs": 2}
+
+
+def resolve_settings(given: dict[str, Any]) -> tuple[TrainConfig, Path | None, Checkpoint | None]:
+    """Turn what the command line gave into the run's settings.
+
+    Args:
+        given: settings by name, only those that were given.
+
+    Returns:
+        The settings; for --resume also the folder of the run and the checkpoint that they come from.
+
+    Raises:
+        UserError: a value makes no sense, or there is nothing to resume.
+    """
+    if given.get("resume") is None:
+        return TrainConfig(**((_DEMO | given) if given.get("demo") else given)), None, None
+    path, checkpoint = load_resumable(given["resume"])
+    stored = config_from_dict(TrainConfig, checkpoint.run_config, source=str(path))
+    config = dataclasses.replace(stored, **{name: given[name] for name in given if name != "resume"})
+    log(f"resuming {path} after {checkpoint.training['epoch']} of {config.epochs} epochs")
+    return config, path.parent.parent, checkpoint
+
+
+def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Checkpoint | None) -> YoloBody:
+    """Build the network; unless the run is resumed, it starts from --weights, and what was loaded is printed."""
+    if resumed is not None:
+        return YoloBody(resumed.config)
+    shape = ModelConfig(len(class_names), config.phi, config.phi_at, config.imgsz)
+    if config.weights == "none":
+        return YoloBody(shape)
+    source = load_model(config.weights, phi=config.phi if ":" in config.phi else None)
+    meaning = {name: getattr(source.config, name) for name in ("anchors", "anchor_masks", "scale_x_y")}
+    model = YoloBody(dataclasses.replace(shape, **meaning))
+    for line in transfer(model, class_names, source):
+        log(line)
+    return model
+
+
+def build_criterion(config: TrainConfig, model: YoloBody) -> YoloLoss:
+    """Build the loss that belongs to a network."""
+    return YoloLoss(
+        num_classes=model.config.num_classes,
+        anchors=model.config.anchors,
+        anchor_masks=model.config.anchor_masks,
+        scale_x_y=model.config.scale_x_y,
+        label_smoothing=config.label_smoothing,
+    )
