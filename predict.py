@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -73,7 +73,9 @@ def _build_predictor(config: PredictConfig) -> Predictor:
         input_size=config.imgsz,
     )
     log(predictor.describe())
-    return predictor if config.only is None else predictor.limited_to(_labels(config.only, predictor.class_names))
+    if config.only is None:
+        return predictor
+    return predictor.limited_to(_labels(config.only, predictor.class_names))
 
 
 def _labels(only: Sequence[str], class_names: Sequence[str]) -> list[int]:
@@ -84,7 +86,7 @@ def _labels(only: Sequence[str], class_names: Sequence[str]) -> list[int]:
     return [label for label in labels if label is not None]
 
 
-def _read(paths: Sequence[Path], predictor: Predictor, failures: list[UserError]):
+def _read(paths: Sequence[Path], predictor: Predictor, failures: list[UserError]) -> Iterator[Read]:
     """Yield (path, image, prepared image) of every readable file; the others are named and collected."""
 
     def read(path: Path) -> Read | UserError:
@@ -106,8 +108,10 @@ def _read(paths: Sequence[Path], predictor: Predictor, failures: list[UserError]
 def _finish(config: PredictConfig, folder: Path | None, failures: Sequence[UserError], total: int) -> int:
     if folder:
         save_args_yaml(config, folder / "args.yaml")
-    if len(failures) == total:
-        raise failures[0] if total == 1 else UserError(f"none of {total} images could be read; first: {failures[0]}", 1)
+    if total == len(failures) == 1:
+        raise failures[0]
+    if total == len(failures):
+        raise UserError(f"{failures[0]}; none of {total} images could be read", exit_code=1)
     if len(failures) > _MOST_WARNINGS:
         log(f"… and {len(failures) - _MOST_WARNINGS} more")
     if failures:

@@ -10,8 +10,8 @@ import torch
 from nets.yolo import YoloBody
 from utils.config import TrainConfig, config_as_dict, given_settings, save_args_yaml
 from utils.console import log, run_command
-from utils.data.demo import make_demo
 from utils.data.dataset import VocDataset
+from utils.data.demo import make_demo
 from utils.data.loaders import AugmentSettings, TrainDataset, build_train_loader
 from utils.data.prepare import prepare_training
 from utils.device import choose_device
@@ -93,7 +93,9 @@ def train(argv: list[str]) -> int:
         row = {"epoch": epoch + 1, "lr": schedule.get_last_lr()[0], **result.as_row(), **metrics}
         state = training_state(epoch + 1, model, ema, optimizer, schedule)
         weights, settings = average.state_dict(), config_as_dict(config)
-        run.finish_epoch(Checkpoint(model.config, data.train.class_names, weights, metrics, settings, state), row)
+        run.finish_epoch(
+            Checkpoint(model.config, data.train.class_names, weights, metrics, settings, state), row
+        )
         log(describe_epoch(label, row))
     log_next_commands(config, run.best)
     return 0

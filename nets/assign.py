@@ -1,9 +1,9 @@
 """Which slot (cell and anchor of a head) answers for which ground truth.
 
-As in Darknet's YOLO layer, a truth belongs to the anchor of the most similar shape, in the cell that holds its centre.
-An anchor that stands in both heads answers in both; one that stands in none is passed over. Beyond Darknet, where the
-last truth on a slot silently replaces the others, a contested slot goes to the truth whose shape fits it best and the
-loser takes its next best free anchor.
+As in Darknet's YOLO layer, a truth belongs to the anchor of the most similar shape, in the cell that holds
+its centre. An anchor that stands in both heads answers in both; one that stands in none is passed over.
+Beyond Darknet, where the last truth on a slot silently replaces the others, a contested slot goes to the
+truth whose shape fits it best and the loser takes its next best free anchor.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def assign(
 def _candidate_slots(
     boxes: Tensor, grids: Sequence[tuple[int, int]], anchors_per_head: Sequence[int]
 ) -> tuple[Tensor, int]:
-    """Return the slot of each truth's centre for each candidate anchor, (B, M, C), and the slots of an image."""
+    """Return the slot of each truth's centre for each candidate, (B, M, C), and the slots of an image."""
     centres = xyxy_to_cxcywh(boxes)[..., :2]
     candidates, first_slot = [], 0
     for (height, width), count, stride in zip(grids, anchors_per_head, STRIDES, strict=True):
@@ -93,5 +93,7 @@ def _settle(claims: Tensor, slots: Tensor, fit: Tensor, num_slots: int) -> Tenso
     best = fit.new_zeros(num_slots).scatter_reduce(0, claimed, fit[claims], "amax")
     claims = claims & (fit == best[slots])
     order = torch.arange(slots.shape[1], device=slots.device)[None, :, None].expand_as(slots)  # (B, M, C)
-    first = order.new_full((num_slots,), slots.shape[1]).scatter_reduce(0, slots[claims], order[claims], "amin")
+    first = order.new_full((num_slots,), slots.shape[1]).scatter_reduce(
+        0, slots[claims], order[claims], "amin"
+    )
     return claims & (order == first[slots])

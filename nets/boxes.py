@@ -1,7 +1,7 @@
 """Boxes: pairwise IoU, CIoU, and the two ways of writing one.
 
-A box is (x1, y1, x2, y2): edges, so that its width is x2 - x1. IoU and CIoU are torchvision's; they stand here so that
-the network has one place to get them from.
+A box is (x1, y1, x2, y2): edges, so that its width is x2 - x1. IoU and CIoU are torchvision's; they stand
+here so that the network has one place to get them from.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
 
 
 def shape_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
-    """Compare (width, height) pairs as if they shared a centre: Tensor[..., M, 2], Tensor[A, 2] -> IoU (..., M, A)."""
+    """Return the IoU (..., M, A) of sizes, Tensor[..., M, 2], and anchors, Tensor[A, 2], around one centre."""
     return box_iou(_centred(sizes), _centred(anchors))
 
 

@@ -49,8 +49,6 @@ class CSPBlock(nn.Module):
 class Darknet53Tiny(nn.Module):
     """Map images to the features (C4, C5) that the neck takes."""
 
-    out_channels = {"c4": 256, "c5": 512}
-
     def __init__(self) -> None:
         super().__init__()
         self.stem1 = ConvNormAct(3, 32, 3, stride=2)

@@ -1,6 +1,7 @@
 """From raw maps to boxes: the only place that knows YOLO's equations.
 
-Source: Redmon and Farhadi, YOLOv3, https://arxiv.org/abs/1804.02767; scale_x_y from Darknet's yolo layer (YOLOv4).
+Source: Redmon and Farhadi, YOLOv3, https://arxiv.org/abs/1804.02767; scale_x_y from Darknet's yolo layer
+(YOLOv4).
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from torch import Tensor
 from nets.boxes import cxcywh_to_xyxy
 
 STRIDES = (32, 16)  # of the two heads, coarse first
-_MAX_LOG_SCALE = 4.0  # a box is at most e^4 = 55 times its anchor, so that exp neither overflows nor reaches 0
+_MAX_LOG_SCALE = (
+    4.0  # a box is at most e^4 = 55 times its anchor, so that exp neither overflows nor reaches 0
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ def build_slots(
     for (height, width), mask, stride in zip(grids, anchor_masks, STRIDES, strict=True):
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         cells.append(torch.stack((columns, rows), dim=-1).reshape(-1, 2).repeat(len(mask), 1))  # (A*h*w, 2)
-        sizes.append(torch.tensor([anchors[index] for index in mask]).repeat_interleave(height * width, dim=0))
+        sizes.append(
+            torch.tensor([anchors[index] for index in mask]).repeat_interleave(height * width, dim=0)
+        )
         strides.append(torch.full((len(mask) * height * width, 1), float(stride)))
     parts = (torch.cat(cells).float(), torch.cat(sizes).float(), torch.cat(strides))
     return Slots(*(part.to(device) for part in parts))
@@ -64,7 +69,8 @@ def flatten_maps(raw_maps: Sequence[Tensor], anchor_masks: Sequence[Sequence[int
 def decode_boxes(offsets: Tensor, slots: Slots, scale_x_y: float) -> Tensor:
     """Turn (tx, ty, tw, th), Tensor[..., N, 4], into xyxy boxes in network pixels, Tensor[..., N, 4].
 
-    The centre is the cell plus sigmoid(t) stretched around 1/2 by scale_x_y, the size is the anchor times exp(t).
+    The centre is the cell plus sigmoid(t) stretched around 1/2 by scale_x_y, the size is the anchor times
+    exp(t).
     """
     centre = offsets[..., :2].sigmoid() * scale_x_y - (scale_x_y - 1) / 2  # in cells
     centre = (centre + slots.cells) * slots.strides
@@ -88,7 +94,8 @@ def decode(
         scale_x_y: how far a centre may reach over its cell.
 
     Returns:
-        boxes Tensor[B, N, 4], xyxy in network pixels, not clipped; scores Tensor[B, N, K] in [0, 1], objectness x class.
+        boxes Tensor[B, N, 4], xyxy in network pixels, not clipped; scores Tensor[B, N, K] in [0, 1],
+        objectness x class.
     """
     grids = [(raw.shape[2], raw.shape[3]) for raw in raw_maps]
     slots = build_slots(grids, anchors, anchor_masks, raw_maps[0].device)

@@ -20,8 +20,9 @@ _DIFFICULT_IOU = 0.5  # a prediction that overlaps a difficult object more than 
 class YoloLoss(nn.Module):
     """Compare raw maps with ground truth.
 
-    Each part is a sum over the batch divided by the number of positives. A slot without a truth is a negative unless its
-    predicted box overlaps some truth by more than `ignore_threshold`. Difficult objects are no targets.
+    Each part is a sum over the batch divided by the number of positives. A slot without a truth is a negative
+    unless its predicted box overlaps some truth by more than `ignore_threshold`. Difficult objects are no
+    targets.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class YoloLoss(nn.Module):
         self.ignore_threshold = ignore_threshold
         self.label_smoothing = label_smoothing
         self.weights = {"box": box_weight, "objectness": objectness_weight, "class": class_weight}
-        self.unassigned = 0  # truths of the last batch that no slot was left for
+        self.unassigned = torch.tensor(0)  # truths of the last batch that no slot was left for
 
     def forward(self, raw_maps: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Compare raw maps (B, A*(5+K), h, w), coarse first, with B targets in network pixels."""
@@ -57,7 +58,11 @@ class YoloLoss(nn.Module):
         labels = pad_sequence([target.labels for target in targets], True, -1).to(device)  # (B, M)
         difficult = pad_sequence([target.difficult for target in targets], True).to(device)  # (B, M)
         assignment = assign(
-            truth_boxes, (labels >= 0) & ~difficult, grids=grids, anchors=self.anchors, anchor_masks=self.anchor_masks
+            truth_boxes,
+            (labels >= 0) & ~difficult,
+            grids=grids,
+            anchors=self.anchors,
+            anchor_masks=self.anchor_masks,
         )
         self.unassigned = assignment.unassigned
         positive, truth = (assignment.images, assignment.slots), (assignment.images, assignment.truths)
@@ -81,7 +86,7 @@ class YoloLoss(nn.Module):
         return one_hot * (1 - self.label_smoothing) + self.label_smoothing / 2
 
     def _negatives(self, boxes: Tensor, truth_boxes: Tensor, difficult: Tensor) -> Tensor:
-        """Return which predictions (B, N) overlap no truth so much that calling them background would be wrong."""
+        """Return which predictions (B, N) overlap no truth too much to be called background."""
         overlap = box_iou(boxes, truth_boxes)  # (B, N, M); padding has no area and overlaps nothing
         limit = torch.where(difficult, _DIFFICULT_IOU, self.ignore_threshold)  # (B, M)
         return ~(overlap > limit[:, None]).any(dim=-1)

@@ -8,7 +8,9 @@ from torchvision.ops import batched_nms
 
 from nets.structures import Detections
 
-_MAX_CANDIDATES = 10_000  # an image; bounds time and memory when an untrained network finds something everywhere
+_MAX_CANDIDATES = (
+    10_000  # an image; bounds time and memory when an untrained network finds something everywhere
+)
 
 
 @torch.no_grad()

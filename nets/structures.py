@@ -1,7 +1,7 @@
 """The types that travel: ground truth in, detections out.
 
-Boxes are always (x1, y1, x2, y2) edges in pixels of the image they travel with, x to the right, y down; labels start
-at 0. Nothing found is an object of length 0, never None.
+Boxes are always (x1, y1, x2, y2) edges in pixels of the image they travel with, x to the right, y down;
+labels start at 0. Nothing found is an object of length 0, never None.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class Target:
     Attributes:
         boxes: Tensor[M, 4] float32, (x1, y1, x2, y2) edges in pixels of the image.
         labels: Tensor[M] int64 class indices, starting at 0.
-        difficult: Tensor[M] bool, VOC's `difficult` flag: neither a training target nor counted by the metrics.
+        difficult: Tensor[M] bool, VOC's `difficult` flag: neither a training target nor counted by the
+            metrics.
         image_id: the id that names the image in messages and result files.
     """
 
@@ -42,7 +43,9 @@ class Target:
     @classmethod
     def empty(cls, image_id: str = "") -> Target:
         """Build the target of an image without objects."""
-        return cls(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool), image_id)
+        return cls(
+            torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool), image_id
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,6 +1,7 @@
 """YOLOv4-tiny: backbone, attention, neck and two heads.
 
-Paper: Wang et al., Scaled-YOLOv4, https://arxiv.org/abs/2011.08036. The graph is that of Darknet's cfg/yolov4-tiny.cfg.
+Paper: Wang et al., Scaled-YOLOv4, https://arxiv.org/abs/2011.08036. The graph is that of Darknet's
+cfg/yolov4-tiny.cfg.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from nets.blocks import ConvNormAct
 from nets.darknet53_tiny import Darknet53Tiny
 
 PLACES = {"c4": 256, "c5": 512, "up": 128}  # the features that take an attention block, with their channels
-RARE_LOGIT = -4.6  # sigmoid(-4.6) = 0.01, the prior of Lin et al., Focal Loss, https://arxiv.org/abs/1708.02002
+RARE_LOGIT = -4.6  # sigmoid(-4.6) = 0.01, the prior of the focal loss (https://arxiv.org/abs/1708.02002)
 OFFICIAL_ANCHORS = ((10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319))
 
 
@@ -26,12 +27,14 @@ class ModelConfig:
 
     Attributes:
         num_classes: number of classes, at least 1.
-        phi: attention block: 0|none, 1|se, 2|cbam, 3|eca, 4|ca, a registered name or 'file.py:Class'; kept as the name.
+        phi: attention block: 0|none, 1|se, 2|cbam, 3|eca, 4|ca, a registered name or 'file.py:Class'; kept as
+            the name.
         phi_at: where blocks stand: any of c4 (256 channels), c5 (512) and up (the upsampled P5, 128).
         input_size: (height, width) in pixels, multiples of 32.
         anchors: (width, height) pairs in network pixels.
         anchor_masks: for each head, coarse first, the indices of its anchors.
-        scale_x_y: how far a centre may reach over its cell; 1.05 in yolov4-tiny.cfg, 1.0 is the plain sigmoid.
+        scale_x_y: how far a centre may reach over its cell; 1.05 in yolov4-tiny.cfg, 1.0 is the plain
+            sigmoid.
 
     Raises:
         ValueError: a value makes no sense; the message names it.
@@ -59,18 +62,25 @@ class ModelConfig:
         if len(self.anchor_masks) != 2 or len({len(mask) for mask in self.anchor_masks}) != 1:
             raise ValueError(f"anchor_masks must be two lists of one length, got {self.anchor_masks}")
         if any(not 0 <= index < len(self.anchors) for mask in self.anchor_masks for index in mask):
-            raise ValueError(f"anchor_masks {self.anchor_masks} name an anchor that is not among {len(self.anchors)}")
+            raise ValueError(
+                f"anchor_masks {self.anchor_masks} name an anchor that is not among {len(self.anchors)}"
+            )
         if not 1.0 <= self.scale_x_y <= 2.0:
             raise ValueError(f"scale_x_y must be in [1, 2], got {self.scale_x_y}")
 
 
-class YoloHead(nn.Sequential):
+class YoloHead(nn.Module):
     """3x3 convolution, then a 1x1 convolution with bias to the raw map (B, A*(5+K), H, W)."""
 
     def __init__(self, in_channels: int, hidden_channels: int, num_anchors: int, num_classes: int) -> None:
-        outputs = num_anchors * (5 + num_classes)
-        super().__init__(ConvNormAct(in_channels, hidden_channels, 3), nn.Conv2d(hidden_channels, outputs, 1))
+        super().__init__()
         self.num_classes = num_classes
+        self.conv = ConvNormAct(in_channels, hidden_channels, 3)
+        self.predict = nn.Conv2d(hidden_channels, num_anchors * (5 + num_classes), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, A*(5+K), H, W)."""
+        return self.predict(self.conv(x))
 
 
 class YoloBody(nn.Module):
@@ -90,10 +100,12 @@ class YoloBody(nn.Module):
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
         self.head_p4 = YoloHead(128 + 256, 256, num_anchors, config.num_classes)
         self.apply(_initialise)
-        # Last, so that one seed gives every block the same network around it, and untouched by our initialisation.
-        self.attention = nn.ModuleDict(
-            {place: build_attention(config.phi if place in config.phi_at else "none", PLACES[place]) for place in PLACES}
-        )
+        # Last, so that one seed gives every block the same network around it, and untouched by our
+        # initialisation.
+        self.attention = nn.ModuleDict()
+        for place, channels in PLACES.items():
+            spec = config.phi if place in config.phi_at else "none"
+            self.attention[place] = build_attention(spec, channels)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map (B, 3, H, W) in [0, 1] to [(B, A*(5+K), H/32, W/32), (B, A*(5+K), H/16, W/16)]."""
@@ -110,10 +122,8 @@ def _initialise(module: nn.Module) -> None:
     if isinstance(module, ConvNormAct):
         nn.init.kaiming_normal_(module.conv.weight, a=0.1)
     elif isinstance(module, YoloHead):
-        predict = module[1]
-        nn.init.normal_(predict.weight, std=0.01)
-        with torch.no_grad():
-            bias = predict.bias.view(-1, 5 + module.num_classes)  # (A, 5+K)
-            bias[:, :4] = 0.0
-            bias[:, 4] = RARE_LOGIT
-            bias[:, 5:] = -math.log(max(module.num_classes - 1, 1))  # an object is of each class with probability 1/K
+        nn.init.normal_(module.predict.weight, std=0.01)
+        bias = torch.zeros(len(module.predict.weight)).unflatten(0, (-1, 5 + module.num_classes))  # (A, 5+K)
+        bias[:, 4] = RARE_LOGIT
+        bias[:, 5:] = -math.log(max(module.num_classes - 1, 1))  # each class has probability 1/K
+        module.predict.bias = nn.Parameter(bias.flatten())

@@ -17,10 +17,18 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _GOLDEN = 0.618034  # hues this far apart stay apart, however many classes there are
 _SMALLEST_FONT = 10  # pixels
 # The bundled font has no letters beyond Latin; one of these is on most machines.
-_WIDER_FONTS = ("NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "msyh.ttc", "DejaVuSans.ttf")
+_WIDER_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "NotoSans-Regular.ttf",
+    "Arial Unicode.ttf",
+    "msyh.ttc",
+    "DejaVuSans.ttf",
+)
 
 
-def draw_detections(image: np.ndarray, objects: Detections | Target, class_names: Sequence[str]) -> np.ndarray:
+def draw_detections(
+    image: np.ndarray, objects: Detections | Target, class_names: Sequence[str]
+) -> np.ndarray:
     """Draw boxes with their class names, and scores where there are some.
 
     Args:
@@ -52,7 +60,9 @@ def class_color(label: int) -> Color:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def sheet(images: Sequence[np.ndarray], columns: int, cell: tuple[int, int] = (320, 320), gap: int = 6) -> np.ndarray:
+def sheet(
+    images: Sequence[np.ndarray], columns: int, cell: tuple[int, int] = (320, 320), gap: int = 6
+) -> np.ndarray:
     """Lay pictures out in rows, each letterboxed into a cell.
 
     Args:
@@ -80,7 +90,10 @@ def _captions(objects: Detections | Target, class_names: Sequence[str]) -> list[
     names = [" ".join(class_names[label].split()) for label in objects.labels.tolist()]
     if isinstance(objects, Detections):
         return [f"{name} {score:.2f}" for name, score in zip(names, objects.scores.tolist(), strict=True)]
-    return [f"{name} (difficult)" if hard else name for name, hard in zip(names, objects.difficult.tolist(), strict=True)]
+    return [
+        f"{name} (difficult)" if hard else name
+        for name, hard in zip(names, objects.difficult.tolist(), strict=True)
+    ]
 
 
 def _inside(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -90,7 +103,9 @@ def _inside(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, i
     return left, top, max(left, right), max(top, bottom)
 
 
-def _draw_caption(draw: ImageDraw.ImageDraw, box: Sequence[int], caption: str, color: Color, size: int) -> None:
+def _draw_caption(
+    draw: ImageDraw.ImageDraw, box: Sequence[int], caption: str, color: Color, size: int
+) -> None:
     """Write on a filled field above the box, or inside its top where there is no room above."""
     width, height = draw.im.size
     font = _font(size, caption.isascii())

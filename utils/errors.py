@@ -4,8 +4,8 @@
 class UserError(Exception):
     """Say what is wrong with the user's files, flags or data, and what to do about it.
 
-    A command prints it as one line, `error: <file or flag>: <reason>; <what to do>`, and exits with `exit_code`:
-    2 for bad usage, data or config, 1 for a failure while running.
+    A command prints it as one line, `error: <file or flag>: <reason>; <what to do>`, and exits with
+    `exit_code`: 2 for bad usage, data or config, 1 for a failure while running.
     """
 
     def __init__(self, message: str, exit_code: int = 2) -> None:

@@ -1,12 +1,13 @@
 """The one image reader and the one letterbox.
 
-A picture enters the program here and nowhere else, always as uint8 (H, W, 3) RGB, the way a viewer displays it: EXIF
-orientation applied, 16-bit grey scaled to 8, CMYK and palettes converted, transparency laid over white, the first frame
-of an animation. What is broken, or larger than 89 million pixels, is refused by name.
+A picture enters the program here and nowhere else, always as uint8 (H, W, 3) RGB, the way a viewer displays
+it: EXIF orientation applied, 16-bit grey scaled to 8, CMYK and palettes converted, transparency laid over
+white, the first frame of an animation. What is broken, or larger than 89 million pixels, is refused by name.
 """
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
 import warnings
@@ -31,8 +32,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".ti
 MAX_PIXELS = 89_000_000
 FILL = 128
 
-# Decoders that only read pixels; PIL's others run Ghostscript, follow references or are never used for photographs.
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+# Decoders that only read pixels (JPEG includes MPO); PIL has one that runs Ghostscript.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+_END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -46,6 +48,7 @@ _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeEr
 
 # PIL warns above its limit and raises above twice the limit; MAX_PIXELS below both is an error of ours.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)  # counts as no EXIF
 
 
 @dataclass(frozen=True)
@@ -115,20 +118,31 @@ def from_pil(image: Image.Image) -> Pixels:
 
     Returns:
         uint8 (H, W, 3) RGB.
+
+    Raises:
+        ValueError: floating-point pixels, whose range nobody knows.
     """
     return _to_rgb(image, _orientation(image))
 
 
 def read_header(path: Path | str) -> ImageHeader:
-    """Read the displayed size and the orientation from a file's header, without decoding it.
+    """Read the displayed size and the orientation from a file's header.
+
+    The pixels are decoded only where the end of the file does not show that it is whole.
 
     Raises:
-        UserError: as `read_image`, but for damage behind the header.
+        UserError: as `read_image`, but for damage in the middle of the file.
     """
     with _opened(path) as image:
+        if not _ends_whole(path, image.format):
+            image.load()
         width, height = image.size
         orientation = _orientation(image)
-    return ImageHeader(width, height, orientation) if orientation >= 5 else ImageHeader(height, width, orientation)
+    return (
+        ImageHeader(width, height, orientation)
+        if orientation >= 5
+        else ImageHeader(height, width, orientation)
+    )
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
@@ -153,7 +167,9 @@ def read_thumbnail(path: Path | str, size: tuple[int, int]) -> Pixels:
     height, width = size
     with _opened(path) as image:
         orientation = _orientation(image)
-        image.draft("L", (8 * width, 8 * height))  # JPEG only: decodes at an eighth of the size where that is enough
+        image.draft(
+            "L", (8 * width, 8 * height)
+        )  # JPEG only: decodes at an eighth of the size where that is enough
         image.load()
         small = image if image.mode == "L" else Image.fromarray(_to_rgb(image, 1)).convert("L")
         if orientation in _TURNS:
@@ -183,8 +199,8 @@ def letterbox(image: Pixels, input_size: tuple[int, int]) -> tuple[Pixels, Place
 
 
 def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resize an image uint8 (H, W, 3) to (height, width) bilinearly, the way training and inference both do."""
-    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+    """Resize an image uint8 (H, W, 3) to (height, width) bilinearly, as training and inference both do."""
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def to_tensor(image: Pixels) -> Tensor:
@@ -209,6 +225,16 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
     except _DECODE_ERRORS as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"{path}: cannot read the image: {reason}") from None
+
+
+def _ends_whole(path: Path | str, format_name: str | None) -> bool:
+    """Tell whether a file has its end marker, which no truncated one has: compressed data cannot hold it."""
+    marker = _END_MARKERS.get(format_name or "")
+    if marker is None:
+        return False
+    with open(path, "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 64))
+        return marker in file.read()
 
 
 def _check_pixels(path: Path | str, size: tuple[int, int]) -> None:

@@ -1,7 +1,8 @@
 """Coordinate attention.
 
 Paper: Hou et al., Coordinate Attention for Efficient Mobile Network Design, https://arxiv.org/abs/2103.02907
-Deviations, as in the published YOLOv4-tiny checkpoints: ratio 16 instead of 32, ReLU instead of h-swish, no bias.
+Deviations, as in the published YOLOv4-tiny checkpoints: ratio 16 instead of 32, ReLU instead of h-swish, no
+bias.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ def reduced_channels(block: str, channels: int, ratio: int) -> int:
         ValueError: no channel is left; the message names block, channels and ratio.
     """
     if channels < ratio:
-        raise ValueError(f"{block}: ratio {ratio} leaves no channel of {channels}; use at least {ratio} channels")
+        raise ValueError(
+            f"{block}: ratio {ratio} leaves no channel of {channels}; use at least {ratio} channels"
+        )
     return channels // ratio
 
 

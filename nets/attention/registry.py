@@ -1,8 +1,10 @@
 """The registry of attention blocks.
 
-A block is an `nn.Module` class: `Block(channels)` maps (B, C, H, W) to (B, C, H, W). Two methods are optional:
+A block is an `nn.Module` class: `Block(channels)` maps (B, C, H, W) to (B, C, H, W). Two methods are
+optional:
 
-- `gates(x) -> dict[str, Tensor]`: the factors that multiply x, each broadcastable to x; attention maps draw them.
+- `gates(x) -> dict[str, Tensor]`: the factors that multiply x, each broadcastable to x; attention maps draw
+them.
 - `start_constant() -> float`: set the parameters so that the block is at first x -> c * x, and return c.
 """
 
@@ -70,7 +72,8 @@ def _import_block(spec: str) -> type[nn.Module]:
     try:
         if source.endswith(".py"):
             module_spec = importlib.util.spec_from_file_location(Path(source).stem, Path(source).resolve())
-            assert module_spec is not None and module_spec.loader is not None  # always so for a .py path
+            if module_spec is None or module_spec.loader is None:
+                raise ImportError(f"no module at {source}")
             module = importlib.util.module_from_spec(module_spec)
             module_spec.loader.exec_module(module)
         else:

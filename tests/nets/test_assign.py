@@ -60,7 +60,8 @@ def test_equal_truths_are_all_placed_until_the_anchors_run_out():
 
 
 def assign_slowly(truths):
-    """Place one image's truths with loops: in rounds, every truth without a place asks for its best free anchor."""
+    """Place one image's truths with loops: in rounds, every truth without a place asks for its best free
+    anchor."""
     taken, placed, waiting = {}, {}, dict(enumerate(truths))
     while waiting:
         wishes = {}
@@ -73,7 +74,9 @@ def assign_slowly(truths):
                     aw, ah = OFFICIAL_ANCHORS[anchor]
                     overlap = min(width, aw) * min(height, ah)
                     if slot not in taken:
-                        options.setdefault(anchor, [overlap / (width * height + aw * ah - overlap), []])[1].append(slot)
+                        options.setdefault(anchor, [overlap / (width * height + aw * ah - overlap), []])[
+                            1
+                        ].append(slot)
             if options:
                 fit, slots = max(options.values(), key=lambda option: option[0])
                 for slot in slots:

@@ -29,7 +29,9 @@ def eca(block, x):
 
 
 def ca(block, x):
-    def squeeze(strip):  # (B, C, L): the convolution is pointwise, so that rows and columns need no concatenation
+    def squeeze(
+        strip,
+    ):  # (B, C, L): the convolution is pointwise, so that rows and columns need no concatenation
         norm = block.norm
         y = torch.einsum("oc,bcl->bol", block.squeeze.weight[:, :, 0, 0], strip)
         y = (y - norm.running_mean[:, None]) / (norm.running_var[:, None] + norm.eps).sqrt()
@@ -96,7 +98,7 @@ def test_start_constant_makes_a_gain_that_still_learns(name):
 
 @pytest.mark.parametrize("name", ["se", "cbam", "ca"])
 def test_too_few_channels_are_refused_in_words(name):
-    with pytest.raises(ValueError, match="ratio (8|16) leaves no channel of 4"):
+    with pytest.raises(ValueError, match=r"ratio (8|16) leaves no channel of 4"):
         build_attention(name, 4)
 
 
@@ -106,7 +108,9 @@ def test_none_is_the_identity():
 
 def test_a_block_of_the_users_own_from_a_file(tmp_path):
     file = tmp_path / "own.py"
-    file.write_text("from nets.attention.se import SqueezeExcite\n\n\nclass SE8(SqueezeExcite):\n    ratio = 8\n")
+    file.write_text(
+        "from nets.attention.se import SqueezeExcite\n\n\nclass SE8(SqueezeExcite):\n    ratio = 8\n"
+    )
     block = build_attention(f"{file}:SE8", 64)
     assert block.fc[0].weight.shape == (8, 64)
 

@@ -17,12 +17,18 @@ def decode_slowly(raw_maps, num_classes, scale_x_y):
             for row in range(raw.shape[2]):
                 for column in range(raw.shape[3]):
                     first = position * (5 + num_classes)
-                    tx, ty, tw, th, objectness, *classes = raw[0, first : first + 5 + num_classes, row, column].tolist()
+                    tx, ty, tw, th, objectness, *classes = raw[
+                        0, first : first + 5 + num_classes, row, column
+                    ].tolist()
                     x = (column + 1 / (1 + math.exp(-tx)) * scale_x_y - (scale_x_y - 1) / 2) * stride
                     y = (row + 1 / (1 + math.exp(-ty)) * scale_x_y - (scale_x_y - 1) / 2) * stride
-                    w, h = (math.exp(t) * side for t, side in zip((tw, th), OFFICIAL_ANCHORS[anchor], strict=True))
+                    w, h = (
+                        math.exp(t) * side for t, side in zip((tw, th), OFFICIAL_ANCHORS[anchor], strict=True)
+                    )
                     boxes.append([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
-                    scores.append([1 / (1 + math.exp(-objectness)) / (1 + math.exp(-logit)) for logit in classes])
+                    scores.append(
+                        [1 / (1 + math.exp(-objectness)) / (1 + math.exp(-logit)) for logit in classes]
+                    )
     return torch.tensor(boxes), torch.tensor(scores)
 
 

@@ -44,16 +44,19 @@ def test_a_batch_without_any_object_is_finite_and_has_gradients():
 
 
 def test_one_object_hand_worked():
-    # Centre (40, 40), the size of anchor 4: coarse head, cell (1, 1), and zero logits put the box at (48, 48).
+    # Centre (40, 40), the size of anchor 4: coarse head, cell (1, 1), and zero logits put the box at (48,
+    # 48).
     raw_maps = maps()
-    losses = YoloLoss(**SETTINGS, **WEIGHTS)(raw_maps, [target([[40 - 67.5, 40 - 84.5, 40 + 67.5, 40 + 84.5]])])
+    losses = YoloLoss(**SETTINGS, **WEIGHTS)(
+        raw_maps, [target([[40 - 67.5, 40 - 84.5, 40 + 67.5, 40 + 84.5]])]
+    )
     overlap = (135 - 8) * (169 - 8)
     iou = overlap / (2 * 135 * 169 - overlap)
     distance = 2 * 8**2 / ((135 + 8) ** 2 + (169 + 8) ** 2)
     assert losses["box"].item() == pytest.approx(1 - iou + distance, rel=1e-4)
     assert losses["class"].item() == pytest.approx(2 * bce(0, 0), rel=1e-5)
-    # The other slots count but for those whose box overlaps the truth by more than half: anchor 4's in the other cells
-    # and anchor 5's and 3's that are close enough.
+    # The other slots count but for those whose box overlaps the truth by more than half: anchor 4's in the
+    # other cells and anchor 5's and 3's that are close enough.
     truth = torch.tensor([[40 - 67.5, 40 - 84.5, 40 + 67.5, 40 + 84.5]])
     boxes, _ = decode(maps(), anchors=OFFICIAL_ANCHORS, anchor_masks=MASKS, scale_x_y=1.05)
     ignored = int((box_iou(boxes[0], truth)[:, 0] > 0.5).sum()) - 1
@@ -83,7 +86,9 @@ def test_difficult_objects_are_no_targets_but_no_negatives_either():
     boxes, _ = decode(maps(), anchors=OFFICIAL_ANCHORS, anchor_masks=MASKS, scale_x_y=1.05)
     left_out = int((box_iou(boxes[0], torch.tensor([box]))[:, 0] > 0.5).sum())
     assert left_out > 0
-    assert losses["objectness"].item() == pytest.approx(empty["objectness"].item() * (60 - left_out) / 60, rel=1e-5)
+    assert losses["objectness"].item() == pytest.approx(
+        empty["objectness"].item() * (60 - left_out) / 60, rel=1e-5
+    )
 
 
 def test_the_sum_is_divided_by_the_positives_of_the_batch():

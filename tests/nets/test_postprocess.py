@@ -13,7 +13,10 @@ def choose(boxes, scores, conf=0.1, iou=0.5, most=100):
         iou_threshold=iou,
         max_detections=most,
     )
-    return [(label, round(score, 4)) for label, score in zip(result.labels.tolist(), result.scores.tolist(), strict=True)]
+    return [
+        (label, round(score, 4))
+        for label, score in zip(result.labels.tolist(), result.scores.tolist(), strict=True)
+    ]
 
 
 BOX, NEAR, FAR = [0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60]

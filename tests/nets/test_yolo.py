@@ -6,7 +6,14 @@ from nets.yolo import ModelConfig, YoloBody
 
 @pytest.mark.parametrize(
     ("num_classes", "phi", "expected"),
-    [(20, 0, 5918006), (20, 1, 5961014), (20, 2, 6004316), (20, 3, 5918021), (20, 4, 5982630), (80, 0, 6056606)],
+    [
+        (20, 0, 5918006),
+        (20, 1, 5961014),
+        (20, 2, 6004316),
+        (20, 3, 5918021),
+        (20, 4, 5982630),
+        (80, 0, 6056606),
+    ],
 )
 def test_parameter_counts_are_those_of_the_published_networks(num_classes, phi, expected):
     body = YoloBody(ModelConfig(num_classes, phi=phi))
@@ -35,7 +42,9 @@ def test_one_seed_gives_every_attention_the_same_network_around_it(phi):
 
 def test_phi_at_chooses_the_places():
     body = YoloBody(ModelConfig(2, phi="se", phi_at=("c5",)))
-    assert {name.split(".")[1] for name, _ in body.named_parameters() if name.startswith("attention")} == {"c5"}
+    assert {name.split(".")[1] for name, _ in body.named_parameters() if name.startswith("attention")} == {
+        "c5"
+    }
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,12 @@ def test_a_box_is_drawn_on_its_own_edge_and_the_input_is_not_touched() -> None:
 def test_any_size_and_name_at_the_border(size: tuple[int, int], name: str) -> None:
     height, width = size
     image = np.zeros((*size, 3), dtype=np.uint8)
-    boxes = [0, 0, width, height], [width - 1, height - 1, width, height], [-50, -50, 5000, 5000], [0.2, 0.2, 0.3, 0.3]
+    boxes = (
+        [0, 0, width, height],
+        [width - 1, height - 1, width, height],
+        [-50, -50, 5000, 5000],
+        [0.2, 0.2, 0.3, 0.3],
+    )
     assert draw_detections(image, make_found(*boxes), (name,)).shape == image.shape
 
 
@@ -43,7 +48,8 @@ def test_a_target_is_drawn_and_says_what_is_difficult() -> None:
     image = np.zeros((100, 100, 3), dtype=np.uint8)
     boxes, labels = torch.tensor([[10.0, 30.0, 90.0, 90.0]]), torch.tensor([0])
     plain, hard = (
-        draw_detections(image, Target(boxes, labels, torch.tensor([flag])), ("cat",)) for flag in (False, True)
+        draw_detections(image, Target(boxes, labels, torch.tensor([flag])), ("cat",))
+        for flag in (False, True)
     )
     assert plain.any()
     assert not np.array_equal(plain, hard)

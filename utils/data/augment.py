@@ -1,6 +1,6 @@
 """Random changes to a training picture and its boxes, by albumentations 2.0.8.
 
-Only this file imports albumentations. Its update check, which would ask the network, is switched off beforehand.
+Only this file imports albumentations; its update check, which would ask the network, is switched off first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from utils.data.mosaic import Labelled
 from utils.images import FILL, Pixels, resize
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-import albumentations as A  # noqa: E402, N812
+import albumentations as A
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,15 @@ class AugmentLevel:
 
 LEVELS = {
     "light": AugmentLevel((0.8, 1.2), 1.1, 0.01, 0.2, 0.2, 0.0),
-    "default": AugmentLevel((0.5, 1.5), 1.3, 0.015, 0.6, 0.35, 0.01),
+    "default": AugmentLevel((0.5, 1.5), 1.3, 0.015, 0.6, 0.3, 0.01),
 }
 
 
 class RandomPlacement(A.DualTransform):
     """Lay the picture onto a grey canvas of network size, at a random scale, aspect and place.
 
-    Does in one resampling what a resize, a pad and an affine map would do in three. Where the picture is larger than
-    the canvas a random part of it shows, where it is smaller it lies at a random place.
+    Does in one resampling what a resize, a pad and an affine map would do in three. Where the picture is
+    larger than the canvas a random part of it shows, where it is smaller it lies at a random place.
     """
 
     _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
@@ -66,7 +65,7 @@ class RandomPlacement(A.DualTransform):
         self.aspect = aspect
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the size (height, width) of the picture on the canvas and the place (top, left) of its corner."""
+        """Draw the size (height, width) of the picture on the canvas and the (top, left) of its corner."""
         rng = self.random_generator
         ratio = min(self.size[0] / params["shape"][0], self.size[1] / params["shape"][1])
         low, high = np.log(self.scale)
@@ -89,7 +88,8 @@ class RandomPlacement(A.DualTransform):
         (top, left), (height, width) = corner, self.size
         rows = slice(max(top, 0), min(top + new_size[0], height))
         columns = slice(max(left, 0), min(left + new_size[1], width))
-        canvas[rows, columns] = small[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        seen = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+        canvas[rows, columns] = small[seen]
         return canvas
 
     def apply_to_bboxes(
@@ -103,7 +103,7 @@ class RandomPlacement(A.DualTransform):
 
 
 class Augmenter:
-    """Place pictures on the network's canvas, then flip and recolour them; every choice comes from the given rng."""
+    """Place pictures on the network's canvas, then flip and recolour them, by the generator that is given."""
 
     def __init__(self, size: tuple[int, int], level: str = "default") -> None:
         """Build the two pipelines.
@@ -130,7 +130,7 @@ class Augmenter:
         )
 
     def place(self, image: Pixels, target: Target, rng: np.random.Generator) -> Labelled:
-        """Lay one image and its target, in image pixels, onto the canvas; objects of which little is left go."""
+        """Lay one image and its target, in image pixels, onto the canvas; hardly visible objects go."""
         return _run(self._place, image, target, rng)
 
     def finish(self, image: Pixels, target: Target, rng: np.random.Generator) -> Labelled:
@@ -144,11 +144,11 @@ def _compose(transforms: list[Any]) -> A.Compose:
 
 
 def _run(pipeline: A.Compose, image: Pixels, target: Target, rng: np.random.Generator) -> Labelled:
-    # set_random_seed would give every transform the same stream, so that a flip would always come with the same colours;
-    # shared generators give independent draws.
+    # set_random_seed would start every transform with the same stream, so that a flip would always come with
+    # the same colours; generators that they share give independent draws.
     pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
     index = torch.arange(len(target), dtype=torch.float32)[:, None]
-    rows = torch.cat([target.boxes, index], dim=1).numpy()  # the fifth column travels along: labels and flags follow it
+    rows = torch.cat([target.boxes, index], dim=1).numpy()  # labels and flags follow the index
     result = pipeline(image=image, bboxes=rows)
     left = torch.from_numpy(np.asarray(result["bboxes"], dtype=np.float32).reshape(-1, rows.shape[1]))
     kept = left[:, 4].long()

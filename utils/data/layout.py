@@ -1,8 +1,10 @@
-"""Where the images of a split lie: the three folder layouts, split lists, and which splits are used by default.
+"""Where the images of a split lie: the three folder layouts, split lists, and the splits used by default.
 
 1. a VOCdevkit: a folder of folders in VOC layout; a split is `VOC2007/trainval`, a list in ImageSets/Main;
 2. one folder in VOC layout (Annotations/, JPEGImages/, ImageSets/Main/); a split is `trainval`;
-3. images and XML side by side, as labelImg writes them: one split `all`, or folders train/ valid/ test/ of that kind.
+3. images and XML side by side, as labelImg writes them: one split `all`, or folders train/, valid/ and test/.
+
+A folder in VOC layout without any list has the one split `all` too.
 """
 
 from __future__ import annotations
@@ -57,31 +59,41 @@ def list_splits(data_dir: Path | str) -> list[str]:
     raise UserError(_nothing_found(root))
 
 
-def choose_training_splits(data_dir: Path | str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Choose what to train on and what to select on when the user names nothing.
+def choose_training_splits(
+    data_dir: Path | str, named: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Choose what to train on and what to select on where the user does not say.
 
-    Each folder gives `train` and `val` where both exist, else `trainval`, else `train` alone, else everything. A test
-    list is never chosen.
+    Each folder gives `train` and `val` where both exist, else `trainval`, else `train` alone, else
+    everything. A test list is never chosen.
+
+    Args:
+        data_dir: folder in one of the three layouts.
+        named: the training splits that the user named; a `train` among them brings the `val` beside it.
 
     Returns:
-        Names of the training splits and of the validation splits; the latter is empty when a part of the training
-        images has to be held out.
+        Names of the training splits and of the validation splits; the latter is empty when a part of the
+        training images has to be held out.
 
     Raises:
         UserError: no layout is recognised, or there is no list to train on.
     """
-    train: list[str] = []
-    val: list[str] = []
-    for prefix, names in _group_by_folder(list_splits(data_dir)).items():
-        selection = [name for name in ("val", "valid") if name in names]
-        if "train" in names and selection:
-            train.append(f"{prefix}train")
-            val.append(prefix + selection[0])
-        else:
-            train += [prefix + name for name in ("trainval", "train", _EVERYTHING) if name in names][:1]
+    splits = list_splits(data_dir)
+    groups = _group_by_folder(splits)
+    val_of = {
+        f"{folder}train": folder + name
+        for folder, names in groups.items()
+        for name in ("valid", "val")
+        if "train" in names and name in names
+    }
+    train = list(named or ())
     if not train:
-        raise UserError(f"{data_dir}: no train or trainval list; name one of {_listed(data_dir)} with --train")
-    return tuple(train), tuple(val)
+        for folder, names in groups.items():
+            wanted = ("train",) if f"{folder}train" in val_of else ("trainval", "train", _EVERYTHING)
+            train += [folder + name for name in wanted if name in names][:1]
+    if not train:
+        raise UserError(f"{data_dir}: no train or trainval list; name one of {_listed(splits)} with --train")
+    return tuple(train), tuple(val_of[split] for split in train if split in val_of)
 
 
 def choose_evaluation_splits(data_dir: Path | str) -> tuple[str, ...]:
@@ -95,14 +107,15 @@ def choose_evaluation_splits(data_dir: Path | str) -> tuple[str, ...]:
         found = tuple(name for name in names if name.rpartition("/")[2] in wanted)
         if found:
             return found
-    raise UserError(f"{data_dir}: no test or val list; name one of {_listed(data_dir)} with --split")
+    raise UserError(f"{data_dir}: no test or val list; name one of {_listed(names)} with --split")
 
 
 def load_samples(data_dir: Path | str, split: str, *, unlabelled: str = "skip") -> list[Sample]:
     """List the images of one split with their annotations, in the order of the list.
 
-    Ids that are named twice count once. A missing file does not end the listing: the sample says so in `problem`, or
-    its path leads nowhere, and the scan collects it. In a flat folder images without XML are left out with a warning.
+    Ids that are named twice count once. A missing file does not end the listing: the sample says so in
+    `problem`, or its path leads nowhere, and the scan collects it. In a flat folder images without XML are
+    left out with a warning.
 
     Args:
         data_dir: folder in one of the three layouts.
@@ -152,14 +165,18 @@ def _load_voc(folder: Path, split: str, prefix: str, unlabelled: str) -> list[Sa
 def _make_sample(folder: Path, name: str, prefix: str, candidates: Sequence[Path], unlabelled: str) -> Sample:
     xml_path: Path | None = folder / "Annotations" / f"{name}.xml"
     image_path = candidates[0] if candidates else folder / "JPEGImages" / f"{name}.jpg"
-    problem = ""
-    if not candidates:
-        problem = f"{image_path}: no image of this id, with any of the usual endings"
-    elif len(candidates) > 1:
-        problem = f"{image_path}: {candidates[1].name} lies beside it; keep one of the two"
+    problem = (
+        _find_doubt(candidates) if candidates else f"{image_path}: no image of this id, whatever its ending"
+    )
     if unlabelled == "background" and xml_path is not None and not xml_path.exists():
         xml_path = None
     return Sample(prefix + name, image_path, xml_path, problem)
+
+
+def _find_doubt(candidates: Sequence[Path]) -> str:
+    if len(candidates) == 1:
+        return ""
+    return f"{candidates[0]}: {candidates[1].name} lies beside it; keep one of the two"
 
 
 def _load_flat(folder: Path, prefix: str, unlabelled: str) -> list[Sample]:
@@ -172,10 +189,9 @@ def _load_flat(folder: Path, prefix: str, unlabelled: str) -> list[Sample]:
                 left_out += 1
                 continue
             xml_path = None
-        doubt = f"{candidates[0]}: {candidates[1].name} lies beside it; keep one of the two" if candidates[1:] else ""
-        samples.append(Sample(prefix + name, candidates[0], xml_path, doubt))
+        samples.append(Sample(prefix + name, candidates[0], xml_path, _find_doubt(candidates)))
     if left_out:
-        warn(f"{folder}: {left_out} images without XML are left out; --unlabelled background takes them as empty")
+        warn(f"{folder}: {left_out} images without XML left out; --unlabelled background keeps them as empty")
     if not samples:
         raise UserError(f"{folder}: no image has an XML file beside it")
     return samples
@@ -199,7 +215,7 @@ def _read_list(path: Path, folder: Path) -> list[str]:
 
 
 def _resolve_id(line: str, images: dict[str, list[Path]]) -> str:
-    """Find the id in a line that may also hold a file ending, or a second column of 1, 0 or -1 as VOC's class lists."""
+    """Find the id in a line that may hold a file ending too, or a second column of 1, 0 or -1."""
     first, _, last = line.rpartition(" ") if " " in line else line.rpartition("\t")
     name = first.strip() if last in ("1", "0", "-1") and line not in images and first.strip() else line
     if name not in images and name.lower().endswith(IMAGE_SUFFIXES):
@@ -245,20 +261,19 @@ def _group_by_folder(splits: Sequence[str]) -> dict[str, list[str]]:
     return dict(groups)
 
 
-def _listed(data_dir: Path | str) -> str:
-    names = list_splits(data_dir)
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
 
 
 def _no_such_split(root: Path, split: str, names: Sequence[str], path: Path | None = None) -> str:
     near = difflib.get_close_matches(split, names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{path or root}: no split {split!r}{hint} There are: {', '.join(names[:12])}"
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"{path or root}: no split {split!r}{hint}; there are: {_listed(names)}"
 
 
 def _nothing_found(root: Path) -> str:
     state = "no data in VOC layout here" if root.is_dir() else "no such folder"
     return (
-        f"{root}: {state}; wanted is a VOCdevkit, a folder with Annotations/, JPEGImages/ and ImageSets/Main/, or images "
-        "with XML beside them; without data of your own try --demo"
+        f"{root}: {state}; wanted is a VOCdevkit, a folder with Annotations/, JPEGImages/ and ImageSets/Main/"
+        ", or images with XML beside them; without data of your own try --demo"
     )

@@ -1,7 +1,7 @@
 """Loaders: a data set in, batches for training out.
 
-Every random choice is a function of (seed, epoch, sample index): the epoch travels in the key that the sampler yields,
-so workers hold no state, may live as long as they like, and their number changes nothing.
+Every random choice is a function of (seed, epoch, sample index): the epoch travels in the key that the
+sampler yields, so workers hold no state, may live as long as they like, and their number changes nothing.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
 class EpochSampler(Sampler[list[Key]]):
     """Yield the batches of one epoch as lists of (epoch, index), in an order that (seed, epoch) determines.
 
-    A last batch of a single image is dropped, because batch norm learns nothing good from it; unless it is the only one.
+    A last batch of a single image is dropped, because batch norm learns nothing good from it; unless it is
+    the only one.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int) -> None:
@@ -133,7 +134,7 @@ def collate(batch: Sequence[tuple[Tensor, Target]]) -> Batch:
 def build_train_loader(
     dataset: TrainDataset, *, batch_size: int, workers: int, pin_memory: bool = False
 ) -> tuple[DataLoader[tuple[Tensor, Target]], EpochSampler]:
-    """Build the loader of training batches, and the sampler whose `set_epoch` has to be called before each epoch.
+    """Build the loader of training batches, and its sampler; call `set_epoch` before each epoch.
 
     Args:
         dataset: the pictures.

@@ -1,8 +1,8 @@
 """Pictures made of pictures: mosaic of four and mixup of two.
 
 Mosaic: Bochkovskiy et al., YOLOv4 (https://arxiv.org/abs/2004.10934). Mixup: Zhang et al.
-(https://arxiv.org/abs/1710.09412), for detection with the boxes of both and no weights, as Zhang et al.
-(https://arxiv.org/abs/1902.04103) but without weights on the loss.
+(https://arxiv.org/abs/1710.09412); the boxes of both pictures count in full, unlike in Zhang et al., Bag of
+Freebies (https://arxiv.org/abs/1902.04103), which weights their losses.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Labelled = tuple[Pixels, Target]
 def mosaic(items: Sequence[Labelled], size: tuple[int, int], rng: np.random.Generator) -> Labelled:
     """Set four images around a random point of one canvas, each at a random scale.
 
-    Each image lies in its quadrant with a corner at the point; where it is larger than the quadrant a random part of it
-    shows, where it is smaller the canvas stays grey.
+    Each image lies in its quadrant with a corner at the point; where it is larger than the quadrant a random
+    part of it shows, where it is smaller the canvas stays grey.
 
     Args:
         items: four pairs of an image uint8 (H, W, 3) and its target in pixels.
@@ -44,16 +44,20 @@ def mosaic(items: Sequence[Labelled], size: tuple[int, int], rng: np.random.Gene
     centre_y, centre_x = (round(side * rng.uniform(*_CENTRE)) for side in size)
     canvas: Pixels = np.full((height, width, 3), FILL, dtype=np.uint8)
     targets = []
-    quadrants = [(y, x) for y in ((0, centre_y), (centre_y, height)) for x in ((0, centre_x), (centre_x, width))]
+    quadrants = [
+        (y, x) for y in ((0, centre_y), (centre_y, height)) for x in ((0, centre_x), (centre_x, width))
+    ]
     for (image, target), (rows, columns) in zip(items, quadrants, strict=True):
         ratio = min(height / image.shape[0], width / image.shape[1]) * rng.uniform(*_SCALE)
         new_size = max(1, round(image.shape[0] * ratio)), max(1, round(image.shape[1] * ratio))
         small = resize(image, new_size)
         top, row_span = _fit(rows, new_size[0], centre_y, rng)
         left, column_span = _fit(columns, new_size[1], centre_x, rng)
-        canvas[slice(*row_span), slice(*column_span)] = small[
-            row_span[0] - top : row_span[1] - top, column_span[0] - left : column_span[1] - left
-        ]
+        seen = (
+            slice(row_span[0] - top, row_span[1] - top),
+            slice(column_span[0] - left, column_span[1] - left),
+        )
+        canvas[slice(*row_span), slice(*column_span)] = small[seen]
         scale = new_size[1] / image.shape[1], new_size[0] / image.shape[0]
         targets.append(_place(target, scale, (left, top), (column_span, row_span)))
     return canvas, join_targets(targets, items[0][1].image_id)
@@ -69,7 +73,7 @@ def mixup(first: Labelled, second: Labelled, rng: np.random.Generator) -> Labell
     """
     share = rng.beta(8.0, 8.0)
     image = cv2.addWeighted(first[0], share, second[0], 1 - share, 0)
-    return image, join_targets([first[1], second[1]], first[1].image_id)  # type: ignore[return-value]
+    return image, join_targets([first[1], second[1]], first[1].image_id)
 
 
 def join_targets(targets: Sequence[Target], image_id: str) -> Target:
@@ -82,8 +86,10 @@ def join_targets(targets: Sequence[Target], image_id: str) -> Target:
     )
 
 
-def _fit(span: tuple[int, int], length: int, centre: int, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
-    """Lay `length` pixels into a quadrant's side: return where they start, and which part of the canvas they fill."""
+def _fit(
+    span: tuple[int, int], length: int, centre: int, rng: np.random.Generator
+) -> tuple[int, tuple[int, int]]:
+    """Lay `length` pixels along a quadrant's side: return their start and the part of it that they fill."""
     start, stop = span
     room = stop - start
     if length > room:

@@ -48,8 +48,8 @@ def prepare_training(
     Args:
         data_dir: folder in one of the three layouts.
         train: names of the training splits; None chooses them.
-        val: names of the validation splits; None chooses them or holds out a tenth of the training images; ("none",)
-            trains without evaluation.
+        val: names of the validation splits; None chooses them or holds out a tenth of the training images;
+            ("none",) trains without evaluation.
         classes: file of class names; None takes those of the training annotations, sorted.
         unlabelled: "skip" or "background", see `load_samples`.
         skip_bad: leave faulty images out with a warning instead of raising.
@@ -58,8 +58,7 @@ def prepare_training(
     Raises:
         UserError: any fault in the data that may not be skipped.
     """
-    default_train, default_val = choose_training_splits(data_dir) if train is None else ((), ())
-    train_splits = tuple(train or default_train)
+    train_splits, default_val = choose_training_splits(data_dir, train)
     without = val is not None and tuple(val) == ("none",)
     val_splits = () if without else tuple(default_val if val is None else val)
     names = None if classes is None else read_class_names(classes)

@@ -1,9 +1,9 @@
 """One look at every annotation and every image header before training, so that no fault waits for epoch 37.
 
-In training an object that reaches out of the image is clipped if at least 1 px and 20 % of its area remain, else left
-out; the image stays, a warning names file, object and reason. In validation and test a left-out object is an error
-unless bad data is to be skipped, because it would change the score. A box is checked against the pixels of the image;
-a <size> that says otherwise is only warned about.
+In training an object that reaches out of the image is clipped if at least 1 px and 20 % of its area remain,
+else left out; the image stays, a warning names file, object and reason. In validation and test a left-out
+object is an error unless bad data is to be skipped, because it would change the score. A box is checked
+against the pixels of the image; a <size> that says otherwise is only warned about.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.console import warn
+from utils.data.clip import clip_box, turn_box
 from utils.data.layout import Sample
-from utils.data.voc import Box, VocAnnotation, VocObject, read_annotation
+from utils.data.voc import VocAnnotation, VocObject, read_annotation
 from utils.errors import UserError
 from utils.images import ImageHeader, read_header
 
-_LEAST_SIDE = 1.0
-_LEAST_AREA = 0.2
 _SHOWN = 10
 
 
@@ -89,7 +88,7 @@ class ScanReport:
 
 @dataclass
 class _Look:
-    """What looking at one sample gave: a record, or the fault that rules the image out; and words on its objects."""
+    """What looking at one sample gave: a record, or the fault that rules it out; and words on its objects."""
 
     record: Record | None = None
     fault: str = ""
@@ -111,7 +110,7 @@ def scan(
 
     Args:
         samples: the images of one or more splits; an id that comes twice counts once.
-        class_names: the wanted classes; objects of others are left out and named with their count. None takes all.
+        class_names: the wanted classes; objects of others are left out with a warning. None takes all.
         skip_bad: leave faulty images out with a warning instead of raising.
         training: False holds the data to the rule of val and test.
 
@@ -119,21 +118,23 @@ def scan(
         The usable images and the counts. Warnings have been written: ten of a kind, then their number.
 
     Raises:
-        UserError: faults that may not be skipped (all are listed as warnings first), no image left, or, in training,
-            no object of a wanted class.
+        UserError: faults that may not be skipped (several are listed as warnings first), no image left, or,
+            in
+            training, no object of a wanted class.
     """
     unique = list({sample.image_id: sample for sample in samples}.values())
     wanted = None if class_names is None else frozenset(class_names)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # threads wait for the disk, and hide its delay
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # files on a network drive take their time
         looks = list(pool.map(lambda sample: _look(sample, wanted), unique))
     report = _collect(looks)
-    _speak(looks, report)
     faults = [look.fault for look in looks if look.fault]
-    if not training:
-        faults += [note for look in looks for note in look.left_out]
-    if faults and not skip_bad:
-        more = f" (and {len(faults) - 1} more faults, listed above)" if len(faults) > 1 else ""
-        raise UserError(f"{faults[0]}{more}; mend the data or add --skip-bad")
+    left_out = [note for look in looks for note in look.left_out]
+    if not skip_bad:
+        _refuse(faults if training else faults + left_out)
+    _warn_each("left out: ", faults)
+    _warn_each("left out: ", left_out)
+    _warn_each("", [note for look in looks for note in look.notes])
+    _warn_about_unknown(looks, report.unknown_classes)
     _require_something(report, training)
     return report
 
@@ -156,8 +157,8 @@ def _look(sample: Sample, wanted: frozenset[str] | None) -> _Look:
         try:
             annotation = read_annotation(sample.xml_path)
         except UserError as error:
-            missing = not sample.xml_path.exists()
-            return _Look(fault=str(error), reason="without annotation" if missing else "with a broken annotation")
+            reason = "with a broken annotation" if sample.xml_path.exists() else "without annotation"
+            return _Look(fault=str(error), reason=reason)
     try:
         header = read_header(sample.image_path)
     except UserError as error:
@@ -182,10 +183,10 @@ def _check_objects(
         clipped, reason = clip_box(box, header.width, header.height)
         where = f"{sample.xml_path}: object {number} ({item.name})"
         if clipped is None:
-            look.left_out.append(f"{where} left out: {reason}")
+            look.left_out.append(f"{where}: {reason}")
             continue
         if reason:
-            look.notes.append(f"{where} clipped: {reason}")
+            look.notes.append(f"{where}: clipped, {reason}")
         look.clipped += clipped != box
         kept.append(VocObject(item.name, clipped, item.difficult))
     look.record = _make_record(sample, header, kept)
@@ -206,59 +207,8 @@ def _make_record(sample: Sample, header: ImageHeader, objects: Sequence[VocObjec
 
 def _written_for_stored_pixels(annotation: VocAnnotation, header: ImageHeader) -> bool:
     """Tell whether the boxes were drawn on the stored picture, which EXIF turns by 90 degrees for display."""
-    return header.swapped and header.width != header.height and annotation.size == (header.height, header.width)
-
-
-def turn_box(box: Box, header: ImageHeader) -> Box:
-    """Turn a box from the stored picture into the displayed one, for EXIF orientations 5 to 8.
-
-    Args:
-        box: (x1, y1, x2, y2) in pixels of the stored picture, whose width is `header.height`.
-        header: size as displayed, and the orientation.
-    """
-    x1, y1, x2, y2 = box
-    if header.orientation in (6, 7):  # the stored bottom is displayed at the left
-        left, right = header.width - y2, header.width - y1
-    else:
-        left, right = y1, y2
-    if header.orientation in (7, 8):  # the stored right is displayed at the top
-        top, bottom = header.height - x2, header.height - x1
-    else:
-        top, bottom = x1, x2
-    return left, top, right, bottom
-
-
-def clip_box(box: Box, width: int, height: int) -> tuple[Box | None, str]:
-    """Cut a box at the borders of its image, or rule it out.
-
-    A box that one pixel wide or high is a slip of the labeller and ruled out. Reaching out by up to one pixel, as files
-    do that count pixels from 0, is cut without a word.
-
-    Args:
-        box: (x1, y1, x2, y2) edges in pixels.
-        width: columns of the image.
-        height: rows of the image.
-
-    Returns:
-        The box inside the image, or None; and the reason, empty when there is nothing to say.
-    """
-    x1, y1, x2, y2 = box
-    written = f"xmin {x1 + 1:g}, ymin {y1 + 1:g}, xmax {x2:g}, ymax {y2:g}"
-    if x2 - x1 < 1 or y2 - y1 < 1:
-        return None, f"inverted ({written})"
-    if x2 - x1 == 1 or y2 - y1 == 1:
-        return None, f"no area ({written})"
-    inside = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
-    if inside == box:
-        return box, ""
-    new_width, new_height = inside[2] - inside[0], inside[3] - inside[1]
-    out = f"outside the image of {width}x{height} ({written})"
-    if new_width <= 0 or new_height <= 0:
-        return None, f"wholly {out}"
-    if min(new_width, new_height) < _LEAST_SIDE or new_width * new_height < _LEAST_AREA * (x2 - x1) * (y2 - y1):
-        return None, f"mostly {out}"
-    slight = all(abs(new - old) <= 1 for new, old in zip(inside, box, strict=True))
-    return inside, "" if slight else f"partly {out}"
+    stored = header.height, header.width
+    return header.swapped and header.width != header.height and annotation.size == stored
 
 
 def _collect(looks: Sequence[_Look]) -> ScanReport:
@@ -275,21 +225,26 @@ def _collect(looks: Sequence[_Look]) -> ScanReport:
     return report
 
 
-def _speak(looks: Sequence[_Look], report: ScanReport) -> None:
-    """Warn about the faults, then about left-out objects, then the rest: ten lines each, then a number."""
-    for lines in (
-        [look.fault for look in looks if look.fault],
-        [note for look in looks for note in look.left_out],
-        [note for look in looks for note in look.notes],
-    ):
-        for line in lines[:_SHOWN]:
-            warn(line)
-        if len(lines) > _SHOWN:
-            warn(f"… and {len(lines) - _SHOWN} more")
-    if report.unknown_classes:
+def _refuse(faults: Sequence[str]) -> None:
+    if len(faults) > 1:
+        _warn_each("", faults)
+    if faults:
+        more = f" (and {len(faults) - 1} more, see above)" if len(faults) > 1 else ""
+        raise UserError(f"{faults[0]}{more}; mend the data or add --skip-bad")
+
+
+def _warn_each(prefix: str, lines: Sequence[str]) -> None:
+    for line in lines[:_SHOWN]:
+        warn(prefix + line)
+    if len(lines) > _SHOWN:
+        warn(f"… and {len(lines) - _SHOWN} more")
+
+
+def _warn_about_unknown(looks: Sequence[_Look], unknown: Counter[str]) -> None:
+    if unknown:
         first = next(look.record.image_id for look in looks if look.unknown and look.record)
-        counts = ", ".join(f"{name!r} ({count})" for name, count in report.unknown_classes.most_common())
-        warn(f"objects of classes that are not wanted are left out: {counts}; the first in {first}.xml")
+        counts = ", ".join(f"{name!r} ({count})" for name, count in unknown.most_common())
+        warn(f"objects of unknown classes are left out: {counts}; the first in {first}.xml")
 
 
 def _require_something(report: ScanReport, training: bool) -> None:

@@ -1,4 +1,4 @@
-"""Holding out a part of the training images for selection: seeded, class-balanced, near-duplicates kept together."""
+"""Holding out a part of the training images for selection: seeded, balanced, near-duplicates together."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def hold_out(
 ) -> tuple[list[Record], list[Record]]:
     """Divide records into a part to train on and a part to select on.
 
-    Classes are served from the rarest to the most frequent: groups of near-duplicates are drawn until the held-out part
-    has its share of the images that show the class. Images without objects fill the rest.
+    Classes are served from the rarest to the most frequent: groups of near-duplicates are drawn until the
+    held-out part has its share of the images that show the class. Images without objects fill the rest.
 
     Args:
         records: at least two images.
@@ -76,7 +76,7 @@ def _draw(
 
 
 def difference_hashes(records: Sequence[Record]) -> NDArray[np.uint64]:
-    """Compute a 64-bit difference hash an image: is each of 8 x 8 grey cells brighter than its left neighbour.
+    """Compute a 64-bit difference hash an image: is a grey cell, of 8 x 8, brighter than its left neighbour.
 
     Near-duplicates differ in few bits (N. Krawetz, "Kind of Like That", 2013).
 

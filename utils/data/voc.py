@@ -43,8 +43,9 @@ class VocAnnotation:
 def read_annotation(path: Path | str) -> VocAnnotation:
     """Read one XML annotation.
 
-    Boxes are returned as written: they may lie outside the image or be inverted. `<filename>` and `<path>` are ignored,
-    the parts of an object are no objects. No DTD is accepted, so no entity can be declared; at most 16 MB are read.
+    Boxes are returned as written: they may lie outside the image or be inverted. `<filename>` and `<path>`
+    are ignored, the parts of an object are no objects. A DTD is refused, so that no entity can be declared,
+    and so is a file of more than 16 MB.
 
     Raises:
         UserError: not readable, not VOC, or an object without a name or with a coordinate that is no number.
@@ -52,7 +53,8 @@ def read_annotation(path: Path | str) -> VocAnnotation:
     root = _parse(path)
     if root.tag != "annotation":
         raise UserError(f"{path}: the root element is <{root.tag[:80]}>, not <annotation>")
-    objects = tuple(_read_object(path, number, node) for number, node in enumerate(root.findall("object"), start=1))
+    nodes = enumerate(root.findall("object"), start=1)
+    objects = tuple(_read_object(f"{path}: object {number}", node) for number, node in nodes)
     return VocAnnotation(_read_size(root.find("size")), objects)
 
 
@@ -126,8 +128,7 @@ def _read_text(path: Path | str) -> str:
         raise UserError(f"{path}: not {encoding} text; save it as UTF-8 or declare its encoding") from None
 
 
-def _read_object(path: Path | str, number: int, node: ET.Element) -> VocObject:
-    where = f"{path}: object {number}"
+def _read_object(where: str, node: ET.Element) -> VocObject:
     name = (node.findtext("name") or "").strip()
     if not name:
         raise UserError(f"{where} has no <name>")
@@ -137,7 +138,7 @@ def _read_object(path: Path | str, number: int, node: ET.Element) -> VocObject:
     xmin, ymin, xmax, ymax = (
         _read_coordinate(f"{where} ({name})", box, tag) for tag in ("xmin", "ymin", "xmax", "ymax")
     )
-    difficult = (node.findtext("difficult") or "").strip() == "1"  # labelling tools also write "" and "Unspecified"
+    difficult = (node.findtext("difficult") or "").strip() == "1"  # tools also write "" and "Unspecified"
     return VocObject(name, (xmin - 1, ymin - 1, xmax, ymax), difficult)
 
 
@@ -155,7 +156,7 @@ def _read_coordinate(where: str, box: ET.Element, tag: str) -> float:
 
 
 def _read_size(node: ET.Element | None) -> tuple[int, int] | None:
-    """Return (width, height); None where the file states none that makes sense (labelImg writes 0x0 at times)."""
+    """Return (width, height); None where the file states no sensible one: labelImg writes 0x0 at times."""
     if node is None:
         return None
     try:

@@ -15,7 +15,8 @@ from nets.structures import Detections, Target
 from utils.classes import match_class_names
 from utils.console import progress as show_progress
 from utils.console import warn
-from utils.data.dataset import Record, VocDataset
+from utils.data.dataset import VocDataset
+from utils.data.scan import Record
 from utils.errors import UserError
 from utils.files import atomic_write
 from utils.inference.ahead import batched, map_ahead
@@ -31,7 +32,7 @@ class EvalResult:
     Attributes:
         class_names: the data's classes; per-class figures are in this order.
         images: number of images that were looked at.
-        skipped: number of images that could not be read and were left out.
+        skipped: number of images that were left out because they, or their annotations, could not be read.
         coco: pycocotools' figures.
         voc: the VOC devkit's figures.
         speed_ms: mean milliseconds an image for preprocess, network and postprocess.
@@ -91,8 +92,12 @@ class EvalResult:
             lines.append(f"{name:<{width}}  {count:>7}  {figures}")
         unseen = sum(count == 0 for count in voc.ground_truths)
         if unseen:
-            lines.append(f"{unseen} of {len(self.class_names)} classes have no ground truth (-), left out of the means")
-        lines.append(f"mAP over {self.images}{f' of {self.images + self.skipped}' if self.skipped else ''} images")
+            lines.append(
+                f"{unseen} of {len(self.class_names)} classes have no ground truth (-), left out of the means"
+            )
+        lines.append(
+            f"mAP over {self.images}{f' of {self.images + self.skipped}' if self.skipped else ''} images"
+        )
         return "\n".join(lines)
 
     def write(self, folder: Path) -> None:
@@ -113,6 +118,7 @@ def evaluate(
     batch_size: int = 8,
     progress: bool = True,
     skip_bad: bool = False,
+    left_out: int = 0,
     weights: str = "",
     splits: Sequence[str] = (),
 ) -> EvalResult:
@@ -124,6 +130,7 @@ def evaluate(
         batch_size: images that go through the network at a time.
         progress: show how far it is on stderr.
         skip_bad: leave an unreadable image out with a warning and count it, instead of stopping.
+        left_out: images that the data set lacks because they are faulty; counted with the skipped ones.
         weights: noted in the result.
         splits: noted in the result.
 
@@ -146,7 +153,9 @@ def evaluate(
         for one in limited.detect([prepared for _, prepared, _ in batch], timings):
             found.append(Detections(one.boxes, one.scores, to_data[one.labels]))
     if not kept:
-        raise UserError("nothing to evaluate: not one image could be read" if len(dataset) else "no images to evaluate")
+        raise UserError(
+            "nothing to evaluate: not one image could be read" if len(dataset) else "no images to evaluate"
+        )
 
     records = [dataset.records[index] for index in kept]
     sizes = [(record.height, record.width) for record in records]
@@ -155,7 +164,7 @@ def evaluate(
     return EvalResult(
         class_names=tuple(dataset.class_names),
         images=len(kept),
-        skipped=len(dataset) - len(kept),
+        skipped=left_out + len(dataset) - len(kept),
         coco=coco_ap(ground_truth, detections),
         voc=voc_ap(found, targets, len(dataset.class_names)),
         speed_ms=timings.milliseconds(),

@@ -132,8 +132,16 @@ class Predictor:
         """
         place = choose_device(device)
         loaded = load_model(str(path), classes=None if classes is None else tuple(classes), phi=phi)
-        knobs = {"conf": conf, "nms_iou": nms_iou, "max_det": max_det, "input_size": input_size, "device": place}
-        predictor = cls(loaded.model, loaded.config, loaded.class_names, **knobs)
+        predictor = cls(
+            loaded.model,
+            loaded.config,
+            loaded.class_names,
+            conf=conf,
+            nms_iou=nms_iou,
+            max_det=max_det,
+            input_size=input_size,
+            device=place,
+        )
         predictor.source = loaded.path
         return predictor
 
@@ -142,8 +150,8 @@ class Predictor:
         height, width = self.input_size
         names = ", ".join(self.class_names[:20]) + (" ..." if len(self.class_names) > 20 else "")
         return (
-            f"weights {self.source or 'in memory'}  phi {self.config.phi}  input {height}x{width}  device {self.device}  "
-            f"{len(self.class_names)} classes: {names}"
+            f"weights {self.source or 'in memory'}  phi {self.config.phi}  input {height}x{width}  "
+            f"device {self.device}  {len(self.class_names)} classes: {names}"
         )
 
     def limited_to(self, labels: Sequence[int]) -> Predictor:
@@ -153,11 +161,13 @@ class Predictor:
         limited._unwanted[list(labels)] = False
         return limited
 
-    @overload
-    def __call__(self, images: Picture, *, batch_size: int = ...) -> Detections: ...
+    @overload  # a str is a Sequence[str] too, but the first signature takes it
+    def __call__(self, images: Picture, *, batch_size: int = ...) -> Detections: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, images: Sequence[Picture], *, batch_size: int = ...) -> list[Detections]: ...
-    def __call__(self, images: Picture | Sequence[Picture], *, batch_size: int = 8) -> Detections | list[Detections]:
+    def __call__(
+        self, images: Picture | Sequence[Picture], *, batch_size: int = 8
+    ) -> Detections | list[Detections]:
         """Detect objects in one image or in several.
 
         Args:
@@ -201,6 +211,8 @@ class Predictor:
             return []
         start = time.perf_counter()
         images = torch.stack([prepared.pixels for prepared in batch]).to(self.device)  # (B, 3, H, W)
+        if self.device.type == "cpu":
+            images = images.contiguous(memory_format=torch.channels_last)  # takes a fifth off the time
         raw_maps = self.model(images)
         self._wait()
         middle = time.perf_counter()
@@ -215,7 +227,9 @@ class Predictor:
         found = postprocess(
             boxes, scores, conf_threshold=self.conf, iou_threshold=self.nms_iou, max_detections=self.max_det
         )
-        results = [_undo(one.to("cpu"), prepared.placement) for one, prepared in zip(found, batch, strict=True)]
+        results = [
+            _undo(one.to("cpu"), prepared.placement) for one, prepared in zip(found, batch, strict=True)
+        ]
         if timings is not None:
             timings.images += len(batch)
             timings.preprocess += sum(prepared.seconds for prepared in batch)

@@ -18,7 +18,7 @@ def find_images(sources: Sequence[str]) -> list[Path]:
     """List the image files behind the sources, each once, in the order of the sources and by name within one.
 
     Args:
-        sources: image files (whatever their suffix), folders (the images directly in it) and globs (`**` descends).
+        sources: image files of any suffix, folders (the images directly in them) and globs (`**` descends).
 
     Raises:
         UserError: a source is not there, holds no image, or is none of the three kinds.
@@ -34,7 +34,9 @@ def _expand(source: str) -> list[Path]:
     if path.is_dir():
         images = _images_among(path / name for name in os.listdir(path))
         if not images:
-            raise UserError(f"{source}: no images directly in this folder; '{source.rstrip('/')}/**/*' looks below it")
+            raise UserError(
+                f"{source}: no images directly in this folder; '{source.rstrip('/')}/**/*' looks below it"
+            )
         return images
     if path.suffix.lower() in _VIDEO_SUFFIXES or source.isdigit() or "://" in source:
         raise UserError(f"{source}: videos, cameras and streams are not read yet; {_ACCEPTED}")

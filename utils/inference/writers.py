@@ -59,12 +59,12 @@ def refuse_overwriting(outputs: Any, sources: Sequence[Path]) -> None:
     read = {source.resolve() for source in sources}
     for output in outputs:
         if Path(output).resolve() in read:
-            raise UserError(f"{output}: is also a source, which is never overwritten; choose another place to write to")
+            raise UserError(
+                f"{output}: is also a source, which is never overwritten; choose another place to write to"
+            )
 
 
-def json_line(
-    path: Path, image_size: tuple[int, int], found: Detections, class_names: Sequence[str]
-) -> str:
+def json_line(path: Path, image_size: tuple[int, int], found: Detections, class_names: Sequence[str]) -> str:
     """Describe what was found in an image as one line of JSON.
 
     Args:
@@ -75,7 +75,12 @@ def json_line(
     """
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
     detections = [
-        {"box": [round(edge, 3) for edge in box], "score": round(score, 6), "label": class_names[label], "class_id": label}
+        {
+            "box": [round(edge, 3) for edge in box],
+            "score": round(score, 6),
+            "label": class_names[label],
+            "class_id": label,
+        }
         for box, score, label in rows
     ]
     height, width = image_size

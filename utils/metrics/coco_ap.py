@@ -1,7 +1,7 @@
 """COCO average precision by pycocotools, with VOC's difficult objects as ignored ground truth.
 
-A detection on an ignored object counts neither as right nor as wrong. The dictionaries made here are both what is
-evaluated and what is written to ground_truth.json and detections.json.
+A detection on an ignored object counts neither as right nor as wrong. The dictionaries made here are both
+what is evaluated and what is written to ground_truth.json and detections.json.
 """
 
 from __future__ import annotations
@@ -82,7 +82,12 @@ def build_ground_truth(
     for image_id, target in enumerate(targets, start=1):
         rows = zip(_xywh(target.boxes), target.labels.tolist(), target.difficult.tolist(), strict=True)
         for box, label, difficult in rows:
-            annotation = {"id": len(annotations) + 1, "image_id": image_id, "category_id": label + 1, "bbox": box}
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": image_id,
+                "category_id": label + 1,
+                "bbox": box,
+            }
             annotations.append(annotation | {"area": box[2] * box[3], "iscrowd": 0, "ignore": int(difficult)})
     return {"images": images, "categories": categories, "annotations": annotations}
 
@@ -92,20 +97,26 @@ def build_detections(detections: Sequence[Detections]) -> list[dict[str, Any]]:
     return [
         {"image_id": image_id, "category_id": label + 1, "bbox": box, "score": score}
         for image_id, found in enumerate(detections, start=1)
-        for box, label, score in zip(_xywh(found.boxes), found.labels.tolist(), found.scores.tolist(), strict=True)
+        for box, label, score in zip(
+            _xywh(found.boxes), found.labels.tolist(), found.scores.tolist(), strict=True
+        )
     ]
 
 
 def coco_ap(ground_truth: dict[str, list[dict[str, Any]]], detections: list[dict[str, Any]]) -> CocoResult:
-    """Compute COCO's figures from what `build_ground_truth` and `build_detections` return; neither is changed."""
+    """Compute COCO's figures from what `build_ground_truth` and `build_detections` return, unchanged."""
     with redirect_stdout(StringIO()):  # pycocotools reports every step
         truth = _build_index(ground_truth, ground_truth["annotations"])
-        found = truth.loadRes([dict(row) for row in detections]) if detections else _build_index(ground_truth, [])
+        found = (
+            truth.loadRes([dict(row) for row in detections]) if detections else _build_index(ground_truth, [])
+        )
         evaluation = _EvaluationWithIgnored(truth, found, iouType="bbox")
         evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.evaluate()
         evaluation.accumulate()
-    precision = evaluation.eval["precision"][..., 0]  # (IoU thresholds, recalls, K, areas); -1 without ground truth
+    precision = evaluation.eval["precision"][
+        ..., 0
+    ]  # (IoU thresholds, recalls, K, areas); -1 without ground truth
     recall = evaluation.eval["recall"][..., 0]  # (IoU thresholds, K, areas)
     everything, small, medium, large = range(4)
     classes = range(len(ground_truth["categories"]))
@@ -123,7 +134,7 @@ def coco_ap(ground_truth: dict[str, list[dict[str, Any]]], detections: list[dict
 
 
 def _xywh(boxes: Tensor) -> list[list[float]]:
-    """Return rows of [x1, y1, width, height] in pixels; float32 edges of a large image are no finer than 1e-4."""
+    """Return rows of [x1, y1, width, height] in pixels, to 1e-4; float32 holds little more."""
     edges = boxes.cpu().double().numpy()
     return np.concatenate((edges[:, :2], edges[:, 2:] - edges[:, :2]), axis=1).round(4).tolist()
 

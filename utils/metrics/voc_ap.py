@@ -1,8 +1,8 @@
 """VOC average precision by the devkit's rules.
 
-Source: VOCevaldet.m of the VOC2007 and VOC2012 devkits (http://host.robots.ox.ac.uk/pascal/VOC/): a detection is
-compared with the ground truth of its class that it overlaps most. At IoU >= 0.5 it is right if that object is still
-free and wrong if an earlier detection took it; it does not count at all if the object is difficult.
+Source: VOCevaldet.m of the VOC2007 and VOC2012 devkits (http://host.robots.ox.ac.uk/pascal/VOC/): a detection
+is compared with the ground truth of its class that it overlaps most. At IoU >= 0.5 it is right if that object
+is still free and wrong if an earlier detection took it; it does not count at all if the object is difficult.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def voc_ap(
     """
     matches = [_match_image(*pair, iou_threshold) for pair in zip(detections, targets, strict=True)]
     taken = _concatenate(matches, np.int64)
-    first = np.cumsum([0] + [len(target) for target in targets])  # of each image, in one numbering of all objects
+    first = np.cumsum(
+        [0] + [len(target) for target in targets]
+    )  # of each image, in one numbering of all objects
     offsets = np.repeat(first[:-1], [len(found) for found in detections])
     taken = np.where(taken >= 0, taken + offsets, -1)
     scores = _concatenate([found.scores.cpu().numpy() for found in detections], np.float32)
@@ -89,7 +91,7 @@ def area_ap(right: np.ndarray, count: int) -> float:
 def eleven_point_ap(right: np.ndarray, count: int) -> float:
     """Compute the mean of the best precision at recall >= 0, 0.1 ... 1; arguments as `area_ap`.
 
-    Recall is compared as whole numbers: 3 of 10 found reaches 0.3 although 3 / 10 < 0.1 * 3 in floating point.
+    Recall is compared as whole numbers: 3 of 10 found reach 0.3 although 3 / 10 < 0.1 * 3 in floats.
     """
     hits = np.cumsum(right)
     precision = _falling_precision(hits)
@@ -104,7 +106,7 @@ def mean_known(values: Sequence[float | None]) -> float | None:
 
 
 def _match_image(found: Detections, target: Target, iou_threshold: float) -> np.ndarray:
-    """Return for each detection the ground truth it overlaps most, int64 (N,), -1 where that is too little."""
+    """Return for each detection the ground truth it overlaps most, int64 (N,); -1 if too little."""
     if not len(found) or not len(target):
         return np.full(len(found), -1, dtype=np.int64)
     iou = box_iou(found.boxes.cpu().double(), target.boxes.cpu().double())  # (N, M)
@@ -126,7 +128,7 @@ def _judge(taken: np.ndarray, difficult: np.ndarray) -> np.ndarray:
 
 
 def _falling_precision(hits: np.ndarray) -> np.ndarray:
-    """Return the best precision at this or a later rank, from the number of right detections up to each rank."""
+    """Return the best precision at this or a later rank, from the right detections up to each."""
     precision = hits / np.arange(1, len(hits) + 1)
     return np.maximum.accumulate(precision[::-1])[::-1]
 

@@ -13,8 +13,8 @@ _LONGEST_MEMORY = 5000  # steps
 class ModelEma:
     """Keep a smoothed copy of a network; it is what is evaluated and shared.
 
-    The memory is two epochs long, at most 5,000 steps, so that it suits a hundred pictures as well as ten thousand; at
-    the start the average of the first n steps is no older than n / 10.
+    The memory is two epochs long, at most 5,000 steps, so that it suits a hundred pictures as well as ten
+    thousand; at the start the average of the first n steps is no older than n / 10.
     """
 
     def __init__(self, model: nn.Module, steps_per_epoch: int) -> None:

@@ -80,12 +80,16 @@ def train_one_epoch(
         UserError: the loss is no finite number; nothing was written, and the message names the images.
     """
     started, images_seen, unassigned, means = time.perf_counter(), 0, 0, _RunningMeans()
-    for step, (images, targets) in enumerate(progress(batches, label, unit="step", status=means.line), start=1):
+    for step, (images, targets) in enumerate(
+        progress(batches, label, unit="step", status=means.line), start=1
+    ):
         losses = criterion(model(images.to(device, non_blocking=True)), targets)
         total = torch.stack(list(losses.values())).sum()
         if not math.isfinite(total.item()):
             names = ", ".join(target.image_id for target in targets)
-            raise UserError(f"loss is {total.item()} at {label} step {step}, images {names}; try a lower --lr", 1)
+            raise UserError(
+                f"loss is {total.item()} at {label} step {step}, images {names}; try a lower --lr", 1
+            )
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)

@@ -12,8 +12,10 @@ _REFERENCE_BATCH = 16  # --lr is for this batch size and scales with it
 _FINAL_SHARE = 0.01  # of the peak learning rate, at the last step
 
 
-def build_optimizer(model: nn.Module, *, lr: float, momentum: float, weight_decay: float, batch_size: int) -> Optimizer:
-    """Build SGD with Nesterov momentum; weight decay acts on convolution and linear weights only, not on norms and biases.
+def build_optimizer(
+    model: nn.Module, *, lr: float, momentum: float, weight_decay: float, batch_size: int
+) -> Optimizer:
+    """Build SGD with Nesterov momentum; norms and biases do not decay.
 
     Args:
         model: the network; frozen parameters may be among its parameters.
@@ -29,7 +31,7 @@ def build_optimizer(model: nn.Module, *, lr: float, momentum: float, weight_deca
 
 
 def build_schedule(optimizer: Optimizer, *, total_steps: int, warmup_steps: int) -> LambdaLR:
-    """Raise the learning rate linearly over the warm-up, then lower it along a half cosine to 1 % of its peak."""
+    """Raise the learning rate linearly, then lower it along a half cosine to 1 % of its peak."""
     warmup_steps = min(warmup_steps, total_steps)
 
     def share_of_peak(step: int) -> float:

@@ -14,21 +14,25 @@ from utils.console import log
 from utils.training.run import estimate_seconds_per_image
 
 
-def log_estimate(config: TrainConfig, model: YoloBody, criterion: YoloLoss, num_images: int, done: int) -> None:
+def log_estimate(
+    config: TrainConfig, model: YoloBody, criterion: YoloLoss, num_images: int, done: int
+) -> None:
     """Say before the first epoch how long the run will take, and on a CPU which flags shorten it."""
     device = next(model.parameters()).device
     frozen_epochs = max(min(config.freeze_epochs, config.epochs) - done, 0)
     free_epochs = config.epochs - done - frozen_epochs
     stages = [(frozen_epochs, True), (free_epochs, False)]
     seconds = sum(
-        epochs * num_images * estimate_seconds_per_image(model, criterion, freeze) for epochs, freeze in stages if epochs
+        epochs * num_images * estimate_seconds_per_image(model, criterion, freeze)
+        for epochs, freeze in stages
+        if epochs
     )
-    log(f"{num_images} images, {config.epochs - done} epochs on {device}: about {in_words(seconds)} without evaluation")
+    epochs, needed = config.epochs - done, in_words(seconds)
+    log(f"{num_images} images, {epochs} epochs on {device}: about {needed} without evaluation")
     if device.type == "cpu" and seconds > 600:
-        height, width = config.imgsz
+        smaller = " ".join(str(max(32, side * 3 // 4 // 32 * 32)) for side in config.imgsz)
         log(
-            f"shorter: --imgsz {max(32, height * 3 // 4 // 32 * 32)} {max(32, width * 3 // 4 // 32 * 32)} takes about "
-            f"half of it, --freeze-epochs {config.epochs // 2} about two thirds, --epochs as many as you have time for"
+            f"shorter: --imgsz {smaller} takes about half as long, --freeze-epochs {config.epochs // 2} two thirds"
         )
     elif device.type == "cpu" and torch.cuda.is_available():
         log("there is a GPU: --device cuda uses it")

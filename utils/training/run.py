@@ -26,9 +26,9 @@ RUNS = Path("runs/train")
 
 
 class Run:
-    """Write what an epoch gave into the run's folder: a row of results.csv, last.pth, and best.pth when it is better.
+    """Write what an epoch gave into the run's folder: a row of results.csv, last.pth, best.pth if it is better.
 
-    best.pth is the epoch with the highest map50 on the selection split; in a run without evaluation it is the last one.
+    best.pth is the epoch of the highest map50 on the selection split; without evaluation it is the last one.
     """
 
     def __init__(self, folder: Path, best_map50: float | None = None) -> None:
@@ -61,7 +61,11 @@ class Run:
         save_checkpoint(self.last, checkpoint)
         if is_best:
             shared = Checkpoint(
-                checkpoint.config, checkpoint.class_names, checkpoint.weights, checkpoint.metrics, checkpoint.run_config
+                checkpoint.config,
+                checkpoint.class_names,
+                checkpoint.weights,
+                checkpoint.metrics,
+                checkpoint.run_config,
             )
             save_checkpoint(self.best, shared)
         self._write_row(row)
@@ -74,7 +78,9 @@ class Run:
             with open(path, newline="", encoding="utf-8") as file:
                 rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]]
         with atomic_write(path, "w") as file:
-            columns = dict.fromkeys(name for written in (*rows, row) for name in written)  # a late evaluation adds some
+            columns = dict.fromkeys(
+                name for written in (*rows, row) for name in written
+            )  # a late evaluation adds some
             writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows([*rows, row])
@@ -94,7 +100,11 @@ def training_state(
 
 
 def restore_training_state(
-    state: Mapping[str, Any], model: nn.Module, ema: ModelEma | None, optimizer: Optimizer, schedule: LRScheduler
+    state: Mapping[str, Any],
+    model: nn.Module,
+    ema: ModelEma | None,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
 ) -> int:
     """Put back what `training_state` returned; returns the number of epochs done."""
     model.load_state_dict(state["model"])

@@ -41,7 +41,7 @@ def resolve_settings(given: dict[str, Any]) -> tuple[TrainConfig, Path | None, C
 
 
 def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Checkpoint | None) -> YoloBody:
-    """Build the network; unless the run is resumed, it starts from --weights, and what was loaded is printed."""
+    """Build the network; unless the run is resumed it starts from --weights, which is printed."""
     if resumed is not None:
         return YoloBody(resumed.config)
     shape = ModelConfig(len(class_names), config.phi, config.phi_at, config.imgsz)

@@ -1,7 +1,7 @@
 """Our own `.pth` files: plain dicts of tensors, numbers and strings that load with `weights_only=True`.
 
-`best.pth` is what one shares: the weights (of the EMA), the model config, the class names, the metrics. `last.pth` holds
-beside that all that is needed to go on training.
+`best.pth` is what one shares: the weights (of the EMA), the model config, the class names, the metrics.
+`last.pth` holds beside that all that is needed to go on training.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise UserError(f"{path}: not a checkpoint of this project (it holds no format_version)")
     version = content.pop("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise UserError(f"{path}: format version {version}, this program reads up to {FORMAT_VERSION}; update it")
+        raise UserError(
+            f"{path}: format version {version}, this program reads up to {FORMAT_VERSION}; update it"
+        )
     try:
         config = ModelConfig(**{name: _frozen(value) for name, value in content.pop("model_config").items()})
         names, weights = tuple(content.pop("class_names")), content.pop("weights")
@@ -91,15 +93,28 @@ def _read(path: Path) -> object:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums
                 if (damaged := archive.testzip()) is not None:
-                    raise UserError(f"{path}: damaged (checksum of {damaged} is wrong); fetch or copy it again")
+                    raise UserError(
+                        f"{path}: damaged (checksum of {damaged} is wrong); fetch or copy it again"
+                    )
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot read: {error.strerror or error}") from None
     except pickle.UnpicklingError:
-        raise UserError(f"{path}: refused: it is not a plain file of tensors and could run code when read") from None
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"{path}: refused: it is not a plain file of tensors and could run code when read"
+        ) from None
+    except (
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+    ) as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise UserError(f"{path}: damaged or not a checkpoint ({reason}); fetch or copy it again") from None
 

@@ -1,7 +1,7 @@
 """Darknet's `.weights` files of yolov4-tiny.
 
-A file is a header, then float32 values in the order of the cfg: for a convolution with batch normalization its bias,
-scale, running mean, running variance and weights, for the last one of a head its bias and weights.
+A file is a header, then float32 values in the order of the cfg: for a convolution with batch normalization
+its bias, scale, running mean, running variance and weights, for the last one of a head its bias and weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nets.yolo import ModelConfig, YoloBody
 from utils.errors import UserError
 
 _CSP = ("route", "first", "second", "merge")
-_HEADS = ("head_p5.1", "head_p4.1")
+_HEADS = ("head_p5.predict", "head_p4.predict")
 # Our names of the convolutions in the order of yolov4-tiny.cfg.
 _ORDER = (
     "backbone.stem1",
@@ -26,11 +26,11 @@ _ORDER = (
     *(f"backbone.stage{stage}.{part}" for stage in (2, 3, 4) for part in _CSP),
     "backbone.last",
     "neck_p5",
-    "head_p5.0",
-    "head_p5.1",
+    "head_p5.conv",
+    "head_p5.predict",
     "neck_up",
-    "head_p4.0",
-    "head_p4.1",
+    "head_p4.conv",
+    "head_p4.predict",
 )
 _NORM_PARTS = ("norm.bias", "norm.weight", "norm.running_mean", "norm.running_var", "conv.weight")
 _HEAD_PARTS = ("bias", "weight")
@@ -100,8 +100,8 @@ def _solve_num_classes(path: Path, length: int, header: int) -> int:
     nearest = max(1, round(num_classes))
     expected = header + 4 * (one + (nearest - 1) * per_class)
     raise UserError(
-        f"{path}: not a whole yolov4-tiny weights file: {length} bytes, but {expected} would be {nearest} classes; "
-        "fetch it again, or check that it is yolov4-tiny's"
+        f"{path}: not a whole yolov4-tiny weights file: {length} bytes, but {expected} would be {nearest} "
+        "classes; fetch it again, or check that it is yolov4-tiny's"
     )
 
 

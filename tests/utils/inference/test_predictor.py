@@ -22,7 +22,7 @@ CONFIG = ModelConfig(2, input_size=SIZE, anchors=((8, 8), (16, 16), (32, 32), (4
 
 
 class OneBox(nn.Module):
-    """Finds in every image a dog of 40 x 40 around (48, 32) of the input, and with less certainty a cat there."""
+    """Finds in every image a dog of 40 x 40 around (48, 32.8), and with less certainty a cat there."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,9 @@ class OneBox(nn.Module):
         for stride in STRIDES:
             raw = torch.full((len(images), 3, 7, SIZE[0] // stride, SIZE[1] // stride), -20.0)
             maps.append(raw)
-        maps[0][:, 0, :4, 0, 1] = torch.tensor([0.0, 20.0, 0.0, 0.0])  # cell (0, 1): x at 1.5, y at 1.0, anchor 3
+        maps[0][:, 0, :4, 0, 1] = torch.tensor(
+            [0.0, 20.0, 0.0, 0.0]
+        )  # cell (0, 1): x at 1.5, y at 1.0, anchor 3
         maps[0][:, 0, 4:, 0, 1] = torch.tensor([20.0, -1.0, 2.0])  # sure of an object; class logits
         return tuple(raw.flatten(1, 2) for raw in maps)
 
@@ -178,4 +180,6 @@ def test_from_checkpoint_takes_everything_from_the_file(monkeypatch: pytest.Monk
     assert asked == {"weights": "best.pth", "classes": None, "phi": "se"}
     assert predictor.input_size == (64, 96)
     assert not predictor.model.training
-    assert predictor.describe().startswith("weights best.pth  phi se  input 64x96  device cpu  2 classes: cat, dog")
+    assert predictor.describe().startswith(
+        "weights best.pth  phi se  input 64x96  device cpu  2 classes: cat, dog"
+    )

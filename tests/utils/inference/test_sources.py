@@ -18,7 +18,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def names(folder: Path, *sources: str) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in find_images([f"{folder}/{source}" for source in sources])]
+    return [
+        path.relative_to(folder).as_posix()
+        for path in find_images([f"{folder}/{source}" for source in sources])
+    ]
 
 
 @pytest.mark.parametrize(

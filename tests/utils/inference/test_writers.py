@@ -31,7 +31,12 @@ def test_what_was_found() -> None:
     text = json_line(Path("d/a.jpg"), (48, 64), FOUND, NAMES)
     assert "\n" not in text
     line = json.loads(text)
-    assert line["detections"][0] == {"box": [1.5, 2.0, 30.0, 40.25], "score": 0.75, "label": "狗", "class_id": 1}
+    assert line["detections"][0] == {
+        "box": [1.5, 2.0, 30.0, 40.25],
+        "score": 0.75,
+        "label": "狗",
+        "class_id": 1,
+    }
     assert len(line["detections"]) == 3
 
 

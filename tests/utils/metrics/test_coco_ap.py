@@ -18,12 +18,16 @@ def make_target(boxes: list[list[float]], labels: list[int], difficult: list[boo
 
 
 def make_found(boxes: list[list[float]], labels: list[int], scores: list[float]) -> Detections:
-    return Detections(torch.tensor(boxes).reshape(-1, 4), torch.tensor(scores), torch.tensor(labels, dtype=torch.int64))
+    return Detections(
+        torch.tensor(boxes).reshape(-1, 4), torch.tensor(scores), torch.tensor(labels, dtype=torch.int64)
+    )
 
 
 def measure(targets: list[Target], found: list[Detections]) -> CocoResult:
     names = [f"{index}.jpg" for index in range(len(targets))]
-    return coco_ap(build_ground_truth(targets, NAMES, names, [(200, 300)] * len(targets)), build_detections(found))
+    return coco_ap(
+        build_ground_truth(targets, NAMES, names, [(200, 300)] * len(targets)), build_detections(found)
+    )
 
 
 def test_no_detections_is_zero_not_an_error() -> None:

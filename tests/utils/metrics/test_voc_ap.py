@@ -25,7 +25,9 @@ def devkit_ap(found: list[Detections], targets: list[Target], label: int) -> tup
     rows = [
         (score, image, box)
         for image, one in enumerate(found)
-        for box, score, detected in zip(one.boxes.tolist(), one.scores.tolist(), one.labels.tolist(), strict=True)
+        for box, score, detected in zip(
+            one.boxes.tolist(), one.scores.tolist(), one.labels.tolist(), strict=True
+        )
         if detected == label
     ]
     rows.sort(key=lambda row: -row[0])
@@ -89,10 +91,25 @@ TRUTH = (BOX, 0, False)
         ([TRUTH], [(LESS, 0, 0.9)], 0.0, 0.0),
         ([TRUTH], [(BOX, 1, 0.9)], 0.0, 0.0),  # right place, wrong class
         ([TRUTH], [(BOX, 0, 0.9), (BOX, 0, 0.8)], 1.0, 1.0),  # a duplicate behind the last hit costs nothing
-        ([TRUTH, (OTHER, 0, False)], [(BOX, 0, 0.9), (BOX, 0, 0.8), (OTHER, 0, 0.7)], 0.5 + 1 / 3, (6 + 5 * 2 / 3) / 11),
+        (
+            [TRUTH, (OTHER, 0, False)],
+            [(BOX, 0, 0.9), (BOX, 0, 0.8), (OTHER, 0, 0.7)],
+            0.5 + 1 / 3,
+            (6 + 5 * 2 / 3) / 11,
+        ),
         ([TRUTH], [(FAR, 0, 0.9), (BOX, 0, 0.8)], 0.5, 0.5),
-        ([TRUTH, (OTHER, 0, True)], [(OTHER, 0, 0.9), (OTHER, 0, 0.8), (BOX, 0, 0.7)], 1.0, 1.0),  # difficult: ignored
-        ([TRUTH, (HALF, 0, True)], [(HALF, 0, 0.9), (BOX, 0, 0.8)], 1.0, 1.0),  # the most overlapped one decides
+        (
+            [TRUTH, (OTHER, 0, True)],
+            [(OTHER, 0, 0.9), (OTHER, 0, 0.8), (BOX, 0, 0.7)],
+            1.0,
+            1.0,
+        ),  # difficult: ignored
+        (
+            [TRUTH, (HALF, 0, True)],
+            [(HALF, 0, 0.9), (BOX, 0, 0.8)],
+            1.0,
+            1.0,
+        ),  # the most overlapped one decides
     ],
 )
 def test_hand_worked(objects: list, found: list, area: float, eleven_point: float) -> None:

@@ -14,7 +14,9 @@ from utils.weights.load import load_model
 @pytest.fixture
 def checkpoint():
     config = ModelConfig(2, phi="eca", phi_at=("c5",), input_size=(64, 96), scale_x_y=1.0)
-    return Checkpoint(config, ("cat", "猫"), YoloBody(config).state_dict(), {"map50": 0.5}, {"imgsz": (64, 96)})
+    return Checkpoint(
+        config, ("cat", "猫"), YoloBody(config).state_dict(), {"map50": 0.5}, {"imgsz": (64, 96)}
+    )
 
 
 def test_everything_that_defines_the_network_comes_back(tmp_path, checkpoint):
@@ -45,32 +47,28 @@ def zip_of(content):
     return buffer.getvalue()
 
 
-def damaged(kind, folder, good):
-    return {
-        "empty": lambda: b"",
-        "truncated": lambda: good[: len(good) // 2],
-        "flipped": lambda: good[:200_000] + bytes(byte ^ 0xFF for byte in good[200_000:200_016]) + good[200_016:],
-        "html": lambda: b"<!DOCTYPE html><html><body>404</body></html>",
-        "lfs": lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
-        "malicious zip": lambda: zip_of({"weights": Malicious(folder)}),
-        "malicious pickle": lambda: pickle.dumps(Malicious(folder)),
-        "module": lambda: zip_of(nn.Linear(2, 2)),
-        "foreign": lambda: zip_of({"conv.weight": torch.zeros(2)}),
-        "list": lambda: zip_of([1, 2]),
-        "newer": lambda: zip_of({"format_version": 99}),
-        "part": lambda: zip_of({"format_version": 1}),
-    }[kind]()
+# What a damaged or foreign file holds, from the folder and a good file's bytes.
+DAMAGE = {
+    "empty": lambda folder, good: b"",
+    "truncated": lambda folder, good: good[: len(good) // 2],
+    "flipped": lambda folder, good: good[:200_000] + bytes(16) + good[200_016:],
+    "html": lambda folder, good: b"<!DOCTYPE html><html><body>404</body></html>",
+    "lfs": lambda folder, good: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+    "malicious zip": lambda folder, good: zip_of({"weights": Malicious(folder)}),
+    "malicious pickle": lambda folder, good: pickle.dumps(Malicious(folder), protocol=2),
+    "module": lambda folder, good: zip_of(nn.Linear(2, 2)),
+    "foreign": lambda folder, good: zip_of({"conv.weight": torch.zeros(2)}),
+    "list": lambda folder, good: zip_of([1, 2]),
+    "newer": lambda folder, good: zip_of({"format_version": 99}),
+    "part": lambda folder, good: zip_of({"format_version": 1}),
+}
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["empty", "truncated", "flipped", "html", "lfs", "malicious zip", "malicious pickle", "module", "foreign", "list"]
-    + ["newer", "part"],
-)
+@pytest.mark.parametrize("kind", sorted(DAMAGE))
 def test_a_bad_file_is_one_clear_error(tmp_path, checkpoint, kind):
     path = tmp_path / "ckpt.pth"
     save_checkpoint(path, checkpoint)
-    path.write_bytes(damaged(kind, tmp_path, path.read_bytes()))
+    path.write_bytes(DAMAGE[kind](tmp_path, path.read_bytes()))
     with pytest.raises(UserError) as caught:
         load_model(str(path))
     assert "ckpt.pth" in str(caught.value)
@@ -100,7 +98,9 @@ def test_what_does_not_match_the_file_is_refused(tmp_path, checkpoint, arguments
 
 def test_a_block_of_the_users_own_is_imported_only_when_named(tmp_path):
     file = tmp_path / "own.py"
-    file.write_text("from nets.attention.se import SqueezeExcite\n\n\nclass SE8(SqueezeExcite):\n    ratio = 8\n")
+    file.write_text(
+        "from nets.attention.se import SqueezeExcite\n\n\nclass SE8(SqueezeExcite):\n    ratio = 8\n"
+    )
     config = ModelConfig(1, phi=f"{file}:SE8")
     save_checkpoint(tmp_path / "ckpt.pth", Checkpoint(config, ("cell",), YoloBody(config).state_dict()))
     with pytest.raises(UserError, match=r"add --phi .*own\.py:SE8"):
@@ -109,7 +109,8 @@ def test_a_block_of_the_users_own_is_imported_only_when_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("weights", "words"), [("last", "train first"), ("none.pth", "no such weights file"), ("x.onnx", "no such")]
+    ("weights", "words"),
+    [("last", "train first"), ("none.pth", "no such weights file"), ("x.onnx", "no such")],
 )
 def test_missing_weights_are_named(tmp_path, monkeypatch, weights, words):
     monkeypatch.chdir(tmp_path)

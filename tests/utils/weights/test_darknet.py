@@ -57,7 +57,11 @@ def write_weights(path, classes, version=(0, 2, 5), seen=12345):
     for channels, filters, kernel, norm in shapes_in_file_order(classes):
         parts.append(rng.normal(0, 0.1, filters))
         if norm:
-            parts += [rng.uniform(0.5, 1, filters), rng.normal(0, 0.1, filters), rng.uniform(0.5, 1.5, filters)]
+            parts += [
+                rng.uniform(0.5, 1, filters),
+                rng.normal(0, 0.1, filters),
+                rng.uniform(0.5, 1.5, filters),
+            ]
         fan_in = channels * kernel * kernel
         parts.append(rng.normal(0, fan_in**-0.5, filters * fan_in))
     values = np.concatenate(parts).astype("<f4").tobytes()

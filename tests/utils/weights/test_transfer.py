@@ -43,13 +43,13 @@ def test_same_classes_give_the_same_network():
 
 def test_class_rows_follow_the_name_and_box_rows_always_come():
     loaded, body = source(), target(4)
-    fresh = target(4).head_p5[1].weight.unflatten(0, (3, -1))
+    fresh = target(4).head_p5.predict.weight.unflatten(0, (3, -1))
     report = transfer(body, ("cell", "tv", "person", "worm"), loaded)  # tv is an alias of tvmonitor
     for theirs, ours in zip(rows(loaded.model, IMAGE), rows(body, IMAGE), strict=True):
         assert torch.equal(ours[:, :5], theirs[:, :5])
         assert torch.equal(ours[:, 6], theirs[:, 6])
         assert torch.equal(ours[:, 7], theirs[:, 5])
-    assert torch.equal(body.head_p5[1].weight.unflatten(0, (3, -1))[:, [5, 8]], fresh[:, [5, 8]])
+    assert torch.equal(body.head_p5.predict.weight.unflatten(0, (3, -1))[:, [5, 8]], fresh[:, [5, 8]])
     assert any("by name: tv, person" in line for line in report)
     assert any("start new: cell, worm" in line for line in report)
 

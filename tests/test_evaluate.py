@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+
+import evaluate
+from nets.yolo import ModelConfig, YoloBody
+from utils.data.voc import VocObject, write_annotation
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with untrained weights for cat and dog, and two splits of data in VOC layout."""
+    torch.manual_seed(0)
+    model = YoloBody(ModelConfig(2, input_size=(64, 64)))
+    save_checkpoint(tmp_path / "best.pth", Checkpoint(model.config, ("cat", "dog"), model.state_dict()))
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"data/JPEGImages/{index}.jpg")
+        objects = [VocObject("cat", (10.0, 10.0, 50.0, 40.0), index == 2)]
+        write_annotation(tmp_path / f"data/Annotations/{index}.xml", f"{index}.jpg", 80, 60, objects)
+    (tmp_path / "data/ImageSets/Main/val.txt").write_text("0\n")
+    (tmp_path / "data/ImageSets/Main/test.txt").write_text("0\n1\n2\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*argv: str) -> int:
+    return evaluate.main(["--weights", "best.pth", "--data", "data", "--device", "cpu", *argv])
+
+
+def test_nothing_found_is_zero_not_an_error(room: Path) -> None:
+    assert run("--conf", "1") == 0
+    metrics = json.loads((room / "runs/evaluate/exp/metrics.json").read_text())
+    assert (metrics["map50"], metrics["voc_ap50_area"]) == (0.0, 0.0)
+
+
+def test_table_files_and_copy(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--conf", "1e-9", "--json", "copy.json") == 0
+    out, err = capsys.readouterr()
+    assert "weights best.pth" in err
+    assert "mAP over 3 images" in out
+    assert out.splitlines()[-1] == "next: python predict.py PICTURE --weights best.pth"
+    folder = room / "runs/evaluate/exp"
+    names = {"args.yaml", "metrics.json", "detections.json", "ground_truth.json"}
+    assert {path.name for path in folder.iterdir()} == names
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert json.loads((room / "copy.json").read_text()) == metrics
+    assert (metrics["images"], metrics["weights"], metrics["splits"]) == (3, "best.pth", ["test"])
+    assert metrics["per_class"]["cat"]["ground_truths"] == 2  # the third is difficult
+    truth = COCO(str(folder / "ground_truth.json"))
+    found = json.loads((folder / "detections.json").read_text())
+    assert len(truth.loadRes(str(folder / "detections.json")).anns) == len(found) > 0
+    assert max(sum(row["image_id"] == image for row in found) for image in (1, 2, 3)) <= 100
+
+
+def test_split_and_knobs(room: Path) -> None:
+    assert run("--split", "val", "--max-det", "2", "--conf", "0", "--imgsz", "96", "--batch-size", "1") == 0
+    folder = room / "runs/evaluate/exp"
+    assert json.loads((folder / "metrics.json").read_text())["splits"] == ["val"]
+    assert len(json.loads((folder / "detections.json").read_text())) <= 2
+
+
+@pytest.mark.parametrize("broken", ["header", "pixels", "annotation"])
+def test_a_broken_file_is_an_error_or_counted(
+    room: Path, capsys: pytest.CaptureFixture[str], broken: str
+) -> None:
+    path = room / {"annotation": "data/Annotations/1.xml"}.get(broken, "data/JPEGImages/1.jpg")
+    path.write_bytes(path.read_bytes()[: {"header": 0, "pixels": 1200, "annotation": 60}[broken]])
+    assert run() in (1, 2)
+    assert path.name in capsys.readouterr().err
+    assert run("--skip-bad") == 0
+    assert "mAP over 2 of 3 images" in capsys.readouterr().out
+    metrics = json.loads(sorted((room / "runs/evaluate").glob("*/metrics.json"))[-1].read_text())
+    assert (metrics["images"], metrics["skipped"]) == (2, 1)
+
+
+def test_a_class_that_the_weights_lack_names_both_lists(
+    room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objects = [VocObject("zebra", (10.0, 10.0, 50.0, 40.0))]
+    write_annotation(room / "data/Annotations/1.xml", "1.jpg", 80, 60, objects)
+    assert run() == 2
+    err = capsys.readouterr().err
+    assert "zebra" in err
+    assert "the weights have cat, dog" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--split", "train"], "train"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--weights", "missing.pth"], "missing.pth"),
+        (["--json", "missing/copy.json"], "missing/copy.json"),
+        (["--iou-thres", "0.5"], "--nms-iou"),
+        (["--conf", "nan"], "--conf"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    room: Path, capsys: pytest.CaptureFixture[str], argv: list[str], named: str
+) -> None:
+    assert run(*argv) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert named in errors[0]

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from tests.utils.data.conftest import MakeVoc
+from utils.data.dataset import VocDataset
+from utils.data.layout import load_samples
+from utils.data.scan import scan
+from utils.data.voc import VocObject
+from utils.errors import UserError
+
+CAT = VocObject("cat", (2, 3, 10, 12))
+DOG = VocObject("dog", (0, 0, 40, 30), True)
+
+
+def test_empty() -> None:
+    dataset = VocDataset([], ["cat"])
+    assert len(dataset) == 0
+    assert dataset.image_ids == ()
+
+
+def test_load(make_voc: MakeVoc) -> None:
+    records = scan(load_samples(make_voc({"train": {"b": [DOG, CAT], "a": []}}), "train")).records
+    dataset = VocDataset(records, ("cat", "dog"))
+    assert dataset.image_ids == ("b", "a")
+    image, target = dataset.load(0)
+    assert image.shape == (30, 40, 3)
+    assert target.boxes.tolist() == [list(DOG.box), list(CAT.box)]
+    assert target.labels.tolist() == [1, 0]
+    assert target.difficult.tolist() == [True, False]
+    assert target.image_id == "b"
+    assert len(dataset.load(1)[1]) == 0
+    with pytest.raises(UserError, match="classes dog, which are not among cat"):
+        VocDataset(records, ("cat",))
+
+
+def test_an_image_that_changed_since_the_scan_is_named(make_voc: MakeVoc) -> None:
+    voc = make_voc({"train": {"a": [CAT]}})
+    dataset = VocDataset(scan(load_samples(voc, "train")).records, ("cat",))
+    Image.new("RGB", (50, 20)).save(voc / "JPEGImages" / "a.jpg")
+    with pytest.raises(UserError, match=r"a\.jpg: 50x20 pixels, its header said 40x30"):
+        dataset.load(0)
+    (voc / "JPEGImages" / "a.jpg").unlink()
+    with pytest.raises(UserError, match=r"a\.jpg"):
+        dataset.load(0)

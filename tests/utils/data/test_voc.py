@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from utils.data.voc import VocAnnotation, VocObject, read_annotation, write_annotation
+from utils.errors import UserError
+
+BOX = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>10</xmax><ymax>12</ymax></bndbox>"
+OBJECT = f"<object><name>cat</name>{BOX}</object>"
+CAT = VocObject("cat", (2, 3, 10, 12))
+
+
+def read(tmp_path: Path, content: str | bytes) -> VocAnnotation:
+    path = tmp_path / "000001.xml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_annotation(path)
+
+
+@pytest.mark.parametrize(
+    ("inside", "expected"),
+    [
+        ("", VocAnnotation(None, ())),
+        (OBJECT, VocAnnotation(None, (CAT,))),
+        (OBJECT * 2, VocAnnotation(None, (CAT, CAT))),
+        ("<size><width>40</width><height>30</height></size>", VocAnnotation((40, 30), ())),
+        ("<size><width>0</width><height>0</height></size>", VocAnnotation(None, ())),
+        ("<size><width>wide</width></size>", VocAnnotation(None, ())),
+        (OBJECT.replace("cat", " cat\n"), VocAnnotation(None, (CAT,))),
+        (
+            OBJECT.replace("<name>", "<difficult>1</difficult><name>"),
+            VocAnnotation(None, (VocObject("cat", CAT.box, True),)),
+        ),
+        (OBJECT.replace("<name>", "<difficult/><name>"), VocAnnotation(None, (CAT,))),
+        (OBJECT.replace("<name>", "<difficult>Unspecified</difficult><name>"), VocAnnotation(None, (CAT,))),
+        (f"<object>{BOX}<name>cat</name></object>", VocAnnotation(None, (CAT,))),
+        (
+            OBJECT.replace(">3<", ">12.5<").replace(">10<", ">20.25<"),
+            VocAnnotation(None, (VocObject("cat", (11.5, 3, 20.25, 12)),)),
+        ),
+        (
+            f"<object><name>cat</name>{BOX}<part><name>head</name>{BOX}</part></object>",
+            VocAnnotation(None, (CAT,)),
+        ),
+        (f"<filename>/etc/passwd</filename><path>C:\\x</path>{OBJECT}", VocAnnotation(None, (CAT,))),
+    ],
+)
+def test_read(tmp_path: Path, inside: str, expected: VocAnnotation) -> None:
+    assert read(tmp_path, f'<annotation verified="yes">{inside}</annotation>') == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "empty"),
+        ("<annotation><object>", "not well-formed"),
+        ('{"objects": []}', "not well-formed"),
+        ("<html></html>", "<html>, not <annotation>"),
+        (f'<annotation xmlns="http://x.org/y">{OBJECT}</annotation>', "not <annotation>"),
+        (f"<annotation><object>{BOX}</object></annotation>", "object 1 has no <name>"),
+        (
+            f"<annotation>{OBJECT}<object><name>dog</name></object></annotation>",
+            r"object 2 \(dog\) has no <bndbox>",
+        ),
+        (f"<annotation>{OBJECT.replace('<ymax>12</ymax>', '')}</annotation>", "has no <ymax>"),
+        (f"<annotation>{OBJECT.replace('>12<', '>many<')}</annotation>", "'many', not a number"),
+        (f"<annotation>{OBJECT.replace('>12<', '>nan<')}</annotation>", "no pixel coordinate"),
+        (f"<annotation>{OBJECT.replace('>12<', '>-inf<')}</annotation>", "no pixel coordinate"),
+        (f"<annotation>{OBJECT.replace('>12<', '>1e308<')}</annotation>", "no pixel coordinate"),
+        (f"<annotation>{OBJECT.replace('>12<', '>' + '9' * 400 + '<')}</annotation>", "no pixel coordinate"),
+        ("<annotation><folder>汉字</folder></annotation>".encode("gbk"), "not utf-8 text"),
+        (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "not klingon text"),
+    ],
+)
+def test_broken_file_is_named(tmp_path: Path, content: str | bytes, reason: str) -> None:
+    with pytest.raises(UserError, match=reason) as caught:
+        read(tmp_path, content)
+    assert str(caught.value).startswith(f"{tmp_path / '000001.xml'}: ")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gbk", "iso-8859-1"])
+def test_declared_encodings(tmp_path: Path, encoding: str) -> None:
+    name = "caf\xe9" if encoding == "iso-8859-1" else "图片"
+    declared = encoding.removesuffix("-sig")
+    text = (
+        f'<?xml version="1.0" encoding="{declared}"?><annotation>{OBJECT.replace("cat", name)}</annotation>'
+    )
+    assert read(tmp_path, text.encode(encoding)).objects[0].name == name
+
+
+def test_entities_are_refused_quickly(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("CANARY")
+    levels = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+    bomb = f'<!DOCTYPE a [<!ENTITY e0 "ha">{levels}]><annotation><folder>&e9;</folder></annotation>'
+    outside = f'<!DOCTYPE a [<!ENTITY x SYSTEM "file://{tmp_path}/secret.txt">]><annotation><name>&x;</name></annotation>'
+    start = time.perf_counter()
+    for content in (bomb, outside, bomb.encode("utf-16")):
+        with pytest.raises(UserError, match="DTD"):
+            read(tmp_path, content)
+    assert time.perf_counter() - start < 1
+
+
+def test_size_is_limited_and_depth_does_no_harm(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="16 MB"):
+        read(tmp_path, f"<annotation><!--{'x' * 16_000_000}--></annotation>")
+    assert read(tmp_path, f"<annotation>{'<a>' * 200_000}{'</a>' * 200_000}</annotation>").objects == ()
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    (tmp_path / "000001.xml").mkdir()
+    with pytest.raises(UserError, match=r"000001\.xml: is not a file"):
+        read_annotation(tmp_path / "000001.xml")
+    with pytest.raises(UserError, match=r"000002\.xml: no such annotation"):
+        read_annotation(tmp_path / "000002.xml")
+
+
+def test_writer_is_the_exact_inverse(tmp_path: Path) -> None:
+    objects = (
+        VocObject("cat", (0.0, 0.0, 40.0, 30.0)),
+        VocObject("<图> & co", (1.5, 2.25, 10.125, 12.0), True),
+    )
+    write_annotation(tmp_path / "a.xml", "a.jpg", 40, 30, ())
+    assert read_annotation(tmp_path / "a.xml") == VocAnnotation((40, 30), ())
+    write_annotation(tmp_path / "a.xml", "a.jpg", 40, 30, objects)
+    assert read_annotation(tmp_path / "a.xml") == VocAnnotation((40, 30), objects)
+    assert "<xmin>1</xmin>" in (tmp_path / "a.xml").read_text(encoding="utf-8")
