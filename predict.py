@@ -108,10 +108,9 @@ def _read(paths: Sequence[Path], predictor: Predictor, failures: list[UserError]
 def _finish(config: PredictConfig, folder: Path | None, failures: Sequence[UserError], total: int) -> int:
     if folder:
         save_args_yaml(config, folder / "args.yaml")
-    if total == len(failures) == 1:
-        raise failures[0]
-    if total == len(failures):
-        raise UserError(f"{failures[0]}; none of {total} images could be read", exit_code=1)
+    if len(failures) == total:
+        others = f"; none of {total} images could be read" if total > 1 else ""
+        raise UserError(f"{failures[0]}{others}", exit_code=1)
     if len(failures) > _MOST_WARNINGS:
         log(f"… and {len(failures) - _MOST_WARNINGS} more")
     if failures:

@@ -26,7 +26,7 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
 
 
 def shape_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
-    """Return the IoU (..., M, A) of sizes, Tensor[..., M, 2], and anchors, Tensor[A, 2], around one centre."""
+    """Return the IoU (..., M, A) of sizes, Tensor[..., M, 2], and anchors, Tensor[A, 2], at one centre."""
     return box_iou(_centred(sizes), _centred(anchors))
 
 

@@ -15,12 +15,20 @@ from utils.data.voc import VocObject, write_annotation
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 
-@pytest.fixture
-def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with untrained weights for cat and dog, and two splits of data in VOC layout."""
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained weights for cat and dog at 64 x 64 pixels."""
     torch.manual_seed(0)
     model = YoloBody(ModelConfig(2, input_size=(64, 64)))
-    save_checkpoint(tmp_path / "best.pth", Checkpoint(model.config, ("cat", "dog"), model.state_dict()))
+    path = tmp_path_factory.mktemp("weights") / "best.pth"
+    save_checkpoint(path, Checkpoint(model.config, ("cat", "dog"), model.state_dict()))
+    return path
+
+
+@pytest.fixture
+def room(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with the weights and two splits of data in VOC layout."""
+    (tmp_path / "best.pth").symlink_to(weights)
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (tmp_path / "data" / folder).mkdir(parents=True)
     for index in range(3):

@@ -14,12 +14,20 @@ from utils.config import PredictConfig, parse_config
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 
-@pytest.fixture
-def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with weights that find something and a folder `photos` of two pictures."""
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained weights for cat and dog at 64 x 64 pixels."""
     torch.manual_seed(0)
     model = YoloBody(ModelConfig(2, input_size=(64, 64)))
-    save_checkpoint(tmp_path / "best.pth", Checkpoint(model.config, ("cat", "dog"), model.state_dict()))
+    path = tmp_path_factory.mktemp("weights") / "best.pth"
+    save_checkpoint(path, Checkpoint(model.config, ("cat", "dog"), model.state_dict()))
+    return path
+
+
+@pytest.fixture
+def room(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with the weights and a folder `photos` of two pictures."""
+    (tmp_path / "best.pth").symlink_to(weights)
     (tmp_path / "photos").mkdir()
     for name, size in (("a.jpg", (60, 80)), ("b c.png", (90, 30))):
         pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
 from utils.errors import UserError
 from utils.files import atomic_write
 
@@ -93,11 +96,10 @@ def _add_children(node: ET.Element, values: dict[str, object]) -> None:
 
 
 def _parse(path: Path | str) -> ET.Element:
-    text = _read_text(path)
-    if "<!DOCTYPE" in text:  # every entity attack needs a declaration, and VOC needs none
-        raise UserError(f"{path}: holds a DTD, which is refused; remove the <!DOCTYPE ...> part")
     try:
-        return ET.fromstring(text)
+        return fromstring(_read_text(path), forbid_dtd=True)
+    except DefusedXmlException:  # every entity attack needs a DTD, and VOC needs none
+        raise UserError(f"{path}: holds a DTD, which is refused; remove the <!DOCTYPE ...> part") from None
     except (ET.ParseError, ValueError) as error:
         raise UserError(f"{path}: not well-formed XML: {error}") from None
 

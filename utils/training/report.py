@@ -31,9 +31,8 @@ def log_estimate(
     log(f"{num_images} images, {epochs} epochs on {device}: about {needed} without evaluation")
     if device.type == "cpu" and seconds > 600:
         smaller = " ".join(str(max(32, side * 3 // 4 // 32 * 32)) for side in config.imgsz)
-        log(
-            f"shorter: --imgsz {smaller} takes about half as long, --freeze-epochs {config.epochs // 2} two thirds"
-        )
+        half = config.epochs // 2
+        log(f"shorter: --imgsz {smaller} takes about half of it, --freeze-epochs {half} two thirds")
     elif device.type == "cpu" and torch.cuda.is_available():
         log("there is a GPU: --device cuda uses it")
 

@@ -26,7 +26,7 @@ RUNS = Path("runs/train")
 
 
 class Run:
-    """Write what an epoch gave into the run's folder: a row of results.csv, last.pth, best.pth if it is better.
+    """Write what an epoch gave into the run's folder: a row of results.csv, last.pth, and best.pth if better.
 
     best.pth is the epoch of the highest map50 on the selection split; without evaluation it is the last one.
     """

@@ -16,7 +16,14 @@ from utils.weights.load import load_model
 from utils.weights.transfer import transfer
 
 # What --demo changes, unless the command line says otherwise: three minutes on two CPU cores.
-_DEMO = {"data": "runs/demo", "epochs": 12, "imgsz": (320, 320), "freeze_epochs": 2}
+_DEMO = {
+    "data": "runs/demo",
+    "epochs": 8,
+    "batch_size": 8,
+    "imgsz": (288, 288),
+    "freeze_epochs": 1,
+    "close_mosaic": 2,
+}
 
 
 def resolve_settings(given: dict[str, Any]) -> tuple[TrainConfig, Path | None, Checkpoint | None]:
