@@ -12,18 +12,22 @@ from utils.config import TrainConfig, config_as_dict, given_settings, save_args_
 from utils.console import log, run_command
 from utils.data.dataset import VocDataset
 from utils.data.demo import make_demo
-from utils.data.loaders import AugmentSettings, TrainDataset, build_train_loader
-from utils.data.prepare import prepare_training
 from utils.device import choose_device
 from utils.files import new_run_folder
 from utils.inference.evaluate import evaluate
 from utils.inference.predictor import Predictor
 from utils.training.ema import ModelEma
 from utils.training.engine import set_frozen, train_one_epoch
-from utils.training.optim import build_optimizer, build_schedule
 from utils.training.report import describe_epoch, log_estimate, log_next_commands
 from utils.training.run import Run, restore_training_state, training_state
-from utils.training.start import build_criterion, build_model, resolve_settings
+from utils.training.start import (
+    build_criterion,
+    build_loader,
+    build_model,
+    build_optimization,
+    load_data,
+    resolve_settings,
+)
 from utils.weights.checkpoint import Checkpoint
 
 
@@ -46,34 +50,11 @@ def train(argv: list[str]) -> int:
     torch.manual_seed(config.seed)
     if config.demo:
         make_demo(Path(config.data))
-    data = prepare_training(
-        config.data,
-        train=config.train,
-        val=config.val,
-        classes=config.classes,
-        unlabelled=config.unlabelled,
-        skip_bad=config.skip_bad,
-        seed=config.seed,
-    )
-    samples = TrainDataset(
-        data.train,
-        config.imgsz,
-        AugmentSettings(config.mosaic, config.mixup),
-        config.seed,
-        close_epoch=config.epochs - config.close_mosaic,
-    )
-    loader, sampler = build_train_loader(samples, batch_size=config.batch_size, workers=config.workers)
+    data = load_data(config)
+    loader, sampler = build_loader(config, data.train)
     model = build_model(config, data.train.class_names, resumed).to(device)
     criterion = build_criterion(config, model)
-    optimizer = build_optimizer(
-        model,
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        batch_size=config.batch_size,
-    )
-    warmup_steps = round(config.warmup_epochs * len(loader))
-    schedule = build_schedule(optimizer, total_steps=config.epochs * len(loader), warmup_steps=warmup_steps)
+    optimizer, schedule = build_optimization(config, model, steps_per_epoch=len(loader))
     ema = ModelEma(model, len(loader)) if config.ema else None
     done = restore_training_state(resumed.training, model, ema, optimizer, schedule) if resumed else 0
 
@@ -89,23 +70,28 @@ def train(argv: list[str]) -> int:
         result = train_one_epoch(model, criterion, loader, optimizer, schedule, ema, device, label)
         average = ema.model if ema else model
         is_due = (epoch + 1) % config.eval_interval == 0 or epoch + 1 == config.epochs
-        metrics = measure(average, data.val, config.batch_size) if data.val and is_due else {}
+        metrics = measure(config, average, data.val) if data.val and is_due else {}
         row = {"epoch": epoch + 1, "lr": schedule.get_last_lr()[0], **result.as_row(), **metrics}
-        state = training_state(epoch + 1, model, ema, optimizer, schedule)
-        weights, settings = average.state_dict(), config_as_dict(config)
-        run.finish_epoch(
-            Checkpoint(model.config, data.train.class_names, weights, metrics, settings, state), row
+        checkpoint = Checkpoint(
+            config=model.config,
+            class_names=data.train.class_names,
+            weights=average.state_dict(),
+            metrics=metrics,
+            run_config=config_as_dict(config),
+            training=training_state(epoch + 1, model, ema, optimizer, schedule),
         )
+        run.finish_epoch(checkpoint, row)
         log(describe_epoch(label, row))
     log_next_commands(config, run.best)
     return 0
 
 
-def measure(model: YoloBody, val_set: VocDataset, batch_size: int) -> dict[str, float | None]:
+def measure(config: TrainConfig, model: YoloBody, val_set: VocDataset) -> dict[str, float | None]:
     """Evaluate on the selection split as evaluate.py does; returns the means by name."""
     device = next(model.parameters()).device
-    predictor = Predictor(model.eval(), model.config, val_set.class_names, conf=0.001, device=device)
-    metrics = evaluate(predictor, val_set, batch_size=batch_size).as_dict()
+    predictor = Predictor(model, model.config, val_set.class_names, conf=0.001, device=device)
+    result = evaluate(predictor, val_set, batch_size=config.batch_size, skip_bad=config.skip_bad)
+    metrics = result.as_dict()
     return {name: metrics[name] for name in ("map50", "map50_95", "voc_ap50_area")}
 
 

@@ -1,4 +1,4 @@
-"""What a run starts from: its settings, its network."""
+"""What a run starts from: its settings, data, network and optimizer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+
 from nets.loss import YoloLoss
 from nets.yolo import ModelConfig, YoloBody
 from utils.config import TrainConfig, config_from_dict
 from utils.console import log
+from utils.data.dataset import VocDataset
+from utils.data.loaders import AugmentSettings, EpochSampler, TrainDataset, build_train_loader
+from utils.data.prepare import TrainingData, prepare_training
+from utils.training.optim import build_optimizer, build_schedule
 from utils.training.run import load_resumable
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.load import load_model
@@ -45,6 +53,45 @@ def resolve_settings(given: dict[str, Any]) -> tuple[TrainConfig, Path | None, C
     config = dataclasses.replace(stored, **{name: given[name] for name in given if name != "resume"})
     log(f"resuming {path} after {checkpoint.training['epoch']} of {config.epochs} epochs")
     return config, path.parent.parent, checkpoint
+
+
+def load_data(config: TrainConfig) -> TrainingData:
+    """Read and check what the run trains and selects on."""
+    return prepare_training(
+        config.data,
+        train=config.train,
+        val=config.val,
+        classes=config.classes,
+        unlabelled=config.unlabelled,
+        skip_bad=config.skip_bad,
+        seed=config.seed,
+    )
+
+
+def build_loader(config: TrainConfig, dataset: VocDataset) -> tuple[DataLoader[Any], EpochSampler]:
+    """Build the loader of augmented batches, and the sampler that is told the epoch."""
+    settings = AugmentSettings(config.mosaic, config.mixup)
+    close_epoch = config.epochs - config.close_mosaic
+    samples = TrainDataset(dataset, config.imgsz, settings, config.seed, close_epoch=close_epoch)
+    return build_train_loader(samples, batch_size=config.batch_size, workers=config.workers)
+
+
+def build_optimization(
+    config: TrainConfig, model: YoloBody, steps_per_epoch: int
+) -> tuple[Optimizer, LRScheduler]:
+    """Build the optimizer and the learning rate of each of its steps."""
+    optimizer = build_optimizer(
+        model,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        batch_size=config.batch_size,
+    )
+    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    schedule = build_schedule(
+        optimizer, total_steps=config.epochs * steps_per_epoch, warmup_steps=warmup_steps
+    )
+    return optimizer, schedule
 
 
 def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Checkpoint | None) -> YoloBody:

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nets.structures import Target
+from nets.yolo import OFFICIAL_ANCHORS, ModelConfig, YoloBody
+from utils.config import TrainConfig, config_as_dict
+from utils.errors import UserError
+from utils.training.start import build_criterion, build_model, resolve_settings
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
+
+OWN_ANCHORS = tuple((width + 1.0, height + 2.0) for width, height in OFFICIAL_ANCHORS)
+
+
+@pytest.fixture
+def last(tmp_path: Path) -> Path:
+    """A last.pth of a run of ten epochs, three of them done."""
+    path = tmp_path / "exp/weights/last.pth"
+    path.parent.mkdir(parents=True)
+    stored = config_as_dict(TrainConfig(epochs=10, imgsz=(64, 96), workers=3))
+    state = {"epoch": 3, "optimizer": {}}
+    save_checkpoint(path, Checkpoint(ModelConfig(1), ("cell",), {}, {}, stored, state))
+    return path
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    assert resolve_settings({}) == (TrainConfig(), None, None)
+    assert resolve_settings({"lr": 0.5})[0] == TrainConfig(lr=0.5)
+
+
+def test_the_demo_has_its_own_defaults_and_the_user_comes_first() -> None:
+    usual, demo = TrainConfig(), resolve_settings({"demo": True})[0]
+    assert (demo.demo, demo.data) == (True, "runs/demo")
+    assert demo.epochs < usual.epochs
+    assert demo.imgsz < usual.imgsz
+    assert resolve_settings({"demo": False})[0] == usual
+    config = resolve_settings({"demo": True, "epochs": 5, "data": "mine"})[0]
+    assert (config.data, config.epochs, config.imgsz) == ("mine", 5, demo.imgsz)
+
+
+def test_resuming_takes_the_settings_of_the_run(last: Path) -> None:
+    config, folder, checkpoint = resolve_settings({"resume": str(last), "epochs": 20})
+    assert (config.epochs, config.imgsz, config.workers, config.resume) == (20, (64, 96), 3, None)
+    assert folder == last.parent.parent
+    assert checkpoint is not None
+    assert checkpoint.training["epoch"] == 3
+
+
+def test_resuming_a_missing_file_names_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.pth: no such file"):
+        resolve_settings({"resume": str(tmp_path / "gone.pth")})
+
+
+def test_without_weights_the_network_is_what_was_asked_for() -> None:
+    config = TrainConfig(weights="none", phi="eca", phi_at=("c5",), imgsz=(64, 96))
+    model = build_model(config, ("cat", "dog"), None)
+    assert model.config == ModelConfig(2, "eca", ("c5",), (64, 96))
+
+
+def test_weights_bring_their_anchors_and_their_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = YoloBody(ModelConfig(2, anchors=OWN_ANCHORS, scale_x_y=1.2))
+    save_checkpoint(tmp_path / "a.pth", Checkpoint(source.config, ("cat", "dog"), source.state_dict()))
+    config = TrainConfig(weights=str(tmp_path / "a.pth"), phi="se", imgsz=(64, 64))
+    model = build_model(config, ("dog",), None)
+    meaning = (model.config.anchors, model.config.scale_x_y, model.config.input_size)
+    assert meaning == (OWN_ANCHORS, 1.2, (64, 64))
+    assert torch.equal(first_weight(model), first_weight(source))
+    theirs = source.head_p5.predict.weight.unflatten(0, (-1, 7))
+    ours = model.head_p5.predict.weight.unflatten(0, (-1, 6))
+    assert torch.equal(ours, theirs[:, [0, 1, 2, 3, 4, 6]])
+    assert "classes loaded by name: dog" in capsys.readouterr().err
+
+
+def first_weight(model: YoloBody) -> torch.Tensor:
+    return next(iter(model.backbone.parameters()))
+
+
+def test_a_resumed_network_is_that_of_the_checkpoint_whatever_the_settings_say() -> None:
+    stored = ModelConfig(1, "cbam", ("up",), (96, 64), OWN_ANCHORS)
+    resumed = Checkpoint(stored, ("cell",), {})
+    assert build_model(TrainConfig(weights="missing.pth"), ("cell",), resumed).config == stored
+
+
+def test_the_loss_has_the_networks_anchors_and_the_smoothing() -> None:
+    torch.manual_seed(0)
+    model = YoloBody(ModelConfig(2, input_size=(64, 64), anchors=OWN_ANCHORS, scale_x_y=1.2)).eval()
+    target = Target(torch.tensor([[5.0, 5, 40, 50]]), torch.tensor([1]), torch.tensor([False]))
+    raw_maps = model(torch.rand(1, 3, 64, 64))
+    plain, smooth = (build_criterion(TrainConfig(label_smoothing=share), model) for share in (0.0, 0.2))
+    assert (plain.anchors, plain.anchor_masks, plain.scale_x_y) == (OWN_ANCHORS, ((3, 4, 5), (1, 2, 3)), 1.2)
+    plain_losses, smooth_losses = plain(raw_maps, [target]), smooth(raw_maps, [target])
+    assert torch.equal(plain_losses["box"], smooth_losses["box"])
+    assert not torch.equal(plain_losses["class"], smooth_losses["class"])
