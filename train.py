@@ -61,7 +61,7 @@ def train(argv: list[str]) -> int:
     folder = folder or new_run_folder(config.project, config.name, config.exist_ok)
     run = Run(folder, resumed.training["best_map50"] if resumed else None)
     save_args_yaml(config, folder / "args.yaml")
-    log(f"run folder: {folder}")
+    log(f"run folder: {folder}; should it stop: python train.py --resume {run.last}")
     log_estimate(config, model, criterion, len(data.train), done)
     for epoch in range(done, config.epochs):
         set_frozen(model, epoch < config.freeze_epochs)
