@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def _evaluate(argv: list[str]) -> int:
     speed = "  ".join(f"{part} {value:.1f} ms" for part, value in result.speed_ms.items())
     print(f"an image: {speed}")
     print(one_line(f"metrics.json, detections.json, ground_truth.json: {folder}"))
-    print(one_line(f"next: python predict.py PICTURE --weights {config.weights}"))
+    following = ["python", "predict.py", str(dataset.records[0].image_path), "--weights", config.weights]
+    print(one_line(f"next: {shlex.join([*following, *(['--phi', config.phi] if config.phi else [])])}"))
     return 0
 
 

@@ -82,7 +82,7 @@ def train(argv: list[str]) -> int:
         )
         run.finish_epoch(checkpoint, row)
         log(describe_epoch(label, row))
-    log_next_commands(config, run.best)
+    log_next_commands(config, run.best, data)
     return 0
 
 

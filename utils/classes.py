@@ -26,9 +26,10 @@ def canonical_name(name: str) -> str:
 
 
 def match_class_names(sources: Sequence[str], wanted: Sequence[str]) -> list[int | None]:
-    """Find for each wanted class its index among the sources, by name through the aliases, or None."""
-    index_of = {canonical_name(name): index for index, name in enumerate(sources)}
-    return [index_of.get(canonical_name(name)) for name in wanted]
+    """Find for each wanted class its index among the sources, by name, else through the aliases, or None."""
+    exact = {name: index for index, name in enumerate(sources)}
+    alias = {canonical_name(name): index for index, name in enumerate(sources)}
+    return [exact.get(name, alias.get(canonical_name(name))) for name in wanted]
 
 
 def read_class_names(path: Path | str) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ _OWN_PHI = (
 _WEIGHTS = "coco (the official Darknet weights), last (the newest best.pth), or a .pth or .weights file"
 _DATA = "a VOCdevkit, a folder in VOC layout, or a folder of images with their XML"
 _SKIP_BAD = "leave out broken files (counted and named) instead of stopping"
-_UNLABELLED = "images without XML: skip them, or take them as background without objects"
+_UNLABELLED = "images without XML: skip (an error where a VOC list names them) or take as background"
 _EXIST_OK = "write into PROJECT/NAME even when it exists"
 _NAME = "name of the run's folder; exp2, exp3 ... where it is taken"
 _DEVICE = "auto (CUDA when there is one, else CPU), cpu, cuda, cuda:1 or mps"
@@ -86,7 +86,7 @@ class TrainConfig:
         nargs="?",
         bare="auto",
         metavar="FILE",
-        alone_with=("epochs", "device", "workers"),
+        alone_with=("epochs", "device", "workers", "phi"),
     )
     demo: bool = setting(False, "make a small data set under runs/demo and train on it")
 
@@ -127,7 +127,7 @@ class TrainConfig:
         within="[0, inf)",
     )
     label_smoothing: float = setting(
-        0.0, "share of the class target spread over all classes", group="optimization", within="[0, 1)"
+        0.0, "class targets become 1 - X/2 and X/2", group="optimization", within="[0, 1)"
     )
     ema: bool = setting(True, "no moving average of the weights", group="optimization")
     eval_interval: int = setting(

@@ -53,6 +53,12 @@ def attention_name(spec: str | int) -> str:
     raise ValueError(f"unknown attention {spec!r}; choose {numbered}{others}, or path/to/file.py:Class")
 
 
+def same_attention(first: str | int, second: str | int) -> bool:
+    """Tell whether two specs name one block; one of the user's own is known by its file's name and class."""
+    names = [attention_name(spec) for spec in (first, second)]
+    return len({name.replace("\\", "/").rpartition("/")[2] for name in names}) == 1
+
+
 def build_attention(spec: str | int, channels: int) -> nn.Module:
     """Build the block that a spec names for feature maps of `channels` channels.
 
@@ -62,25 +68,26 @@ def build_attention(spec: str | int, channels: int) -> nn.Module:
     name = attention_name(spec)
     if name == "none":
         return nn.Identity()
-    block = ATTENTION[name] if name in ATTENTION else _import_block(name)
-    return block(channels)
+    if name in ATTENTION:
+        return ATTENTION[name](channels)
+    try:
+        return _import_block(name)(channels)
+    except Exception as error:  # the user's code may fail in any way
+        raise ValueError(f"attention {name!r}: {type(error).__name__}: {error}") from error
 
 
 def _import_block(spec: str) -> type[nn.Module]:
     """Import 'package.module:Class' or 'path/to/file.py:Class'."""
     source, _, class_name = spec.rpartition(":")
-    try:
-        if source.endswith(".py"):
-            module_spec = importlib.util.spec_from_file_location(Path(source).stem, Path(source).resolve())
-            if module_spec is None or module_spec.loader is None:
-                raise ImportError(f"no module at {source}")
-            module = importlib.util.module_from_spec(module_spec)
-            module_spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(source)
-    except (ImportError, OSError) as error:
-        raise ValueError(f"attention {spec!r}: cannot import {source}: {error}") from error
+    if source.endswith(".py"):
+        module_spec = importlib.util.spec_from_file_location(Path(source).stem, Path(source).resolve())
+        if module_spec is None or module_spec.loader is None:
+            raise ImportError(f"no module at {source}")
+        module = importlib.util.module_from_spec(module_spec)
+        module_spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(source)
     block = getattr(module, class_name, None)
     if not (isinstance(block, type) and issubclass(block, nn.Module)):
-        raise ValueError(f"attention {spec!r}: {source} has no nn.Module class {class_name!r}")
+        raise TypeError(f"{source} has no nn.Module class {class_name!r}")
     return block

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nets.attention import ATTENTION, attention_name, build_attention, register
+from nets.attention import ATTENTION, attention_name, build_attention, register, same_attention
 
 BLOCKS = sorted(set(ATTENTION) - {"none"})
 
@@ -121,8 +121,8 @@ def test_a_block_of_the_users_own_from_a_file(tmp_path):
         ("", "unknown attention"),
         ("-1", "unknown attention"),
         ("sse", "choose 0.none, 1.se"),
-        ("missing.py:Block", "cannot import missing.py"),
-        ("no.such.module:Block", "cannot import no.such.module"),
+        ("missing.py:Block", "missing.py.*FileNotFoundError"),
+        ("no.such.module:Block", "ModuleNotFoundError.*no"),
         ("nets.boxes:box_iou", "no nn.Module class 'box_iou'"),
     ],
 )
@@ -147,3 +147,23 @@ def test_registering_enrols_a_block_by_name():
             register("double")(Double)
     finally:
         del ATTENTION["double"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        (2, "cbam", True),
+        ("se", "cbam", False),
+        ("own.py:SE8", "/else/where/own.py:SE8", True),
+        ("own.py:SE8", "own.py:SE4", False),
+        ("own.py:SE8", "other.py:SE8", False),
+    ],
+)
+def test_a_block_of_ones_own_is_known_by_file_and_class(first, second, same):
+    assert same_attention(first, second) is same
+
+
+def test_a_broken_block_of_the_users_own_is_named(tmp_path):
+    (tmp_path / "own.py").write_text("class Block(\n")
+    with pytest.raises(ValueError, match=r"own\.py:Block.*SyntaxError"):
+        build_attention(f"{tmp_path}/own.py:Block", 64)

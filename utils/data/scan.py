@@ -119,8 +119,7 @@ def scan(
 
     Raises:
         UserError: faults that may not be skipped (several are listed as warnings first), no image left, or,
-            in
-            training, no object of a wanted class.
+            in training, no object of a wanted class.
     """
     unique = list({sample.image_id: sample for sample in samples}.values())
     wanted = None if class_names is None else frozenset(class_names)

@@ -53,7 +53,7 @@ def hold_out(
         if not shown[index]:
             chosen.add(index)
     if not chosen:
-        chosen.add(order[0])
+        chosen.add(min(order, key=lambda index: len(groups[index])))
     out = {i for index in chosen for i in groups[index]}
     return [r for i, r in enumerate(records) if i not in out], [r for i, r in enumerate(records) if i in out]
 

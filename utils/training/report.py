@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from nets.loss import YoloLoss
 from nets.yolo import YoloBody
 from utils.config import TrainConfig
 from utils.console import log
+from utils.data.layout import choose_evaluation_splits
+from utils.data.prepare import TrainingData
+from utils.errors import UserError
 from utils.training.run import estimate_seconds_per_image
 
 
@@ -47,11 +51,18 @@ def describe_epoch(label: str, row: Mapping[str, float | int]) -> str:
     return "  ".join(parts)
 
 
-def log_next_commands(config: TrainConfig, best: Path) -> None:
-    """Say what to type after training."""
+def log_next_commands(config: TrainConfig, best: Path, data: TrainingData) -> None:
+    """Say what to type after training; the commands run as they are printed."""
+    known = ["--weights", str(best), *(["--phi", config.phi] if ":" in config.phi else [])]
+    measure = ["python", "evaluate.py", *known, "--data", config.data]
+    try:
+        choose_evaluation_splits(config.data)
+    except UserError:
+        measure += ["--split", *data.train_splits]
+        log("no test or val split: what evaluate shows below is of the training images, and flatters")
     log(f"best weights: {best}")
-    log(f"evaluate: python evaluate.py --weights {best} --data {config.data}")
-    log(f"predict:  python predict.py IMAGE_OR_FOLDER --weights {best}")
+    log(f"evaluate: {shlex.join(measure)}")
+    log(f"predict:  {shlex.join(['python', 'predict.py', str(data.train.records[0].image_path), *known])}")
 
 
 def in_words(seconds: float) -> str:

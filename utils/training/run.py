@@ -28,7 +28,8 @@ RUNS = Path("runs/train")
 class Run:
     """Write what an epoch gave into the run's folder: a row of results.csv, last.pth, and best.pth if better.
 
-    best.pth is the epoch of the highest map50 on the selection split; without evaluation it is the last one.
+    best.pth is the epoch of the highest map50 on the selection split, the later one of equals; without
+    evaluation it is the last epoch.
     """
 
     def __init__(self, folder: Path, best_map50: float | None = None) -> None:
@@ -54,11 +55,11 @@ class Run:
             row: values of results.csv by column.
         """
         map50 = checkpoint.metrics.get("map50")
-        is_best = self.best_map50 is None or (map50 is not None and map50 > self.best_map50)
+        is_best = self.best_map50 is None or (map50 is not None and map50 >= self.best_map50)
         if is_best:
             self.best_map50 = map50
         checkpoint.training["best_map50"] = self.best_map50
-        save_checkpoint(self.last, checkpoint)
+        self._write_row(row)
         if is_best:
             shared = Checkpoint(
                 checkpoint.config,
@@ -68,7 +69,9 @@ class Run:
                 checkpoint.run_config,
             )
             save_checkpoint(self.best, shared)
-        self._write_row(row)
+        save_checkpoint(
+            self.last, checkpoint
+        )  # last: a kill before it repeats the epoch and writes the same again
 
     def _write_row(self, row: Mapping[str, Any]) -> None:
         """Write the epoch's row, once: a resumed epoch replaces what was there from it on."""

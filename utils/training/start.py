@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from nets.attention import same_attention
 from nets.loss import YoloLoss
 from nets.yolo import ModelConfig, YoloBody
 from utils.config import TrainConfig, config_from_dict
@@ -17,6 +18,7 @@ from utils.console import log
 from utils.data.dataset import VocDataset
 from utils.data.loaders import AugmentSettings, EpochSampler, TrainDataset, build_train_loader
 from utils.data.prepare import TrainingData, prepare_training
+from utils.errors import UserError
 from utils.training.optim import build_optimizer, build_schedule
 from utils.training.run import load_resumable
 from utils.weights.checkpoint import Checkpoint
@@ -49,9 +51,18 @@ def resolve_settings(given: dict[str, Any]) -> tuple[TrainConfig, Path | None, C
     if given.get("resume") is None:
         return TrainConfig(**((_DEMO | given) if given.get("demo") else given)), None, None
     path, checkpoint = load_resumable(given["resume"])
+    phi, done = checkpoint.config.phi, checkpoint.training["epoch"]
+    if ":" in phi and "phi" not in given:
+        raise UserError(
+            f"--resume {path}: has a block of your own; to let its code be imported add --phi {phi}"
+        )
+    if "phi" in given and not same_attention(given["phi"], phi):
+        raise UserError(f"--resume {path}: was made with attention={phi}, you asked for {given['phi']}")
     stored = config_from_dict(TrainConfig, checkpoint.run_config, source=str(path))
     config = dataclasses.replace(stored, **{name: given[name] for name in given if name != "resume"})
-    log(f"resuming {path} after {checkpoint.training['epoch']} of {config.epochs} epochs")
+    if config.epochs <= done:
+        raise UserError(f"--resume {path}: {done} epochs are done; to go on give --epochs above that")
+    log(f"resuming {path} after {done} of {config.epochs} epochs")
     return config, path.parent.parent, checkpoint
 
 
@@ -97,7 +108,12 @@ def build_optimization(
 def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Checkpoint | None) -> YoloBody:
     """Build the network; unless the run is resumed it starts from --weights, which is printed."""
     if resumed is not None:
-        return YoloBody(resumed.config)
+        if resumed.class_names != class_names:
+            known, found = ", ".join(resumed.class_names), ", ".join(class_names)
+            raise UserError(
+                f"--resume: the run has the classes {known}, the data now {found}; start a new run"
+            )
+        return YoloBody(dataclasses.replace(resumed.config, phi=config.phi))
     shape = ModelConfig(len(class_names), config.phi, config.phi_at, config.imgsz)
     if config.weights == "none":
         return YoloBody(shape)

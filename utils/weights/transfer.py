@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from nets.attention import same_attention
 from nets.yolo import YoloBody
 from utils.classes import match_class_names
 from utils.errors import UserError
@@ -34,7 +35,10 @@ def transfer(model: YoloBody, class_names: Sequence[str], source: LoadedModel) -
     theirs, ours = source.model.state_dict(), model.state_dict()
     last_layers = {f"{head}.predict.{part}" for head in _HEADS for part in ("weight", "bias")}
     inserted = model.config.phi != "none" and source.config.phi == "none"
-    if not inserted and (source.config.phi, source.config.phi_at) != (model.config.phi, model.config.phi_at):
+    is_same = (
+        same_attention(source.config.phi, model.config.phi) and source.config.phi_at == model.config.phi_at
+    )
+    if not inserted and not is_same:
         raise UserError(
             f"{source.path}: was made with attention={source.config.phi}, you asked for {model.config.phi}; "
             "train from weights without attention, or with the same"

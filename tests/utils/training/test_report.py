@@ -6,6 +6,8 @@ import pytest
 
 from nets.yolo import ModelConfig, YoloBody
 from utils.config import TrainConfig
+from utils.data.demo import make_demo
+from utils.data.prepare import prepare_training
 from utils.training import report
 from utils.training.start import build_criterion
 
@@ -54,11 +56,36 @@ def test_describe_epoch(more: dict[str, float | None], middle: str, end: str) ->
     assert line == f"{losses}{middle}lr 0.0025  8.0 images/s  1 min 15 s{end}"
 
 
-def test_next_commands_name_the_weights_and_the_data(capsys: pytest.CaptureFixture[str]) -> None:
-    report.log_next_commands(TrainConfig(data="mine"), Path("runs/train/exp/weights/best.pth"))
+@pytest.mark.parametrize(
+    ("lists", "phi", "measure", "predict"),
+    [
+        (("trainval",), "none", " --split trainval", ""),
+        (("train", "val"), "cbam", "", ""),
+        (("train", "test"), "own block.py:SE8", "", " --phi 'own block.py:SE8'"),
+    ],
+)
+def test_next_commands_can_be_run_as_printed(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    lists: tuple[str, ...],
+    phi: str,
+    measure: str,
+    predict: str,
+) -> None:
+    folder = tmp_path / "my data"
+    make_demo(folder, train=1, val=1, test=1)
+    main = folder / "ImageSets" / "Main"
+    listed = (main / "train.txt").read_text()
+    for path in main.iterdir():
+        path.unlink()
+    for name in lists:
+        (main / f"{name}.txt").write_text(listed)
+    data = prepare_training(folder, train=lists[:1], val=("none",))
+    report.log_next_commands(TrainConfig(data=str(folder), phi=phi), Path("best.pth"), data)
     err = capsys.readouterr().err
-    assert "evaluate.py --weights runs/train/exp/weights/best.pth --data mine" in err
-    assert "predict.py IMAGE_OR_FOLDER --weights runs/train/exp/weights/best.pth" in err
+    assert f"evaluate.py --weights best.pth{predict} --data '{folder}'{measure}\n" in err
+    assert f"predict.py '{folder}/JPEGImages/train_0000.jpg' --weights best.pth{predict}\n" in err
+    assert ("flatters" in err) == bool(measure)
 
 
 @pytest.mark.parametrize(

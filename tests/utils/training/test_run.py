@@ -56,7 +56,7 @@ def test_a_run_without_an_epoch_has_its_folder_only(tmp_path: Path) -> None:
     ("map50s", "best"),
     [
         ([None, None, None], 3),  # without evaluation the last
-        ([0.0, 0.0], 1),
+        ([0.0, 0.0], 2),  # the later of equals
         ([0.1, 0.3, 0.2], 2),
         ([0.3, None, 0.2], 1),
         ([None, 0.0, None], 2),

@@ -83,7 +83,8 @@ def first_weight(model: YoloBody) -> torch.Tensor:
 def test_a_resumed_network_is_that_of_the_checkpoint_whatever_the_settings_say() -> None:
     stored = ModelConfig(1, "cbam", ("up",), (96, 64), OWN_ANCHORS)
     resumed = Checkpoint(stored, ("cell",), {})
-    assert build_model(TrainConfig(weights="missing.pth"), ("cell",), resumed).config == stored
+    settings = TrainConfig(weights="missing.pth", phi="cbam")
+    assert build_model(settings, ("cell",), resumed).config == stored
 
 
 def test_the_loss_has_the_networks_anchors_and_the_smoothing() -> None:
@@ -96,3 +97,19 @@ def test_the_loss_has_the_networks_anchors_and_the_smoothing() -> None:
     plain_losses, smooth_losses = plain(raw_maps, [target]), smooth(raw_maps, [target])
     assert torch.equal(plain_losses["box"], smooth_losses["box"])
     assert not torch.equal(plain_losses["class"], smooth_losses["class"])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"epochs": 3}, "3 epochs are done"), ({"phi": "se"}, "made with attention=none, you asked for se")],
+)
+def test_resuming_what_cannot_go_on_is_refused(last: Path, given: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        resolve_settings({"resume": str(last), **given})
+
+
+def test_resuming_with_other_classes_is_refused(last: Path) -> None:
+    config, _, checkpoint = resolve_settings({"resume": str(last), "epochs": 20})
+    assert checkpoint is not None
+    with pytest.raises(UserError, match=r"the run has the classes .*, the data now zebra"):
+        build_model(config, ("zebra",), checkpoint)
