@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,9 @@ def test_table_files_and_copy(room: Path, capsys: pytest.CaptureFixture[str]) ->
     out, err = capsys.readouterr()
     assert "weights best.pth" in err
     assert "mAP over 3 images" in out
-    assert out.splitlines()[-1] == "next: python predict.py PICTURE --weights best.pth"
+    *following, picture, _, weights = shlex.split(out.splitlines()[-1])
+    assert (following, weights) == (["next:", "python", "predict.py"], "best.pth")
+    assert Path(picture).is_file()
     folder = room / "runs/evaluate/exp"
     names = {"args.yaml", "metrics.json", "detections.json", "ground_truth.json"}
     assert {path.name for path in folder.iterdir()} == names
