@@ -21,8 +21,7 @@ from utils.errors import UserError
 from utils.files import atomic_write
 from utils.training.ema import ModelEma
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-
-RUNS = Path("runs/train")
+from utils.weights.load import RUNS, find_newest
 
 
 class Run:
@@ -125,10 +124,10 @@ def load_resumable(path: str) -> tuple[Path, Checkpoint]:
         UserError: there is none, or it is a shareable file without what resuming needs.
     """
     if path == "auto":
-        found = sorted(RUNS.glob("*/weights/last.pth"), key=lambda file: file.stat().st_mtime)
-        if not found:
+        newest = find_newest("last.pth")
+        if newest is None:
             raise UserError(f"--resume: no run with weights/last.pth in {RUNS}; name one: --resume FILE")
-        path = str(found[-1])
+        path = str(newest)
     checkpoint = load_checkpoint(path)
     if "optimizer" not in checkpoint.training:
         raise UserError(f"--resume {path}: holds no training state; resume from the last.pth beside it")

@@ -58,17 +58,22 @@ def load_model(
     return loaded
 
 
+def find_newest(name: str) -> Path | None:
+    """Return the newest weights file of that name among the runs under runs/train, or None."""
+    return max(RUNS.glob(f"*/weights/{name}"), key=lambda path: path.stat().st_mtime, default=None)
+
+
 def find_weights(weights: str) -> Path:
     """Return the file that `--weights` names, fetching the official one when it is missing."""
     if weights == "coco":
         return ensure_coco_weights()
     if weights == "last":
-        found = sorted(RUNS.glob("*/weights/best.pth"), key=lambda path: path.stat().st_mtime)
-        if not found:
+        newest = find_newest("best.pth")
+        if newest is None:
             raise UserError(
                 f"--weights last: no run with weights/best.pth in {RUNS}; train first, or name a file"
             )
-        return found[-1]
+        return newest
     path = Path(weights)
     if not path.is_file():
         raise UserError(f"{path}: no such weights file; --weights takes coco, last or a file")
