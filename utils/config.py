@@ -113,6 +113,13 @@ class TrainConfig:
         metavar="PLACE",
         choices=tuple(PLACES),
     )
+    insert: str = setting(
+        "preserve",
+        "how a block that is new to the weights starts: preserve (the network computes what it did) or "
+        "published (as the block initialises itself)",
+        group="network",
+        choices=("preserve", "published"),
+    )
 
     lr: float = setting(0.01, "peak learning rate", group="optimization", metavar="X", within="[0, inf)")
     momentum: float = setting(0.937, "of SGD", group="optimization", metavar="X", within="[0, 1)")

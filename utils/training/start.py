@@ -120,7 +120,7 @@ def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Chec
     source = load_model(config.weights, phi=config.phi if ":" in config.phi else None)
     meaning = {name: getattr(source.config, name) for name in ("anchors", "anchor_masks", "scale_x_y")}
     model = YoloBody(dataclasses.replace(shape, **meaning))
-    for line in transfer(model, class_names, source):
+    for line in transfer(model, class_names, source, config.insert):
         log(line)
     return model
 

@@ -18,13 +18,21 @@ _COORDINATES = 5  # rows of an anchor before its classes: x, y, width, height, o
 
 
 @torch.no_grad()
-def transfer(model: YoloBody, class_names: Sequence[str], source: LoadedModel) -> list[str]:
+def transfer(
+    model: YoloBody, class_names: Sequence[str], source: LoadedModel, insert: str = "preserve"
+) -> list[str]:
     """Copy into a network what fits of another one, which may know other classes and have no attention.
 
     Backbone, neck, and the box and objectness rows of the heads are copied always, class rows where a class
-    has the same name; attention blocks are copied where the source has the same ones. A block that is new is
-    inserted so that the network in eval mode computes what it did without it, if the block can start as a
-    constant.
+    has the same name; attention blocks are copied where the source has the same ones.
+
+    Args:
+        model: the network to fill; changed in place.
+        class_names: the names of its classes.
+        source: where the weights come from.
+        insert: how a block that the source lacks starts: "preserve" so that the network in eval mode computes
+            what it did without it, if the block can start as a constant; "published" as the block initialises
+            itself.
 
     Returns:
         Lines that say what was loaded, skipped and new.
@@ -55,7 +63,7 @@ def transfer(model: YoloBody, class_names: Sequence[str], source: LoadedModel) -
         f"weights: {source.path.name}: loaded {len(copied)} tensors, and both heads' box and objectness rows",
         *_report_classes(class_names, matches),
     ]
-    return report + (_insert_attention(model) if inserted else [])
+    return report + (_insert_attention(model, insert) if inserted else [])
 
 
 def _copy_head_rows(ours: Tensor, theirs: Tensor, matches: Sequence[int | None]) -> None:
@@ -75,14 +83,16 @@ def _report_classes(class_names: Sequence[str], matches: Sequence[int | None]) -
     return lines + ([f"weights: classes that start new: {', '.join(new)}"] if new else [])
 
 
-def _insert_attention(model: YoloBody) -> list[str]:
-    """Start each new block as x -> c x and give the convolution behind it 1/c: their product is unchanged."""
+def _insert_attention(model: YoloBody, insert: str) -> list[str]:
+    """Start each new block; to preserve, as x -> c x with 1/c in the convolution behind it."""
     lines = []
     for place, block in model.attention.items():
         if isinstance(block, nn.Identity):
             continue
         start_constant = getattr(block, "start_constant", None)
-        if start_constant is None:
+        if insert == "published":
+            effect = "starts as it initialises itself (--insert published)"
+        elif start_constant is None:
             effect = f"not function-preserving ({type(block).__name__})"
         else:
             constant = start_constant()
