@@ -28,6 +28,9 @@ _OWN_PHI = (
     "confirm the attention block of your own that the weights were trained with, as path/to/file.py:Class"
 )
 _WEIGHTS = "coco (the official Darknet weights), last (the newest best.pth), or a .pth or .weights file"
+_START = (
+    "coco (the official Darknet weights), last (the newest best.pth), a .pth, .weights or .conv.N, or none"
+)
 _DATA = "a VOCdevkit, a folder in VOC layout, or a folder of images with their XML"
 _SKIP_BAD = "leave out broken files (counted and named) instead of stopping"
 _UNLABELLED = "images without XML: skip (an error where a VOC list names them) or take as background"
@@ -64,9 +67,7 @@ class TrainConfig:
         metavar="SPLIT",
     )
     phi: str = setting("none", f"attention block: {_PHI}", aliases=("--attention",))
-    weights: str = setting(
-        "coco", f"what to start from: {_WEIGHTS}; none starts from random numbers", metavar="FILE"
-    )
+    weights: str = setting("coco", f"what to start from: {_START} (random numbers)", metavar="FILE")
     epochs: int = setting(100, "times through the training images", metavar="N", within="[1, 100000]")
     batch_size: int = setting(16, "images a step", metavar="N", within="[1, 65536]")
     imgsz: tuple[int, int] = setting(
@@ -119,6 +120,9 @@ class TrainConfig:
         "published (as the block initialises itself)",
         group="network",
         choices=("preserve", "published"),
+    )
+    partial: bool = setting(
+        False, "take from --weights what fits, and print what does not, instead of stopping", group="network"
     )
 
     lr: float = setting(0.01, "peak learning rate", group="optimization", metavar="X", within="[0, inf)")

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from nets.attention import same_attention
 from nets.loss import YoloLoss
 from nets.yolo import ModelConfig, YoloBody
+from utils.classes import read_class_names
 from utils.config import TrainConfig, config_from_dict
 from utils.console import log
 from utils.data.dataset import VocDataset
@@ -22,7 +23,7 @@ from utils.errors import UserError
 from utils.training.optim import build_optimizer, build_schedule
 from utils.training.run import load_resumable
 from utils.weights.checkpoint import Checkpoint
-from utils.weights.load import load_model
+from utils.weights.load import WeightsFile, read_weights, usual_class_names
 from utils.weights.transfer import transfer
 
 # What --demo changes, unless the command line says otherwise: three minutes on two CPU cores.
@@ -117,12 +118,22 @@ def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Chec
     shape = ModelConfig(len(class_names), config.phi, config.phi_at, config.imgsz)
     if config.weights == "none":
         return YoloBody(shape)
-    source = load_model(config.weights, phi=config.phi if ":" in config.phi else None)
+    source = read_weights(config.weights)
+    if source.class_names is None:
+        source = dataclasses.replace(source, class_names=_names_of(source, config.classes))
     meaning = {name: getattr(source.config, name) for name in ("anchors", "anchor_masks", "scale_x_y")}
     model = YoloBody(dataclasses.replace(shape, **meaning))
-    for line in transfer(model, class_names, source, config.insert):
+    lines = transfer(model, class_names, source, insert=config.insert, partial=config.partial)
+    for line in lines:
         log(line)
     return model
+
+
+def _names_of(source: WeightsFile, classes: str | None) -> tuple[str, ...] | None:
+    """Name the classes of weights without names: by --classes where they are as many, else the usual ones."""
+    num_classes = source.config.num_classes
+    named = read_class_names(classes) if classes else ()
+    return named if len(named) == num_classes else usual_class_names(num_classes)
 
 
 def build_criterion(config: TrainConfig, model: YoloBody) -> YoloLoss:

@@ -69,7 +69,15 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     Raises:
         UserError: the file is missing, damaged, or not one of ours.
     """
-    content = _read(Path(path))
+    return parse_checkpoint(path, read_content(path))
+
+
+def parse_checkpoint(path: Path | str, content: object) -> Checkpoint:
+    """Understand what `read_content` returned as one of our checkpoints.
+
+    Raises:
+        UserError: it is none, or not a whole one.
+    """
     if not isinstance(content, dict) or "format_version" not in content:
         raise UserError(f"{path}: not a checkpoint of this project (it holds no format_version)")
     version = content.pop("format_version")
@@ -88,7 +96,12 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     return Checkpoint(config, names, weights, metrics, run_config, training=content)
 
 
-def _read(path: Path) -> object:
+def read_content(path: Path | str) -> object:
+    """Read any `.pth` file onto the CPU without running any code that it may hold.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds more than plain values and tensors.
+    """
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums

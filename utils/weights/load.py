@@ -1,20 +1,45 @@
-"""One way from whatever `--weights` names to a network with its classes."""
+"""One way from whatever `--weights` names to what is in it, and to a network with its classes."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
+
+from torch import Tensor
 
 from nets.attention import attention_name, same_attention
 from nets.yolo import ModelConfig, YoloBody
 from utils.classes import MODEL_DATA, read_class_names
 from utils.errors import UserError
-from utils.weights.checkpoint import load_checkpoint
-from utils.weights.darknet import read_darknet
+from utils.weights.checkpoint import parse_checkpoint, read_content
+from utils.weights.darknet import is_darknet, read_darknet
 from utils.weights.fetch import ensure_coco_weights
+from utils.weights.fit import fit_tensors
+from utils.weights.published import read_published
 
 RUNS = Path("runs/train")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a file of weights holds, of whichever kind it is.
+
+    Attributes:
+        path: the file.
+        config: defines the network that the tensors belong to.
+        class_names: the names of its classes, None where the file has none.
+        state_dict: tensors under the names of `YoloBody(config)`, and under others what has no place there.
+        is_partial: the file is one of a network's first layers (Darknet's .conv.N).
+    """
+
+    path: Path
+    config: ModelConfig
+    class_names: tuple[str, ...] | None
+    state_dict: Mapping[str, Tensor]
+    is_partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,35 +52,76 @@ class LoadedModel:
     path: Path
 
 
+def read_weights(weights: str) -> WeightsFile:
+    """Read what `--weights` names: "coco", "last" (the newest best.pth under runs/train) or a file.
+
+    A file is a `.pth` of ours or in the published layout, a Darknet `.weights` or a partial `.conv.N`.
+
+    Raises:
+        UserError: the file cannot be used; the message says what to do.
+    """
+    path = find_weights(weights)
+    if is_darknet(path):
+        darknet = read_darknet(path)
+        config = ModelConfig(max(darknet.num_classes, 1))
+        return WeightsFile(path, config, None, darknet.state_dict, darknet.is_partial)
+    if path.suffix not in (".pth", ".pt"):
+        raise UserError(
+            f"{path}: unknown kind of weights; give coco, last, a .pth file or a Darknet .weights or .conv.N"
+        )
+    content = read_content(path)
+    if isinstance(content, dict) and "format_version" in content:
+        checkpoint = parse_checkpoint(path, content)
+        return WeightsFile(path, checkpoint.config, checkpoint.class_names, checkpoint.weights)
+    if not _is_state_dict(content):
+        raise UserError(
+            f"{path}: not a checkpoint of this project (no format_version), nor a plain state_dict"
+        )
+    config, state_dict = read_published(path, content)
+    return WeightsFile(path, config, None, state_dict)
+
+
 def load_model(
     weights: str, *, classes: tuple[str, ...] | None = None, phi: str | None = None
 ) -> LoadedModel:
-    """Load a network.
+    """Load a network, every tensor of it.
 
     Args:
-        weights: "coco" (the official weights, fetched when missing), "last" (the newest best.pth under
-            runs/train), a `.pth` of ours, or a Darknet `.weights`.
-        classes: names for a file that holds none; must be as many as it has classes.
+        weights: what `read_weights` takes.
+        classes: its class names; where None and the file has none: COCO's for 80 classes, VOC's for 20.
         phi: confirms the attention block of the file; required when it is a block of the user's own, since
             loading imports code only when the caller names it.
 
     Raises:
         UserError: the file cannot be used; the message says what to do.
     """
-    path = find_weights(weights)
-    if path.suffix == ".weights":
-        loaded = _load_darknet(path, classes)
-    elif path.suffix in (".pth", ".pt"):
-        loaded = _load_own(path, classes, phi)
-    else:
+    file = read_weights(weights)
+    if file.is_partial:
         raise UserError(
-            f"{path}: unknown kind of weights; give coco, last, a .pth of ours or a Darknet .weights file"
+            f"{file.path}: holds the first layers only; train from it: train.py --weights {file.path}"
         )
-    if phi is not None and not same_attention(phi, loaded.config.phi):
+    names = classes or file.class_names or usual_class_names(file.config.num_classes)
+    if names is None:
         raise UserError(
-            f"{path}: was made with attention={loaded.config.phi}, you asked for {attention_name(phi)}"
+            f"{file.path}: has {file.config.num_classes} classes without names; name them with --classes FILE"
         )
-    return loaded
+    if len(names) != file.config.num_classes:
+        raise UserError(
+            f"{file.path}: has {file.config.num_classes} classes, but {len(names)} names were given"
+        )
+    config = dataclasses.replace(file.config, phi=_confirmed_phi(file, phi))
+    model = _build(config, file.path)
+    fit = fit_tensors(model.state_dict(), file.state_dict)
+    if not fit.is_exact:
+        raise UserError(f"{file.path}: its weights do not fit its own description: {fit.summary()}")
+    model.load_state_dict(file.state_dict)
+    return LoadedModel(model.eval(), config, names, file.path)
+
+
+def usual_class_names(num_classes: int) -> tuple[str, ...] | None:
+    """Return COCO's names for 80 classes, VOC's for 20, else None."""
+    known = {80: "coco_classes.txt", 20: "voc_classes.txt"}.get(num_classes)
+    return read_class_names(MODEL_DATA / known) if known else None
 
 
 def find_newest(name: str) -> Path | None:
@@ -80,39 +146,26 @@ def find_weights(weights: str) -> Path:
     return path
 
 
-def _load_darknet(path: Path, classes: tuple[str, ...] | None) -> LoadedModel:
-    darknet = read_darknet(path)
-    known = {80: "coco_classes.txt", 20: "voc_classes.txt"}.get(darknet.num_classes)
-    if classes is None and known is None:
-        raise UserError(
-            f"{path}: has {darknet.num_classes} classes without names; name them with --classes FILE"
-        )
-    names = classes or read_class_names(MODEL_DATA / str(known))
-    _check_count(path, darknet.num_classes, names)
-    model = YoloBody(ModelConfig(darknet.num_classes))
-    model.load_state_dict(darknet.state_dict)
-    return LoadedModel(model.eval(), model.config, names, path)
+def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
+    return (
+        isinstance(content, dict)
+        and len(content) > 0
+        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+    )
 
 
-def _load_own(path: Path, classes: tuple[str, ...] | None, phi: str | None) -> LoadedModel:
-    checkpoint = load_checkpoint(path)
-    config = checkpoint.config
-    if ":" in config.phi:
-        if phi is None or not same_attention(phi, config.phi):
-            raise UserError(
-                f"{path}: has a block of your own; to let its code be imported add --phi {config.phi}"
-            )
-        config = dataclasses.replace(config, phi=phi)  # the file may lie elsewhere now
-    _check_count(path, config.num_classes, classes or checkpoint.class_names)
+def _confirmed_phi(file: WeightsFile, phi: str | None) -> str:
+    """Return the spec to build the attention from: the file's, or the caller's for a block of their own."""
+    own = file.config.phi
+    if ":" in own and (phi is None or not same_attention(phi, own)):
+        raise UserError(f"{file.path}: has a block of your own; to let its code be imported add --phi {own}")
+    if phi is not None and not same_attention(phi, own):
+        raise UserError(f"{file.path}: was made with attention={own}, you asked for {attention_name(phi)}")
+    return phi if phi is not None and ":" in own else own  # the file of the block may lie elsewhere now
+
+
+def _build(config: ModelConfig, path: Path) -> YoloBody:
     try:
-        model = YoloBody(config)
-        model.load_state_dict(checkpoint.weights)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: its weights do not fit its own description: {reason}") from None
-    return LoadedModel(model.eval(), config, classes or checkpoint.class_names, path)
-
-
-def _check_count(path: Path, num_classes: int, names: tuple[str, ...]) -> None:
-    if len(names) != num_classes:
-        raise UserError(f"{path}: has {num_classes} classes, but {len(names)} names were given")
+        return YoloBody(config)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -5,19 +6,20 @@ import torch
 
 from nets.yolo import ModelConfig, YoloBody
 from utils.errors import UserError
-from utils.weights.load import LoadedModel
+from utils.weights.load import WeightsFile
 from utils.weights.transfer import transfer
 
 NAMES = ("person", "tvmonitor", "zebra")
 
 
 def source(phi="none", **values):
+    """Return a network and the file that its weights would make."""
     torch.manual_seed(1)
     model = YoloBody(ModelConfig(3, phi=phi, **values)).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    return LoadedModel(model, model.config, NAMES, Path("source.pth"))
+    return model, WeightsFile(Path("source.pth"), model.config, NAMES, model.state_dict())
 
 
 def target(num_classes, phi="none"):
@@ -35,17 +37,17 @@ IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 def test_same_classes_give_the_same_network():
-    loaded, body = source(), target(3)
-    transfer(body, NAMES, loaded)
-    for theirs, ours in zip(rows(loaded.model, IMAGE), rows(body, IMAGE), strict=True):
+    (theirs_body, file), body = source(), target(3)
+    transfer(body, NAMES, file)
+    for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
         assert torch.equal(theirs, ours)
 
 
 def test_class_rows_follow_the_name_and_box_rows_always_come():
-    loaded, body = source(), target(4)
+    (theirs_body, file), body = source(), target(4)
     fresh = target(4).head_p5.predict.weight.unflatten(0, (3, -1))
-    report = transfer(body, ("cell", "tv", "person", "worm"), loaded)  # tv is an alias of tvmonitor
-    for theirs, ours in zip(rows(loaded.model, IMAGE), rows(body, IMAGE), strict=True):
+    report = transfer(body, ("cell", "tv", "person", "worm"), file)  # tv is an alias of tvmonitor
+    for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
         assert torch.equal(ours[:, :5], theirs[:, :5])
         assert torch.equal(ours[:, 6], theirs[:, 6])
         assert torch.equal(ours[:, 7], theirs[:, 5])
@@ -56,20 +58,139 @@ def test_class_rows_follow_the_name_and_box_rows_always_come():
 
 @pytest.mark.parametrize("phi", ["se", "cbam", "eca", "ca"])
 def test_inserted_attention_leaves_the_heads_equal_bit_for_bit(phi):
-    loaded, body = source(), target(3, phi)
-    report = transfer(body, NAMES, loaded)
-    for theirs, ours in zip(rows(loaded.model, IMAGE), rows(body, IMAGE), strict=True):
+    (theirs_body, file), body = source(), target(3, phi)
+    report = transfer(body, NAMES, file)
+    for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
         assert torch.equal(theirs, ours)
     assert sum("folded away" in line for line in report) == 3
 
 
 def test_the_same_attention_is_copied():
-    loaded, body = source("cbam"), target(3, "cbam")
-    transfer(body, NAMES, loaded)
-    for theirs, ours in zip(rows(loaded.model, IMAGE), rows(body, IMAGE), strict=True):
+    (theirs_body, file), body = source("cbam"), target(3, "cbam")
+    transfer(body, NAMES, file)
+    for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
         assert torch.equal(theirs, ours)
 
 
 def test_another_attention_is_refused():
     with pytest.raises(UserError, match="made with attention=se, you asked for cbam"):
-        transfer(target(3, "cbam"), NAMES, source("se"))
+        transfer(target(3, "cbam"), NAMES, source("se")[1])
+
+
+def test_published_insertion_leaves_the_blocks_as_they_initialise_themselves():
+    (theirs_body, file), body = source(), target(3, "se")
+    fresh = {name: value.clone() for name, value in target(3, "se").attention.state_dict().items()}
+    report = transfer(body, NAMES, file, insert="published")
+    assert all(torch.equal(value, body.attention.state_dict()[name]) for name, value in fresh.items())
+    assert torch.equal(body.neck_p5.conv.weight, theirs_body.neck_p5.conv.weight)
+    assert sum("--insert published" in line for line in report) == 3
+
+
+@pytest.mark.parametrize("phi_at", [("c4",), ("c5",), ("up",), ("c4", "up")])
+def test_only_the_chosen_places_are_inserted(phi_at):
+    (theirs_body, file), body = source(), YoloBody(ModelConfig(3, phi="cbam", phi_at=phi_at))
+    report = transfer(body, NAMES, file)
+    for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
+        assert torch.equal(theirs, ours)
+    assert [line.split()[3] for line in report if "folded" in line] == [f"{place}:" for place in sorted(phi_at)]
+
+
+def test_further_places_are_inserted_beside_the_ones_that_the_file_has():
+    (theirs_body, file), body = source("ca", phi_at=("c5",)), target(3, "ca")
+    transfer(body, NAMES, file)
+    for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
+        assert torch.equal(theirs, ours)
+
+
+class Third(torch.nn.Module):
+    """A gain of 0.3, which is no power of two."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.randn(channels))
+
+    def forward(self, x):
+        return x * self.gain[:, None, None]
+
+    def start_constant(self):
+        torch.nn.init.constant_(self.gain, 0.3)
+        return 0.3
+
+
+class Silent(torch.nn.Module):
+    """A block that cannot start as a constant."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.full((channels,), 0.5))
+
+    def forward(self, x):
+        return x * self.gain[:, None, None]
+
+
+def test_a_constant_that_is_no_power_of_two_is_folded_closely():
+    (theirs_body, file), body = source(), target(3, f"{__name__}:Third")
+    transfer(body, NAMES, file)
+    for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
+        assert (theirs - ours).abs().max() <= 1e-4 * theirs.abs().max()
+
+
+def test_a_block_without_a_constant_start_is_said():
+    (_, file), body = source(), target(3, f"{__name__}:Silent")
+    report = transfer(body, NAMES, file)
+    assert sum("not function-preserving (Silent" in line for line in report) == 3
+    assert all(torch.equal(block.gain, torch.full_like(block.gain, 0.5)) for block in body.attention.values())
+
+
+def test_partial_takes_the_rest_of_a_file_with_another_attention():
+    (theirs_body, file), body = source("se"), target(3, "cbam")
+    report = transfer(body, NAMES, file, partial=True)
+    assert torch.equal(body.backbone.last.conv.weight, theirs_body.backbone.last.conv.weight)
+    assert "skipped 6, missing 0" in report[0]
+    assert sum(line.startswith("weights: skipped attention.") for line in report) == 6
+    assert sum("another block there" in line for line in report) == 3
+
+
+def test_partial_leaves_attention_out_where_the_network_has_none():
+    (theirs_body, file), body = source("eca"), target(3)
+    with pytest.raises(UserError, match="made with attention=eca, you asked for none"):
+        transfer(target(3), NAMES, file)
+    report = transfer(body, NAMES, file, partial=True)
+    assert torch.equal(body.head_p4.conv.conv.weight, theirs_body.head_p4.conv.conv.weight)
+    assert sum("not in this network" in line for line in report) == 3
+
+
+def without(file, *names, **more):
+    state = {name: value for name, value in file.state_dict.items() if name not in names}
+    return dataclasses.replace(file, state_dict=state | more)
+
+
+def test_a_tensor_without_a_place_and_a_missing_one_are_errors_unless_partial():
+    _, whole = source()
+    file = without(whole, "neck_up.norm.bias", extra=torch.zeros(2))
+    with pytest.raises(UserError, match=r"1 without a place \(extra .*1 missing \(neck_up.norm.bias\)"):
+        transfer(target(3), NAMES, file)
+    report = transfer(target(3), NAMES, file, partial=True)
+    assert "weights: skipped extra: has no place in this network" in report
+    assert "weights: not in the file, so new: neck_up.norm" in report
+
+
+def test_a_tensor_of_another_shape_is_named():
+    _, whole = source()
+    file = without(whole, **{"neck_up.norm.bias": torch.zeros(7)})
+    with pytest.raises(UserError, match=r"neck_up.norm.bias has shape \(7,\), the network takes \(128,\)"):
+        transfer(target(3), NAMES, file)
+
+
+def test_a_file_of_which_nothing_fits_is_refused_even_partial():
+    _, whole = source()
+    with pytest.raises(UserError, match="nothing in it fits"):
+        transfer(target(3), NAMES, dataclasses.replace(whole, state_dict={"a": torch.zeros(1)}), partial=True)
+
+
+def test_classes_without_names_start_new():
+    (_, file), body = source(), target(3)
+    fresh = target(3).head_p4.predict.bias.unflatten(0, (3, -1))[:, 5:]
+    report = transfer(body, NAMES, dataclasses.replace(file, class_names=None))
+    assert torch.equal(body.head_p4.predict.bias.unflatten(0, (3, -1))[:, 5:], fresh)
+    assert any("3 classes have no names" in line for line in report)
