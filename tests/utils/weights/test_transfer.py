@@ -92,7 +92,8 @@ def test_only_the_chosen_places_are_inserted(phi_at):
     report = transfer(body, NAMES, file)
     for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
         assert torch.equal(theirs, ours)
-    assert [line.split()[3] for line in report if "folded" in line] == [f"{place}:" for place in sorted(phi_at)]
+    named = [line.split()[3] for line in report if "folded" in line]
+    assert named == [f"{place}:" for place in sorted(phi_at)]
 
 
 def test_further_places_are_inserted_beside_the_ones_that_the_file_has():
