@@ -86,7 +86,7 @@ $(VENV)/bin/python:
 	exit 1
 
 # What an active environment lacks is named, not installed: it is the user's own.
-RUN_MODULES := torchvision albumentations cv2 pycocotools tqdm yaml defusedxml
+RUN_MODULES := torchvision albumentations cv2 pycocotools tqdm matplotlib scipy yaml defusedxml
 FIND_MISSING = @"$(BIN)/python" -c 'import importlib.util, sys; \
 	missing = [name for name in sys.argv[2:] if importlib.util.find_spec(name) is None]; \
 	missing and sys.exit(f"error: $(ACTIVE) lacks {missing}; pip install -r {sys.argv[1]}, or deactivate it")'

@@ -18,6 +18,7 @@ ROWS = [
     ("utils.data", "utils.metrics", "utils.weights"),
     ("utils.inference",),
     ("utils.training", "utils.export"),
+    ("utils.comparison",),
 ]
 SCRIPTS = len(ROWS)  # the last row: train.py and its siblings, benchmarks
 PROJECT = {"nets", "utils", "benchmarks", *(path.stem for path in ROOT.glob("*.py"))}

@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -139,6 +139,21 @@ def config_as_dict(config: Any) -> dict[str, Any]:
     """Return the settings as plain values (tuples become lists) that YAML, JSON and a checkpoint can hold."""
     plain = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def as_arguments(cls: type[Config], values: Mapping[str, Any]) -> list[str]:
+    """Write settings as the arguments that `given_settings` reads back as the same."""
+    arguments = []
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.name not in values:
+            continue
+        value, flag = values[field.name], flag_of(field)
+        if isinstance(value, bool):
+            arguments.append(flag if value else flag.replace("--", "--no-", 1))
+        elif value is not None:
+            items = value if isinstance(value, tuple) else (value,)
+            arguments += [flag, *map(str, items)]
+    return arguments
 
 
 def save_args_yaml(config: Any, path: Path | str) -> None:

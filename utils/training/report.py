@@ -23,14 +23,7 @@ def log_estimate(
 ) -> None:
     """Say before the first epoch how long the run will take, and on a CPU which flags shorten it."""
     device = next(model.parameters()).device
-    frozen_epochs = max(min(config.freeze_epochs, config.epochs) - done, 0)
-    free_epochs = config.epochs - done - frozen_epochs
-    stages = [(frozen_epochs, True), (free_epochs, False)]
-    seconds = sum(
-        epochs * num_images * estimate_seconds_per_image(model, criterion, freeze)
-        for epochs, freeze in stages
-        if epochs
-    )
+    seconds = estimate_seconds(config, model, criterion, num_images, done)
     epochs, needed = config.epochs - done, in_words(seconds)
     log(f"{num_images} images, {epochs} epochs on {device}: about {needed} without evaluation")
     if device.type == "cpu" and seconds > 600:
@@ -39,6 +32,19 @@ def log_estimate(
         log(f"shorter: --imgsz {smaller} takes about half of it, --freeze-epochs {half} two thirds")
     elif device.type == "cpu" and torch.cuda.is_available():
         log("there is a GPU: --device cuda uses it")
+
+
+def estimate_seconds(
+    config: TrainConfig, model: YoloBody, criterion: YoloLoss, num_images: int, done: int = 0
+) -> float:
+    """Estimate from a few steps how long a run will take without its evaluations, after `done` epochs."""
+    frozen_epochs = max(min(config.freeze_epochs, config.epochs) - done, 0)
+    free_epochs = config.epochs - done - frozen_epochs
+    return sum(
+        epochs * num_images * estimate_seconds_per_image(model, criterion, freeze)
+        for epochs, freeze in ((frozen_epochs, True), (free_epochs, False))
+        if epochs
+    )
 
 
 def describe_epoch(label: str, row: Mapping[str, float | int]) -> str:

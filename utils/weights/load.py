@@ -109,13 +109,27 @@ def load_model(
         raise UserError(
             f"{file.path}: has {file.config.num_classes} classes, but {len(names)} names were given"
         )
-    config = dataclasses.replace(file.config, phi=_confirmed_phi(file, phi))
+    config = dataclasses.replace(file.config, phi=confirm_phi(file, phi))
     model = _build(config, file.path)
     fit = fit_tensors(model.state_dict(), file.state_dict)
     if not fit.is_exact:
         raise UserError(f"{file.path}: its weights do not fit its own description: {fit.summary()}")
     model.load_state_dict(file.state_dict)
     return LoadedModel(model.eval(), config, names, file.path)
+
+
+def confirm_phi(file: WeightsFile, phi: str | None) -> str:
+    """Return the spec to build the attention from: the file's, or the caller's for a block of their own.
+
+    Raises:
+        UserError: the caller did not name the file's own block, or names another one.
+    """
+    own = file.config.phi
+    if ":" in own and (phi is None or not same_attention(phi, own)):
+        raise UserError(f"{file.path}: has a block of your own; to let its code be imported add --phi {own}")
+    if phi is not None and not same_attention(phi, own):
+        raise UserError(f"{file.path}: was made with attention={own}, you asked for {attention_name(phi)}")
+    return phi if phi is not None and ":" in own else own  # the file of the block may lie elsewhere now
 
 
 def usual_class_names(num_classes: int) -> tuple[str, ...] | None:
@@ -152,16 +166,6 @@ def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
         and len(content) > 0
         and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
     )
-
-
-def _confirmed_phi(file: WeightsFile, phi: str | None) -> str:
-    """Return the spec to build the attention from: the file's, or the caller's for a block of their own."""
-    own = file.config.phi
-    if ":" in own and (phi is None or not same_attention(phi, own)):
-        raise UserError(f"{file.path}: has a block of your own; to let its code be imported add --phi {own}")
-    if phi is not None and not same_attention(phi, own):
-        raise UserError(f"{file.path}: was made with attention={own}, you asked for {attention_name(phi)}")
-    return phi if phi is not None and ":" in own else own  # the file of the block may lie elsewhere now
 
 
 def _build(config: ModelConfig, path: Path) -> YoloBody:

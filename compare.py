@@ -1,0 +1,121 @@
+"""Compare attention blocks over several seeds: python compare.py --data VOCdevkit --phi none se cbam."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from nets.attention import same_attention
+from nets.yolo import ModelConfig
+from utils.classes import read_class_names
+from utils.comparison.config import CompareConfig, parse_comparison
+from utils.comparison.cost import Cost, measure_costs
+from utils.comparison.grid import keep_settings, plan_runs
+from utils.comparison.picture import draw_comparison
+from utils.comparison.report import describe_machine, log_estimate
+from utils.comparison.results import Row, RunResult, build_rows, group_runs, read_run, short_name
+from utils.comparison.runner import measure, train
+from utils.comparison.table import write_tables
+from utils.config import TrainConfig
+from utils.console import log, one_line, run_command
+from utils.files import new_run_folder
+from utils.training.start import load_data
+from utils.weights.load import confirm_phi, read_weights
+
+Groups = dict[str, list[RunResult]]  # by label
+Networks = dict[str, ModelConfig]  # by label
+VOC_CLASSES = 20
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return run_command(_compare, argv)
+
+
+def _compare(argv: list[str]) -> int:
+    config, settings = parse_comparison(
+        argv,
+        description="Train every block with every seed (a seed is one start, data order and augmentation) "
+        "and tabulate cost, mAP and the differences that are more than noise.",
+        example="python compare.py --data VOCdevkit --phi none se cbam --seeds 0 1 2 --epochs 20",
+    )
+    groups: Groups = {}
+    if config.runs:
+        groups, networks = _read_runs(config, settings)
+    else:
+        networks = _plan_networks(config, settings)
+    folder = new_run_folder(config.project, config.name, exist_ok=True)
+    if not (config.runs or config.no_train):
+        keep_settings(folder, settings)
+    costs, same = measure_costs(list(networks.values()))
+    cost_of = dict(zip(networks, costs, strict=True))
+    notes = [
+        f"`python compare.py {shlex.join(argv)}`",
+        *describe_machine(),
+        "GFLOPs count a multiply-add as two; CPU ms is the network alone on one image, the median of "
+        f"interleaved rounds, in which the first network against itself (A/A) has the ratio {same:.3f}",
+        "differences are paired by seed; the interval is Student's t at 95 %",
+    ]
+    if config.runs:
+        rows = build_rows(groups, cost_of)
+    elif config.no_train:
+        rows = [Row(label, cost) for label, cost in cost_of.items()]
+    else:
+        rows = _train_grid(config, settings, folder, cost_of, notes)
+    write_tables(rows, notes, folder)
+    draw_comparison(rows, folder / "comparison.png")
+    print((folder / "table.md").read_text(encoding="utf-8").rstrip())
+    print(one_line(f"table.md, table.csv, table.tex: {folder}"))
+    return 0
+
+
+def _plan_networks(config: CompareConfig, settings: dict[str, Any]) -> Networks:
+    """Return the network of each block; for a grid all data are checked and its time is estimated."""
+    runs = [TrainConfig(**settings, phi=phi) for phi in config.phi]
+    if not config.no_train or "data" in settings:
+        data = load_data(runs[0])
+        num_classes = len(data.train.class_names)
+    else:
+        classes = runs[0].classes
+        num_classes = len(read_class_names(classes)) if classes else VOC_CLASSES
+        log(f"parameters for {num_classes} classes; --data or --classes gives another number")
+    networks = [ModelConfig(num_classes, run.phi, run.phi_at, run.imgsz) for run in runs]
+    if not config.no_train:
+        log_estimate(runs, networks, len(data.train), len(config.seeds))
+    return {short_name(network.phi): network for network in networks}
+
+
+def _read_runs(config: CompareConfig, settings: dict[str, Any]) -> tuple[Groups, Networks]:
+    """Return the results of finished runs, and the networks behind them."""
+    results, networks = [], []
+    for run in map(Path, config.runs or ()):
+        file = read_weights(str(run / "weights" / "last.pth"))
+        own = [spec for spec in config.phi if same_attention(spec, file.config.phi)]
+        phi = confirm_phi(file, own[0] if own else None)
+        report = measure(run, phi, config.split, settings) if config.split else None
+        results.append(read_run(run, report))
+        networks.append(dataclasses.replace(file.config, phi=phi))
+    groups = group_runs(results)
+    return groups, {label: networks[results.index(runs[0])] for label, runs in groups.items()}
+
+
+def _train_grid(
+    config: CompareConfig, settings: dict[str, Any], folder: Path, costs: dict[str, Cost], notes: list[str]
+) -> list[Row]:
+    """Train what is not trained yet; the table is written anew after every run."""
+    runs = plan_runs(config, settings, folder)
+    results: list[RunResult] = []
+    for number, run in enumerate(runs, start=1):
+        train(run, f"run {number} of {len(runs)}")
+        report = measure(run.folder, run.phi, config.split, settings) if config.split else None
+        results.append(read_run(run.folder, report))
+        rows = build_rows(group_runs(results), costs)
+        write_tables(rows, [*notes, f"{number} of {len(runs)} runs are done"], folder)
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

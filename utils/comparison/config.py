@@ -1,0 +1,104 @@
+"""The settings of compare.py: its own, and those of train.py, which every run of the grid gets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nets.attention import attention_name, same_attention
+from utils.config import TrainConfig
+from utils.errors import UserError
+from utils.flags import given_settings
+from utils.settings import check_settings, setting
+
+# What the grid decides itself, or what makes no sense for several runs.
+_NOT_PASSED_ON = {"phi", "seed", "resume", "demo", "project", "name", "exist_ok"}
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Settings of compare.py beside those of the training runs.
+
+    Raises:
+        UserError: a value makes no sense; the message names the flag.
+    """
+
+    phi: tuple[str, ...] = setting(
+        ("none", "se", "cbam", "eca", "ca"),
+        "attention blocks to compare: registered names, numbers or path/to/file.py:Class",
+        aliases=("--attention",),
+        nargs="+",
+        metavar="BLOCK",
+    )
+    seeds: tuple[str, ...] = setting(
+        ("0", "1", "2"), "seeds to train every block with", nargs="+", metavar="N"
+    )
+    split: tuple[str, ...] | None = setting(
+        None,
+        "report the last weights on this split, such as a test list (default: on what the runs selected on)",
+        nargs="+",
+        metavar="SPLIT",
+    )
+    runs: tuple[str, ...] | None = setting(
+        None, "tabulate these finished runs instead of training", flag="--from", nargs="+", metavar="RUN"
+    )
+    no_train: bool = setting(False, "only parameters, GFLOPs and latency")
+    project: str = setting("runs/compare", "folder of the comparisons", group="output", metavar="DIR")
+    name: str = setting(
+        "exp",
+        "name of the comparison's folder; the same name again goes on where it stopped",
+        group="output",
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        names = [_checked_name(spec) for spec in self.phi]
+        for place, name in enumerate(names):
+            if any(same_attention(name, other) for other in names[:place]):
+                raise UserError(f"--phi {name}: is given twice")
+        object.__setattr__(self, "phi", tuple(names))
+        for seed in self.seeds:
+            if not seed.isdecimal() or int(seed) >= 2**32:
+                raise UserError(f"--seeds {seed}: needs whole numbers from 0 to 4294967295")
+        if len({int(seed) for seed in self.seeds}) < len(self.seeds):
+            raise UserError(f"--seeds {' '.join(self.seeds)}: names a seed twice")
+        if self.runs and self.no_train:
+            raise UserError("--from cannot stand beside --no-train: the runs are there already")
+
+
+def parse_comparison(
+    argv: Sequence[str], *, description: str, example: str
+) -> tuple[CompareConfig, dict[str, Any]]:
+    """Read compare.py's arguments.
+
+    Returns:
+        Its own settings, and what was given for the training runs, by field of `TrainConfig`.
+
+    Raises:
+        UserError: bad usage; the message names the flag and the value.
+    """
+    own = {field.name: field for field in dataclasses.fields(CompareConfig)}
+    passed_on = {
+        field.name: field for field in dataclasses.fields(TrainConfig) if field.name not in _NOT_PASSED_ON
+    }
+    flags = dataclasses.make_dataclass(
+        "CompareFlags",
+        [
+            (field.name, field.type, dataclasses.field(default=field.default, metadata=field.metadata))
+            for field in (own | passed_on).values()
+        ],
+    )
+    given = given_settings(flags, argv, prog="compare.py", description=description, example=example)
+    config = CompareConfig(**{name: given.pop(name) for name in own if name in given})
+    for phi in config.phi if not config.runs else ():
+        TrainConfig(**given, phi=phi)  # refuses nonsense before the first run
+    return config, given
+
+
+def _checked_name(spec: str) -> str:
+    try:
+        return attention_name(spec)
+    except ValueError as error:
+        raise UserError(f"--phi {spec}: {error}") from None

@@ -1,0 +1,201 @@
+"""What the runs of a comparison reached, and which differences are more than noise."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from scipy.stats import t as student_t
+
+from utils.comparison.cost import Cost
+from utils.config import TrainConfig
+from utils.errors import UserError
+
+CONFIDENCE = 0.95
+# What may differ between runs without making them runs of different things.
+_INCIDENTAL = {"phi", "seed", "resume", "project", "name", "exist_ok", "workers", "device", "demo"}
+_OF_ATTENTION = {"phi_at", "insert"}
+_DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What one run reached.
+
+    Attributes:
+        phi: its attention block.
+        seed: its seed.
+        settings: its other settings that matter, by name.
+        map50: mAP at IoU 0.5 of the last epoch's (EMA) weights.
+        map50_95: mAP over IoU 0.5 to 0.95.
+    """
+
+    phi: str
+    seed: int
+    settings: dict[str, Any]
+    map50: float
+    map50_95: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation; the latter is None for a single value."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Summarise at least one value."""
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of the differences of runs with one seed, and its 95 % interval (Student's t; None for one)."""
+
+    mean: float
+    interval: tuple[float, float] | None
+
+    @property
+    def verdict(self) -> str:
+        """Say in words whether it is more than noise."""
+        if self.interval is None:
+            return "one seed: noise unknown"
+        low, high = self.interval
+        return "better" if low > 0 else "worse" if high < 0 else "within noise"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        label: the block, and the settings that set it apart from others.
+        cost: None where nothing was measured.
+        seeds: the seeds behind the numbers.
+        map50: None without runs.
+        map50_95: None without runs.
+        difference: of map50 to the runs without attention, seed by seed; None for those and without them.
+        points: map50 by seed.
+    """
+
+    label: str
+    cost: Cost | None
+    seeds: tuple[int, ...] = ()
+    map50: Spread | None = None
+    map50_95: Spread | None = None
+    difference: Difference | None = None
+    points: Mapping[int, float] | None = None
+
+
+def read_run(folder: Path, report: str | None = None) -> RunResult:
+    """Read what a finished run reached.
+
+    Args:
+        folder: its run folder.
+        report: the folder in it whose metrics.json counts; None takes the last row of results.csv.
+
+    Raises:
+        UserError: it is no run's folder, the run is not finished, or it was never evaluated.
+    """
+    try:
+        settings = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
+        with open(folder / "results.csv", newline="", encoding="utf-8") as file:
+            last = list(csv.DictReader(file))[-1]
+        epochs, done = settings["epochs"], int(last["epoch"])
+    except (OSError, yaml.YAMLError, LookupError, ValueError, TypeError) as error:
+        raise UserError(f"{folder}: not the folder of a training run: {error}") from None
+    if done < epochs:
+        raise UserError(f"{folder}: not finished: {done} of {epochs} epochs are done")
+    metrics = last
+    if report is not None:
+        metrics = json.loads((folder / report / "metrics.json").read_text(encoding="utf-8"))
+    try:
+        map50, map50_95 = float(metrics["map50"]), float(metrics["map50_95"])
+    except (KeyError, ValueError, TypeError):
+        raise UserError(
+            f"{folder}: has no mAP of its last epoch; name a list to measure on: --split"
+        ) from None
+    dropped = _INCIDENTAL | (_OF_ATTENTION if settings["phi"] == "none" else set())
+    kept = {name: value for name, value in settings.items() if name not in dropped}
+    return RunResult(settings["phi"], settings["seed"], kept, map50, map50_95)
+
+
+def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
+    """Put the runs that differ in nothing but their seed together, under a label that tells them apart.
+
+    Raises:
+        UserError: two runs are one and the same.
+    """
+    every = {
+        name: [r.settings[name] for r in results if name in r.settings]
+        for r in results
+        for name in r.settings
+    }
+    varying = [name for name, values in every.items() if any(value != values[0] for value in values)]
+    groups: dict[str, list[RunResult]] = {}
+    for result in results:
+        told = [
+            f"{name}={_shown(result.settings[name])}"
+            for name in varying
+            if name in result.settings and result.settings[name] != _plain(_DEFAULTS.get(name))
+        ]
+        group = groups.setdefault(" ".join([short_name(result.phi), *told]), [])
+        if any(result.seed == other.seed for other in group):
+            raise UserError(f"two runs of {result.phi} have the seed {result.seed}; name each run once")
+        group.append(result)
+    return groups
+
+
+def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Cost]) -> list[Row]:
+    """Summarise the runs of each label; differences are to the first label without attention."""
+    reference = next((label for label, runs in groups.items() if runs[0].phi == "none"), None)
+    base = {run.seed: run.map50 for run in groups[reference]} if reference is not None else {}
+    rows = []
+    for label, runs in groups.items():
+        points = {run.seed: run.map50 for run in sorted(runs, key=lambda run: run.seed)}
+        rows.append(
+            Row(
+                label,
+                costs.get(label),
+                tuple(points),
+                Spread.of(list(points.values())),
+                Spread.of([run.map50_95 for run in runs]),
+                paired_difference(points, base) if label != reference else None,
+                points,
+            )
+        )
+    return rows
+
+
+def paired_difference(ours: Mapping[int, float], base: Mapping[int, float]) -> Difference | None:
+    """Compare two blocks over the seeds that both were trained with; None when there is none."""
+    differences = [ours[seed] - base[seed] for seed in ours if seed in base]
+    if not differences:
+        return None
+    spread = Spread.of(differences)
+    if spread.std is None:
+        return Difference(spread.mean, None)
+    count = len(differences)
+    reach = float(student_t.ppf((1 + CONFIDENCE) / 2, count - 1)) * spread.std / count**0.5
+    return Difference(spread.mean, (spread.mean - reach, spread.mean + reach))
+
+
+def short_name(phi: str) -> str:
+    """Return a block's name without the folders of its file."""
+    return phi.replace("\\", "/").rpartition("/")[2]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _shown(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
