@@ -183,7 +183,9 @@ def _build_parser(fields: dict[str, dataclasses.Field[Any]]) -> _Parser:
         if meta["positional"]:
             parser.add_argument(field.name, nargs="*")
         elif field.type == "bool":
-            parser.add_argument(flag_of(field), dest=field.name, action=argparse.BooleanOptionalAction)
+            says_no = flag_of(field).startswith("--no-")  # its opposite needs no flag
+            action = "store_true" if says_no else argparse.BooleanOptionalAction
+            parser.add_argument(flag_of(field), dest=field.name, action=action)
         else:
             names = [flag_of(field), *meta["aliases"]]
             parser.add_argument(*names, dest=field.name, nargs=meta["nargs"], const=meta["bare"])

@@ -1,0 +1,80 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import compare
+from utils.data.voc import VocObject, write_annotation
+
+QUICK = ["--data", "data", "--imgsz", "64", "--weights", "none", "--workers", "0", "--device", "cpu"]
+QUICK += ["--batch-size", "4", "--epochs", "1"]
+
+
+@pytest.fixture(autouse=True)
+def room(tmp_path, monkeypatch):
+    """A folder to work in, with six images to train on and two to select on, cats and dogs."""
+    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for index in range(8):
+        pixels = np.random.default_rng(index).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"data/JPEGImages/{index}.jpg")
+        objects = [VocObject(("cat", "dog")[index % 2], (10.0, 10.0, 50.0, 40.0 + index))]
+        write_annotation(tmp_path / f"data/Annotations/{index}.xml", f"{index}.jpg", 80, 60, objects)
+    (tmp_path / "data/ImageSets/Main/train.txt").write_text("0\n1\n2\n3\n4\n5\n")
+    (tmp_path / "data/ImageSets/Main/val.txt").write_text("6\n7\n")
+    monkeypatch.chdir(tmp_path)
+
+
+def table(name="exp"):
+    with open(f"runs/compare/{name}/table.csv", newline="") as file:
+        return {row["block"]: row for row in csv.DictReader(file)}
+
+
+def test_only_the_cheap_columns(capsys):
+    assert compare.main(["--no-train", "--phi", "none", "eca", "--imgsz", "64"]) == 0
+    rows = table()
+    assert [rows[block]["parameters"] for block in ("none", "eca")] == ["5918006", "5918021"]
+    assert rows["eca"]["map50_mean"] == ""
+    assert "| eca | 5,918,021 |" in capsys.readouterr().out
+
+
+def test_bad_data_stop_it_before_the_first_run(capsys):
+    Path("data/Annotations/5.xml").write_text("<annotation>")
+    assert compare.main([*QUICK, "--phi", "none"]) == 2
+    assert "5.xml" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+def test_a_grid_goes_on_where_it_stopped_and_its_runs_can_be_tabulated(capfd):
+    grid = [*QUICK, "--phi", "none", "se", "--seeds", "0", "1"]
+    assert compare.main([*grid[:-1]]) == 0  # seed 0 alone
+    first = Path("runs/compare/exp/se-seed0/weights/last.pth").stat().st_mtime_ns
+    assert "se | " in capfd.readouterr().out
+    assert compare.main(grid) == 0
+    log = capfd.readouterr().err
+    assert "4 runs of 6 images" in log
+    assert "run 3 of 4: python train.py --phi none --seed 1" in log
+    assert "run 1 of 4" not in log
+    assert Path("runs/compare/exp/se-seed0/weights/last.pth").stat().st_mtime_ns == first
+    assert table()["se"]["seeds"] == "0 1"
+    assert table()["se"]["difference_low"] != ""
+    assert Path("runs/compare/exp/comparison.png").exists()
+
+    assert compare.main([*grid, "--epochs", "2"]) == 2
+    assert "other settings: epochs 1 (now 2)" in capfd.readouterr().err
+
+    runs = [f"runs/compare/exp/{run}" for run in ("none-seed0", "se-seed0")]
+    assert compare.main(["--from", *runs, "--name", "again", "--split", "train"]) == 0
+    assert table("again")["se"]["seeds"] == "0"
+    assert Path(runs[0], "report/metrics.json").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_stops_the_grid_and_says_how_to_go_on(capfd):
+    Path("runs/compare/exp").mkdir(parents=True)
+    Path("runs/compare/exp/none-seed0").write_text("in the way")
+    assert compare.main([*QUICK, "--phi", "none", "--seeds", "0"]) == 1
+    assert "none-seed0: this run failed; mend it and type the same command" in capfd.readouterr().err

@@ -1,0 +1,38 @@
+import pytest
+
+from utils.comparison.config import CompareConfig
+from utils.comparison.grid import folder_name, keep_settings, plan_runs
+from utils.config import TrainConfig
+from utils.errors import UserError
+from utils.flags import given_settings
+
+
+def test_runs_go_seed_by_seed_into_folders_of_their_own(tmp_path):
+    runs = plan_runs(CompareConfig(phi=("none", "dir/own.py:B"), seeds=("0", "3")), {"epochs": 2}, tmp_path)
+    assert [(run.phi, run.seed, run.folder.name) for run in runs] == [
+        ("none", 0, "none-seed0"),
+        ("dir/own.py:B", 0, "own-B-seed0"),
+        ("none", 3, "none-seed3"),
+        ("dir/own.py:B", 3, "own-B-seed3"),
+    ]
+    assert folder_name("package.module:B") == "package.module-B"
+
+
+def test_the_arguments_of_a_run_say_what_it_is_told(tmp_path):
+    told = {"data": "my data", "ema": False, "skip_bad": True, "phi_at": ("c4", "up"), "imgsz": (64, 96)}
+    (run,) = plan_runs(CompareConfig(phi=("se",), seeds=("5",)), told, tmp_path)
+    given = given_settings(TrainConfig, run.arguments(), prog="", description="", example="")
+    assert given == told | {
+        "phi": "se",
+        "seed": 5,
+        "project": str(tmp_path),
+        "name": "se-seed5",
+        "exist_ok": True,
+    }
+
+
+def test_a_folder_keeps_to_its_settings(tmp_path):
+    keep_settings(tmp_path, {"epochs": 2, "imgsz": (64, 64)})
+    keep_settings(tmp_path, {"epochs": 2, "imgsz": (64, 64), "workers": 0})  # workers change no number
+    with pytest.raises(UserError, match=r"other settings: epochs 2 \(now 3\).*another --name"):
+        keep_settings(tmp_path, {"epochs": 3, "imgsz": (64, 64)})
