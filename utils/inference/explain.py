@@ -38,7 +38,7 @@ def find_gated_blocks(model: nn.Module) -> tuple[dict[str, nn.Module], list[str]
         UserError: the network has no attention.
     """
     blocks = {place: model.get_submodule(f"attention.{place}") for place in PLACES}
-    blocks = {place: block for place, block in blocks.items() if not isinstance(block, nn.Identity)}
+    blocks = {place: block for place, block in blocks.items() if type(block) is not nn.Identity}
     if not blocks:
         raise UserError(
             "--attention-maps: these weights have no attention block; train some with train.py --phi cbam, "
