@@ -82,8 +82,11 @@ def heat_map(predictor: Predictor, prepared: Prepared, found: Detections) -> np.
 
     The sum of the scores is differentiated by the backbone's features behind the attention and by the hidden
     convolutions of the heads; each layer's map is normalised by its maximum, and the image's map is their
-    mean, normalised again. Paper: Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for
-    Localization, https://doi.org/10.1109/TIP.2021.3089943 (the paper fuses layers by their maximum).
+    mean, normalised again. A score near 1 has little gradient, so that a certain detection looks cold beside
+    doubtful ones; explained alone it does not.
+
+    Paper: Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization,
+    https://doi.org/10.1109/TIP.2021.3089943 (which fuses layers by their maximum).
 
     Args:
         predictor: what found the detections.
