@@ -201,7 +201,7 @@ def test_explanations_are_pictures_more_and_change_nothing(cbam_room: Path) -> N
     ends = [f"_{kind}" for kind in ("attention", "heatmap")]
     assert extra == {
         *(f"a{end}_2.jpg" for end in ends),
-        *(f"a{taken}{end}.jpg" for taken in ends for end in ends),
+        *(f"a{own}{end}.jpg" for own in ends for end in ends),
         *(f"b c{end}.jpg" for end in ends),
     }
     sizes = {"a_heatmap_2.jpg": (80, 60), "b c_heatmap.jpg": (30, 90)}

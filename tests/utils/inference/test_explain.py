@@ -252,7 +252,7 @@ def test_nothing_stays_behind_and_frozen_weights_do() -> None:
     assert torch.equal(found.scores, again.scores)
     predictor.model.requires_grad_(False)
     with torch.no_grad():
-        assert np.array_equal(heat_map(predictor, prepared, found), heat)
+        assert heat_map(predictor, prepared, found) == pytest.approx(heat, abs=1e-5)
 
 
 def test_hooks_go_when_the_network_fails() -> None:
