@@ -17,6 +17,7 @@ from utils.errors import UserError
 from utils.files import atomic_write, new_run_folder
 from utils.images import read_image
 from utils.inference.ahead import batched, map_ahead
+from utils.inference.explainer import Explainer
 from utils.inference.predictor import Predictor, Prepared, Timings
 from utils.inference.sources import find_images
 from utils.inference.writers import PictureWriter, console_line, json_line, refuse_overwriting
@@ -40,8 +41,9 @@ def _predict(argv: list[str]) -> int:
     )
     paths = find_images(config.sources)
     predictor = _build_predictor(config)
+    explainer = Explainer(predictor, attention_maps=config.attention_maps, heatmap=config.heatmap)
     folder = new_run_folder(config.project, config.name, config.exist_ok) if config.save else None
-    pictures = PictureWriter(folder, paths) if folder else None
+    pictures = PictureWriter(folder, [*paths, *explainer.targets(paths)]) if folder else None
     if config.json:
         refuse_overwriting([config.json], paths)
 
@@ -51,11 +53,13 @@ def _predict(argv: list[str]) -> int:
         for batch in batched(_read(paths, predictor, failures), config.batch_size):
             timings = Timings()
             results = predictor.detect([prepared for _, _, prepared in batch], timings)
-            for (path, image, _), found in zip(batch, results, strict=True):
+            for (path, image, prepared), found in zip(batch, results, strict=True):
                 if json_file:
                     json_file.write(json_line(path, image.shape[:2], found, predictor.class_names) + "\n")
                 if pictures:
                     pictures.write(path, draw_detections(image, found, predictor.class_names))
+                    for target, picture in explainer.draw(path, image, prepared, found):
+                        pictures.write(target, picture)
                 spent = sum(timings.milliseconds().values())
                 print(one_line(console_line(path, found, predictor.class_names, spent)), flush=True)
     return _finish(config, folder, failures, len(paths))

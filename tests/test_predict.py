@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import predict
+from nets.structures import Detections
 from nets.yolo import ModelConfig, YoloBody
 from utils.config import PredictConfig, parse_config
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
@@ -138,6 +139,12 @@ def test_only_ten_bad_files_are_named(room: Path, capsys: pytest.CaptureFixture[
         (["photos", "--project", ".", "--name", "photos", "--exist-ok"], 2, "also a source"),
         (["photos", "--weights", "missing.pth"], 2, "missing.pth"),
         (["photos", "--conf-thres", "0.3"], 2, "--conf"),
+        (["photos", "--attention-maps"], 2, "--attention-maps: these weights have no attention block"),
+        (["photos", "--heatmap", "zebra"], 2, "--heatmap zebra: not among the classes cat, dog"),
+        (["photos", "--heatmap", "photos/a.jpg"], 2, "sources stand before --heatmap"),
+        (["--heatmap", "photos"], 2, "python predict.py photos --heatmap"),
+        (["photos", "--no-save", "--heatmap"], 2, "--no-save"),
+        (["photos", "--no-save", "--attention-maps"], 2, "--no-save"),
     ],
 )
 def test_mistakes_end_in_one_line(
@@ -157,5 +164,94 @@ def test_mistakes_end_in_one_line(
 def test_help_names_every_daily_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert predict.main(["--help"]) == 0
     out = capsys.readouterr().out
-    for flag in ("SOURCE", "--conf", "--json", "--only", "--no-save", "example:"):
+    flags = ("SOURCE", "--conf", "--json", "--only", "--heatmap [CLASS]", "--attention-maps", "--no-save")
+    for flag in (*flags, "example:"):
         assert flag in out
+
+
+def make_weights(path: Path, phi: str) -> None:
+    """Write untrained weights with attention for cat and dog at 64 x 64 pixels."""
+    torch.manual_seed(0)
+    model = YoloBody(ModelConfig(2, phi=phi, input_size=(64, 64)))
+    save_checkpoint(path, Checkpoint(model.config, ("cat", "dog"), model.state_dict()))
+
+
+@pytest.fixture
+def cbam_room(room: Path) -> Path:
+    (room / "best.pth").unlink()
+    make_weights(room / "best.pth", "cbam")
+    return room
+
+
+def test_explanations_are_pictures_more_and_change_nothing(cbam_room: Path) -> None:
+    taken = ("photos/a_attention.jpg", "photos/a_heatmap.jpg")  # their own pictures keep these names
+    for name in taken:
+        (cbam_room / name).write_bytes((cbam_room / "photos/a.jpg").read_bytes())
+    sources = {path: path.read_bytes() for path in (cbam_room / "photos").iterdir()}
+    flags = ("--conf", "1e-6", "--max-det", "5", "--batch-size", "3", "--imgsz", "64x96", "--json")
+    assert run("photos", *flags, "plain.jsonl", "--name", "plain") == 0
+    assert run("photos", *flags, "more.jsonl", "--name", "more", "--attention-maps", "--heatmap") == 0
+    assert (cbam_room / "plain.jsonl").read_text() == (cbam_room / "more.jsonl").read_text()
+    plain, more = cbam_room / "runs/predict/plain", cbam_room / "runs/predict/more"
+    ordinary = {"a.jpg", "a_attention.jpg", "a_heatmap.jpg", "b c.png", "args.yaml"}
+    assert {path.name for path in plain.iterdir()} == ordinary
+    for name in ordinary - {"args.yaml"}:
+        assert (plain / name).read_bytes() == (more / name).read_bytes()
+    extra = {path.name for path in more.iterdir()} - ordinary
+    ends = [f"_{kind}" for kind in ("attention", "heatmap")]
+    assert extra == {
+        *(f"a{end}_2.jpg" for end in ends),
+        *(f"a{own}{end}.jpg" for own in ends for end in ends),
+        *(f"b c{end}.jpg" for end in ends),
+    }
+    sizes = {"a_heatmap_2.jpg": (80, 60), "b c_heatmap.jpg": (30, 90)}
+    for name in extra:
+        with Image.open(more / name) as picture:
+            picture.load()
+            assert picture.size == sizes.get(name, picture.size)
+    assert {path: path.read_bytes() for path in (cbam_room / "photos").iterdir()} == sources
+
+
+def test_no_detection_gives_a_line_and_no_heat_map(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("photos/a.jpg", "--conf", "1", "--heatmap") == 0
+    assert "photos/a.jpg: no object found, so there is no heat map" in capsys.readouterr().err
+    assert run("photos/a.jpg", "--conf", "1e-6", "--only", "cat", "--heatmap", "dog") == 0
+    assert "photos/a.jpg: no dog found, so there is no heat map" in capsys.readouterr().err
+    assert not list((room / "runs").rglob("*heatmap*"))
+
+
+def test_the_heat_map_is_of_the_named_class(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explained = []
+
+    def note(predictor: object, prepared: object, found: Detections) -> np.ndarray:
+        explained.append(found.labels.tolist())
+        return np.zeros((4, 4), dtype=np.float32)
+
+    monkeypatch.setattr("utils.inference.explainer.heat_map", note)
+    flags = ("photos/a.jpg", "--conf", "1e-6", "--json", "found.jsonl")
+    assert run(*flags, "--heatmap", "dog") == 0
+    assert run(*flags, "--heatmap") == 0
+    labels = [one["class_id"] for one in json.loads((room / "found.jsonl").read_text())["detections"]]
+    assert set(labels) == {0, 1}
+    assert explained == [[1] * labels.count(1), labels]
+
+
+def test_own_block_without_gates_is_said_once(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "from torch import nn\nclass Plain(nn.Dropout):\n    def __init__(self, channels):\n"
+    (room / "own.py").write_text(text + "        super().__init__()\n")
+    make_weights(room / "own.pth", "own.py:Plain")
+    argv = ["photos", "--weights", "own.pth", "--phi", "own.py:Plain", "--attention-maps", "--heatmap"]
+    assert predict.main([*argv, "--conf", "1e-6", "--device", "cpu"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("attention at c4 (Plain) has no gates to draw") == 1
+    names = {path.name for path in (room / "runs/predict/exp").iterdir()}
+    assert names == {"a.jpg", "a_heatmap.jpg", "b c.png", "b c_heatmap.jpg", "args.yaml"}
+
+
+def test_own_block_with_gates_is_drawn(room: Path) -> None:
+    text = "import torch\nfrom torch import nn\nclass Own(nn.Identity):\n    def gates(self, x):\n"
+    (room / "own.py").write_text(text + "        return {'mine': torch.sigmoid(x)}\n")
+    make_weights(room / "own.pth", "own.py:Own")
+    argv = ["photos/a.jpg", "--weights", "own.pth", "--phi", "own.py:Own", "--attention-maps"]
+    assert predict.main([*argv, "--device", "cpu"]) == 0
+    assert (room / "runs/predict/exp/a_attention.jpg").is_file()

@@ -37,6 +37,7 @@ _UNLABELLED = "images without XML: skip (an error where a VOC list names them) o
 _EXIST_OK = "write into PROJECT/NAME even when it exists"
 _NAME = "name of the run's folder; exp2, exp3 ... where it is taken"
 _DEVICE = "auto (CUDA when there is one, else CPU), cpu, cuda, cuda:1 or mps"
+ALL_CLASSES = "all"  # what --heatmap without a value stands for
 _CLASSES = "file with the class names, one a line, in the order of the labels"
 
 
@@ -241,6 +242,14 @@ class PredictConfig:
     batch_size: int = setting(1, "images at a time", metavar="N", within="[1, 65536]")
     device: str = setting("auto", _DEVICE)
     json: str | None = setting(None, "write the detections here, a JSON object a line", metavar="FILE")
+    heatmap: str | None = setting(
+        None,
+        "a picture more an image: what raises the scores of the detections, or of CLASS alone",
+        nargs="?",
+        bare=ALL_CLASSES,
+        metavar="[CLASS]",
+    )
+    attention_maps: bool = setting(False, "a picture more an image: the gates of the attention blocks")
     save: bool = setting(True, "write no pictures")
 
     classes: str | None = setting(
@@ -255,6 +264,16 @@ class PredictConfig:
         check_settings(self)
         _check_imgsz(self.imgsz)
         object.__setattr__(self, "phi", _phi_name(self.phi))
+        explained = "--heatmap" if self.heatmap is not None else "--attention-maps"
+        if not self.save and (self.heatmap is not None or self.attention_maps):
+            raise UserError(
+                f"--no-save: writes no pictures, and {explained} asks for one; leave one of them out"
+            )
+        if not self.sources and self.heatmap not in (None, ALL_CLASSES):
+            raise UserError(
+                f"SOURCE: nothing to look at; --heatmap took {self.heatmap} for its class, so write the "
+                f"sources first: python predict.py {self.heatmap} --heatmap"
+            )
         if not self.sources:
             raise UserError(
                 "SOURCE: nothing to look at; name an image, a folder or a glob: python predict.py photo.jpg"

@@ -108,11 +108,11 @@ def _draw_caption(
 ) -> None:
     """Write on a filled field above the box, or inside its top where there is no room above."""
     width, height = draw.im.size
-    font = _font(size, caption.isascii())
+    font = load_font(size, caption.isascii())
     length = draw.textlength(caption, font=font)
     if length > width and size > _SMALLEST_FONT:  # a small picture: shrink to fit
         size = max(_SMALLEST_FONT, int(size * width / length))
-        font = _font(size, caption.isascii())
+        font = load_font(size, caption.isascii())
         length = draw.textlength(caption, font=font)
     pad = max(1, size // 6)
     field_width, field_height = round(length) + 2 * pad, round(1.2 * size) + pad
@@ -126,7 +126,8 @@ def _draw_caption(
 
 
 @lru_cache(maxsize=64)
-def _font(size: int, latin: bool) -> Font:
+def load_font(size: int, latin: bool = True) -> Font:
+    """Return a font of a size in pixels, for Latin letters or, where the machine has one, for all."""
     for name in () if latin else _WIDER_FONTS:
         try:
             return ImageFont.truetype(name, size)

@@ -1,0 +1,229 @@
+"""Why the network answers as it does: the gates of its attention blocks, and heat maps of its detections.
+
+Both run the network once more on a prepared image, so the detections themselves stay as they are, and both
+return plain arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from nets.decode import decode
+from nets.structures import Detections
+from nets.yolo import PLACES
+from utils.errors import UserError
+from utils.heat import PlaceGates
+from utils.images import Placement
+from utils.inference.predictor import Predictor, Prepared
+
+# The last maps on which positions still stand for places in the image, of either scale.
+_CAM_LAYERS = ("attention.c4", "attention.c5", "head_p4.conv", "head_p5.conv")
+_SCORE_UNIT = 0.001  # a difference of score that tells two boxes apart as well as one pixel does
+
+
+def find_gated_blocks(model: nn.Module) -> tuple[dict[str, nn.Module], list[str]]:
+    """Find the attention blocks of a YoloBody whose gates can be drawn.
+
+    Returns:
+        The blocks with `gates` by place, and a line about each block without.
+
+    Raises:
+        UserError: the network has no attention.
+    """
+    blocks = {place: model.get_submodule(f"attention.{place}") for place in PLACES}
+    blocks = {place: block for place, block in blocks.items() if type(block) is not nn.Identity}
+    if not blocks:
+        raise UserError(
+            "--attention-maps: these weights have no attention block; train some with train.py --phi cbam, "
+            "or leave the flag out (--heatmap works without attention)"
+        )
+    gated = {place: block for place, block in blocks.items() if callable(getattr(block, "gates", None))}
+    lines = [
+        f"attention at {place} ({type(block).__name__}) has no gates to draw"
+        for place, block in blocks.items()
+        if place not in gated
+    ]
+    return gated, lines
+
+
+@torch.no_grad()
+def attention_gates(predictor: Predictor, prepared: Prepared) -> list[PlaceGates]:
+    """Compute the gates of every attention block that shows them, for one image.
+
+    Gates that differ between positions are multiplied and averaged over the channels; those that differ only
+    between channels are multiplied. A map covers the image: what lies in the grey border is cut away.
+
+    Raises:
+        UserError: the network has no attention, or a block's gates do not fit its features.
+    """
+    blocks, _ = find_gated_blocks(predictor.model)
+    found: dict[str, PlaceGates] = {}
+
+    def watch(place: str, block: nn.Module) -> RemovableHandle:
+        def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            found[place] = _place_gates(place, block, inputs[0], prepared.placement)
+
+        return block.register_forward_pre_hook(look)
+
+    with _hooks(watch(place, block) for place, block in blocks.items()):
+        predictor.model(prepared.pixels[None].to(predictor.device))
+    return [found[place] for place in blocks]
+
+
+def heat_map(predictor: Predictor, prepared: Prepared, found: Detections) -> np.ndarray:
+    """Show which parts of an image raise the scores of some of its detections.
+
+    The sum of the scores is differentiated by the backbone's features behind the attention and by the hidden
+    convolutions of the heads; each layer's map is normalised by its maximum, and the image's map is their
+    mean, normalised again. A score near 1 has little gradient, so that a certain detection looks cold beside
+    doubtful ones; explained alone it does not.
+
+    Paper: Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization,
+    https://doi.org/10.1109/TIP.2021.3089943 (which fuses layers by their maximum).
+
+    Args:
+        predictor: what found the detections.
+        prepared: the image as the network takes it.
+        found: the detections to explain, in pixels of the image, at least one.
+
+    Returns:
+        float32 (H, W) in [0, 1], in network pixels with the grey border cut away. It is 0 all over where
+        every score is so near to 1 that nothing raises it.
+    """
+    images = prepared.pixels[None].to(predictor.device).requires_grad_()  # frozen weights give a graph too
+    layers: dict[str, Tensor] = {}
+
+    def watch(name: str) -> RemovableHandle:
+        layer = predictor.model.get_submodule(name)
+        return layer.register_forward_hook(lambda _, __, output: layers.__setitem__(name, output))
+
+    with torch.enable_grad(), _hooks(watch(name) for name in _CAM_LAYERS):
+        config = predictor.config
+        boxes, scores = decode(
+            predictor.model(images),
+            anchors=config.anchors,
+            anchor_masks=config.anchor_masks,
+            scale_x_y=config.scale_x_y,
+        )
+        slots = find_slots(boxes[0].detach(), scores[0].detach(), found, prepared.placement)
+        score = scores[0, slots, found.labels.to(slots.device)].sum()
+        activations = [layers[name] for name in _CAM_LAYERS]
+        gradients = torch.autograd.grad(score, activations)  # unlike backward(), leaves no .grad behind
+    maps = [
+        cut_to_image(_normalised(layer_cam(activation[0], gradient[0]).cpu().numpy()), prepared.placement)
+        for activation, gradient in zip(activations, gradients, strict=True)
+    ]
+    return _normalised(np.stack(maps).mean(axis=0))
+
+
+def layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Weight each position of each channel by its own positive gradient: LayerCAM, equations 6 to 8.
+
+    Args:
+        activation: Tensor[C, H, W].
+        gradient: Tensor[C, H, W], of a score by the activation.
+
+    Returns:
+        Tensor[H, W], at least 0.
+    """
+    return (gradient.detach().relu() * activation.detach()).sum(dim=0).relu()
+
+
+def find_slots(boxes: Tensor, scores: Tensor, found: Detections, placement: Placement) -> Tensor:
+    """Find for each detection the place in the network's output that it came from.
+
+    The nearest answer is taken, not an equal one: a batch and a single image differ by rounding.
+
+    Args:
+        boxes: Tensor[N, 4], xyxy in network pixels.
+        scores: Tensor[N, K].
+        found: M detections in pixels of the image.
+        placement: where the image lies in the network's input.
+
+    Returns:
+        Tensor[M] int64, indices into N, on the device of the scores.
+    """
+    candidates, values = placement.undo(boxes.cpu()), scores.cpu()
+    slots = [
+        ((candidates - box).abs().sum(dim=1) + (values[:, label] - score).abs() / _SCORE_UNIT).argmin()
+        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
+    ]
+    return torch.stack(slots).to(scores.device)
+
+
+def cut_to_image(values: np.ndarray, placement: Placement) -> np.ndarray:
+    """Enlarge a map of the network's cells to its input and cut the letterbox's border away.
+
+    Args:
+        values: float32 (h, w), a value a cell.
+        placement: where the image lies in the network's input.
+
+    Returns:
+        float32 (H, W), the part of the input that the image covers.
+    """
+    height, width = placement.input_size
+    (left, top), (scale_x, scale_y) = placement.offset, placement.scale
+    image_height, image_width = placement.image_size
+    full = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
+    return full[top : top + round(scale_y * image_height), left : left + round(scale_x * image_width)]
+
+
+def _place_gates(place: str, block: nn.Module, features: Tensor, placement: Placement) -> PlaceGates:
+    """Sort a block's gates (B, C or 1, H or 1, W or 1) into those of positions and those of channels."""
+    gates: dict[str, Tensor] = block.gates(features)  # type: ignore[operator]
+    positions: list[Tensor] = []
+    channels: list[Tensor] = []
+    for name, gate in gates.items():
+        try:
+            gate.expand_as(features)
+        except RuntimeError:
+            raise UserError(
+                f"--attention-maps: attention at {place} ({type(block).__name__}): gate {name!r} of shape "
+                f"{tuple(gate.shape)} does not fit features of {tuple(features.shape)}"
+            ) from None
+        of_channels = gate.shape[1] > 1 and gate.shape[2:] == (1, 1)
+        (channels if of_channels else positions).append(gate[0].float().cpu())
+    height, width = features.shape[2:]
+    return PlaceGates(
+        place=place,
+        block=type(block).__name__,
+        features=(features.shape[1], height, width),
+        positions=_position_map(positions, (height, width), placement) if positions else None,
+        channels=_product(channels).flatten().numpy() if channels else None,
+    )
+
+
+def _position_map(gates: Sequence[Tensor], grid: tuple[int, int], placement: Placement) -> np.ndarray:
+    values = _product(gates).mean(dim=0).expand(grid)  # (h, w)
+    return cut_to_image(values.contiguous().numpy(), placement)
+
+
+def _product(gates: Sequence[Tensor]) -> Tensor:
+    product = gates[0]
+    for gate in gates[1:]:
+        product = product * gate
+    return product
+
+
+def _normalised(values: np.ndarray) -> np.ndarray:
+    peak = values.max()
+    return values / peak if peak > 0 else np.zeros_like(values)
+
+
+@contextmanager
+def _hooks(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Keep hooks on the network within the block, and none behind it."""
+    placed: list[RemovableHandle] = []
+    try:
+        placed.extend(handles)
+        yield
+    finally:
+        for handle in placed:
+            handle.remove()
