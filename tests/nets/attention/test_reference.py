@@ -49,8 +49,7 @@ def spatial(state, x, prefix=""):
     weight = state[f"{prefix}conv.weight"]
     planes = F.pad(torch.stack((x.mean(1), x.max(1).values), dim=1), (3, 3, 3, 3))
     logits = sum(
-        weight[0, plane, row, column]
-        * planes[:, plane, row : row + x.shape[2], column : column + x.shape[3]]
+        weight[0, plane, row, column] * planes[:, plane, row : row + x.shape[2], column : column + x.shape[3]]
         for plane in range(2)
         for row in range(7)
         for column in range(7)
@@ -128,9 +127,7 @@ def split_attention(state, x):
     width = reduced.shape[1]
     halves, weights = reduced.split(width // 2, dim=1), state["split.conv.weight"].split(width)
     mixed = [F.conv2d(half, weight, padding=1) for half, weight in zip(halves, weights, strict=True)]
-    first, second = (
-        batch_norm(state, "split.norm", torch.cat(mixed, dim=1)).clamp(min=0).split(width, dim=1)
-    )
+    first, second = batch_norm(state, "split.norm", torch.cat(mixed, dim=1)).clamp(min=0).split(width, dim=1)
     pooled = pools(first + second)[0]
     hidden = batch_norm(state, "split.squeeze_norm", pointwise(state["split.squeeze.weight"], pooled))
     logits = pointwise(state["split.excite.weight"], hidden.clamp(min=0)) + state["split.excite.bias"]
