@@ -27,9 +27,9 @@ CONSTANTS = {
 }
 WITHOUT_CONSTANT = {"none", "simam"}  # one has nothing to insert, the other no parameter to set
 GATES = {
-    **dict.fromkeys(("se", "eca", "channel", "cam", "cse"), {"channel"}),
-    **dict.fromkeys(("spatial", "sse"), {"spatial"}),
-    **dict.fromkeys(("cbam", "scse_add", "scse_max", "scse_multiply"), {"channel", "spatial"}),
+    **{name: {"channel"} for name in ("se", "eca", "channel", "cam", "cse")},
+    **{name: {"spatial"} for name in ("spatial", "sse")},
+    **{name: {"channel", "spatial"} for name in ("cbam", "scse_add", "scse_max", "scse_multiply")},
     "ca": {"rows", "columns"},
     "simam": {"element"},
 }

@@ -149,11 +149,9 @@ def simam(state, x):
     return result
 
 
-REFERENCE = {
-    block.__name__: block
-    for block in (none, se, cbam, eca, ca, channel, spatial, cam, cse, sse)
-    + (scse_add, scse_max, scse_multiply, self_attention, split_attention, simam)
-}
+BLOCKS = [none, se, cbam, eca, ca, channel, spatial, cam, cse, sse, scse_add, scse_max, scse_multiply]
+BLOCKS += [self_attention, split_attention, simam]
+REFERENCE = {block.__name__: block for block in BLOCKS}
 
 
 def test_every_registered_block_has_an_independent_version():
