@@ -22,7 +22,7 @@ class CoordinateAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = reduced_channels("CoordinateAttention", channels, self.ratio)
+        hidden = reduced_channels(type(self).__name__, channels, self.ratio)
         self.squeeze = nn.Conv2d(channels, hidden, 1, bias=False)
         self.norm = nn.BatchNorm2d(hidden)
         self.rows = nn.Conv2d(hidden, channels, 1, bias=False)

@@ -20,7 +20,7 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = reduced_channels("ChannelAttention", channels, self.ratio)
+        hidden = reduced_channels(type(self).__name__, channels, self.ratio)
         self.fc1 = nn.Conv2d(channels, hidden, 1, bias=False)
         self.fc2 = nn.Conv2d(hidden, channels, 1, bias=False)
 

@@ -19,7 +19,7 @@ def reduced_channels(block: str, channels: int, ratio: int) -> int:
 
 
 def zero(*layers: nn.Module) -> None:
-    """Set weight and bias of the layers to zero: the sigmoid behind them then gives 1/2 for every input."""
+    """Set every parameter of the layers to zero: a sigmoid behind them then gives 1/2 for every input."""
     for layer in layers:
         for parameter in layer.parameters():
             nn.init.zeros_(parameter)

@@ -3,17 +3,22 @@
 A block is an `nn.Module` class: `Block(channels)` maps (B, C, H, W) to (B, C, H, W). Two methods are
 optional:
 
-- `gates(x) -> dict[str, Tensor]`: the factors that multiply x, each broadcastable to x; attention maps draw
-them.
-- `start_constant() -> float`: set the parameters so that the block is at first x -> c * x, and return c.
+- `gates(x) -> dict[str, Tensor]`: the factors that the forward applies to x, each broadcastable to x;
+attention maps draw them.
+- `start_constant() -> float`: set the parameters so that the block is at first x -> c * x in eval mode, and
+return c.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
+import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from torch import nn
 
@@ -63,31 +68,59 @@ def build_attention(spec: str | int, channels: int) -> nn.Module:
     """Build the block that a spec names for feature maps of `channels` channels.
 
     Raises:
-        ValueError: the spec is unknown, or names a class that cannot be imported.
+        ValueError: the spec is unknown, or names a class that cannot be imported or built; one line.
     """
     name = attention_name(spec)
-    if name == "none":
-        return nn.Identity()
     if name in ATTENTION:
         return ATTENTION[name](channels)
     try:
         return _import_block(name)(channels)
-    except Exception as error:  # the user's code may fail in any way
-        raise ValueError(f"attention {name!r}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # the user's code may fail in any way, or be a script that ends
+        reason = " ".join(str(error).split())
+        raise ValueError(f"attention {name!r}: {type(error).__name__}: {reason}") from error
 
 
 def _import_block(spec: str) -> type[nn.Module]:
     """Import 'package.module:Class' or 'path/to/file.py:Class'."""
     source, _, class_name = spec.rpartition(":")
-    if source.endswith(".py"):
-        module_spec = importlib.util.spec_from_file_location(Path(source).stem, Path(source).resolve())
-        if module_spec is None or module_spec.loader is None:
-            raise ImportError(f"no module at {source}")
-        module = importlib.util.module_from_spec(module_spec)
-        module_spec.loader.exec_module(module)
-    else:
-        module = importlib.import_module(source)
+    module = _import_file(Path(source).resolve()) if source.endswith(".py") else _import_module(source)
     block = getattr(module, class_name, None)
     if not (isinstance(block, type) and issubclass(block, nn.Module)):
         raise TypeError(f"{source} has no nn.Module class {class_name!r}")
+    try:
+        inspect.signature(block).bind(0)
+    except TypeError as error:
+        raise TypeError(f"a block is built as {class_name}(channels), but {error}") from error
     return block
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Import a file unless it is imported under any name: a second run could not register its blocks."""
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType) and vars(module).get("__file__") == str(path):
+            return module
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    name = f"{path.stem}_{zlib.crc32(str(path).encode()):08x}"  # hides no module of the file's plain name
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    if module_spec is None or module_spec.loader is None:
+        raise ImportError(f"cannot import {path}")
+    module = sys.modules[name] = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    """Import a module that may lie in the current directory, which is not searched when a script runs."""
+    here = str(Path.cwd())
+    if here in sys.path:
+        return importlib.import_module(name)
+    sys.path.append(here)  # last, so that it hides nothing
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(here)

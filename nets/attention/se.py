@@ -20,7 +20,7 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = reduced_channels("SqueezeExcite", channels, self.ratio)
+        hidden = reduced_channels(type(self).__name__, channels, self.ratio)
         self.fc = nn.Sequential(
             nn.Linear(channels, hidden, bias=False),
             nn.ReLU(inplace=True),
