@@ -7,7 +7,8 @@ import torch
 
 from nets.yolo import ModelConfig, YoloBody
 from utils.errors import UserError
-from utils.weights.darknet import read_darknet
+from utils.weights.darknet import DarknetWeights, read_darknet, write_darknet
+from utils.weights.load import load_model
 
 ANCHORS = "10,14, 23,27, 37,58, 81,82, 135,169, 344,319"
 
@@ -127,3 +128,52 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, change, words):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.weights: cannot read"):
         read_darknet(tmp_path / "none.weights")
+
+
+@pytest.mark.parametrize("version", [(0, 2, 5), (0, 1, 0), (1, 0, 0)])
+def test_what_is_read_is_written_as_the_same_bytes(tmp_path, version):
+    write_weights(tmp_path / "in.weights", 3, version, seen=987654)
+    write_darknet(tmp_path / "out.weights", read_darknet(tmp_path / "in.weights"))
+    assert (tmp_path / "out.weights").read_bytes() == (tmp_path / "in.weights").read_bytes()
+
+
+def test_attention_cannot_be_written(tmp_path):
+    weights = DarknetWeights(YoloBody(ModelConfig(1, "eca")).state_dict(), 1)
+    with pytest.raises(UserError, match=r"out\.weights: Darknet's format has no attention"):
+        write_darknet(tmp_path / "out.weights", weights)
+    assert list(tmp_path.iterdir()) == []
+
+
+def cut(path, layers, classes=3):
+    """Write the first layers of a file, as `darknet partial` does; routes and pools have no values."""
+    write_weights(path, classes)
+    floats = 0
+    numbers = [0, 1, 2, 4, 5, 7, 10, 12, 13, 15, 18, 20, 21, 23, 26, 27, 28, 29, 32, 35, 36]  # of the cfg
+    for number, (channels, filters, kernel, norm) in zip(numbers, shapes_in_file_order(classes), strict=True):
+        if number < layers:
+            floats += channels * filters * kernel * kernel + filters * (4 if norm else 1)
+    path.write_bytes(path.read_bytes()[: 20 + 4 * floats])
+
+
+@pytest.mark.parametrize(
+    ("layers", "tensors", "classes"), [(29, 17 * 6, 0), (26, 14 * 6, 0), (32, 17 * 6 + 2, 3)]
+)
+def test_a_partial_file_holds_the_first_layers(tmp_path, layers, tensors, classes):
+    path = tmp_path / f"yolov4-tiny.conv.{layers}"
+    cut(path, layers)
+    write_weights(tmp_path / "whole.weights", 3)
+    part, whole = read_darknet(path), read_darknet(tmp_path / "whole.weights").state_dict
+    assert (len(part.state_dict), part.num_classes, part.is_partial) == (tensors, classes, True)
+    assert all(torch.equal(value, whole[name]) for name, value in part.state_dict.items())
+    if layers == 29:
+        assert path.stat().st_size == 19789716  # yolov4-tiny.conv.29 as it is published
+    with pytest.raises(UserError, match="holds the first layers only; train from it"):
+        load_model(str(path))
+
+
+def test_a_partial_file_of_another_length_says_what_it_should_have(tmp_path):
+    path = tmp_path / "yolov4-tiny.conv.29"
+    cut(path, 29)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(UserError, match=r"conv\.29: 19789712 bytes, but .* have 19789716"):
+        read_darknet(path)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nets.attention import ATTENTION
 from nets.yolo import ModelConfig, YoloBody
 from utils.errors import UserError
 from utils.weights.load import WeightsFile
@@ -56,7 +57,7 @@ def test_class_rows_follow_the_name_and_box_rows_always_come():
     assert any("start new: cell, worm" in line for line in report)
 
 
-@pytest.mark.parametrize("phi", ["se", "cbam", "eca", "ca"])
+@pytest.mark.parametrize("phi", sorted(set(ATTENTION) - {"none", "simam"}))
 def test_inserted_attention_leaves_the_heads_equal_bit_for_bit(phi):
     (theirs_body, file), body = source(), target(3, phi)
     report = transfer(body, NAMES, file)
@@ -187,6 +188,24 @@ def test_a_file_of_which_nothing_fits_is_refused_even_partial():
     _, whole = source()
     with pytest.raises(UserError, match="nothing in it fits"):
         transfer(target(3), NAMES, dataclasses.replace(whole, state_dict={"a": torch.zeros(1)}), partial=True)
+
+
+def test_a_partial_file_leaves_the_rest_new():
+    theirs_body, whole = source()
+    names = [name for name in whole.state_dict if name.startswith(("backbone", "neck_p5", "head_p5.conv"))]
+    file = WeightsFile(
+        Path("x.conv.29"),
+        whole.config,
+        None,
+        {name: whole.state_dict[name] for name in names},
+        is_partial=True,
+    )
+    body, fresh = target(2, "se"), target(2, "se")
+    report = transfer(body, ("a", "b"), file)
+    assert torch.equal(body.neck_p5.norm.weight, theirs_body.neck_p5.norm.weight)
+    assert torch.equal(body.head_p5.predict.weight, fresh.head_p5.predict.weight)
+    assert f"loaded {len(names)} tensors, skipped 0, missing" in report[0]
+    assert any("new: head_p5.predict, neck_up.conv" in line for line in report)
 
 
 def test_classes_without_names_start_new():
