@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from nets.attention import attention_name
+from nets.attention import ATTENTION, attention_name
 from nets.yolo import PLACES
 from utils.errors import UserError
 from utils.flags import config_as_dict, config_from_dict, given_settings, parse_config, save_args_yaml
@@ -23,7 +23,10 @@ __all__ = [
 ]
 
 _SMALLEST, _LARGEST, _STEP = 32, 4096, 32  # of an input side in pixels; 32 is the network's stride
-_PHI = "0|none 1|se 2|cbam 3|eca 4|ca, a registered name or path/to/file.py:Class"
+_PHI = (
+    "0|none, 1|se, 2|cbam, 3|eca, 4|ca, "
+    f"{', '.join(list(ATTENTION)[5:])}, or a block of your own: path/to/file.py:Class or package.module:Class"
+)
 _OWN_PHI = (
     "confirm the attention block of your own that the weights were trained with, as path/to/file.py:Class"
 )

@@ -1,0 +1,111 @@
+"""A block from a file outside the repository, each command run from another working directory."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import compare
+import evaluate
+import predict
+import train
+from utils.data.voc import VocObject, write_annotation
+from utils.weights.load import read_weights
+
+OWN = """
+from nets.attention import register
+from nets.attention.se import SqueezeExcite
+
+
+@register("own_se8")
+class SE8(SqueezeExcite):
+    ratio = 8
+"""
+
+
+@pytest.fixture
+def room(tmp_path, monkeypatch):
+    """Images, a file with a block, and a function that changes into a new folder."""
+    data = tmp_path / "data"
+    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (data / part).mkdir(parents=True)
+    for index in range(6):
+        pixels = np.random.default_rng(index).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(data / f"JPEGImages/{index}.jpg")
+        write_annotation(
+            data / f"Annotations/{index}.xml",
+            f"{index}.jpg",
+            80,
+            60,
+            [VocObject("cat", (10.0, 10.0, 50.0, 40.0))],
+        )
+    (data / "ImageSets/Main/train.txt").write_text("0\n1\n2\n3\n")
+    (data / "ImageSets/Main/val.txt").write_text("4\n5\n")
+    for folder in ("blocks", "a", "b", "c", "d", "e"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "blocks/own.py").write_text(OWN)
+    return tmp_path
+
+
+QUICK = ["--data", "../data", "--imgsz", "64", "--workers", "0", "--device", "cpu", "--batch-size", "2"]
+
+
+@pytest.mark.slow
+def test_every_command_takes_it_from_anywhere(room, monkeypatch, capsys):
+    monkeypatch.chdir(room / "a")
+    start = [*QUICK, "--weights", "none", "--epochs", "1", "--phi", "../blocks/own.py:SE8"]
+    assert train.main(start) == 0
+    last, best = (room / f"a/runs/train/exp/weights/{name}.pth" for name in ("last", "best"))
+    assert read_weights(str(best)).state_dict["attention.c4.fc.0.weight"].shape == (32, 256)
+    assert "--phi ../blocks/own.py:SE8" in capsys.readouterr().err  # in the commands to type next
+
+    monkeypatch.chdir(room / "b")
+    own = str(room / "blocks/own.py:SE8")
+    for script, argv in (
+        (train, ["--resume", str(last), "--epochs", "2"]),
+        (evaluate, ["--weights", str(best), "--data", "../data"]),
+        (predict, [str(room / "data/JPEGImages/4.jpg"), "--weights", str(best), "--json", "found.jsonl"]),
+        (compare, ["--from", str(last.parent.parent)]),
+    ):
+        assert script.main(argv) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert re.search(r"block of your own; to let its code be imported add --phi \S*own\.py:SE8$", error)
+        assert script.main([*argv, "--phi", own]) == 0, capsys.readouterr().err
+    assert json.loads(Path("found.jsonl").read_text())["width"] == 80
+    assert Path("runs/compare/exp/table.md").read_text().count("own.py:SE8") >= 1
+
+
+@pytest.mark.slow
+def test_a_module_in_the_current_directory_is_found(room, monkeypatch):
+    monkeypatch.chdir(room / "c")
+    Path("my_blocks_of_c.py").write_text(OWN.replace("own_se8", "own_se8_c"))
+    assert train.main([*QUICK, "--weights", "none", "--epochs", "1", "--phi", "my_blocks_of_c:SE8"]) == 0
+
+
+BROKEN = {  # what a user's file may hold -> what its user must see
+    "class Own(nn.Identity):\n    def forward(self, x):\n        return x[:1]": "a block keeps the shape",
+    "class Own(nn.Identity):\n    def forward(self, x):\n        return x[0, 1e9]": "--phi .*own",
+    "class Own(nn.Module):\n    def __init__(self, channels, more):\n        pass": r"built as Own\(channels\)",
+    "raise SystemExit(3)": "SystemExit",
+    "class Other: pass": "has no nn.Module class 'Own'",
+}
+
+
+@pytest.mark.parametrize("number", range(len(BROKEN)))
+def test_a_broken_block_is_refused_before_training(room, monkeypatch, capsys, number):
+    monkeypatch.chdir(room / "d")
+    code, words = list(BROKEN.items())[number]
+    Path(f"own{number}.py").write_text(f"from torch import nn\n\n\n{code}\n")
+    assert train.main([*QUICK, "--weights", "none", "--epochs", "1", "--phi", f"own{number}.py:Own"]) == 2
+    assert re.search(words, capsys.readouterr().err.strip().splitlines()[-1])
+    assert not Path("runs").exists()
+
+
+def test_a_batch_of_one_that_a_block_cannot_train_on_is_refused(room, monkeypatch, capsys):
+    monkeypatch.chdir(room / "e")
+    argv = [*QUICK[:-1], "1", "--weights", "none", "--epochs", "1", "--phi", "split_attention"]
+    assert train.main(argv) == 2
+    assert "--batch-size 1: SplitAttention: training needs a batch of at least 2" in capsys.readouterr().err
