@@ -88,7 +88,7 @@ def test_a_module_in_the_current_directory_is_found(room, monkeypatch):
 BROKEN = {  # what a user's file may hold -> what its user must see
     "class Own(nn.Identity):\n    def forward(self, x):\n        return x[:1]": "a block keeps the shape",
     "class Own(nn.Identity):\n    def forward(self, x):\n        return x[0, 1e9]": "--phi .*own",
-    "class Own(nn.Module):\n    def __init__(self, channels, more):\n        pass": r"built as Own\(channels\)",
+    "class Own(nn.Module):\n    def __init__(self, c, more):\n        pass": r"built as Own\(channels\)",
     "raise SystemExit(3)": "SystemExit",
     "class Other: pass": "has no nn.Module class 'Own'",
 }
