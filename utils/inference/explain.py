@@ -80,10 +80,10 @@ def attention_gates(predictor: Predictor, prepared: Prepared) -> list[PlaceGates
 def heat_map(predictor: Predictor, prepared: Prepared, found: Detections) -> np.ndarray:
     """Show which parts of an image raise the scores of some of its detections.
 
-    The sum of the scores is differentiated by the backbone's features behind the attention and by the hidden
-    convolutions of the heads; each layer's map is normalised by its maximum, and the image's map is their
-    mean, normalised again. A score near 1 has little gradient, so that a certain detection looks cold beside
-    doubtful ones; explained alone it does not.
+    The sum of the scores' log-odds is differentiated by the backbone's features behind the attention and by
+    the hidden convolutions of the heads; each layer's map is normalised by its maximum, and the image's map is
+    their mean, normalised again. (A score near 1 has hardly a gradient itself: beside doubtful detections a certain
+    one would look cold.)
 
     Paper: Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization,
     https://doi.org/10.1109/TIP.2021.3089943 (which fuses layers by their maximum).
@@ -94,8 +94,8 @@ def heat_map(predictor: Predictor, prepared: Prepared, found: Detections) -> np.
         found: the detections to explain, in pixels of the image, at least one.
 
     Returns:
-        float32 (H, W) in [0, 1], in network pixels with the grey border cut away. It is 0 all over where
-        every score is so near to 1 that nothing raises it.
+        float32 (H, W) in [0, 1], in network pixels with the grey border cut away.
+        It is 0 all over where nothing in the image raises a score.
     """
     images = prepared.pixels[None].to(predictor.device).requires_grad_()  # frozen weights give a graph too
     layers: dict[str, Tensor] = {}
@@ -113,7 +113,8 @@ def heat_map(predictor: Predictor, prepared: Prepared, found: Detections) -> np.
             scale_x_y=config.scale_x_y,
         )
         slots = find_slots(boxes[0].detach(), scores[0].detach(), found, prepared.placement)
-        score = scores[0, slots, found.labels.to(slots.device)].sum()
+        chosen = scores[0, slots, found.labels.to(slots.device)]
+        score = torch.logit(chosen, eps=1e-6).sum()
         activations = [layers[name] for name in _CAM_LAYERS]
         gradients = torch.autograd.grad(score, activations)  # unlike backward(), leaves no .grad behind
     maps = [
