@@ -81,9 +81,9 @@ def heat_map(predictor: Predictor, prepared: Prepared, found: Detections) -> np.
     """Show which parts of an image raise the scores of some of its detections.
 
     The sum of the scores' log-odds is differentiated by the backbone's features behind the attention and by
-    the hidden convolutions of the heads; each layer's map is normalised by its maximum, and the image's map is
-    their mean, normalised again. (A score near 1 has hardly a gradient itself: beside doubtful detections a certain
-    one would look cold.)
+    the hidden convolutions of the heads; each layer's map is normalised by its maximum, and the image's map
+    is their mean, normalised again. (A score near 1 has hardly a gradient itself: beside doubtful detections
+    a certain one would look cold.)
 
     Paper: Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization,
     https://doi.org/10.1109/TIP.2021.3089943 (which fuses layers by their maximum).
