@@ -58,7 +58,7 @@ class CompareConfig:
         for place, name in enumerate(names):
             if any(same_attention(name, other) for other in names[:place]):
                 raise UserError(f"--phi {name}: is given twice")
-        object.__setattr__(self, "phi", tuple(names))
+        object.__setattr__(self, "phi", tuple(sorted(names, key=lambda name: name != "none")))  # none first
         for seed in self.seeds:
             if not seed.isdecimal() or int(seed) >= 2**32:
                 raise UserError(f"--seeds {seed}: needs whole numbers from 0 to 4294967295")

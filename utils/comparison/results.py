@@ -129,7 +129,7 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
 
 
 def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    """Put the runs that differ in nothing but their seed together, under a label that tells them apart.
+    """Put runs that differ in nothing but their seed together, under a label; those without attention first.
 
     Raises:
         UserError: two runs are one and the same.
@@ -151,16 +151,21 @@ def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
         if any(result.seed == other.seed for other in group):
             raise UserError(f"two runs of {result.phi} have the seed {result.seed}; name each run once")
         group.append(result)
-    return groups
+    return dict(sorted(groups.items(), key=lambda item: item[1][0].phi != "none"))
 
 
 def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Cost]) -> list[Row]:
-    """Summarise the runs of each label; differences are to the first label without attention."""
-    reference = next((label for label, runs in groups.items() if runs[0].phi == "none"), None)
-    base = {run.seed: run.map50 for run in groups[reference]} if reference is not None else {}
+    """Summarise the runs of each label; differences are to the runs without attention and otherwise alike."""
+    points_of = {
+        label: {run.seed: run.map50 for run in sorted(runs, key=lambda run: run.seed)}
+        for label, runs in groups.items()
+    }
+    plain = [label for label, runs in groups.items() if runs[0].phi == "none"]
     rows = []
     for label, runs in groups.items():
-        points = {run.seed: run.map50 for run in sorted(runs, key=lambda run: run.seed)}
+        alike = label.replace(short_name(runs[0].phi), "none", 1)
+        base = points_of[alike if alike in plain else plain[0]] if plain and label not in plain else {}
+        points = points_of[label]
         rows.append(
             Row(
                 label,
@@ -168,7 +173,7 @@ def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Co
                 tuple(points),
                 Spread.of(list(points.values())),
                 Spread.of([run.map50_95 for run in runs]),
-                paired_difference(points, base) if label != reference else None,
+                paired_difference(points, base),
                 points,
             )
         )

@@ -17,7 +17,7 @@ def test_nothing_given_is_the_published_blocks_and_three_seeds():
 
 def test_flags_of_train_are_passed_on_and_its_own_are_not():
     config, settings = parse(
-        "--phi", "0", "2", "--seeds", "7", "--epochs", "3", "--imgsz", "64", "--no-train"
+        "--phi", "2", "0", "--seeds", "7", "--epochs", "3", "--imgsz", "64", "--no-train"
     )
     assert (config.phi, config.seeds, config.no_train) == (("none", "cbam"), ("7",), True)
     assert settings == {"epochs": 3, "imgsz": (64, 64)}

@@ -102,7 +102,7 @@ def test_the_same_run_twice_is_refused():
 
 def test_rows_compare_with_the_runs_without_attention():
     groups = group_runs([result("se", 0, 0.6), result("none", 0, 0.5), result("none", 1, 0.7)])
-    se, none = build_rows(groups, {})
+    none, se = build_rows(groups, {})
     assert (se.label, none.label) == ("se", "none")
     assert se.difference.mean == pytest.approx(0.1)
     assert none.difference is None
@@ -110,3 +110,14 @@ def test_rows_compare_with_the_runs_without_attention():
     assert none.seeds == (0, 1)
     (alone,) = build_rows(group_runs([result("se", 0, 0.6)]), {})
     assert alone.difference is None
+
+
+def test_differences_are_between_runs_that_are_otherwise_alike():
+    runs = [
+        result(phi, 0, value, epochs=epochs)
+        for phi, value, epochs in (("none", 0.5, 100), ("se", 0.6, 100), ("none", 0.1, 3), ("se", 0.3, 3))
+    ]
+    changes = {row.label: row.difference for row in build_rows(group_runs(runs), {})}
+    assert changes["se"].mean == pytest.approx(0.1)
+    assert changes["se epochs=3"].mean == pytest.approx(0.2)
+    assert changes["none epochs=3"] is None

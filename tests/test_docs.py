@@ -1,0 +1,51 @@
+"""Commands in the documentation have flags and values that the scripts take, and links lead to files."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from utils.comparison.config import parse_comparison
+from utils.config import EvaluateConfig, PredictConfig, TrainConfig, parse_config
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/results/*.md")]
+CONFIGS = {"train.py": TrainConfig, "evaluate.py": EvaluateConfig, "predict.py": PredictConfig}
+
+
+def commands(text):
+    """Yield every command line of ours in the fenced blocks of a page, and those written `inline`."""
+    blocks = [block for block in text.split("```")[1::2] if block.startswith(("bash\n", "\n"))]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    lines += re.findall(r"`(python \w+\.py [^`]*)`", text)
+    for line in lines:
+        if re.match(r"python (train|evaluate|predict|compare)\.py ", line) and "..." not in line:
+            yield line
+
+
+def check(line):
+    script, *argv = shlex.split(line, comments=True)[1:]
+    if script == "compare.py":
+        parse_comparison(argv, description="", example="")
+    else:
+        parse_config(CONFIGS[script], argv, prog=script, description="", example="")
+
+
+def test_a_wrong_flag_would_be_found():
+    (line,) = commands("```bash\npython train.py --epohcs 3   # three\n```")
+    with pytest.raises(UserError, match="--epochs"):
+        check(line)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_taken(page):
+    for line in commands(page.read_text(encoding="utf-8")):
+        check(line)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
