@@ -50,7 +50,7 @@ def test_half_is_measured_against_the_largest_value(make_job):
     off = Reader("a test", lambda images: [raw * 1.005 for raw in job.model(images)])
     assert hold_parity("onnx", job, off) == pytest.approx(0.005, rel=0.01)
     far = Reader("a test", lambda images: [raw * 1.02 for raw in job.model(images)])
-    with pytest.raises(UserError, match="0.02 of their largest value, at most 0.01"):
+    with pytest.raises(UserError, match=r"0\.02 of their largest value, at most 0\.01"):
         hold_parity("onnx", job, far)
 
 
