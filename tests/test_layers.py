@@ -163,7 +163,7 @@ def test_nets_need_only_torch():
     assert not tops & third_party
 
 
-@pytest.mark.parametrize("script", ["evaluate", "predict"])
+@pytest.mark.parametrize("script", ["evaluate", "export", "predict"])
 def test_albumentations_is_only_for_training(script):
     assert "albumentations" not in reachable_from(script, read_sources())
 

@@ -15,10 +15,12 @@ __all__ = [
     "EvaluateConfig",
     "PredictConfig",
     "TrainConfig",
+    "check_imgsz",
     "config_as_dict",
     "config_from_dict",
     "given_settings",
     "parse_config",
+    "phi_name",
     "save_args_yaml",
 ]
 
@@ -154,8 +156,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        _check_imgsz(self.imgsz)
-        object.__setattr__(self, "phi", _phi_name(self.phi))
+        check_imgsz(self.imgsz)
+        object.__setattr__(self, "phi", phi_name(self.phi))
         if self.freeze_epochs > self.epochs:
             raise UserError(f"--freeze-epochs {self.freeze_epochs}: more than --epochs {self.epochs}")
         if self.val is not None and "none" in self.val and len(self.val) > 1:
@@ -214,8 +216,8 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        _check_imgsz(self.imgsz)
-        object.__setattr__(self, "phi", _phi_name(self.phi))
+        check_imgsz(self.imgsz)
+        object.__setattr__(self, "phi", phi_name(self.phi))
 
 
 @dataclass(frozen=True)
@@ -265,8 +267,8 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        _check_imgsz(self.imgsz)
-        object.__setattr__(self, "phi", _phi_name(self.phi))
+        check_imgsz(self.imgsz)
+        object.__setattr__(self, "phi", phi_name(self.phi))
         explained = "--heatmap" if self.heatmap is not None else "--attention-maps"
         if not self.save and (self.heatmap is not None or self.attention_maps):
             raise UserError(
@@ -285,14 +287,16 @@ class PredictConfig:
             raise UserError("SOURCE '': is empty")
 
 
-def _phi_name(phi: str | None) -> str | None:
+def phi_name(phi: str | None) -> str | None:
+    """Return the name of what --phi gave, None for nothing; raises a UserError for an unknown block."""
     try:
         return None if phi is None else attention_name(phi)
     except ValueError as error:
         raise UserError(f"--phi {phi}: {error}") from None
 
 
-def _check_imgsz(imgsz: tuple[int, int] | None) -> None:
+def check_imgsz(imgsz: tuple[int, int] | None) -> None:
+    """Refuse an --imgsz that the network cannot take; the UserError names the nearest sizes."""
     if imgsz is None or all(_SMALLEST <= side <= _LARGEST and side % _STEP == 0 for side in imgsz):
         return
     nearest = []

@@ -36,6 +36,8 @@ _HABITS = {
     "nms_thres": "nms_iou",
     "max_detections": "max_det",
     "batch": "batch_size",
+    "include": "format",
+    "fp16": "half",
     "bs": "batch_size",
     "img": "imgsz",
     "img_size": "imgsz",

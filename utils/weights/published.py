@@ -107,14 +107,28 @@ def write_published(path: Path | str, config: ModelConfig, weights: Mapping[str,
     Raises:
         UserError: the layout has no name for its attention block, or the file cannot be written.
     """
-    if config.phi not in ("none", *_BLOCKS):
-        raise UserError(f"{path}: the published layout has no attention {config.phi}")
-    if config.phi != "none" and set(config.phi_at) != set(PLACES):
-        raise UserError(f"{path}: the published layout has attention at {', '.join(PLACES)}, all or none")
+    try:
+        check_published(config)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
     ours = {ours: theirs for theirs, ours in _table(config.phi).items()}
     content = {ours[name]: value.detach().cpu() for name, value in weights.items()}
     with atomic_write(path) as file:
         torch.save(content, file)
+
+
+def check_published(config: ModelConfig) -> None:
+    """Hold that the layout can say what a network is.
+
+    Raises:
+        ValueError: it cannot; says why.
+    """
+    if config.phi not in ("none", *_BLOCKS):
+        raise ValueError(f"the published layout has no attention {config.phi}")
+    if config.phi != "none" and set(config.phi_at) != set(PLACES):
+        raise ValueError(f"the published layout has attention at {', '.join(PLACES)}, all or none")
+    if len(config.anchor_masks[0]) != _ANCHORS:
+        raise ValueError(f"the published layout has {_ANCHORS} anchors a head")
 
 
 def _table(phi: str) -> dict[str, str]:

@@ -1,0 +1,76 @@
+"""Turn weights into other formats: python export.py --weights last --format onnx darknet."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+
+from utils.classes import read_class_names
+from utils.config import parse_config, save_args_yaml
+from utils.console import log, one_line, run_command
+from utils.export.config import ExportConfig
+from utils.export.formats import FORMATS, export_as
+from utils.export.job import LABELS, ExportJob
+from utils.files import atomic_write, new_run_folder
+from utils.weights.load import load_model
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return run_command(_export, argv)
+
+
+def _export(argv: list[str]) -> int:
+    config = parse_config(
+        ExportConfig,
+        argv,
+        prog="export.py",
+        description="Turn weights into other formats; each export is run and compared with PyTorch.",
+        example="python export.py --weights last --format onnx darknet --imgsz 320",
+    )
+    job = _load_job(config)
+    for name in config.format:
+        FORMATS[name].check(job)
+    log(one_line(_describe(job)))
+    folder = new_run_folder(config.project, config.name, config.exist_ok)
+    files: list[Path] = []
+    for name in config.format:
+        for note in FORMATS[name].notes(job):
+            log(one_line(note))
+        written, differences = export_as(name, job, folder)
+        files += written
+        unit = " of their largest value" if job.half else ""
+        for reader, difference in differences.items():
+            measured = f"{difference:.2g}{unit} ({reader})"
+            print(f"{name}: raw heads differ from PyTorch by at most {measured}", flush=True)
+    files += [folder / LABELS, folder / "args.yaml"]
+    with atomic_write(folder / LABELS, "w") as file:
+        file.write("\n".join(job.class_names) + "\n")
+    save_args_yaml(config, folder / "args.yaml")
+    for path in files:
+        print(one_line(f"{path}  {path.stat().st_size / 1e6:.1f} MB"))
+    for name in config.format:
+        if command := FORMATS[name].following(job, folder):
+            print(one_line(f"next: {shlex.join(command)}"))
+    return 0
+
+
+def _load_job(config: ExportConfig) -> ExportJob:
+    classes = read_class_names(config.classes) if config.classes else None
+    loaded = load_model(config.weights, classes=classes, phi=config.phi)
+    network = dataclasses.replace(loaded.config, input_size=config.imgsz or loaded.config.input_size)
+    return ExportJob(
+        loaded.model, network, loaded.class_names, loaded.path, batch=config.batch_size, half=config.half
+    )
+
+
+def _describe(job: ExportJob) -> str:
+    height, width = job.config.input_size
+    shown = f"phi {job.config.phi}  input {height}x{width}  {job.config.num_classes} classes"
+    return f"weights {job.source}  {shown}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from nets.yolo import ModelConfig, YoloBody
+from utils.export.job import ExportJob
+
+
+def make_job(phi: str = "none", **changes) -> ExportJob:
+    """Return a network of two classes at 64 x 96 pixels whose heads give numbers that matter."""
+    torch.manual_seed(0)
+    settings = {"input_size": (64, 96)} | {
+        key: changes.pop(key) for key in ("scale_x_y", "anchors", "anchor_masks") if key in changes
+    }
+    config = ModelConfig(2, phi=phi, **settings)
+    model = YoloBody(config).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    for head in (model.head_p5, model.head_p4):
+        nn.init.normal_(head.predict.weight, std=0.1)
+    return ExportJob(model, config, ("cat", "dög"), Path("best.pth"), **changes)
+
+
+@pytest.fixture
+def job() -> ExportJob:
+    return make_job()
+
+
+@pytest.fixture(name="make_job")
+def _make_job():
+    return make_job

@@ -1,0 +1,133 @@
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from nets.yolo import ModelConfig
+from utils.classes import read_class_names
+from utils.errors import UserError
+from utils.export import darknet
+from utils.export.formats import export_as
+from utils.weights.darknet import DarknetWeights, write_darknet
+
+
+def test_the_files_and_what_they_say(make_job, tmp_path):
+    job = make_job(
+        anchors=((1.5, 2), (3, 4), (5, 6), (7.25, 8), (9, 10)), anchor_masks=((2, 3, 4), (0, 1, 2))
+    )
+    files, _ = export_as("darknet", job, tmp_path)
+    assert [path.name for path in files] == ["best.weights", "best.cfg", "best.names", "best.json"]
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    assert read_class_names(files[2]) == ("cat", "dög")
+    assert json.loads(files[3].read_text(encoding="utf-8")) == job.describe()
+    cfg = files[1].read_text().splitlines()
+    for line in ("width=96", "height=64", "filters=21", "classes=2", "num=5", "mask=2,3,4", "mask=0,1,2"):
+        assert line in cfg
+    assert cfg.count("anchors=1.5,2,3,4,5,6,7.25,8,9,10") == 2
+    assert cfg.count("scale_x_y=1.05") == 2
+
+
+def test_both_readers_compute_the_same(job, tmp_path):
+    _, differences = export_as("darknet", job, tmp_path)
+    assert [name.split(" ")[0] for name in differences] == ["our", "OpenCV"]
+    assert max(differences.values()) < 1e-4
+
+
+def test_opencv_decodes_with_the_anchors_masks_and_scale_of_the_cfg(make_job, tmp_path):
+    """The yolo layers of OpenCV give (cx, cy, w, h) as parts of the input, a row a cell and anchor."""
+    job = make_job(
+        scale_x_y=1.2, anchors=((10, 14), (23, 27), (37, 58), (81, 82)), anchor_masks=((1, 2, 3), (0, 1, 2))
+    )
+    (weights, cfg, *_), _ = export_as("darknet", job, tmp_path)
+    network = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    image = torch.rand(1, 3, 64, 96)
+    network.setInput(image.numpy())
+    rows = network.forward("yolo_30")  # (2 * 3 cells * 3 anchors, 5 + K)
+    with torch.no_grad():
+        raw = job.model(image)[0][0].reshape(3, 7, 2, 3)
+    for anchor, (width, height) in enumerate(((23, 27), (37, 58), (81, 82))):
+        for row in range(2):
+            for column in range(3):
+                tx, ty, tw, th = (float(value) for value in raw[anchor, :4, row, column])
+                stretch = [1.2 / (1 + np.exp(-t)) - 0.1 for t in (tx, ty)]
+                expected = [
+                    (column + stretch[0]) / 3,
+                    (row + stretch[1]) / 2,
+                    width / 96 * np.exp(tw),
+                    height / 64 * np.exp(th),
+                ]
+                found = rows[(row * 3 + column) * 3 + anchor, :4]
+                np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("version", "seen"), [((0, 2, 5), 32013312), ((0, 1, 0), 7), ((1, 3, 9), 2**40)])
+def test_darknets_own_weights_come_out_as_the_same_bytes(job, tmp_path, version, seen):
+    source = tmp_path / "given.weights"
+    write_darknet(source, DarknetWeights(job.weights(), 2, version, seen))
+    (tmp_path / "out").mkdir()
+    job = dataclasses.replace(job, source=source)
+    (weights, *_), _ = export_as("darknet", job, tmp_path / "out")
+    assert weights.read_bytes() == source.read_bytes()
+
+
+def test_a_wrong_file_is_refused_and_leaves_nothing(job, tmp_path, monkeypatch):
+    def spoil(path, weights):
+        tensors = weights.state_dict | {
+            "neck_p5.conv.weight": weights.state_dict["neck_p5.conv.weight"] * 1.01
+        }
+        write_darknet(path, dataclasses.replace(weights, state_dict=tensors))
+
+    monkeypatch.setattr(darknet, "write_darknet", spoil)
+    with pytest.raises(UserError, match="--format darknet: in our reader the raw heads differ") as caught:
+        export_as("darknet", job, tmp_path)
+    assert caught.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_cfg_is_found_by_opencv(job, tmp_path, monkeypatch):
+    build = darknet.build_cfg
+    monkeypatch.setattr(
+        darknet, "build_cfg", lambda config: build(config).replace("group_id=1", "group_id=0")
+    )
+    with pytest.raises(UserError, match=r"in OpenCV .* the raw heads differ"):
+        export_as("darknet", job, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_opencv_without_the_reader_is_said(job, tmp_path, monkeypatch):
+    monkeypatch.delattr(cv2.dnn, "readNetFromDarknet")
+    assert len(darknet.notes(job)) == 1
+    assert "only our own reader" in darknet.notes(job)[0]
+    assert list(export_as("darknet", job, tmp_path)[1]) == ["our reader"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"phi": "se"}, "takes --phi none only, and these weights have se"),
+        ({"phi": "simam"}, "have simam"),  # it has no parameters by which a file could tell
+        ({"anchor_masks": ((0, 1), (2, 3))}, "3 anchors a head, these weights have 2"),
+    ],
+)
+def test_what_the_format_cannot_hold_is_refused(make_job, changes, words):
+    with pytest.raises(UserError, match=words) as caught:
+        darknet.check(make_job(**changes))
+    assert caught.value.exit_code == 2
+
+
+def test_a_decoding_that_predict_would_not_know_is_said(make_job, tmp_path):
+    job = make_job(scale_x_y=1.0)
+    assert "predict.py and evaluate.py do not read" in darknet.notes(job)[0]
+    assert darknet.following(job, tmp_path) is None
+    assert darknet.notes(make_job()) == []
+    command = darknet.following(make_job(), tmp_path)
+    assert command is not None
+    assert command[-3:] == ["--imgsz", "64", "96"]
+
+
+def test_the_largest_class_count_of_the_cfg():
+    cfg = darknet.build_cfg(ModelConfig(601))
+    assert cfg.count("filters=1818") == 2

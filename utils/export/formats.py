@@ -1,0 +1,61 @@
+"""The formats by name, and the one way into each: write aside, compare with PyTorch, then put in place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+from utils.export import darknet, onnx, pth, published
+from utils.export.job import ExportJob
+from utils.export.parity import Reader, hold_parity
+from utils.inference.writers import refuse_overwriting
+
+
+class Format(Protocol):
+    """What the module of a format offers."""
+
+    def check(self, job: ExportJob) -> None:
+        """Refuse what the format cannot hold, before anything is written."""
+
+    def notes(self, job: ExportJob) -> list[str]:
+        """Return what the user should know of it."""
+
+    def write(self, job: ExportJob, folder: Path) -> list[Path]:
+        """Write the files, the model first."""
+
+    def readers(self, job: ExportJob, path: Path) -> list[Reader]:
+        """Return those who can run the written model."""
+
+    def following(self, job: ExportJob, folder: Path) -> list[str] | None:
+        """Return the command to type next, None where there is none."""
+
+
+FORMATS: dict[str, Format] = {"onnx": onnx, "darknet": darknet, "published": published, "pth": pth}
+
+
+def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict[str, float]]:
+    """Export to one format; its files appear only when every reader computes what the network computes.
+
+    Args:
+        name: of the format.
+        job: what to export.
+        folder: where the files go.
+
+    Returns:
+        The files, and the measured difference of each reader by name (see `measure_difference`).
+
+    Raises:
+        UserError: it cannot be exported, or the export computes something else.
+    """
+    form = FORMATS[name]
+    with TemporaryDirectory(prefix=".export-", dir=folder) as aside:
+        written = form.write(job, Path(aside))
+        readers = form.readers(job, written[0])
+        differences = {reader.name: hold_parity(name, job, reader) for reader in readers}
+        targets = [folder / path.name for path in written]
+        refuse_overwriting(targets, [job.source])
+        for path, target in zip(written, targets, strict=True):
+            os.replace(path, target)
+    return targets, differences

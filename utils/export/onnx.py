@@ -1,0 +1,161 @@
+"""ONNX: the network up to its raw heads, with all that decoding needs in the model's metadata."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nets.yolo import YoloBody
+from utils.errors import UserError
+from utils.export.job import ExportJob
+from utils.export.parity import Reader, make_images
+from utils.files import atomic_write
+
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_HEADS = ["p5", "p4"]
+
+
+class _Heads(nn.Module):
+    """The network as the file holds it: float32 outside, 16 bits inside where that was asked for."""
+
+    def __init__(self, model: YoloBody, half: bool) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).half() if half else model
+        self.dtype = torch.float16 if half else torch.float32
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(raw.float() for raw in self.model(images.to(self.dtype)))
+
+
+def check(job: ExportJob) -> None:
+    """Hold that the packages are there; a UserError says how to get them."""
+    for package in _PACKAGES:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise UserError(
+                f"--format onnx: cannot import {package} ({error}); pip install -r requirements-export.txt"
+            ) from None
+
+
+def notes(job: ExportJob) -> list[str]:
+    """Return what the user should know of this format: nothing."""
+    return []
+
+
+def write(job: ExportJob, folder: Path) -> list[Path]:
+    """Write the model.
+
+    Raises:
+        UserError: torch cannot export the network, such as for an operation of a block (exit code 1).
+    """
+    import onnx
+
+    model = _trace(job)
+    _forget_this_machine(model.graph)
+    model.ClearField("metadata_props")
+    described = job.describe().items()
+    onnx.helper.set_model_props(
+        model, {key: value if isinstance(value, str) else json.dumps(value) for key, value in described}
+    )
+    path = folder / job.named(".onnx")
+    with atomic_write(path) as file:
+        file.write(model.SerializeToString())
+    return [path]
+
+
+def readers(job: ExportJob, path: Path) -> list[Reader]:
+    """Return ONNX Runtime with the model."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what matters comes as an exception
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions have no common class of their own
+        raise UserError(
+            f"--format onnx: ONNX Runtime refuses the model: {_reason(error)}", exit_code=1
+        ) from error
+
+    def run(images: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(raw) for raw in session.run(_HEADS, {"images": images.numpy()})]
+
+    return [Reader(f"ONNX Runtime {onnxruntime.__version__}", run)]
+
+
+def following(job: ExportJob, folder: Path) -> list[str] | None:
+    """Return the command that shows what the model says of itself."""
+    session = f"onnxruntime.InferenceSession({str(folder / job.named('.onnx'))!r})"
+    return ["python", "-c", f"import onnxruntime; print({session}.get_modelmeta().custom_metadata_map)"]
+
+
+def _trace(job: ExportJob) -> Any:
+    """Turn the network into an ONNX model in memory."""
+    images = make_images(job.config.input_size)[:1].expand(job.batch or 2, -1, -1, -1).contiguous()
+    shapes = {"images": {0: torch.export.Dim("batch")}} if job.batch is None else None
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                _Heads(job.model, job.half),
+                (images,),
+                dynamo=True,
+                verbose=False,
+                input_names=["images"],
+                output_names=_HEADS,
+                dynamic_shapes=shapes,
+            )
+    except Exception as error:  # from the exporter or from a block of the user's own: anything
+        raise UserError(
+            f"--format onnx: torch cannot export this network: {_reason(error)}; "
+            "change the attention block, or take --format pth",
+            exit_code=1,
+        ) from error
+    if program is None:
+        raise UserError("--format onnx: torch returned no model; update torch", exit_code=1)
+    return program.model_proto
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what is at the bottom of an exception."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    return f"{type(error).__name__}: {lines[0].strip()}"
+
+
+def _forget_this_machine(graph: Any) -> None:
+    """Take out where each node came from: stack traces with the paths of this machine."""
+    parts = (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output)
+    for part in parts:
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                _forget_this_machine(inner)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's advice to developers of torch off the console."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
