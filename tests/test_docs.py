@@ -9,10 +9,16 @@ import pytest
 from utils.comparison.config import parse_comparison
 from utils.config import EvaluateConfig, PredictConfig, TrainConfig, parse_config
 from utils.errors import UserError
+from utils.export.config import ExportConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/results/*.md")]
-CONFIGS = {"train.py": TrainConfig, "evaluate.py": EvaluateConfig, "predict.py": PredictConfig}
+CONFIGS = {
+    "train.py": TrainConfig,
+    "evaluate.py": EvaluateConfig,
+    "predict.py": PredictConfig,
+    "export.py": ExportConfig,
+}
 
 
 def commands(text):
@@ -21,7 +27,7 @@ def commands(text):
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     lines += re.findall(r"`(python \w+\.py [^`]*)`", text)
     for line in lines:
-        if re.match(r"python (train|evaluate|predict|compare)\.py ", line) and "..." not in line:
+        if re.match(r"python (train|evaluate|predict|compare|export)\.py ", line) and "..." not in line:
             yield line
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 import compare
 import evaluate
+import export
 import predict
 import train
 from utils.data.voc import VocObject, write_annotation
@@ -69,11 +70,13 @@ def test_every_command_takes_it_from_anywhere(room, monkeypatch, capsys):
         (evaluate, ["--weights", str(best), "--data", "../data"]),
         (predict, [str(room / "data/JPEGImages/4.jpg"), "--weights", str(best), "--json", "found.jsonl"]),
         (compare, ["--from", str(last.parent.parent)]),
+        (export, ["--weights", str(best), "--format", "onnx", "pth"]),
     ):
         assert script.main(argv) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert re.search(r"block of your own; to let its code be imported add --phi \S*own\.py:SE8$", error)
         assert script.main([*argv, "--phi", own]) == 0, capsys.readouterr().err
+    assert Path("runs/export/exp/best.onnx").exists()
     assert json.loads(Path("found.jsonl").read_text())["width"] == 80
     assert Path("runs/compare/exp/table.md").read_text().count("own.py:SE8") >= 1
 

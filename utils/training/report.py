@@ -69,6 +69,7 @@ def log_next_commands(config: TrainConfig, best: Path, data: TrainingData) -> No
     log(f"best weights: {best}")
     log(f"evaluate: {shlex.join(measure)}")
     log(f"predict:  {shlex.join(['python', 'predict.py', str(data.train.records[0].image_path), *known])}")
+    log(f"export:   {shlex.join(['python', 'export.py', *known])}")
 
 
 def in_words(seconds: float) -> str:

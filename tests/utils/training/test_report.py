@@ -85,6 +85,7 @@ def test_next_commands_can_be_run_as_printed(
     err = capsys.readouterr().err
     assert f"evaluate.py --weights best.pth{predict} --data '{folder}'{measure}\n" in err
     assert f"predict.py '{folder}/JPEGImages/train_0000.jpg' --weights best.pth{predict}\n" in err
+    assert f"export.py --weights best.pth{predict}\n" in err
     assert ("flatters" in err) == bool(measure)
 
 
