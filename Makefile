@@ -95,4 +95,4 @@ active-run:
 	$(FIND_MISSING) requirements.txt $(RUN_MODULES)
 
 active-dev:
-	$(FIND_MISSING) requirements-dev.txt $(RUN_MODULES) pytest ruff mypy
+	$(FIND_MISSING) requirements-dev.txt $(RUN_MODULES) onnx onnxscript onnxruntime pytest ruff mypy

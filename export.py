@@ -50,7 +50,7 @@ def _export(argv: list[str]) -> int:
         file.write("\n".join(job.class_names) + "\n")
     save_args_yaml(config, folder / "args.yaml")
     for path in files:
-        print(one_line(f"{path}  {path.stat().st_size / 1e6:.1f} MB"))
+        print(one_line(f"{path}  {path.stat().st_size / 1000:.1f} kB"))
     for name in config.format:
         if command := FORMATS[name].following(job, folder):
             print(one_line(f"next: {shlex.join(command)}"))
