@@ -13,7 +13,7 @@ from nets.yolo import ModelConfig
 from utils.classes import read_class_names
 from utils.comparison.config import CompareConfig, parse_comparison
 from utils.comparison.cost import Cost, measure_costs
-from utils.comparison.grid import keep_settings, plan_runs
+from utils.comparison.grid import GridRun, keep_settings, plan_runs
 from utils.comparison.picture import draw_comparison
 from utils.comparison.report import describe_machine, log_estimate
 from utils.comparison.results import Row, RunResult, build_rows, group_runs, read_run, short_name
@@ -21,7 +21,10 @@ from utils.comparison.runner import measure, train
 from utils.comparison.table import write_tables
 from utils.config import TrainConfig
 from utils.console import log, one_line, run_command
+from utils.data.prepare import prepare_evaluation
+from utils.errors import UserError
 from utils.files import new_run_folder
+from utils.training.attention import check_attention
 from utils.training.start import load_data
 from utils.weights.load import confirm_phi, read_weights
 
@@ -43,13 +46,14 @@ def _compare(argv: list[str]) -> int:
         example="python compare.py --data VOCdevkit --phi none se cbam --seeds 0 1 2 --epochs 20",
     )
     groups: Groups = {}
+    num_images = 0
     if config.runs:
         groups, networks = _read_runs(config, settings)
     else:
-        networks = _plan_networks(config, settings)
-    folder = new_run_folder(config.project, config.name, exist_ok=True)
-    if not (config.runs or config.no_train):
-        keep_settings(folder, settings)
+        networks, num_images = _plan_networks(config, settings)
+    is_grid = not (config.runs or config.no_train)
+    folder = new_run_folder(config.project, config.name, exist_ok=is_grid)  # a grid goes on where it stopped
+    keep_settings(folder, config, settings)
     costs, same = measure_costs(list(networks.values()))
     cost_of = dict(zip(networks, costs, strict=True))
     notes = [
@@ -64,7 +68,13 @@ def _compare(argv: list[str]) -> int:
     elif config.no_train:
         rows = [Row(label, cost) for label, cost in cost_of.items()]
     else:
-        rows = _train_grid(config, settings, folder, cost_of, notes)
+        runs = plan_runs(config, settings, folder)
+        log_estimate(runs, {network.phi: network for network in networks.values()}, num_images)
+        try:
+            rows = _train_grid(config, settings, runs, folder, cost_of, notes)
+        except KeyboardInterrupt:
+            log(f"to go on type the same again: python compare.py {shlex.join(argv)}")
+            raise
     write_tables(rows, notes, folder)
     draw_comparison(rows, folder / "comparison.png")
     print((folder / "table.md").read_text(encoding="utf-8").rstrip())
@@ -72,26 +82,34 @@ def _compare(argv: list[str]) -> int:
     return 0
 
 
-def _plan_networks(config: CompareConfig, settings: dict[str, Any]) -> Networks:
-    """Return the network of each block; for a grid all data are checked and its time is estimated."""
+def _plan_networks(config: CompareConfig, settings: dict[str, Any]) -> tuple[Networks, int]:
+    """Return the network of each block and the number of training images, once all is checked."""
     runs = [TrainConfig(**settings, phi=phi) for phi in config.phi]
+    for run in runs:
+        check_attention(run)
+    num_classes, num_images = VOC_CLASSES, 0
     if not config.no_train or "data" in settings:
         data = load_data(runs[0])
-        num_classes = len(data.train.class_names)
+        num_classes, num_images = len(data.train.class_names), len(data.train)
+        if config.split and not config.no_train:
+            told = {name: getattr(runs[0], name) for name in ("classes", "unlabelled", "skip_bad")}
+            prepare_evaluation(runs[0].data, splits=config.split, **told)
+        elif data.val is None and not config.no_train:
+            raise UserError("--val none: leaves nothing to compare by; name a list to measure on: --split")
+    elif runs[0].classes:
+        num_classes = len(read_class_names(runs[0].classes))
     else:
-        classes = runs[0].classes
-        num_classes = len(read_class_names(classes)) if classes else VOC_CLASSES
         log(f"parameters for {num_classes} classes; --data or --classes gives another number")
     networks = [ModelConfig(num_classes, run.phi, run.phi_at, run.imgsz) for run in runs]
-    if not config.no_train:
-        log_estimate(runs, networks, len(data.train), len(config.seeds))
-    return {short_name(network.phi): network for network in networks}
+    return {short_name(network.phi): network for network in networks}, num_images
 
 
 def _read_runs(config: CompareConfig, settings: dict[str, Any]) -> tuple[Groups, Networks]:
     """Return the results of finished runs, and the networks behind them."""
     results, networks = [], []
     for run in map(Path, config.runs or ()):
+        if not (run / "weights" / "last.pth").is_file():
+            raise UserError(f"--from {run}: not the folder of a training run: no weights/last.pth in it")
         file = read_weights(str(run / "weights" / "last.pth"))
         own = [spec for spec in config.phi if same_attention(spec, file.config.phi)]
         phi = confirm_phi(file, own[0] if own else None)
@@ -103,10 +121,14 @@ def _read_runs(config: CompareConfig, settings: dict[str, Any]) -> tuple[Groups,
 
 
 def _train_grid(
-    config: CompareConfig, settings: dict[str, Any], folder: Path, costs: dict[str, Cost], notes: list[str]
+    config: CompareConfig,
+    settings: dict[str, Any],
+    runs: list[GridRun],
+    folder: Path,
+    costs: dict[str, Cost],
+    notes: list[str],
 ) -> list[Row]:
     """Train what is not trained yet; the table is written anew after every run."""
-    runs = plan_runs(config, settings, folder)
     results: list[RunResult] = []
     for number, run in enumerate(runs, start=1):
         train(run, f"run {number} of {len(runs)}")

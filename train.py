@@ -16,6 +16,7 @@ from utils.device import choose_device
 from utils.files import new_run_folder
 from utils.inference.evaluate import evaluate
 from utils.inference.predictor import Predictor
+from utils.training.attention import check_attention
 from utils.training.ema import ModelEma
 from utils.training.engine import set_frozen, train_one_epoch
 from utils.training.report import describe_epoch, log_estimate, log_next_commands
@@ -47,6 +48,7 @@ def train(argv: list[str]) -> int:
     )
     config, folder, resumed = resolve_settings(given)
     device = choose_device(config.device)
+    check_attention(config)
     torch.manual_seed(config.seed)
     if config.demo:
         make_demo(Path(config.data))

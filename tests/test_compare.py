@@ -40,6 +40,28 @@ def test_only_the_cheap_columns(capsys):
     assert "| eca | 5,918,021 |" in capsys.readouterr().out
 
 
+def test_a_table_of_costs_never_replaces_another(capsys):
+    for _ in range(2):
+        assert compare.main(["--no-train", "--phi", "none", "--imgsz", "64"]) == 0
+    assert table("exp2")["none"]["parameters"] == "5918006"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--val", "none"], "--val none: leaves nothing to compare by"),
+        (["--split", "nosuch"], "nosuch"),
+        (["--phi", "none", "nofile.py:X"], "--phi nofile.py:X, --batch-size 4: attention"),
+        (["--from", "nowhere"], "--from nowhere: not the folder of a training run"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_the_first_run(argv, words, capsys):
+    grid = [] if "--from" in argv else [*QUICK, "--phi", "none"]
+    assert compare.main([*grid, *argv]) == 2
+    assert words in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_bad_data_stop_it_before_the_first_run(capsys):
     Path("data/Annotations/5.xml").write_text("<annotation>")
     assert compare.main([*QUICK, "--phi", "none"]) == 2
@@ -55,7 +77,7 @@ def test_a_grid_goes_on_where_it_stopped_and_its_runs_can_be_tabulated(capfd):
     assert "se | " in capfd.readouterr().out
     assert compare.main(grid) == 0
     log = capfd.readouterr().err
-    assert "4 runs of 6 images" in log
+    assert "2 of 4 runs of 6 images are left" in log
     assert "run 3 of 4: python train.py --phi none --seed 1" in log
     assert "run 1 of 4" not in log
     assert Path("runs/compare/exp/se-seed0/weights/last.pth").stat().st_mtime_ns == first

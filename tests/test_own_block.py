@@ -13,6 +13,8 @@ import evaluate
 import export
 import predict
 import train
+from nets.attention import build_attention
+from nets.yolo import ModelConfig
 from utils.data.voc import VocObject, write_annotation
 from utils.weights.load import read_weights
 
@@ -88,9 +90,15 @@ def test_a_module_in_the_current_directory_is_found(room, monkeypatch):
     assert train.main([*QUICK, "--weights", "none", "--epochs", "1", "--phi", "my_blocks_of_c:SE8"]) == 0
 
 
-BROKEN = {  # what a user's file may hold -> what its user must see
-    "class Own(nn.Identity):\n    def forward(self, x):\n        return x[:1]": "a block keeps the shape",
-    "class Own(nn.Identity):\n    def forward(self, x):\n        return x[0, 1e9]": "--phi .*own",
+OUTPUTS = {  # what the forward of a user's block may give -> what its user must see
+    "x[:1]": "a block keeps shape and type",
+    "x.double()": "a block keeps shape and type",
+    "(x, x)": "returns one tensor, this one tuple",
+    "x[0, 1e9]": "--phi .*own",
+    "x.mul_(2)": "inplace operation",
+}
+FORWARD = "class Own(nn.Identity):\n    def forward(self, x):\n        return "
+BROKEN = {FORWARD + output: words for output, words in OUTPUTS.items()} | {
     "class Own(nn.Module):\n    def __init__(self, c, more):\n        pass": r"built as Own\(channels\)",
     "raise SystemExit(3)": "SystemExit",
     "class Other: pass": "has no nn.Module class 'Own'",
@@ -105,6 +113,12 @@ def test_a_broken_block_is_refused_before_training(room, monkeypatch, capsys, nu
     assert train.main([*QUICK, "--weights", "none", "--epochs", "1", "--phi", f"own{number}.py:Own"]) == 2
     assert re.search(words, capsys.readouterr().err.strip().splitlines()[-1])
     assert not Path("runs").exists()
+
+
+def test_a_name_that_a_users_file_registers_is_stored_as_the_file(room, monkeypatch):
+    (room / "blocks/named.py").write_text(OWN.replace("own_se8", "named_se8"))
+    build_attention(f"{room}/blocks/named.py:SE8", 64)
+    assert ModelConfig(1, "named_se8").phi == f"{room}/blocks/named.py:SE8"
 
 
 def test_a_batch_of_one_that_a_block_cannot_train_on_is_refused(room, monkeypatch, capsys):

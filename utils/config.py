@@ -8,13 +8,21 @@ from dataclasses import dataclass
 from nets.attention import ATTENTION, attention_name
 from nets.yolo import PLACES
 from utils.errors import UserError
-from utils.flags import config_as_dict, config_from_dict, given_settings, parse_config, save_args_yaml
+from utils.flags import (
+    as_plain,
+    config_as_dict,
+    config_from_dict,
+    given_settings,
+    parse_config,
+    save_args_yaml,
+)
 from utils.settings import check_settings, setting
 
 __all__ = [
     "EvaluateConfig",
     "PredictConfig",
     "TrainConfig",
+    "as_plain",
     "check_imgsz",
     "config_as_dict",
     "config_from_dict",

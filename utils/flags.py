@@ -140,7 +140,12 @@ def config_from_dict(cls: type[Config], values: dict[str, Any], source: str) -> 
 def config_as_dict(config: Any) -> dict[str, Any]:
     """Return the settings as plain values (tuples become lists) that YAML, JSON and a checkpoint can hold."""
     plain = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+    return {name: as_plain(value) for name, value in plain.items()}
+
+
+def as_plain(value: Any) -> Any:
+    """Return a setting as YAML, JSON and a checkpoint hold it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def as_arguments(cls: type[Config], values: Mapping[str, Any]) -> list[str]:

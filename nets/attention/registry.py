@@ -47,15 +47,28 @@ def register(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
 def attention_name(spec: str | int) -> str:
     """Return the name of a spec: a registered name, or 'file.py:Class' / 'package.module:Class' as given.
 
+    A name that the user's own code registered becomes 'file.py:Class', by which weights find it again.
+
     Raises:
         ValueError: the spec is unknown; the message lists what there is.
     """
     name = _NUMBERS.get(str(spec), str(spec))
-    if name in ATTENTION or ":" in name:
+    if name in ATTENTION:
+        return _own_spec(ATTENTION[name]) or name
+    if ":" in name:
         return name
     numbered = ", ".join(f"{number}|{known}" for number, known in _NUMBERS.items())
     others = "".join(f", {known}" for known in ATTENTION if known not in _NUMBERS.values())
     raise ValueError(f"unknown attention {spec!r}; choose {numbered}{others}, or path/to/file.py:Class")
+
+
+def _own_spec(block: type[nn.Module]) -> str | None:
+    """Return 'path/to/file.py:Class' of a block the user registered; its name is unknown to the next run."""
+    if block.__module__.startswith(("nets.", "torch.")):
+        return None
+    module = sys.modules.get(block.__module__)
+    file = getattr(module, "__file__", None)
+    return f"{file}:{block.__name__}" if file and getattr(module, block.__name__, None) is block else None
 
 
 def same_attention(first: str | int, second: str | int) -> bool:

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nets.attention import attention_name, same_attention
+from nets.attention import attention_name
 from utils.config import TrainConfig
 from utils.errors import UserError
 from utils.flags import given_settings
 from utils.settings import check_settings, setting
 
 # What the grid decides itself, or what makes no sense for several runs.
-_NOT_PASSED_ON = {"phi", "seed", "resume", "demo", "project", "name", "exist_ok"}
+_OF_MEASURING = {"data", "unlabelled", "skip_bad", "device"}  # what --from takes for its --split
+NOT_PASSED_ON = {"phi", "seed", "resume", "demo", "project", "name", "exist_ok"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class CompareConfig:
         check_settings(self)
         names = [_checked_name(spec) for spec in self.phi]
         for place, name in enumerate(names):
-            if any(same_attention(name, other) for other in names[:place]):
+            if name in names[:place]:
                 raise UserError(f"--phi {name}: is given twice")
         object.__setattr__(self, "phi", tuple(sorted(names, key=lambda name: name != "none")))  # none first
         for seed in self.seeds:
@@ -64,8 +65,18 @@ class CompareConfig:
                 raise UserError(f"--seeds {seed}: needs whole numbers from 0 to 4294967295")
         if len({int(seed) for seed in self.seeds}) < len(self.seeds):
             raise UserError(f"--seeds {' '.join(self.seeds)}: names a seed twice")
+        folders = [folder_name(name) for name in self.phi]
+        for folder in folders:
+            if folders.count(folder) > 1:
+                raise UserError(f"--phi: two blocks would be called {folder}; rename one's file or class")
         if self.runs and self.no_train:
             raise UserError("--from cannot stand beside --no-train: the runs are there already")
+
+
+def folder_name(phi: str) -> str:
+    """Return a block's name as part of a folder's: 'se', or 'file-Class' for 'path/to/file.py:Class'."""
+    source, colon, class_name = phi.replace("\\", "/").rpartition(":")
+    return f"{source.rpartition('/')[2].removesuffix('.py')}-{class_name}" if colon else phi
 
 
 def parse_comparison(
@@ -81,7 +92,7 @@ def parse_comparison(
     """
     own = {field.name: field for field in dataclasses.fields(CompareConfig)}
     passed_on = {
-        field.name: field for field in dataclasses.fields(TrainConfig) if field.name not in _NOT_PASSED_ON
+        field.name: field for field in dataclasses.fields(TrainConfig) if field.name not in NOT_PASSED_ON
     }
     flags = dataclasses.make_dataclass(
         "CompareFlags",
@@ -92,6 +103,10 @@ def parse_comparison(
     )
     given = given_settings(flags, argv, prog="compare.py", description=description, example=example)
     config = CompareConfig(**{name: given.pop(name) for name in own if name in given})
+    ignored = [name for name in given if name not in _OF_MEASURING] if config.runs else []
+    if ignored:
+        flags_of = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
+        raise UserError(f"--from cannot stand beside {flags_of}: the runs are trained already")
     for phi in config.phi if not config.runs else ():
         TrainConfig(**given, phi=phi)  # refuses nonsense before the first run
     return config, given

@@ -9,17 +9,17 @@ from typing import Any
 
 import yaml
 
-from utils.comparison.config import CompareConfig
-from utils.config import TrainConfig, config_as_dict
+from utils.comparison.config import NOT_PASSED_ON, CompareConfig, folder_name
+from utils.config import TrainConfig, as_plain, config_as_dict
 from utils.errors import UserError
 from utils.files import atomic_write
 from utils.flags import as_arguments
 from utils.weights.checkpoint import load_checkpoint
 
-_SETTINGS = "settings.yaml"
+_FREE = ("device", "workers")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GridRun:
     """One training run of a comparison.
 
@@ -52,7 +52,9 @@ class GridRun:
     def arguments(self) -> list[str]:
         """Return the arguments of train.py that start it, or that go on with what is there."""
         if self.epochs_done():
-            return ["--resume", str(self.last), *(["--phi", self.phi] if ":" in self.phi else [])]
+            free = {name: self.settings[name] for name in ("device", "workers") if name in self.settings}
+            own = ["--phi", self.phi] if ":" in self.phi else []
+            return ["--resume", str(self.last), *own, *as_arguments(TrainConfig, free)]
         where = ["--project", str(self.folder.parent), "--name", self.folder.name, "--exist-ok"]
         return [
             "--phi",
@@ -73,28 +75,27 @@ def plan_runs(config: CompareConfig, settings: Mapping[str, Any], folder: Path) 
     ]
 
 
-def folder_name(phi: str) -> str:
-    """Return a block's name as part of a folder's: 'se', or 'file-Class' for 'path/to/file.py:Class'."""
-    source, colon, class_name = phi.replace("\\", "/").rpartition(":")
-    return f"{source.rpartition('/')[2].removesuffix('.py')}-{class_name}" if colon else phi
+def keep_settings(folder: Path, config: CompareConfig, settings: Mapping[str, Any]) -> None:
+    """Write args.yaml, and refuse to mix a grid with runs that were told otherwise.
 
-
-def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Remember what the runs in a folder are told, and refuse to mix it with runs that were told otherwise.
+    Blocks, seeds and the split to report on may change from call to call, and what changes no number.
 
     Raises:
-        UserError: the folder holds runs with other settings; the message names them.
+        UserError: the folder holds a comparison with other settings; the message names them.
     """
-    path = folder / _SETTINGS
-    resolved = config_as_dict(TrainConfig(**settings))
+    path, own = folder / "args.yaml", config_as_dict(config)
+    told = {name: as_plain(value) for name, value in settings.items()}
+    if not (config.runs or config.no_train):
+        resolved = config_as_dict(TrainConfig(**settings))
+        told = {name: value for name, value in resolved.items() if name not in NOT_PASSED_ON}
     if path.exists():
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-        free = {"device", "workers"}
-        other = [name for name in resolved if name not in free and stored.get(name) != resolved[name]]
+        fixed = {"runs": own["runs"], "no_train": own["no_train"]} | told
+        other = [name for name in fixed if name not in _FREE and stored.get(name) != fixed[name]]
         if other:
-            told = ", ".join(f"{name} {stored.get(name)} (now {resolved[name]})" for name in other)
+            shown = ", ".join(f"{name} {stored.get(name)} (now {fixed[name]})" for name in other)
             raise UserError(
-                f"{folder}: holds a comparison with other settings: {told}; give this one another --name"
+                f"{folder}: holds a comparison with other settings: {shown}; give this one another --name"
             )
     with atomic_write(path, "w") as file:
-        yaml.safe_dump(resolved, file, sort_keys=False, allow_unicode=True, default_flow_style=None)
+        yaml.safe_dump(own | told, file, sort_keys=False, allow_unicode=True, default_flow_style=None)

@@ -32,7 +32,7 @@ def draw_comparison(rows: Sequence[Row], path: Path) -> None:
     axes.axhline(first.mean, color="0.6", linewidth=1, zorder=1)
     axes.set_xticks(range(len(shown)), [row.label.replace(" ", "\n") for row in shown], fontsize=9)
     axes.set_ylabel("mAP50")
-    axes.set_title("A dot is a run, a bar the mean of its block", fontsize=10)
+    axes.set_title(f"A dot is a run, a bar the mean; grey: {shown[0].label} ± one deviation", fontsize=10)
     axes.margins(x=0.1, y=0.15)
     with atomic_write(path) as file:
         figure.savefig(file, dpi=150, format="png")

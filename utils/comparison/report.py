@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from nets.yolo import ModelConfig, YoloBody
+from utils.comparison.grid import GridRun
 from utils.config import TrainConfig
 from utils.console import log
 from utils.device import choose_device
@@ -17,16 +18,17 @@ from utils.training.report import estimate_seconds, in_words
 from utils.training.start import build_criterion
 
 
-def log_estimate(
-    runs: Sequence[TrainConfig], networks: Sequence[ModelConfig], num_images: int, num_seeds: int
-) -> None:
-    """Say before the first run how long all of them will take, from a few steps of each block."""
-    seconds = 0.0
-    for config, network in zip(runs, networks, strict=True):
-        model = YoloBody(network).to(choose_device(config.device))
-        seconds += estimate_seconds(config, model, build_criterion(config, model), num_images)
-    count, needed = len(runs) * num_seeds, in_words(num_seeds * seconds)
-    log(f"{count} runs of {num_images} images: about {needed} without evaluation, less what is done")
+def log_estimate(runs: Sequence[GridRun], networks: Mapping[str, ModelConfig], num_images: int) -> None:
+    """Say before the first run how long what is left will take, from a few steps of each block."""
+    seconds, left = 0.0, {run: run.epochs - run.epochs_done() for run in runs}
+    for phi in {run.phi for run in runs if left[run]}:
+        config = TrainConfig(**runs[0].settings, phi=phi)
+        model = YoloBody(networks[phi]).to(choose_device(config.device))
+        whole = estimate_seconds(config, model, build_criterion(config, model), num_images)
+        seconds += whole * sum(left[run] / run.epochs for run in runs if run.phi == phi)
+    count = sum(epochs > 0 for epochs in left.values())
+    needed = in_words(seconds)
+    log(f"{count} of {len(runs)} runs of {num_images} images are left: about {needed} without evaluation")
 
 
 def describe_machine() -> list[str]:

@@ -14,13 +14,13 @@ import yaml
 from scipy.stats import t as student_t
 
 from utils.comparison.cost import Cost
-from utils.config import TrainConfig
+from utils.config import TrainConfig, as_plain
 from utils.errors import UserError
 
 CONFIDENCE = 0.95
 # What may differ between runs without making them runs of different things.
 _INCIDENTAL = {"phi", "seed", "resume", "project", "name", "exist_ok", "workers", "device", "demo"}
-_OF_ATTENTION = {"phi_at", "insert"}
+_OF_ATTENTION = {"phi_at", "insert", "partial"}
 _DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
 
 
@@ -145,7 +145,7 @@ def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
         told = [
             f"{name}={_shown(result.settings[name])}"
             for name in varying
-            if name in result.settings and result.settings[name] != _plain(_DEFAULTS.get(name))
+            if name in result.settings and result.settings[name] != as_plain(_DEFAULTS.get(name))
         ]
         group = groups.setdefault(" ".join([short_name(result.phi), *told]), [])
         if any(result.seed == other.seed for other in group):
@@ -160,12 +160,12 @@ def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Co
         label: {run.seed: run.map50 for run in sorted(runs, key=lambda run: run.seed)}
         for label, runs in groups.items()
     }
-    plain = [label for label, runs in groups.items() if runs[0].phi == "none"]
+    plain = {label: runs[0].settings for label, runs in groups.items() if runs[0].phi == "none"}
     rows = []
     for label, runs in groups.items():
-        alike = label.replace(short_name(runs[0].phi), "none", 1)
-        base = points_of[alike if alike in plain else plain[0]] if plain and label not in plain else {}
-        points = points_of[label]
+        around = {name: value for name, value in runs[0].settings.items() if name not in _OF_ATTENTION}
+        alike = [other for other, settings in plain.items() if settings == around and label not in plain]
+        base, points = points_of[alike[0]] if alike else {}, points_of[label]
         rows.append(
             Row(
                 label,
@@ -196,10 +196,6 @@ def paired_difference(ours: Mapping[int, float], base: Mapping[int, float]) -> D
 def short_name(phi: str) -> str:
     """Return a block's name without the folders of its file."""
     return phi.replace("\\", "/").rpartition("/")[2]
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _shown(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 import yaml
 
 from utils.comparison.grid import GridRun
-from utils.config import EvaluateConfig
+from utils.config import EvaluateConfig, as_plain
 from utils.console import log
 from utils.errors import UserError
 from utils.flags import as_arguments
@@ -49,13 +48,13 @@ def measure(folder: Path, phi: str, split: Sequence[str], settings: Mapping[str,
         UserError: it failed; its own error stands above.
     """
     weights, metrics = folder / "weights" / "last.pth", folder / _REPORT / "metrics.json"
-    if metrics.exists() and metrics.stat().st_mtime > weights.stat().st_mtime:
-        measured = json.loads(metrics.read_text(encoding="utf-8"))["splits"]
-        if measured == list(split):
-            return _REPORT
     stored = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
     told = {name: settings.get(name, stored[name]) for name in ("data", "unlabelled", "skip_bad", "device")}
     told |= {"weights": str(weights), "split": tuple(split), "batch_size": stored["batch_size"]}
+    if metrics.exists() and metrics.stat().st_mtime > weights.stat().st_mtime:
+        measured = yaml.safe_load((folder / _REPORT / "args.yaml").read_text(encoding="utf-8"))
+        if all(measured[name] == as_plain(value) for name, value in told.items() if name != "device"):
+            return _REPORT
     told |= {"project": str(folder), "name": _REPORT, "exist_ok": True, "phi": phi if ":" in phi else None}
     _call("evaluate.py", as_arguments(EvaluateConfig, told), "report", f"{folder}: not evaluated; {_GO_ON}")
     return _REPORT

@@ -96,6 +96,9 @@ def heat_map(predictor: Predictor, prepared: Prepared, found: Detections) -> np.
     Returns:
         float32 (H, W) in [0, 1], in network pixels with the grey border cut away.
         It is 0 all over where nothing in the image raises a score.
+
+    Raises:
+        UserError: a block of the user's own cuts the gradient off.
     """
     images = prepared.pixels[None].to(predictor.device).requires_grad_()  # frozen weights give a graph too
     layers: dict[str, Tensor] = {}
@@ -116,7 +119,12 @@ def heat_map(predictor: Predictor, prepared: Prepared, found: Detections) -> np.
         chosen = scores[0, slots, found.labels.to(slots.device)]
         score = torch.logit(chosen, eps=1e-6).sum()
         activations = [layers[name] for name in _CAM_LAYERS]
-        gradients = torch.autograd.grad(score, activations)  # unlike backward(), leaves no .grad behind
+        try:  # unlike backward(), leaves no .grad behind
+            gradients = torch.autograd.grad(score, activations)
+        except (
+            RuntimeError
+        ) as error:  # of a block of the user's own: a detached output, reentrant checkpoints
+            raise UserError(f"--heatmap: the network cannot be differentiated: {error}") from None
     maps = [
         cut_to_image(_normalised(layer_cam(activation[0], gradient[0]).cpu().numpy()), prepared.placement)
         for activation, gradient in zip(activations, gradients, strict=True)
@@ -178,19 +186,24 @@ def cut_to_image(values: np.ndarray, placement: Placement) -> np.ndarray:
 
 def _place_gates(place: str, block: nn.Module, features: Tensor, placement: Placement) -> PlaceGates:
     """Sort a block's gates (B, C or 1, H or 1, W or 1) into those of positions and those of channels."""
-    gates: dict[str, Tensor] = block.gates(features)  # type: ignore[operator]
+    who = f"--attention-maps: attention at {place} ({type(block).__name__})"
+    try:
+        gates = dict(block.gates(features))  # type: ignore[operator]
+    except Exception as error:  # the user's code may fail in any way
+        raise UserError(f"{who}: gates: {type(error).__name__}: {' '.join(str(error).split())}") from None
     positions: list[Tensor] = []
     channels: list[Tensor] = []
     for name, gate in gates.items():
+        if not isinstance(gate, Tensor) or not gate.isfinite().all():
+            raise UserError(f"{who}: gate {name!r} is no tensor of finite numbers")
         try:
             gate.expand_as(features)
         except RuntimeError:
-            raise UserError(
-                f"--attention-maps: attention at {place} ({type(block).__name__}): gate {name!r} of shape "
-                f"{tuple(gate.shape)} does not fit features of {tuple(features.shape)}"
-            ) from None
-        of_channels = gate.shape[1] > 1 and gate.shape[2:] == (1, 1)
-        (channels if of_channels else positions).append(gate[0].float().cpu())
+            shapes = f"{tuple(gate.shape)} does not fit features of {tuple(features.shape)}"
+            raise UserError(f"{who}: gate {name!r} of shape {shapes}") from None
+        shown = gate[(None,) * (features.dim() - gate.dim())]  # as many axes as x
+        of_channels = shown.shape[1] > 1 and shown.shape[2:] == (1, 1)
+        (channels if of_channels else positions).append(shown[0].float().cpu())
     height, width = features.shape[2:]
     return PlaceGates(
         place=place,

@@ -6,14 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from nets.attention import build_attention, same_attention
+from nets.attention import same_attention
 from nets.loss import YoloLoss
-from nets.yolo import PLACES, ModelConfig, YoloBody
+from nets.yolo import ModelConfig, YoloBody
 from utils.classes import read_class_names
 from utils.config import TrainConfig, config_from_dict
 from utils.console import log
@@ -117,7 +116,6 @@ def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Chec
             )
         return YoloBody(dataclasses.replace(resumed.config, phi=config.phi))
     shape = ModelConfig(len(class_names), config.phi, config.phi_at, config.imgsz)
-    _check_attention(config)
     if config.weights == "none":
         return YoloBody(shape)
     source = read_weights(config.weights)
@@ -129,21 +127,6 @@ def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Chec
     for line in lines:
         log(line)
     return model
-
-
-def _check_attention(config: TrainConfig) -> None:
-    """Build each block and train it for a moment, so that one that cannot be trained is refused in words."""
-    batch = min(config.batch_size, 2)
-    for place in config.phi_at:
-        features = torch.zeros(batch, PLACES[place], 4, 4)
-        try:
-            with torch.random.fork_rng(devices=[]):  # the network's start is the same for every block
-                output = build_attention(config.phi, PLACES[place]).train()(features)
-        except Exception as error:  # the user's code may fail in any way
-            raise UserError(f"--phi {config.phi}, --batch-size {config.batch_size}: {error}") from None
-        if output.shape != features.shape:
-            shapes = f"{tuple(features.shape)} to {tuple(output.shape)}"
-            raise UserError(f"--phi {config.phi}: maps {shapes}; a block keeps the shape")
 
 
 def _names_of(source: WeightsFile, classes: str | None) -> tuple[str, ...] | None:

@@ -74,7 +74,7 @@ class DarknetWeights:
 
 def is_darknet(path: Path) -> bool:
     """Tell by its name whether a file is one of Darknet's."""
-    return path.suffix == ".weights" or _cutoff(path) is not None
+    return path.suffix.lower() == ".weights" or _cutoff(path) is not None
 
 
 def read_darknet(path: Path | str) -> DarknetWeights:
@@ -124,7 +124,7 @@ def _seen_format(major: int, minor: int) -> str:
 
 def _cutoff(path: Path) -> int | None:
     """Return N of a file called *.conv.N, which ends before layer N of the cfg."""
-    match = re.search(r"\.conv\.(\d+)$", path.name)
+    match = re.search(r"\.conv\.(\d+)$", path.name.lower())
     return int(match[1]) if match else None
 
 

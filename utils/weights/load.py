@@ -74,8 +74,12 @@ def read_weights(weights: str) -> WeightsFile:
         checkpoint = parse_checkpoint(path, content)
         return WeightsFile(path, checkpoint.config, checkpoint.class_names, checkpoint.weights)
     if not _is_state_dict(content):
+        inner = [
+            key for key in ("state_dict", "model", "ema") if isinstance(content, dict) and key in content
+        ]
+        hint = f"; save what is under its {inner[0]!r} alone with torch.save" if inner else ""
         raise UserError(
-            f"{path}: not a checkpoint of this project (no format_version), nor a plain state_dict"
+            f"{path}: not a checkpoint of this project (no format_version), nor a plain state_dict{hint}"
         )
     config, state_dict = read_published(path, content)
     return WeightsFile(path, config, None, state_dict)

@@ -88,6 +88,9 @@ def read_published(path: Path | str, content: Mapping[str, Tensor]) -> tuple[Mod
         raise UserError(
             f"{path}: another network's weights: none of its {len(theirs)} tensors is known here ({shown}, …)"
         )
+    for name, value in theirs.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"{path}: {name} holds values that are not finite; the file is damaged")
     num_classes = _solve_num_classes(path, theirs)
     phi = _find_phi(theirs)
     table |= _table(phi)
@@ -155,7 +158,7 @@ def _find_phi(theirs: Mapping[str, Tensor]) -> str:
 
 
 def _solve_num_classes(path: Path | str, theirs: Mapping[str, Tensor]) -> int:
-    rows = {name: len(theirs[name]) for name in _HEADS if name in theirs}
+    rows = {name: theirs[name].shape[0] if theirs[name].dim() else 0 for name in _HEADS if name in theirs}
     if not rows:
         raise UserError(
             f"{path}: has neither {_HEADS[0]} nor {_HEADS[1]}, so that it tells no number of classes"

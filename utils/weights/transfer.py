@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from nets.attention import same_attention
-from nets.yolo import ModelConfig, YoloBody
+from nets.yolo import PLACES, ModelConfig, YoloBody
 from utils.classes import match_class_names
 from utils.errors import UserError
 from utils.weights.fit import Fit, fit_tensors
@@ -62,14 +63,16 @@ def transfer(
     expected = {
         name: value for name, value in ours.items() if name not in heads and not name.startswith(blocks)
     }
+    heads, misshaped = _split_heads(ours, heads, source)
     fit = fit_tensors(expected, theirs)
+    fit.without_place.update(misshaped)
     if not (partial or fit.is_exact or (source.is_partial and not fit.without_place)):
         raise UserError(f"{source.path}: does not fit: {fit.summary()}; --partial takes what fits")
     if not fit.fitting:
         raise UserError(f"{source.path}: nothing in it fits this network: {fit.summary()}")
     for name in fit.fitting:
         ours[name].copy_(theirs[name])
-    report = _report_tensors(source, fit, heads)
+    report = _report_tensors(source, fit, ours, heads)
     report += _copy_heads(ours, heads, class_names, source)
     return report + _insert_attention(model, inserted, replaced, insert)
 
@@ -88,15 +91,42 @@ def _describe(config: ModelConfig) -> str:
     return config.phi if everywhere else f"{config.phi} at {' '.join(config.phi_at)}"
 
 
-def _report_tensors(source: WeightsFile, fit: Fit, heads: Mapping[str, Tensor]) -> list[str]:
+def _split_heads(
+    ours: Mapping[str, Tensor], heads: Mapping[str, Tensor], source: WeightsFile
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Separate the last layers with a row for each of the file's classes from others, and say why."""
+    rows = len(source.config.anchor_masks[0]) * (_COORDINATES + source.config.num_classes)
+    wanted = {name: (rows, *ours[name].shape[1:]) for name in heads}
+    fitting = {name: value for name, value in heads.items() if tuple(value.shape) == wanted[name]}
+    return fitting, {
+        name: f"has shape {tuple(value.shape)}, {source.config.num_classes} classes need {wanted[name]}"
+        for name, value in heads.items()
+        if name not in fitting
+    }
+
+
+def _report_tensors(
+    source: WeightsFile, fit: Fit, ours: Mapping[str, Tensor], heads: Mapping[str, Tensor]
+) -> list[str]:
     left = f", skipped {len(fit.without_place)}, missing {len(fit.missing)}" if not fit.is_exact else ""
-    both = ", and both heads' box and objectness rows" if len(heads) == 2 * len(_HEADS) else ""
-    lines = [f"weights: {source.path.name}: loaded {len(fit.fitting)} tensors{both}{left}"]
+    rows = f", and the box and objectness rows of {', '.join(heads)}" if heads else ""
+    if len(heads) == 2 * len(_HEADS):
+        rows = ", and both heads' box and objectness rows"
+    lines = [f"weights: {source.path.name}: loaded {len(fit.fitting)} tensors{rows}{left}"]
     lines += [f"weights: skipped {name}: {reason}" for name, reason in fit.without_place.items()]
     if fit.missing:
-        modules = dict.fromkeys(name.rpartition(".")[0] for name in fit.missing)
-        lines.append(f"weights: not in the file, so new: {', '.join(modules)}")
+        lines.append(f"weights: not in the file, so new: {', '.join(_whole_modules(fit.missing, ours))}")
     return lines
+
+
+def _whole_modules(missing: Sequence[str], ours: Mapping[str, Tensor]) -> list[str]:
+    """Shorten the names of tensors to that of their layer where all of it is missing."""
+    names = []
+    for name in missing:
+        layer = name.rpartition(".")[0]
+        is_whole = all(other in missing for other in ours if other.startswith(f"{layer}."))
+        names.append(layer if is_whole else name)
+    return list(dict.fromkeys(names))
 
 
 def _copy_heads(
@@ -107,28 +137,20 @@ def _copy_heads(
         return []
     matches = match_class_names(source.class_names or (), class_names)
     num_anchors = len(source.config.anchor_masks[0])
-    rows = num_anchors * (_COORDINATES + source.config.num_classes)
     for name, theirs in heads.items():
-        if len(theirs) != rows or theirs.shape[1:] != ours[name].shape[1:]:
-            raise UserError(
-                f"{source.path}: {name} has shape {tuple(theirs.shape)}, which is not {rows} rows "
-                f"of {tuple(ours[name].shape[1:])}"
-            )
         our_rows = ours[name].unflatten(0, (num_anchors, -1))  # (A, 5+K, ...)
         their_rows = theirs.unflatten(0, (num_anchors, -1))
         our_rows[:, :_COORDINATES] = their_rows[:, :_COORDINATES]
         for label, match in enumerate(matches):
             if match is not None:
                 our_rows[:, _COORDINATES + label] = their_rows[:, _COORDINATES + match]
-    lines = []
-    if source.class_names is None:
-        lines.append(
-            f"weights: the file's {source.config.num_classes} classes have no names: their rows are left"
-        )
     known = [name for name, match in zip(class_names, matches, strict=True) if match is not None]
     new = [name for name, match in zip(class_names, matches, strict=True) if match is None]
-    lines += [f"weights: classes loaded by name: {', '.join(known)}"] if known else []
-    return lines + ([f"weights: classes that start new: {', '.join(new)}"] if new else [])
+    left = source.config.num_classes - len({match for match in matches if match is not None})
+    lines = [f"weights: classes loaded by name: {', '.join(known)}"] if known else []
+    lines += [f"weights: classes that start new: {', '.join(new)}"] if new else []
+    unnamed = "" if source.class_names else ", since they have no names"
+    return lines + ([f"weights: classes of the file left out: {left}{unnamed}"] if left else [])
 
 
 def _insert_attention(model: YoloBody, inserted: list[str], replaced: list[str], insert: str) -> list[str]:
@@ -136,21 +158,43 @@ def _insert_attention(model: YoloBody, inserted: list[str], replaced: list[str],
     lines = []
     for place in (*inserted, *replaced):
         block = model.attention[place]
-        start_constant = getattr(block, "start_constant", None)
-        if isinstance(block, nn.Identity):
+        if model.config.phi == "none" or place not in model.config.phi_at:
             effect = "not in this network; not function-preserving"
         elif insert == "published":
             effect = "new; starts as it initialises itself (--insert published)"
-        elif start_constant is None:
+        elif not hasattr(block, "start_constant"):
             effect = f"new; not function-preserving ({type(block).__name__} has no start_constant)"
         else:
-            constant = start_constant()
+            constant = _start_as_constant(block, PLACES[place])
             _input_weights(model, place).div_(constant)
             effect = f"new; starts as a gain of {constant:g}, which is folded away"
             if place in replaced:
                 effect += "; not function-preserving, since the file had another block there"
         lines.append(f"weights: attention at {place}: {effect}")
     return lines
+
+
+def _start_as_constant(block: nn.Module, channels: int) -> float:
+    """Make a block a constant gain and return it.
+
+    Raises:
+        UserError: its method fails, or the block is not what it says.
+    """
+    features = torch.rand(1, channels, 4, 4, generator=torch.Generator().manual_seed(0))
+    was_training = block.training
+    try:
+        constant = float(block.start_constant())  # type: ignore[operator]
+        is_constant = torch.allclose(block.eval()(features), constant * features, rtol=1e-4, atol=1e-6)
+    except Exception as error:  # the user's code may fail in any way
+        reason = " ".join(str(error).split())
+        raise UserError(f"{type(block).__name__}.start_constant: {type(error).__name__}: {reason}") from None
+    block.train(was_training)
+    if not (is_constant and math.isfinite(constant) and constant != 0):
+        raise UserError(
+            f"{type(block).__name__}.start_constant: returns {constant:g}, but the block is then no gain of "
+            "that; mend it, or start with --insert published"
+        )
+    return constant
 
 
 def _input_weights(model: YoloBody, place: str) -> Tensor:

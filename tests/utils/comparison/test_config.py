@@ -28,7 +28,8 @@ def test_flags_of_train_are_passed_on_and_its_own_are_not():
     [
         (("--phi", "none", "9"), "--phi 9: unknown attention"),
         (("--phi", "2", "cbam"), "--phi cbam: is given twice"),
-        (("--phi", "a/own.py:B", "b/own.py:B"), "given twice"),
+        (("--phi", "a/own.py:B", "b/own.py:B"), "two blocks would be called own-B"),
+        (("--from", "a", "--epochs", "3"), "--from cannot stand beside --epochs"),
         (("--seeds", "0", "x"), "--seeds x: needs whole numbers"),
         (("--seeds", "-1"), "--seeds -1"),
         (("--seeds", "1", "01"), "names a seed twice"),

@@ -1,7 +1,7 @@
 import pytest
 
-from utils.comparison.config import CompareConfig
-from utils.comparison.grid import folder_name, keep_settings, plan_runs
+from utils.comparison.config import CompareConfig, folder_name, parse_comparison
+from utils.comparison.grid import keep_settings, plan_runs
 from utils.config import TrainConfig
 from utils.errors import UserError
 from utils.flags import given_settings
@@ -32,7 +32,17 @@ def test_the_arguments_of_a_run_say_what_it_is_told(tmp_path):
 
 
 def test_a_folder_keeps_to_its_settings(tmp_path):
-    keep_settings(tmp_path, {"epochs": 2, "imgsz": (64, 64)})
-    keep_settings(tmp_path, {"epochs": 2, "imgsz": (64, 64), "workers": 0})  # workers change no number
+    config = CompareConfig(phi=("none",))
+    keep_settings(tmp_path, config, {"epochs": 2, "imgsz": (64, 64)})
+    more = CompareConfig(phi=("none", "se"), seeds=("5",))
+    keep_settings(tmp_path, more, {"epochs": 2, "imgsz": (64, 64), "workers": 0})  # workers change no number
     with pytest.raises(UserError, match=r"other settings: epochs 2 \(now 3\).*another --name"):
-        keep_settings(tmp_path, {"epochs": 3, "imgsz": (64, 64)})
+        keep_settings(tmp_path, config, {"epochs": 3, "imgsz": (64, 64)})
+    config, settings = parse_comparison(["--config", str(tmp_path / "args.yaml")], description="", example="")
+    assert (config, settings["epochs"], settings["imgsz"]) == (more, 2, (64, 64))
+
+
+def test_a_table_of_costs_is_no_grid(tmp_path):
+    keep_settings(tmp_path, CompareConfig(no_train=True), {})
+    with pytest.raises(UserError, match=r"no_train True \(now False\)"):
+        keep_settings(tmp_path, CompareConfig(), {})

@@ -9,6 +9,7 @@ from nets.structures import Target
 from nets.yolo import OFFICIAL_ANCHORS, ModelConfig, YoloBody
 from utils.config import TrainConfig, config_as_dict
 from utils.errors import UserError
+from utils.training.attention import check_attention
 from utils.training.start import build_criterion, build_model, resolve_settings
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
@@ -113,3 +114,22 @@ def test_resuming_with_other_classes_is_refused(last: Path) -> None:
     assert checkpoint is not None
     with pytest.raises(UserError, match=r"the run has the classes .*, the data now zebra"):
         build_model(config, ("zebra",), checkpoint)
+
+
+@pytest.mark.parametrize("insert", ["preserve", "published"])
+def test_one_seed_is_one_start_for_every_block(tmp_path: Path, insert: str) -> None:
+    source = YoloBody(ModelConfig(2))
+    save_checkpoint(tmp_path / "w.pth", Checkpoint(source.config, ("cat", "cow"), source.state_dict()))
+    for weights in ("none", str(tmp_path / "w.pth")):
+        starts = []
+        for phi in ("none", "se", "cbam", "split_attention"):
+            config = TrainConfig(weights=weights, phi=phi, imgsz=(64, 64), insert=insert)
+            torch.manual_seed(7)
+            check_attention(config)
+            state = build_model(config, ("cat", "dog"), None).state_dict()
+            folded = {"neck_p5.conv.weight", "head_p4.conv.conv.weight"} if insert == "preserve" else set()
+            starts.append({name: value for name, value in state.items() if name not in folded})
+        for start in starts[1:]:
+            shared = [name for name in start if not name.startswith("attention.")]
+            assert len(shared) == len(starts[0])
+            assert all(torch.equal(start[name], starts[0][name]) for name in shared)

@@ -137,6 +137,30 @@ def test_a_constant_that_is_no_power_of_two_is_folded_closely():
         assert (theirs - ours).abs().max() <= 1e-4 * theirs.abs().max()
 
 
+class Liar(Third):
+    """A block that is no gain of what it says."""
+
+    def start_constant(self):
+        return 0.3
+
+
+class Zero(Third):
+    def start_constant(self):
+        torch.nn.init.zeros_(self.gain)
+        return 0.0
+
+
+class Broken(Third):
+    def start_constant(self):
+        raise KeyError("boom")
+
+
+@pytest.mark.parametrize("block", [Liar, Zero, Broken])
+def test_a_start_constant_that_is_not_true_is_refused(block):
+    with pytest.raises(UserError, match=rf"{block.__name__}.start_constant: (returns|KeyError)"):
+        transfer(target(3, f"{__name__}:{block.__name__}"), NAMES, source()[1])
+
+
 def test_a_block_without_a_constant_start_is_said():
     (_, file), body = source(), target(3, f"{__name__}:Silent")
     report = transfer(body, NAMES, file)
@@ -174,7 +198,7 @@ def test_a_tensor_without_a_place_and_a_missing_one_are_errors_unless_partial():
         transfer(target(3), NAMES, file)
     report = transfer(target(3), NAMES, file, partial=True)
     assert "weights: skipped extra: has no place in this network" in report
-    assert "weights: not in the file, so new: neck_up.norm" in report
+    assert "weights: not in the file, so new: neck_up.norm.bias" in report
 
 
 def test_a_tensor_of_another_shape_is_named():
@@ -182,6 +206,19 @@ def test_a_tensor_of_another_shape_is_named():
     file = without(whole, **{"neck_up.norm.bias": torch.zeros(7)})
     with pytest.raises(UserError, match=r"neck_up.norm.bias has shape \(7,\), the network takes \(128,\)"):
         transfer(target(3), NAMES, file)
+
+
+def test_a_head_of_another_shape_is_left_only_with_partial():
+    theirs_body, whole = source()
+    file = without(whole, **{"head_p4.predict.bias": torch.zeros(5)})
+    with pytest.raises(UserError, match=r"head_p4.predict.bias has shape \(5,\), 3 classes need \(24,\)"):
+        transfer(target(3), NAMES, file)
+    body, fresh = target(3), target(3)
+    report = transfer(body, NAMES, file, partial=True)
+    assert torch.equal(body.head_p4.predict.bias, fresh.head_p4.predict.bias)
+    assert torch.equal(body.head_p5.predict.bias, theirs_body.head_p5.predict.bias)
+    assert "head_p4.predict.bias" not in report[0]
+    assert any(line.startswith("weights: skipped head_p4.predict.bias") for line in report)
 
 
 def test_a_file_of_which_nothing_fits_is_refused_even_partial():
@@ -213,4 +250,4 @@ def test_classes_without_names_start_new():
     fresh = target(3).head_p4.predict.bias.unflatten(0, (3, -1))[:, 5:]
     report = transfer(body, NAMES, dataclasses.replace(file, class_names=None))
     assert torch.equal(body.head_p4.predict.bias.unflatten(0, (3, -1))[:, 5:], fresh)
-    assert any("3 classes have no names" in line for line in report)
+    assert any("left out: 3, since they have no names" in line for line in report)

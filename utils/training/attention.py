@@ -1,0 +1,42 @@
+"""Whether an attention block can be trained, found before the data are read."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nets.attention import build_attention
+from nets.yolo import PLACES
+from utils.config import TrainConfig
+from utils.errors import UserError
+
+_STRIDES = {"c4": 16, "c5": 32, "up": 16}
+
+
+def check_attention(config: TrainConfig) -> None:
+    """Build the block of each place and take one step's gradient through it, at the sizes of the run.
+
+    Raises:
+        UserError: it cannot be built or trained; names the block and the reason.
+    """
+    for place in config.phi_at:
+        try:
+            with torch.random.fork_rng(devices=[]):  # the network's start is the same for every block
+                _try_block(config, place)
+        except Exception as error:  # the user's code may fail in any way
+            reason = " ".join(str(error).split())
+            raise UserError(f"--phi {config.phi}, --batch-size {config.batch_size}: {reason}") from None
+
+
+def _try_block(config: TrainConfig, place: str) -> None:
+    batch, stride = min(config.batch_size, 2), _STRIDES[place]
+    height, width = (side // stride for side in config.imgsz)
+    features = torch.rand(batch, PLACES[place], height, width, requires_grad=True)
+    # Sigmoid as the layer before: its gradient needs its output, which a block must not change in place.
+    output = build_attention(config.phi, PLACES[place]).train()(features.sigmoid())
+    if not isinstance(output, Tensor):
+        raise TypeError(f"a block returns one tensor, this one {type(output).__name__}")
+    if output.shape != features.shape or output.dtype != features.dtype:
+        wanted, got = ((tuple(tensor.shape), tensor.dtype) for tensor in (features, output))
+        raise TypeError(f"a block keeps shape and type, {wanted}; this one gives {got}")
+    output.sum().backward()
