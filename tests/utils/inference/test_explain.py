@@ -164,10 +164,10 @@ def test_blocks_without_gates_are_told_apart() -> None:
 
 
 def test_layer_cam_by_hand() -> None:
-    activation = torch.tensor([[[1.0, 2.0]], [[3.0, -4.0]]])  # (2 channels, 1, 2)
-    gradient = torch.tensor([[[0.5, -1.0]], [[2.0, 1.0]]])
-    # left: 0.5 * 1 + 2 * 3; right: the negative gradient counts as 0, and -4 leaves less than nothing
-    assert layer_cam(activation, gradient).tolist() == [[6.5, 0.0]]
+    activation = torch.tensor([[[1.0, 2.0, 1.0]], [[3.0, 4.0, -4.0]]])  # (2 channels, 1, 3)
+    gradient = torch.tensor([[[0.5, -1.0, 1.0]], [[2.0, 1.0, 1.0]]])
+    # 0.5 * 1 + 2 * 3; the negative gradient counts as 0, which leaves 1 * 4; 1 * 1 - 4 is less than nothing
+    assert layer_cam(activation, gradient).tolist() == [[6.5, 4.0, 0.0]]
 
 
 @pytest.mark.parametrize("phi", ["none", "cbam"])
