@@ -44,7 +44,7 @@ test: $(DEV_READY)
 	$(call type,python -m pytest)
 
 quick: $(DEV_READY)
-	$(call type,python -m pytest -m "not slow")
+	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto -m "not slow")
 
 check: $(DEV_READY)
 	$(call type,ruff check .)
@@ -95,4 +95,4 @@ active-run:
 	$(FIND_MISSING) requirements.txt $(RUN_MODULES)
 
 active-dev:
-	$(FIND_MISSING) requirements-dev.txt $(RUN_MODULES) onnx onnxscript onnxruntime pytest ruff mypy
+	$(FIND_MISSING) requirements-dev.txt $(RUN_MODULES) onnx onnxscript onnxruntime pytest xdist ruff mypy

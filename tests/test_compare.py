@@ -40,6 +40,7 @@ def test_only_the_cheap_columns(capsys):
     assert "| eca | 5,918,021 |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_table_of_costs_never_replaces_another(capsys):
     for _ in range(2):
         assert compare.main(["--no-train", "--phi", "none", "--imgsz", "64"]) == 0

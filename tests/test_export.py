@@ -46,6 +46,7 @@ def run(*argv: str) -> int:
     return export.main(["--weights", "best.pth", *argv])
 
 
+@pytest.mark.slow
 def test_several_formats_in_one_folder(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--format", "darknet", "published", "pth") == 0
     out, err = capsys.readouterr()
@@ -69,6 +70,7 @@ def test_several_formats_in_one_folder(room: Path, capsys: pytest.CaptureFixture
     assert lines[-3:] == [command + rest for rest in weights]
 
 
+@pytest.mark.slow
 def test_the_settings_can_be_given_back(room: Path) -> None:
     assert run("--format", "pth", "--imgsz", "96x64", "--half", "--project", "out", "--name", "first") == 0
     folder = room / "out/first"

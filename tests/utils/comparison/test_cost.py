@@ -13,6 +13,7 @@ _SIDES += [(512, 512, 3, 2), (256, 512, 1, 2), (512, 256, 3, 2), (75, 512, 1, 2)
 _SIDES += [(128, 256, 1, 2), (256, 384, 3, 4), (75, 256, 1, 4)]
 
 
+@pytest.mark.slow
 def test_parameters_and_arithmetic_are_those_of_the_network():
     none, se = (ModelConfig(20, phi, input_size=(64, 64)) for phi in ("none", "se"))
     (plain, gated), same = measure_costs([none, se])

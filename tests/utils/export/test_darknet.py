@@ -36,6 +36,7 @@ def test_both_readers_compute_the_same(job, tmp_path):
     assert max(differences.values()) < 1e-4
 
 
+@pytest.mark.slow
 def test_opencv_decodes_with_the_anchors_masks_and_scale_of_the_cfg(make_job, tmp_path):
     """The yolo layers of OpenCV give (cx, cy, w, h) as parts of the input, a row a cell and anchor."""
     job = make_job(
@@ -63,6 +64,7 @@ def test_opencv_decodes_with_the_anchors_masks_and_scale_of_the_cfg(make_job, tm
                 np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "seen"), [((0, 2, 5), 32013312), ((0, 1, 0), 7), ((1, 3, 9), 2**40)])
 def test_darknets_own_weights_come_out_as_the_same_bytes(job, tmp_path, version, seen):
     source = tmp_path / "given.weights"

@@ -155,6 +155,7 @@ def cut(path, layers, classes=3):
     path.write_bytes(path.read_bytes()[: 20 + 4 * floats])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "tensors", "classes"), [(29, 17 * 6, 0), (26, 14 * 6, 0), (32, 17 * 6 + 2, 3)]
 )
