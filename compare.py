@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nets.attention import same_attention
+from nets.attention import same_attention, short_name
 from nets.yolo import ModelConfig
 from utils.classes import read_class_names
 from utils.comparison.config import CompareConfig, parse_comparison
@@ -16,7 +16,7 @@ from utils.comparison.cost import Cost, measure_costs
 from utils.comparison.grid import GridRun, keep_settings, plan_runs
 from utils.comparison.picture import draw_comparison
 from utils.comparison.report import describe_machine, log_estimate
-from utils.comparison.results import Row, RunResult, build_rows, group_runs, read_run, short_name
+from utils.comparison.results import Row, RunResult, build_rows, group_runs, read_run
 from utils.comparison.runner import measure, train
 from utils.comparison.table import write_tables
 from utils.config import TrainConfig

@@ -6,14 +6,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from utils.classes import read_class_names
 from utils.config import EvaluateConfig, parse_config, save_args_yaml
 from utils.console import log, one_line, run_command
 from utils.data.prepare import prepare_evaluation
 from utils.errors import UserError
 from utils.files import new_run_folder
 from utils.inference.evaluate import evaluate, write_json
-from utils.inference.predictor import Predictor
+from utils.inference.predictor import build_predictor
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,16 +30,7 @@ def _evaluate(argv: list[str]) -> int:
     )
     if config.json and not Path(config.json).parent.is_dir():
         raise UserError(f"--json {config.json}: there is no such folder to write into")
-    predictor = Predictor.from_checkpoint(
-        config.weights,
-        classes=read_class_names(config.classes) if config.classes else None,
-        phi=config.phi,
-        device=config.device,
-        conf=config.conf,
-        nms_iou=config.nms_iou,
-        max_det=config.max_det,
-        input_size=config.imgsz,
-    )
+    predictor = build_predictor(config)
     log(predictor.describe())
     dataset, report, splits = prepare_evaluation(
         config.data,

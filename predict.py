@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.classes import match_class_names, read_class_names
+from utils.classes import match_class_names
 from utils.config import PredictConfig, parse_config, save_args_yaml
 from utils.console import log, one_line, run_command, warn
 from utils.draw import draw_detections
@@ -18,7 +18,7 @@ from utils.files import atomic_write, new_run_folder
 from utils.images import read_image
 from utils.inference.ahead import batched, map_ahead
 from utils.inference.explainer import Explainer
-from utils.inference.predictor import Predictor, Prepared, Timings
+from utils.inference.predictor import Predictor, Prepared, Timings, build_predictor
 from utils.inference.sources import find_images
 from utils.inference.writers import PictureWriter, console_line, json_line, refuse_overwriting
 
@@ -40,7 +40,7 @@ def _predict(argv: list[str]) -> int:
         example="python predict.py street.jpg photos/ --conf 0.4 --json found.jsonl",
     )
     paths = find_images(config.sources)
-    predictor = _build_predictor(config)
+    predictor = _load_predictor(config)
     explainer = Explainer(predictor, attention_maps=config.attention_maps, heatmap=config.heatmap)
     folder = new_run_folder(config.project, config.name, config.exist_ok) if config.save else None
     pictures = PictureWriter(folder, [*paths, *explainer.targets(paths)]) if folder else None
@@ -65,17 +65,8 @@ def _predict(argv: list[str]) -> int:
     return _finish(config, folder, failures, len(paths))
 
 
-def _build_predictor(config: PredictConfig) -> Predictor:
-    predictor = Predictor.from_checkpoint(
-        config.weights,
-        classes=read_class_names(config.classes) if config.classes else None,
-        phi=config.phi,
-        device=config.device,
-        conf=config.conf,
-        nms_iou=config.nms_iou,
-        max_det=config.max_det,
-        input_size=config.imgsz,
-    )
+def _load_predictor(config: PredictConfig) -> Predictor:
+    predictor = build_predictor(config)
     log(predictor.describe())
     if config.only is None:
         return predictor

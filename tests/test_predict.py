@@ -15,16 +15,6 @@ from utils.config import PredictConfig, parse_config
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Untrained weights for cat and dog at 64 x 64 pixels."""
-    torch.manual_seed(0)
-    model = YoloBody(ModelConfig(2, input_size=(64, 64)))
-    path = tmp_path_factory.mktemp("weights") / "best.pth"
-    save_checkpoint(path, Checkpoint(model.config, ("cat", "dog"), model.state_dict()))
-    return path
-
-
 @pytest.fixture
 def room(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with the weights and a folder `photos` of two pictures."""

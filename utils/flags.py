@@ -169,10 +169,17 @@ def save_args_yaml(config: Any, path: Path | str) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    save_settings(config_as_dict(config), path)
+
+
+def save_settings(values: Mapping[str, Any], path: Path | str) -> None:
+    """Write plain settings by name as `--config` reads them.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     with atomic_write(path, "w") as file:
-        yaml.safe_dump(
-            config_as_dict(config), file, sort_keys=False, allow_unicode=True, default_flow_style=None
-        )
+        yaml.safe_dump(dict(values), file, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -6,7 +6,14 @@ from nets.attention import se, cbam, eca, ca
 from nets.attention import cbam_halves, cam, scse, self_attention, split_attention, simam
 
 # isort: on
-from nets.attention.registry import ATTENTION, attention_name, build_attention, register, same_attention
+from nets.attention.registry import (
+    ATTENTION,
+    attention_name,
+    build_attention,
+    register,
+    same_attention,
+    short_name,
+)
 
 __all__ = [
     "ATTENTION",
@@ -22,6 +29,7 @@ __all__ = [
     "scse",
     "se",
     "self_attention",
+    "short_name",
     "simam",
     "split_attention",
 ]

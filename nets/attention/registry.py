@@ -73,8 +73,12 @@ def _own_spec(block: type[nn.Module]) -> str | None:
 
 def same_attention(first: str | int, second: str | int) -> bool:
     """Tell whether two specs name one block; one of the user's own is known by its file's name and class."""
-    names = [attention_name(spec) for spec in (first, second)]
-    return len({name.replace("\\", "/").rpartition("/")[2] for name in names}) == 1
+    return short_name(attention_name(first)) == short_name(attention_name(second))
+
+
+def short_name(name: str) -> str:
+    """Return a block's name without the folders of its file."""
+    return name.replace("\\", "/").rpartition("/")[2]
 
 
 def build_attention(spec: str | int, channels: int) -> nn.Module:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nets.attention import attention_name
-from utils.config import TrainConfig
+from utils.config import TrainConfig, phi_name
 from utils.errors import UserError
 from utils.flags import given_settings
-from utils.settings import check_settings, setting
+from utils.settings import check_settings, flag_of, setting
 
-# What the grid decides itself, or what makes no sense for several runs.
 _OF_MEASURING = {"data", "unlabelled", "skip_bad", "device"}  # what --from takes for its --split
+FREE = {"device", "workers"}  # what changes no number
+# What the grid decides itself, or what makes no sense for several runs.
 NOT_PASSED_ON = {"phi", "seed", "resume", "demo", "project", "name", "exist_ok"}
 
 
@@ -55,7 +55,7 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        names = [_checked_name(spec) for spec in self.phi]
+        names = [str(phi_name(spec)) for spec in self.phi]
         for place, name in enumerate(names):
             if name in names[:place]:
                 raise UserError(f"--phi {name}: is given twice")
@@ -105,15 +105,8 @@ def parse_comparison(
     config = CompareConfig(**{name: given.pop(name) for name in own if name in given})
     ignored = [name for name in given if name not in _OF_MEASURING] if config.runs else []
     if ignored:
-        flags_of = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
+        flags_of = ", ".join(flag_of(passed_on[name]) for name in ignored)
         raise UserError(f"--from cannot stand beside {flags_of}: the runs are trained already")
     for phi in config.phi if not config.runs else ():
         TrainConfig(**given, phi=phi)  # refuses nonsense before the first run
     return config, given
-
-
-def _checked_name(spec: str) -> str:
-    try:
-        return attention_name(spec)
-    except ValueError as error:
-        raise UserError(f"--phi {spec}: {error}") from None

@@ -9,14 +9,11 @@ from typing import Any
 
 import yaml
 
-from utils.comparison.config import NOT_PASSED_ON, CompareConfig, folder_name
+from utils.comparison.config import FREE, NOT_PASSED_ON, CompareConfig, folder_name
 from utils.config import TrainConfig, as_plain, config_as_dict
 from utils.errors import UserError
-from utils.files import atomic_write
-from utils.flags import as_arguments
+from utils.flags import as_arguments, save_settings
 from utils.weights.checkpoint import load_checkpoint
-
-_FREE = ("device", "workers")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +48,8 @@ class GridRun:
 
     def arguments(self) -> list[str]:
         """Return the arguments of train.py that start it, or that go on with what is there."""
-        if self.epochs_done():
-            free = {name: self.settings[name] for name in ("device", "workers") if name in self.settings}
+        if self.last.exists():
+            free = {name: value for name, value in self.settings.items() if name in FREE}
             own = ["--phi", self.phi] if ":" in self.phi else []
             return ["--resume", str(self.last), *own, *as_arguments(TrainConfig, free)]
         where = ["--project", str(self.folder.parent), "--name", self.folder.name, "--exist-ok"]
@@ -91,11 +88,10 @@ def keep_settings(folder: Path, config: CompareConfig, settings: Mapping[str, An
     if path.exists():
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
         fixed = {"runs": own["runs"], "no_train": own["no_train"]} | told
-        other = [name for name in fixed if name not in _FREE and stored.get(name) != fixed[name]]
+        other = [name for name in fixed if name not in FREE and stored.get(name) != fixed[name]]
         if other:
             shown = ", ".join(f"{name} {stored.get(name)} (now {fixed[name]})" for name in other)
             raise UserError(
                 f"{folder}: holds a comparison with other settings: {shown}; give this one another --name"
             )
-    with atomic_write(path, "w") as file:
-        yaml.safe_dump(own | told, file, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    save_settings(own | told, path)

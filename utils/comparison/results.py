@@ -13,13 +13,15 @@ from typing import Any
 import yaml
 from scipy.stats import t as student_t
 
+from nets.attention import short_name
+from utils.comparison.config import FREE, NOT_PASSED_ON
 from utils.comparison.cost import Cost
 from utils.config import TrainConfig, as_plain
 from utils.errors import UserError
 
 CONFIDENCE = 0.95
 # What may differ between runs without making them runs of different things.
-_INCIDENTAL = {"phi", "seed", "resume", "project", "name", "exist_ok", "workers", "device", "demo"}
+_INCIDENTAL = NOT_PASSED_ON | FREE
 _OF_ATTENTION = {"phi_at", "insert", "partial"}
 _DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
 
@@ -191,11 +193,6 @@ def paired_difference(ours: Mapping[int, float], base: Mapping[int, float]) -> D
     count = len(differences)
     reach = float(student_t.ppf((1 + CONFIDENCE) / 2, count - 1)) * spread.std / count**0.5
     return Difference(spread.mean, (spread.mean - reach, spread.mean + reach))
-
-
-def short_name(phi: str) -> str:
-    """Return a block's name without the folders of its file."""
-    return phi.replace("\\", "/").rpartition("/")[2]
 
 
 def _shown(value: Any) -> str:

@@ -18,6 +18,8 @@ from nets.decode import decode
 from nets.postprocess import postprocess
 from nets.structures import Detections
 from nets.yolo import ModelConfig
+from utils.classes import read_class_names
+from utils.config import EvaluateConfig, PredictConfig
 from utils.device import choose_device
 from utils.images import Placement, from_pil, letterbox, read_image, to_tensor
 from utils.weights.load import load_model
@@ -261,3 +263,21 @@ def _undo(found: Detections, placement: Placement) -> Detections:
     boxes = placement.undo(found.boxes)
     inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     return Detections(boxes, found.scores, found.labels)[inside]
+
+
+def build_predictor(config: EvaluateConfig | PredictConfig) -> Predictor:
+    """Build the predictor that a command's settings describe.
+
+    Raises:
+        UserError: the weights or the class names cannot be read, or there is no such device.
+    """
+    return Predictor.from_checkpoint(
+        config.weights,
+        classes=read_class_names(config.classes) if config.classes else None,
+        phi=config.phi,
+        device=config.device,
+        conf=config.conf,
+        nms_iou=config.nms_iou,
+        max_det=config.max_det,
+        input_size=config.imgsz,
+    )
