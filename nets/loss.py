@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,21 @@ from nets.decode import build_slots, decode_boxes, flatten_maps
 from nets.structures import Target
 
 _DIFFICULT_IOU = 0.5  # a prediction that overlaps a difficult object more than this is no negative
+
+
+@dataclass(frozen=True)
+class LossSums:
+    """The loss of a batch before it is divided by its positives.
+
+    Attributes:
+        parts: "box", "objectness" and "class", Tensor[] each, weighted, summed over the batch.
+        positives: Tensor[] int64, number of slots that answer for a truth.
+        unassigned: Tensor[] int64, number of truths that no slot was left for.
+    """
+
+    parts: dict[str, Tensor]
+    positives: Tensor
+    unassigned: Tensor
 
 
 class YoloLoss(nn.Module):
@@ -44,10 +60,14 @@ class YoloLoss(nn.Module):
         self.ignore_threshold = ignore_threshold
         self.label_smoothing = label_smoothing
         self.weights = {"box": box_weight, "objectness": objectness_weight, "class": class_weight}
-        self.unassigned = torch.tensor(0)  # truths of the last batch that no slot was left for
 
     def forward(self, raw_maps: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Compare raw maps (B, A*(5+K), h, w), coarse first, with B targets in network pixels."""
+        sums = self.sums(raw_maps, targets)
+        return {name: part / sums.positives.clamp(min=1) for name, part in sums.parts.items()}
+
+    def sums(self, raw_maps: Sequence[Tensor], targets: Sequence[Target]) -> LossSums:
+        """Compare as `forward` does, but leave the parts as sums, for batches that are trained in pieces."""
         device = raw_maps[0].device
         grids = [(raw.shape[2], raw.shape[3]) for raw in raw_maps]
         predictions = flatten_maps(raw_maps, self.anchor_masks).float()  # (B, N, 5+K)
@@ -64,7 +84,6 @@ class YoloLoss(nn.Module):
             anchors=self.anchors,
             anchor_masks=self.anchor_masks,
         )
-        self.unassigned = assignment.unassigned
         positive, truth = (assignment.images, assignment.slots), (assignment.images, assignment.truths)
 
         box = complete_box_iou_loss(boxes[positive], truth_boxes[truth], reduction="sum")
@@ -76,9 +95,10 @@ class YoloLoss(nn.Module):
         counted[positive] = True
         objectness = bce(predictions[..., 4], goal, weight=counted.float(), reduction="sum")
 
-        positives = max(len(assignment.images), 1)
         parts = {"box": box, "objectness": objectness, "class": classes}
-        return {name: self.weights[name] * part / positives for name, part in parts.items()}
+        positives = torch.tensor(len(assignment.images), device=device)
+        parts = {name: self.weights[name] * part for name, part in parts.items()}
+        return LossSums(parts, positives, assignment.unassigned)
 
     def _class_goal(self, labels: Tensor) -> Tensor:
         """Return smoothed one-hot rows (P, K): 1 - s/2 for the class, s/2 for the others."""

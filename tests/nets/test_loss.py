@@ -100,9 +100,16 @@ def test_the_sum_is_divided_by_the_positives_of_the_batch():
 
 
 def test_objects_that_no_slot_is_left_for_are_counted():
-    criterion = YoloLoss(**SETTINGS)
-    criterion(maps(), [target([[0, 0, 20, 25]] * 7)])
-    assert int(criterion.unassigned) == 2
+    sums = YoloLoss(**SETTINGS).sums(maps(), [target([[0, 0, 20, 25]] * 7)])
+    assert int(sums.unassigned) == 2
+
+
+def test_the_loss_is_its_sums_over_the_positives():
+    criterion, truths = YoloLoss(**SETTINGS), [target([[0, 0, 20, 25], [0, 0, 64, 64]])]
+    sums = criterion.sums(maps(), truths)
+    assert int(sums.positives) == 3  # the anchor of the first stands in one head, that of the second in both
+    for name, value in criterion(maps(), truths).items():
+        torch.testing.assert_close(value, sums.parts[name] / 3)
 
 
 def test_a_perfect_prediction_costs_nothing():

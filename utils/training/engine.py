@@ -83,7 +83,8 @@ def train_one_epoch(
     for step, (images, targets) in enumerate(
         progress(batches, label, unit="step", status=means.line), start=1
     ):
-        losses = criterion(model(images.to(device, non_blocking=True)), targets)
+        sums = criterion.sums(model(images.to(device, non_blocking=True).float().div_(255)), targets)
+        losses = {name: part / sums.positives.clamp(min=1) for name, part in sums.parts.items()}
         total = torch.stack(list(losses.values())).sum()
         if not math.isfinite(total.item()):
             names = ", ".join(target.image_id for target in targets)
@@ -99,5 +100,5 @@ def train_one_epoch(
             ema.update(model)
         means.add(losses)
         images_seen += len(images)
-        unassigned += int(criterion.unassigned)
+        unassigned += int(sums.unassigned)
     return EpochResult(means.values(), time.perf_counter() - started, images_seen, unassigned)

@@ -17,8 +17,9 @@ from utils.classes import read_class_names
 from utils.config import TrainConfig, config_from_dict
 from utils.console import log
 from utils.data.dataset import VocDataset
-from utils.data.loaders import AugmentSettings, EpochSampler, TrainDataset, build_train_loader
+from utils.data.loaders import EpochSampler, build_train_loader
 from utils.data.prepare import TrainingData, prepare_training
+from utils.data.train_set import AugmentSettings, TrainDataset
 from utils.errors import UserError
 from utils.training.optim import build_optimizer, build_schedule
 from utils.training.run import load_resumable
