@@ -19,12 +19,12 @@ from utils.comparison.report import describe_machine, log_estimate
 from utils.comparison.results import Row, RunResult, build_rows, group_runs, read_run
 from utils.comparison.runner import measure, train
 from utils.comparison.table import write_tables
-from utils.config import TrainConfig
 from utils.console import log, one_line, run_command
 from utils.data.prepare import prepare_evaluation
 from utils.errors import UserError
 from utils.files import new_run_folder
 from utils.training.attention import check_attention
+from utils.training.config import TrainConfig
 from utils.training.start import load_data
 from utils.weights.load import confirm_phi, read_weights
 

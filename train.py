@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from nets.yolo import YoloBody
-from utils.config import TrainConfig, config_as_dict, given_settings, save_args_yaml
+from utils.config import given_settings, save_args_yaml
 from utils.console import log, run_command
-from utils.data.dataset import VocDataset
 from utils.data.demo import make_demo
-from utils.device import choose_device
+from utils.data.loaders import TrainLoader
+from utils.data.prepare import TrainingData
+from utils.errors import Interrupted
+from utils.failures import is_out_of_memory
 from utils.files import new_run_folder
-from utils.inference.evaluate import evaluate
-from utils.inference.predictor import Predictor
 from utils.training.attention import check_attention
-from utils.training.ema import ModelEma
-from utils.training.engine import set_frozen, train_one_epoch
-from utils.training.report import describe_epoch, log_estimate, log_next_commands
-from utils.training.run import Run, restore_training_state, training_state
+from utils.training.config import TrainConfig
+from utils.training.distributed import from_first, highest, is_launched, joined, one_by_one, own_device, rank
+from utils.training.engine import EpochMeter, Trainer, set_frozen
+from utils.training.estimate import log_estimate
+from utils.training.measure import columns_of, measure
+from utils.training.report import EpochTable, describe_stop, explain_memory, log_next_commands, memory_in_use
+from utils.training.run import Run
+from utils.training.signals import StopSignals
 from utils.training.start import (
-    build_criterion,
     build_loader,
     build_model,
-    build_optimization,
+    build_trainer,
     load_data,
+    prepare_machine,
     resolve_settings,
 )
-from utils.weights.checkpoint import Checkpoint
+from utils.training.state import Place, find_place, take_snapshot
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,55 +52,96 @@ def train(argv: list[str]) -> int:
         description="Train YOLOv4-tiny, with or without attention, on data in PASCAL VOC format.",
         example="python train.py --data VOCdevkit --train VOC2007/trainval --phi cbam --epochs 50",
     )
-    config, folder, resumed = resolve_settings(given)
-    device = choose_device(config.device)
+    with StopSignals(repeats_end=not is_launched()) as stop, joined():
+        return train_in_processes(given, stop)
+
+
+def train_in_processes(given: dict[str, Any], stop: StopSignals) -> int:
+    """Set the run up, the same in each process, and go through its epochs."""
+    config, folder, resumed = from_first(lambda: resolve_settings(given))
+    device = own_device(config.device)
+    prepare_machine(config, device, resumed)
     check_attention(config)
     torch.manual_seed(config.seed)
     if config.demo:
-        make_demo(Path(config.data))
+        from_first(lambda: make_demo(Path(config.data)))
     data = load_data(config)
-    loader, sampler = build_loader(config, data.train)
-    model = build_model(config, data.train.class_names, resumed).to(device)
-    criterion = build_criterion(config, model)
-    optimizer, schedule = build_optimization(config, model, steps_per_epoch=len(loader))
-    ema = ModelEma(model, len(loader)) if config.ema else None
-    done = restore_training_state(resumed.training, model, ema, optimizer, schedule) if resumed else 0
-
-    folder = folder or new_run_folder(config.project, config.name, config.exist_ok)
-    run = Run(folder, resumed.training["best_map50"] if resumed else None)
-    save_args_yaml(config, folder / "args.yaml")
-    log(f"run folder: {folder}; should it stop: python train.py --resume {run.last}")
-    log_estimate(config, model, criterion, len(data.train), done)
-    for epoch in range(done, config.epochs):
-        set_frozen(model, epoch < config.freeze_epochs)
-        sampler.set_epoch(epoch)
-        label = f"epoch {epoch + 1}/{config.epochs}"
-        result = train_one_epoch(model, criterion, loader, optimizer, schedule, ema, device, label)
-        average = ema.model if ema else model
-        is_due = (epoch + 1) % config.eval_interval == 0 or epoch + 1 == config.epochs
-        metrics = measure(config, average, data.val) if data.val and is_due else {}
-        row = {"epoch": epoch + 1, "lr": schedule.get_last_lr()[0], **result.as_row(), **metrics}
-        checkpoint = Checkpoint(
-            config=model.config,
-            class_names=data.train.class_names,
-            weights=average.state_dict(),
-            metrics=metrics,
-            run_config=config_as_dict(config),
-            training=training_state(epoch + 1, model, ema, optimizer, schedule),
-        )
-        run.finish_epoch(checkpoint, row)
-        log(describe_epoch(label, row))
-    log_next_commands(config, run.best, data)
+    loader = build_loader(config, data.train, device)
+    with one_by_one():
+        model = build_model(config, data.train.class_names, resumed)
+    trainer = build_trainer(config, model, len(loader), device)
+    if resumed:
+        trainer.load_state_dict(resumed.training)
+    place = find_place(resumed)
+    folder = from_first(lambda: folder or new_run_folder(config.project, config.name, config.exist_ok))
+    with Run(folder, resumed.training if resumed else None, is_writer=rank() == 0) as run:
+        save_args_yaml(config, folder / "args.yaml")
+        log(f"run folder: {folder}; should it stop: python train.py --resume {run.last}")
+        log_estimate(config, trainer.model, trainer.criterion, len(data.train), place.epoch)
+        try:
+            run_epochs(config, data, loader, trainer, run, stop, place)
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise explain_memory(config, given) from error
+            raise
     return 0
 
 
-def measure(config: TrainConfig, model: YoloBody, val_set: VocDataset) -> dict[str, float | None]:
-    """Evaluate on the selection split as evaluate.py does; returns the means by name."""
-    device = next(model.parameters()).device
-    predictor = Predictor(model, model.config, val_set.class_names, conf=0.001, device=device)
-    result = evaluate(predictor, val_set, batch_size=config.batch_size, skip_bad=config.skip_bad)
-    metrics = result.as_dict()
-    return {name: metrics[name] for name in ("map50", "map50_95", "voc_ap50_area")}
+def run_epochs(
+    config: TrainConfig,
+    data: TrainingData,
+    loader: TrainLoader,
+    trainer: Trainer,
+    run: Run,
+    stop: StopSignals,
+    place: Place,
+) -> None:
+    """Train, evaluate and save, epoch by epoch; a signal saves what there is."""
+    snapshot = partial(take_snapshot, config, trainer, data.train.class_names)
+    table, stops_early = EpochTable(config.epochs, place.epoch), False
+    try:
+        while place.epoch < config.epochs and not stops_early:
+            with stop.deferred():
+                for _ in train_steps(config, loader, trainer, place):
+                    stop.check(highest(stop.requested or 0))
+                    if config.save_steps and trainer.schedule.step % config.save_steps == 0:
+                        run.save(snapshot(place))
+                result = None
+                if data.val and is_evaluated(config, place.epoch):
+                    with stop.at_once():
+                        result, _ = measure(config, trainer, data.val)
+                row = {"epoch": place.epoch + 1, **place.meter.as_row(), **columns_of(result)}
+                row["memory_gb"] = memory_in_use(trainer.device)
+                place = Place(place.epoch + 1)
+                is_best = run.judge(place.epoch, result)
+                stops_early = 0 < config.patience <= place.epoch - run.best_epoch
+                checkpoint = snapshot(place, metrics=columns_of(result), stopped_early=stops_early)
+                is_kept = config.save_period > 0 and place.epoch % config.save_period == 0
+                run.finish_epoch(checkpoint, row, result if is_best else None, is_best, is_kept)
+                table.log(row)
+    except Interrupted as interruption:
+        if place.is_inside:
+            run.save(snapshot(place))
+        interruption.message = describe_stop(run.last, place)
+        raise
+    if stops_early:
+        log(f"stopped: mAP50 has not risen since epoch {run.best_epoch} (--patience {config.patience})")
+    log_next_commands(config, run.best, data)
+
+
+def train_steps(
+    config: TrainConfig, loader: TrainLoader, trainer: Trainer, place: Place
+) -> Iterator[EpochMeter]:
+    """Go through what is left of the epoch; yields after each step, when all can be saved."""
+    set_frozen(trainer.model, place.epoch < config.freeze_epochs)
+    batches = loader.epoch(place.epoch, place.meter.batches)
+    label = f"epoch {place.epoch + 1}/{config.epochs}"
+    return trainer.epoch(batches, place.meter, label, len(loader) - place.meter.batches)
+
+
+def is_evaluated(config: TrainConfig, epoch: int) -> bool:
+    """Tell whether an epoch, from 0, ends in an evaluation; the last one always does."""
+    return (epoch + 1) % config.eval_interval == 0 or epoch + 1 == config.epochs
 
 
 if __name__ == "__main__":

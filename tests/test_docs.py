@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from utils.comparison.config import parse_comparison
-from utils.config import EvaluateConfig, PredictConfig, TrainConfig, parse_config
+from utils.config import EvaluateConfig, PredictConfig, parse_config
 from utils.errors import UserError
 from utils.export.config import ExportConfig
+from utils.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/results/*.md")]

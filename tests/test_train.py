@@ -15,10 +15,11 @@ from torch import Tensor
 
 import train
 from nets.yolo import OFFICIAL_ANCHORS, ModelConfig, YoloBody
-from utils.config import TrainConfig, config_as_dict
+from utils.config import config_as_dict
 from utils.data.voc import VocObject, write_annotation
 from utils.errors import UserError
 from utils.training import start
+from utils.training.config import TrainConfig
 from utils.training.run import Run
 from utils.weights.checkpoint import load_checkpoint
 from utils.weights.load import load_model

@@ -8,14 +8,16 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import suppress
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
-from utils.errors import UserError
+from utils.errors import Interrupted, UserError
+from utils.failures import explain_failure
 
 Item = TypeVar("Item")
 _LONGEST_ERROR = 400
+_is_muted = False
 
 
 def run_command(function: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
@@ -26,7 +28,8 @@ def run_command(function: Callable[[list[str]], int | None], argv: Sequence[str]
         argv: the arguments; None takes the process's own. `--debug` among them shows tracebacks.
 
     Returns:
-        0 done; 1 failed while running; 2 bad usage, data or config; 130 interrupted from the keyboard.
+        0 done; 1 failed while running; 2 bad usage, data or config; 130 interrupted from the keyboard, 143 by
+        SIGTERM, 129 by a closed terminal.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
@@ -36,13 +39,16 @@ def run_command(function: Callable[[list[str]], int | None], argv: Sequence[str]
         status = function(arguments) or 0
         sys.stdout.flush()
     except BrokenPipeError:
-        _silence_output()
+        _silence(sys.stdout, sys.stderr)
         return 1
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
         _fail("interrupted")
         return 130
+    except Interrupted as stop:
+        log(f"interrupted: {stop.message}")
+        return 128 + stop.number
     except Exception as error:  # every failure ends as one line, whatever it was
         if "--debug" in arguments:
             traceback.print_exc()
@@ -52,9 +58,18 @@ def run_command(function: Callable[[list[str]], int | None], argv: Sequence[str]
 
 
 def log(message: str) -> None:
-    """Write a line to stderr, above a progress bar if one is shown."""
-    tqdm.write(message, file=sys.stderr)
-    sys.stderr.flush()
+    """Write a line to stderr, above a progress bar if one is shown.
+
+    Where stderr is gone (`2>&1 | head`, a closed terminal) nobody reads it, and the work goes on without.
+    """
+    if not _is_muted:
+        _write(message)
+
+
+def mute() -> None:
+    """Drop all that is logged from here on, but not errors: one process of several speaks for all."""
+    global _is_muted
+    _is_muted = True
 
 
 def warn(message: str) -> None:
@@ -88,7 +103,9 @@ def progress(
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
-    if sys.stderr.isatty():
+    if _is_muted:
+        yield from items
+    elif sys.stderr.isatty():
         yield from _progress_bar(items, label, total, unit, status)
     else:
         yield from _progress_lines(items, label, total, unit, status, interval)
@@ -126,10 +143,10 @@ def _progress_lines(
 def _explain(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, MemoryError):
-        return "out of memory; try a smaller --batch-size or --imgsz, or fewer --workers"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if known := explain_failure(error):
+        return known
     return f"unexpected {type(error).__name__}: {error}; --debug shows where"
 
 
@@ -137,12 +154,19 @@ def _fail(message: str) -> None:
     line = one_line(" ".join(message.split("\n")))
     if len(line) > _LONGEST_ERROR:  # the file stands at the start, the advice at the end
         line = f"{line[:240]} … {line[-(_LONGEST_ERROR - 250) :]}"
-    with suppress(OSError):
-        log(f"error: {line}")
+    _write(f"error: {line}")
 
 
-def _silence_output() -> None:
-    """Point stdout and stderr at nothing, so that the interpreter's last flush finds no broken pipe."""
-    for stream in (sys.stdout, sys.stderr):
+def _write(line: str) -> None:
+    try:
+        tqdm.write(line, file=sys.stderr)
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
+
+
+def _silence(*streams: TextIO) -> None:
+    """Point streams at nothing, so that neither we nor the interpreter's last flush finds a broken pipe."""
+    for stream in streams:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -11,3 +11,17 @@ class UserError(Exception):
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class Interrupted(BaseException):
+    """A signal ended the run; like KeyboardInterrupt it is no Exception, which careless code would catch.
+
+    Attributes:
+        number: the signal; the exit status is 128 more.
+        message: what was saved, for the last line.
+    """
+
+    def __init__(self, number: int, message: str = "nothing was saved") -> None:
+        super().__init__(message)
+        self.number = number
+        self.message = message

@@ -18,7 +18,7 @@ import yaml
 
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.settings import convert, flag_of, helpful_lines
+from utils.settings import SWITCHES, convert, flag_of, helpful_lines
 
 Config = TypeVar("Config")
 _LARGEST_YAML = 1_000_000  # bytes
@@ -196,7 +196,7 @@ def _build_parser(fields: dict[str, dataclasses.Field[Any]]) -> _Parser:
         meta = field.metadata
         if meta["positional"]:
             parser.add_argument(field.name, nargs="*")
-        elif field.type == "bool":
+        elif field.type in SWITCHES:
             says_no = flag_of(field).startswith("--no-")  # its opposite needs no flag
             action = "store_true" if says_no else argparse.BooleanOptionalAction
             parser.add_argument(flag_of(field), dest=field.name, action=action)

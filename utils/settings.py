@@ -13,6 +13,8 @@ from typing import Any
 
 from utils.errors import UserError
 
+SWITCHES = ("bool", "bool | None")  # types of the fields that are flags without a value
+
 
 def setting(
     default: Any,
@@ -191,8 +193,9 @@ def helpful_lines(cls: type, prog: str, description: str, example: str, everythi
 def _help_of(field: dataclasses.Field[Any]) -> list[str]:
     flag = flag_of(field)
     default = field.default
-    if field.type == "bool":
+    if field.type in SWITCHES:
         name = flag.replace("--", "--no-", 1) if default else flag
+        name = f"{flag}, {flag.replace('--', '--no-', 1)}" if default is None else name
         return _entry(name, field.metadata["help"])
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
     note = f" (default: {shown})" if default not in (None, ()) else ""

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from utils.config import TrainConfig, phi_name
+from utils.config import phi_name
 from utils.errors import UserError
 from utils.flags import given_settings
 from utils.settings import check_settings, flag_of, setting
+from utils.training.config import TrainConfig
 
 _OF_MEASURING = {"data", "unlabelled", "skip_bad", "device"}  # what --from takes for its --split
 FREE = {"device", "workers"}  # what changes no number

@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 
 from utils.comparison.config import FREE, NOT_PASSED_ON, CompareConfig, folder_name
-from utils.config import TrainConfig, as_plain, config_as_dict
+from utils.config import as_plain, config_as_dict
 from utils.errors import UserError
 from utils.flags import as_arguments, save_settings
+from utils.training.config import TrainConfig
 from utils.weights.checkpoint import load_checkpoint
 
 

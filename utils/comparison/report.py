@@ -11,10 +11,10 @@ import torch
 
 from nets.yolo import ModelConfig, YoloBody
 from utils.comparison.grid import GridRun
-from utils.config import TrainConfig
 from utils.console import log
 from utils.device import choose_device
-from utils.training.report import estimate_seconds, in_words
+from utils.training.config import TrainConfig
+from utils.training.estimate import estimate_seconds, in_words
 from utils.training.start import build_criterion
 
 

@@ -16,8 +16,9 @@ from scipy.stats import t as student_t
 from nets.attention import short_name
 from utils.comparison.config import FREE, NOT_PASSED_ON
 from utils.comparison.cost import Cost
-from utils.config import TrainConfig, as_plain
+from utils.config import as_plain
 from utils.errors import UserError
+from utils.training.config import TrainConfig
 
 CONFIDENCE = 0.95
 # What may differ between runs without making them runs of different things.

@@ -100,15 +100,40 @@ class EvalResult:
         )
         return "\n".join(lines)
 
+    def write_metrics(self, path: Path) -> None:
+        """Write metrics.json.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        write_json(self.as_dict(), path, indent=1)
+
     def write(self, folder: Path) -> None:
         """Write metrics.json, detections.json and ground_truth.json into a folder.
 
         Raises:
             UserError: a file cannot be written.
         """
-        write_json(self.as_dict(), folder / "metrics.json", indent=1)
+        self.write_metrics(folder / "metrics.json")
         write_json(self.detections, folder / "detections.json")
         write_json(self.ground_truth, folder / "ground_truth.json")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a predictor found in some images of a data set.
+
+    Attributes:
+        indices: the images' places in the data set.
+        detections: one each, labelled as the data set labels.
+        targets: one each.
+        timings: what it took.
+    """
+
+    indices: list[int]
+    detections: list[Detections]
+    targets: list[Target]
+    timings: Timings
 
 
 def evaluate(
@@ -137,37 +162,72 @@ def evaluate(
     Raises:
         UserError: the predictor lacks a class of the data, or an image cannot be read.
     """
+    findings = find(predictor, dataset, batch_size=batch_size, progress=progress, skip_bad=skip_bad)
+    return score(findings, dataset, left_out=left_out, weights=weights, splits=splits)
+
+
+def find(
+    predictor: Predictor,
+    dataset: VocDataset,
+    *,
+    indices: Sequence[int] | None = None,
+    batch_size: int = 8,
+    progress: bool = True,
+    skip_bad: bool = False,
+) -> Findings:
+    """Run a predictor over the images of a data set, or over those at `indices`; see `evaluate`."""
     matched = _match_classes(predictor.class_names, dataset.class_names)
     limited = predictor.limited_to(matched)
     to_data = torch.full((len(predictor.class_names),), -1)
     to_data[matched] = torch.arange(len(matched))
-
-    timings = Timings()
-    kept: list[int] = []
-    targets: list[Target] = []
-    found: list[Detections] = []
-    for batch in batched(_load(limited, dataset, batch_size, progress, skip_bad), batch_size):
+    findings = Findings([], [], [], Timings())
+    chosen = range(len(dataset)) if indices is None else indices
+    for batch in batched(_load(limited, dataset, chosen, batch_size, progress, skip_bad), batch_size):
         for index, _, target in batch:
-            kept.append(index)
-            targets.append(target)
-        for one in limited.detect([prepared for _, prepared, _ in batch], timings):
-            found.append(Detections(one.boxes, one.scores, to_data[one.labels]))
-    if not kept:
+            findings.indices.append(index)
+            findings.targets.append(target)
+        for one in limited.detect([prepared for _, prepared, _ in batch], findings.timings):
+            findings.detections.append(Detections(one.boxes, one.scores, to_data[one.labels]))
+    return findings
+
+
+def join_findings(parts: Sequence[Findings]) -> Findings:
+    """Put together what was found in several shares of a data set, in the order of its images."""
+    found = [item for part in parts for item in zip(part.indices, part.detections, part.targets, strict=True)]
+    found.sort(key=lambda item: item[0])
+    return Findings(
+        [index for index, _, _ in found],
+        [detections for _, detections, _ in found],
+        [target for _, _, target in found],
+        parts[0].timings,
+    )
+
+
+def score(
+    findings: Findings,
+    dataset: VocDataset,
+    *,
+    left_out: int = 0,
+    weights: str = "",
+    splits: Sequence[str] = (),
+) -> EvalResult:
+    """Compare findings with the ground truth of the data set that they were made in; see `evaluate`."""
+    if not findings.indices:
         raise UserError(
             "nothing to evaluate: not one image could be read" if len(dataset) else "no images to evaluate"
         )
-
-    records = [dataset.records[index] for index in kept]
+    records = [dataset.records[index] for index in findings.indices]
     sizes = [(record.height, record.width) for record in records]
-    ground_truth = build_ground_truth(targets, dataset.class_names, _file_names(records), sizes)
-    detections = build_detections(found)
+    names = _file_names(records)
+    ground_truth = build_ground_truth(findings.targets, dataset.class_names, names, sizes)
+    detections = build_detections(findings.detections)
     return EvalResult(
         class_names=tuple(dataset.class_names),
-        images=len(kept),
-        skipped=left_out + len(dataset) - len(kept),
+        images=len(records),
+        skipped=left_out + len(dataset) - len(records),
         coco=coco_ap(ground_truth, detections),
-        voc=voc_ap(found, targets, len(dataset.class_names)),
-        speed_ms=timings.milliseconds(),
+        voc=voc_ap(findings.detections, findings.targets, len(dataset.class_names)),
+        speed_ms=findings.timings.milliseconds(),
         ground_truth=ground_truth,
         detections=detections,
         weights=weights,
@@ -199,9 +259,14 @@ def _match_classes(known: Sequence[str], wanted: Sequence[str]) -> list[int]:
 
 
 def _load(
-    predictor: Predictor, dataset: VocDataset, batch_size: int, progress: bool, skip_bad: bool
+    predictor: Predictor,
+    dataset: VocDataset,
+    indices: Sequence[int],
+    batch_size: int,
+    progress: bool,
+    skip_bad: bool,
 ) -> Iterator[tuple[int, Prepared, Target]]:
-    """Yield (index, prepared image, target) of every readable image in order, read ahead in threads."""
+    """Yield (index, prepared image, target) of the readable images in order, read ahead in threads."""
 
     def load(index: int) -> tuple[int, Prepared, Target] | UserError:
         try:
@@ -210,8 +275,8 @@ def _load(
             return error
         return index, predictor.prepare(image), target
 
-    results = map_ahead(load, range(len(dataset)), ahead=max(16, 2 * batch_size))
-    for result in show_progress(results, "evaluate", total=len(dataset)) if progress else results:
+    results = map_ahead(load, indices, ahead=max(16, 2 * batch_size))
+    for result in show_progress(results, "evaluate", total=len(indices)) if progress else results:
         if not isinstance(result, UserError):
             yield result
         elif skip_bad:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from nets.attention import build_attention
 from nets.yolo import PLACES
-from utils.config import TrainConfig
 from utils.errors import UserError
+from utils.training.config import TrainConfig
 
 _STRIDES = {"c4": 16, "c5": 32, "up": 16}
 

@@ -1,60 +1,89 @@
-"""What a training run says on the console: how long it will take, how an epoch went, what to type next."""
+"""What a training run says on the console: how an epoch went, what to type next, what to try instead."""
 
 from __future__ import annotations
 
 import shlex
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from nets.loss import YoloLoss
-from nets.yolo import YoloBody
-from utils.config import TrainConfig
 from utils.console import log
 from utils.data.layout import choose_evaluation_splits
 from utils.data.prepare import TrainingData
 from utils.errors import UserError
-from utils.training.run import estimate_seconds_per_image
+from utils.flags import as_arguments
+from utils.training.config import TrainConfig
+from utils.training.estimate import in_words
+from utils.training.state import Place
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+_HEADING_EVERY = 20  # lines
 
 
-def log_estimate(
-    config: TrainConfig, model: YoloBody, criterion: YoloLoss, num_images: int, done: int
-) -> None:
-    """Say before the first epoch how long the run will take, and on a CPU which flags shorten it."""
-    device = next(model.parameters()).device
-    seconds = estimate_seconds(config, model, criterion, num_images, done)
-    epochs, needed = config.epochs - done, in_words(seconds)
-    log(f"{num_images} images, {epochs} epochs on {device}: about {needed} without evaluation")
-    if device.type == "cpu" and seconds > 600:
-        smaller = " ".join(str(max(32, side * 3 // 4 // 32 * 32)) for side in config.imgsz)
-        half = config.epochs // 2
-        log(f"shorter: --imgsz {smaller} takes about half of it, --freeze-epochs {half} two thirds")
-    elif device.type == "cpu" and torch.cuda.is_available():
-        log("there is a GPU: --device cuda uses it")
+class EpochTable:
+    """The console's table of a run: a heading, then a line an epoch, in columns."""
+
+    def __init__(self, epochs: int, first_epoch: int = 0) -> None:
+        self._epochs = epochs
+        self._first_epoch = first_epoch
+        self._started = time.monotonic()
+        self._lines = 0
+
+    def log(self, row: Mapping[str, float | int | None]) -> None:
+        """Write the row of results.csv of an epoch that is done."""
+        cells = self._cells(row)
+        widths = [max(len(name), 8) for name in cells]
+        if self._lines % _HEADING_EVERY == 0:
+            log("  ".join(name.rjust(width) for name, width in zip(cells, widths, strict=True)))
+        self._lines += 1
+        line = "  ".join(text.rjust(width) for text, width in zip(cells.values(), widths, strict=True))
+        if row["unassigned"]:
+            line += f"  {row['unassigned']} objects without a free anchor"
+        log(line + (f"  {row['skipped']} steps left out" if row["skipped"] else ""))
+
+    def _cells(self, row: Mapping[str, float | int | None]) -> dict[str, str]:
+        epoch = int(row["epoch"] or 0)
+        spent = (time.monotonic() - self._started) / max(epoch - self._first_epoch, 1)
+        shown = {name: row.get(name) for name in ("map50", "map50_95")}
+        scores = ["-" if value is None else f"{value:.4f}" for value in shown.values()]
+        return {
+            "epoch": f"{epoch}/{self._epochs}",
+            **{name: f"{row[name]:.3f}" for name in ("box", "objectness", "class")},
+            "mAP50": scores[0],
+            "mAP50-95": scores[1],
+            "lr": f"{row['lr']:.2g}",
+            "images/s": f"{row['images_per_second']:.1f}",
+            "waiting": f"{row['waiting']:.1%}",
+            "memory": f"{row['memory_gb']:.1f} GB",
+            "left": in_words(spent * (self._epochs - epoch)),
+        }
 
 
-def estimate_seconds(
-    config: TrainConfig, model: YoloBody, criterion: YoloLoss, num_images: int, done: int = 0
-) -> float:
-    """Estimate from a few steps how long a run will take without its evaluations, after `done` epochs."""
-    frozen_epochs = max(min(config.freeze_epochs, config.epochs) - done, 0)
-    free_epochs = config.epochs - done - frozen_epochs
-    return sum(
-        epochs * num_images * estimate_seconds_per_image(model, criterion, freeze)
-        for epochs, freeze in ((frozen_epochs, True), (free_epochs, False))
-        if epochs
+def memory_in_use(device: torch.device) -> float:
+    """Return the most memory that the run has held so far, in GB: the GPU's, else that of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 1e9
+    if resource is None:
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def describe_stop(last: Path, place: Place) -> str:
+    """Say what a signal left behind, and how to go on."""
+    if not place.is_inside and place.epoch == 0:
+        return "stopped before the first step; nothing was saved"
+    epoch, step = (place.epoch + 1, place.meter.steps) if place.is_inside else (place.epoch, "its last")
+    return (
+        f"saved {last} at epoch {epoch} step {step}; go on: python train.py --resume {shlex.quote(str(last))}"
     )
-
-
-def describe_epoch(label: str, row: Mapping[str, float | int]) -> str:
-    """Write an epoch's row of results.csv as a line."""
-    parts = [label, *(f"{name} {row[name]:.3f}" for name in ("box", "objectness", "class"))]
-    parts += [f"{name} {row[name]:.4f}" for name in ("map50", "map50_95") if row.get(name) is not None]
-    parts += [f"lr {row['lr']:.2g}", f"{row['images_per_second']:.1f} images/s", in_words(row["seconds"])]
-    if row["unassigned"]:
-        parts.append(f"{row['unassigned']} objects without a free anchor")
-    return "  ".join(parts)
 
 
 def log_next_commands(config: TrainConfig, best: Path, data: TrainingData) -> None:
@@ -72,9 +101,19 @@ def log_next_commands(config: TrainConfig, best: Path, data: TrainingData) -> No
     log(f"export:   {shlex.join(['python', 'export.py', *known])}")
 
 
-def in_words(seconds: float) -> str:
-    """Write a time in its two largest units: '1 h 05 min', '3 min 20 s', '12 s'."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+def explain_memory(config: TrainConfig, given: Mapping[str, object]) -> UserError:
+    """Log three commands that need less memory; returns the error that ends the run."""
+    half = max(config.batch_size // 2, 1)
+    smaller = tuple(max(32, side * 3 // 4 // 32 * 32) for side in config.imgsz)
+    for change in (
+        {"batch_size": half, "accumulate": 2 * config.accumulate},
+        {"imgsz": smaller},
+        {"batch_size": half, "freeze_epochs": config.epochs},
+    ):
+        log(f"try: python train.py {shlex.join(as_arguments(TrainConfig, {**given, **change}))}")
+    size = "x".join(map(str, config.imgsz))
+    return UserError(
+        f"out of memory with batch {config.batch_size} at {size}; try --batch-size {half} --accumulate "
+        f"{2 * config.accumulate}, or --imgsz {' '.join(map(str, dict.fromkeys(smaller)))}",
+        exit_code=1,
+    )

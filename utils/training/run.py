@@ -1,25 +1,18 @@
-"""The folder of a training run: its table, its checkpoints, and how long it will take."""
+"""The folder of a training run: its table, its checkpoints, its pictures; one process writes into it."""
 
 from __future__ import annotations
 
-import copy
 import csv
-import time
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-
-from nets.loss import YoloLoss
-from nets.structures import Target
-from nets.yolo import YoloBody
+from utils.console import log, warn
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.training.ema import ModelEma
+from utils.inference.evaluate import EvalResult
+from utils.training.lock import FolderLock
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.weights.load import RUNS, find_newest
 
@@ -28,13 +21,52 @@ class Run:
     """Write what an epoch gave into the run's folder: a row of results.csv, last.pth, and best.pth if better.
 
     best.pth is the epoch of the highest map50 on the selection split, the later one of equals; without
-    evaluation it is the last epoch.
+    evaluation it is the last epoch. Checkpoints are needed, and a failure to write one ends the run; a table
+    or picture that cannot be written is warned of once.
+
+    Attributes:
+        folder: where everything goes.
+        best_map50: the highest so far, None before the first.
+        best_epoch: whole epochs done when it was reached.
     """
 
-    def __init__(self, folder: Path, best_map50: float | None = None) -> None:
+    def __init__(
+        self, folder: Path, resumed: Mapping[str, Any] | None = None, *, is_writer: bool = True
+    ) -> None:
+        """Take the folder for this run alone.
+
+        Args:
+            folder: exists and can be written into.
+            resumed: the training state that the run goes on from.
+            is_writer: False in all processes of a run but the first, which then write nothing.
+
+        Raises:
+            UserError: another run is in this folder.
+        """
         self.folder = folder
-        self.best_map50 = best_map50
+        self.best_map50 = resumed["best_map50"] if resumed else None
+        self.best_epoch = resumed["best_epoch"] if resumed else 0
+        self._is_writer = is_writer
+        self._failed: set[str] = set()
+        self._board: Any = None
+        if not is_writer:
+            return
+        self._lock = FolderLock(folder)
         (folder / "weights").mkdir(exist_ok=True)
+        for stale in (*folder.glob("*.tmp"), *folder.glob("weights/*.tmp")):
+            log(f"{stale}: left by a run that was killed while it saved; removed")
+            stale.unlink()
+        if importlib.util.find_spec("tensorboard"):
+            self.attempt("TensorBoard events", lambda: self._open_board(resumed["epoch"] if resumed else 0))
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._board is not None:
+            self._board.close()
+        if self._is_writer:
+            self._lock.release()
 
     @property
     def last(self) -> Path:
@@ -46,75 +78,90 @@ class Run:
         """The checkpoint to share."""
         return self.folder / "weights" / "best.pth"
 
-    def finish_epoch(self, checkpoint: Checkpoint, row: Mapping[str, Any]) -> None:
+    def judge(self, epoch: int, result: EvalResult | None) -> bool:
+        """Tell whether the run is at its best after so many epochs, and remember it.
+
+        Without any evaluation every epoch is better than the one before.
+        """
+        map50 = result.coco.map50 if result else None
+        if self.best_map50 is not None and (map50 is None or map50 < self.best_map50):
+            return False
+        self.best_map50, self.best_epoch = map50, epoch
+        return True
+
+    def finish_epoch(
+        self,
+        checkpoint: Checkpoint,
+        row: Mapping[str, Any],
+        result: EvalResult | None,
+        is_best: bool,
+        is_kept: bool,
+    ) -> None:
         """Store an epoch.
 
         Args:
             checkpoint: weights (of the EMA), metrics and, in `training`, what resuming needs.
             row: values of results.csv by column.
+            result: what metrics.json shall hold from now on, None to leave it.
+            is_best: best.pth shall hold the weights from now on.
+            is_kept: write the checkpoint a second time under the epoch's number.
         """
-        map50 = checkpoint.metrics.get("map50")
-        is_best = self.best_map50 is None or (map50 is not None and map50 >= self.best_map50)
-        if is_best:
-            self.best_map50 = map50
-        checkpoint.training["best_map50"] = self.best_map50
-        self._write_row(row)
-        if is_best:
-            shared = Checkpoint(
-                checkpoint.config,
-                checkpoint.class_names,
-                checkpoint.weights,
-                checkpoint.metrics,
-                checkpoint.run_config,
-            )
-            save_checkpoint(self.best, shared)
-        save_checkpoint(
-            self.last, checkpoint
-        )  # last: a kill before it repeats the epoch and writes the same again
+        self.attempt("results.csv", lambda: self._write_row(row))
+        self.attempt("TensorBoard events", lambda: self._write_events(row))
+        if result is not None:
+            self.attempt("metrics.json", lambda: result.write_metrics(self.folder / "metrics.json"))
+        if is_best and self._is_writer:
+            save_checkpoint(self.best, checkpoint.shareable())
+        if is_kept:
+            self.save(checkpoint, self.folder / "weights" / f"epoch{row['epoch']}.pth")
+        self.save(checkpoint)  # last: a kill before it repeats the epoch and writes the same again
+
+    def save(self, checkpoint: Checkpoint, path: Path | None = None) -> None:
+        """Write last.pth (or `path`), from which --resume goes on."""
+        checkpoint.training.update(best_map50=self.best_map50, best_epoch=self.best_epoch)
+        if self._is_writer:
+            save_checkpoint(path or self.last, checkpoint)
+
+    def attempt(self, what: str, write: Callable[[], object]) -> None:
+        """Write what the run can do without; a failure is warned of once."""
+        if not self._is_writer:
+            return
+        try:
+            write()
+        except (OSError, UserError) as error:
+            if what not in self._failed:
+                warn(f"{error}; training goes on without {what}")
+            self._failed.add(what)
+
+    def rows(self) -> list[dict[str, str]]:
+        """Return the rows of results.csv."""
+        try:
+            with open(self.folder / "results.csv", newline="", encoding="utf-8") as file:
+                return list(csv.DictReader(file))
+        except FileNotFoundError:
+            return []
 
     def _write_row(self, row: Mapping[str, Any]) -> None:
         """Write the epoch's row, once: a resumed epoch replaces what was there from it on."""
-        path = self.folder / "results.csv"
-        rows: list[Mapping[str, Any]] = []
-        if path.exists():
-            with open(path, newline="", encoding="utf-8") as file:
-                rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]]
-        with atomic_write(path, "w") as file:
-            columns = dict.fromkeys(
-                name for written in (*rows, row) for name in written
-            )  # a late evaluation adds some
+        rows = [*(old for old in self.rows() if int(old["epoch"]) < row["epoch"]), row]
+        columns = dict.fromkeys(name for written in rows for name in written)  # a late evaluation adds some
+        with atomic_write(self.folder / "results.csv", "w") as file:
             writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             writer.writeheader()
-            writer.writerows([*rows, row])
+            writer.writerows(rows)
 
+    def _open_board(self, epochs_done: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and an optional package
 
-def training_state(
-    epoch: int, model: nn.Module, ema: ModelEma | None, optimizer: Optimizer, schedule: LRScheduler
-) -> dict[str, Any]:
-    """Return what resuming after `epoch` whole epochs needs, plain enough for `weights_only=True`."""
-    return {
-        "epoch": epoch,
-        "model": model.state_dict(),
-        "ema": None if ema is None else ema.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-    }
+        self._board = SummaryWriter(str(self.folder), purge_step=epochs_done + 1)
 
-
-def restore_training_state(
-    state: Mapping[str, Any],
-    model: nn.Module,
-    ema: ModelEma | None,
-    optimizer: Optimizer,
-    schedule: LRScheduler,
-) -> int:
-    """Put back what `training_state` returned; returns the number of epochs done."""
-    model.load_state_dict(state["model"])
-    if ema is not None:
-        ema.load_state_dict(state["ema"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    return int(state["epoch"])
+    def _write_events(self, row: Mapping[str, Any]) -> None:
+        if self._board is None:
+            return
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                self._board.add_scalar(name, value, row["epoch"])
+        self._board.flush()
 
 
 def load_resumable(path: str) -> tuple[Path, Checkpoint]:
@@ -131,19 +178,9 @@ def load_resumable(path: str) -> tuple[Path, Checkpoint]:
     checkpoint = load_checkpoint(path)
     if "optimizer" not in checkpoint.training:
         raise UserError(f"--resume {path}: holds no training state; resume from the last.pth beside it")
+    if "scaler" not in checkpoint.training:
+        raise UserError(
+            f"--resume {path}: saved by an older version, whose runs cannot be gone on with; start from "
+            f"its weights: --weights {path}"
+        )
     return Path(path), checkpoint
-
-
-def estimate_seconds_per_image(model: YoloBody, criterion: YoloLoss, freeze: bool) -> float:
-    """Measure the seconds that training takes an image, on a copy of the network and images of noise."""
-    trial, device, batch = copy.deepcopy(model).train(), next(model.parameters()).device, 4
-    trial.backbone.requires_grad_(not freeze)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(batch, 3, *model.config.input_size, generator=generator).to(device)
-    target = Target(torch.tensor([[8.0, 8.0, 120.0, 90.0]]), torch.tensor([0]), torch.tensor([False]))
-    for _ in range(2):  # the first time pays for what is set up once
-        started = time.perf_counter()
-        torch.stack(list(criterion(trial(images), [target] * batch).values())).sum().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-    return (time.perf_counter() - started) / batch

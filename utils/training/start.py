@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 from pathlib import Path
 from typing import Any
 
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
+import torch
+import yaml
 
 from nets.attention import same_attention
 from nets.loss import YoloLoss
 from nets.yolo import ModelConfig, YoloBody
 from utils.classes import read_class_names
-from utils.config import TrainConfig, config_from_dict
-from utils.console import log
+from utils.config import config_as_dict, config_from_dict
+from utils.console import log, warn
 from utils.data.dataset import VocDataset
-from utils.data.loaders import EpochSampler, build_train_loader
+from utils.data.loaders import TrainLoader, build_train_loader
 from utils.data.prepare import TrainingData, prepare_training
 from utils.data.train_set import AugmentSettings, TrainDataset
 from utils.errors import UserError
-from utils.training.optim import build_optimizer, build_schedule
+from utils.training.config import TrainConfig
+from utils.training.distributed import copy_from_first, rank, restart_count, world_size
+from utils.training.ema import ModelEma
+from utils.training.engine import Trainer
+from utils.training.optim import Schedule, build_optimizer
 from utils.training.run import load_resumable
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.load import WeightsFile, read_weights, usual_class_names
@@ -45,13 +50,22 @@ def resolve_settings(given: dict[str, Any]) -> tuple[TrainConfig, Path | None, C
         given: settings by name, only those that were given.
 
     Returns:
-        The settings; for --resume also the folder of the run and the checkpoint that they come from.
+        The settings; for a run that goes on also its folder and the checkpoint that they come from.
 
     Raises:
         UserError: a value makes no sense, or there is nothing to resume.
     """
-    if given.get("resume") is None:
-        return TrainConfig(**((_DEMO | given) if given.get("demo") else given)), None, None
+    if given.get("resume") is not None:
+        return _resume(given)
+    config = TrainConfig(**((_DEMO | given) if given.get("demo") else given))
+    started = _find_restarted(config) if restart_count() else None
+    if started is None:
+        return config, None, None
+    own = {"phi": config.phi} if ":" in config.phi else {}
+    return _resume({"resume": str(started / "weights" / "last.pth"), **own})
+
+
+def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
     path, checkpoint = load_resumable(given["resume"])
     phi, done = checkpoint.config.phi, checkpoint.training["epoch"]
     if ":" in phi and "phi" not in given:
@@ -64,47 +78,125 @@ def resolve_settings(given: dict[str, Any]) -> tuple[TrainConfig, Path | None, C
     config = dataclasses.replace(stored, **{name: given[name] for name in given if name != "resume"})
     if config.epochs <= done:
         raise UserError(f"--resume {path}: {done} epochs are done; to go on give --epochs above that")
-    log(f"resuming {path} after {done} of {config.epochs} epochs")
+    if checkpoint.training["stopped_early"] and "epochs" not in given:
+        raise UserError(
+            f"--resume {path}: stopped after {done} epochs since mAP50 rose no more; to go on give --epochs"
+        )
+    meter = checkpoint.training["meter"]
+    within = f" and {meter['batches']} batches" if meter else ""
+    log(f"resuming {path} after {done} of {config.epochs} epochs{within}")
     return config, path.parent.parent, checkpoint
+
+
+def _find_restarted(config: TrainConfig) -> Path | None:
+    """Return the folder of the run that torchrun starts again: the newest of these settings, if it saved."""
+    folders = [last.parent.parent for last in Path(config.project).glob(f"{config.name}*/weights/last.pth")]
+    folders.sort(key=lambda folder: (folder / "args.yaml").stat().st_mtime)
+    if not folders:
+        return None
+    stored = yaml.safe_load((folders[-1] / "args.yaml").read_text(encoding="utf-8"))
+    return folders[-1] if stored == config_as_dict(config) else None
+
+
+def prepare_machine(config: TrainConfig, device: torch.device, resumed: Checkpoint | None) -> None:
+    """Set what torch does anywhere: --deterministic, and the number of threads of the run that goes on."""
+    if config.sync_bn and (device.type != "cuda" or world_size() == 1):
+        raise UserError("--sync-bn: needs several GPUs, a process each; start the run with torchrun")
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS wants to be told by this
+    # Some operations have no exact form on a GPU; there torch warns and names them.
+    torch.use_deterministic_algorithms(config.deterministic, warn_only=device.type != "cpu")
+    torch.backends.cudnn.benchmark = not config.deterministic
+    if resumed is None:
+        return
+    threads, processes = resumed.training["threads"], resumed.training["processes"]
+    if config.deterministic:
+        torch.set_num_threads(threads)
+    elif threads != torch.get_num_threads():
+        warn(f"the run began with {threads} threads, here are {torch.get_num_threads()}: digits may differ")
+    if processes != world_size():
+        warn(f"the run began with {processes} processes, now {world_size()}: the numbers will differ")
 
 
 def load_data(config: TrainConfig) -> TrainingData:
     """Read and check what the run trains and selects on."""
-    return prepare_training(
+    data = prepare_training(
         config.data,
         train=config.train,
-        val=config.val,
+        val=("none",) if config.overfit else config.val,
         classes=config.classes,
         unlabelled=config.unlabelled,
         skip_bad=config.skip_bad,
         seed=config.seed,
     )
+    if config.overfit is None:
+        return data
+    records = [record for record in data.train.records if record.names][: config.overfit]
+    few = VocDataset(records, data.train.class_names)
+    log(f"overfit: {len(few)} images to learn by heart and to be measured on")
+    return dataclasses.replace(data, train=few, val=few)
 
 
-def build_loader(config: TrainConfig, dataset: VocDataset) -> tuple[DataLoader[Any], EpochSampler]:
-    """Build the loader of augmented batches, and the sampler that is told the epoch."""
-    settings = AugmentSettings(config.mosaic, config.mixup)
+def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device) -> TrainLoader:
+    """Build the loader of this process's share of the augmented batches."""
+    settings = AugmentSettings(config.mosaic, config.mixup, config.augment)
+    if config.overfit:
+        settings = AugmentSettings(0.0, 0.0, "none")
     close_epoch = config.epochs - config.close_mosaic
     samples = TrainDataset(dataset, config.imgsz, settings, config.seed, close_epoch=close_epoch)
-    return build_train_loader(samples, batch_size=config.batch_size, workers=config.workers)
+    return build_train_loader(
+        samples,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        pin_memory=device.type == "cuda",
+        rank=rank(),
+        world_size=world_size(),
+    )
 
 
-def build_optimization(
-    config: TrainConfig, model: YoloBody, steps_per_epoch: int
-) -> tuple[Optimizer, LRScheduler]:
-    """Build the optimizer and the learning rate of each of its steps."""
+def build_trainer(
+    config: TrainConfig, model: YoloBody, batches_per_epoch: int, device: torch.device
+) -> Trainer:
+    """Build what trains a network, on the device; every process starts from the first one's weights."""
+    model = model.to(device).to(memory_format=torch.channels_last)  # convolutions run faster
+    if config.sync_bn:
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    copy_from_first(model)
+    steps_per_epoch = math.ceil(batches_per_epoch / config.accumulate)
     optimizer = build_optimizer(
         model,
-        lr=config.lr,
+        name=config.optimizer,
+        lr=config.lr or 0.0,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
-        batch_size=config.batch_size,
+        batch_size=config.images_a_step,
     )
-    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
-    schedule = build_schedule(
-        optimizer, total_steps=config.epochs * steps_per_epoch, warmup_steps=warmup_steps
+    schedule = Schedule(
+        optimizer,
+        kind=config.lr_schedule,
+        total_steps=config.epochs * steps_per_epoch,
+        warmup_steps=round(config.warmup_epochs * steps_per_epoch),
     )
-    return optimizer, schedule
+    return Trainer(
+        model,
+        build_criterion(config, model),
+        optimizer,
+        schedule,
+        ema=ModelEma(model, steps_per_epoch) if config.ema else None,
+        accumulate=config.accumulate,
+        clip_grad=config.clip_grad,
+        autocast=_choose_precision(config.amp, device),
+        compiled=config.compile,
+    )
+
+
+def _choose_precision(amp: bool | None, device: torch.device) -> torch.dtype | None:
+    """Return the type of mixed precision: bfloat16 has the range of float32, float16 a scaled loss."""
+    if amp is False or (amp is None and device.type != "cuda"):
+        return None
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
 
 
 def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Checkpoint | None) -> YoloBody:

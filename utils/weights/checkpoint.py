@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import pickle
 import zipfile
 from dataclasses import dataclass, field
@@ -43,6 +44,10 @@ class Checkpoint:
     run_config: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
+    def shareable(self) -> Checkpoint:
+        """Return the same without what only resuming needs."""
+        return dataclasses.replace(self, training={})
+
 
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all.
@@ -59,8 +64,10 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         "run_config": _plain(checkpoint.run_config),
         **checkpoint.training,
     }
+    buffer = io.BytesIO()  # a full disk is then an OSError of ours, not torch's complaint about its archive
+    torch.save(content, buffer)
     with atomic_write(path) as file:
-        torch.save(content, file)
+        file.write(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:

@@ -2,9 +2,9 @@ import pytest
 
 from utils.comparison.config import CompareConfig, folder_name, parse_comparison
 from utils.comparison.grid import keep_settings, plan_runs
-from utils.config import TrainConfig
 from utils.errors import UserError
 from utils.flags import given_settings
+from utils.training.config import TrainConfig
 
 
 def test_runs_go_seed_by_seed_into_folders_of_their_own(tmp_path):

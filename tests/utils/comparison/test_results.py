@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from utils.comparison.results import RunResult, Spread, build_rows, group_runs, paired_difference, read_run
-from utils.config import TrainConfig, config_as_dict
+from utils.config import config_as_dict
 from utils.errors import UserError
+from utils.training.config import TrainConfig
 
 
 def write_run(folder, map50=0.5, epochs=2, done=2, **settings):

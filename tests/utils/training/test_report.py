@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from nets.yolo import ModelConfig, YoloBody
-from utils.config import TrainConfig
 from utils.data.demo import make_demo
 from utils.data.prepare import prepare_training
 from utils.training import report
+from utils.training.config import TrainConfig
 from utils.training.start import build_criterion
 
 ROW = {

@@ -12,8 +12,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import Optimizer
 
 from nets.yolo import ModelConfig, YoloBody
-from utils.config import TrainConfig
 from utils.errors import UserError
+from utils.training.config import TrainConfig
 from utils.training.ema import ModelEma
 from utils.training.optim import build_optimizer, build_schedule
 from utils.training.run import (

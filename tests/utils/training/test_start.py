@@ -7,9 +7,10 @@ import torch
 
 from nets.structures import Target
 from nets.yolo import OFFICIAL_ANCHORS, ModelConfig, YoloBody
-from utils.config import TrainConfig, config_as_dict
+from utils.config import config_as_dict
 from utils.errors import UserError
 from utils.training.attention import check_attention
+from utils.training.config import TrainConfig
 from utils.training.start import build_criterion, build_model, resolve_settings
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 

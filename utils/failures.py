@@ -1,0 +1,43 @@
+"""What an exception of torch means to a user, in one line."""
+
+from __future__ import annotations
+
+_MEMORY = ("out of memory", "can't allocate memory", "Unable to allocate", "CUBLAS_STATUS_ALLOC_FAILED")
+_SHARED_MEMORY = ("insufficient shared memory", "unable to write to file </torch", "Bus error")
+_PEERS = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "gloo",
+    "NCCL",
+    "DistBackendError",
+    "TCPStore",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether the device or the machine had too little memory; torch has several errors for it."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _MEMORY)
+
+
+def explain_failure(error: Exception) -> str | None:
+    """Return what went wrong and what to do, None for an exception that this module does not know."""
+    text, kind = str(error), f"{type(error).__module__}.{type(error).__name__}"
+    if any(sign in text for sign in _SHARED_MEMORY):
+        return "shared memory (/dev/shm), by which workers send pictures, is full; try fewer --workers, or 0"
+    if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
+        return (
+            f"a data worker died ({_cause(text)}); it was killed, or the machine ran out of memory: try "
+            "fewer --workers, or 0"
+        )
+    if is_out_of_memory(error):
+        return "out of memory; try a smaller --batch-size or --imgsz, or fewer --workers"
+    if kind.startswith(("torch._dynamo", "torch._inductor")):
+        return f"--compile: cannot be done here: {_cause(text)}; leave it out"
+    if any(sign in text or sign in kind for sign in _PEERS):
+        return "another process of the run ended or cannot be reached; its own error says why"
+    return None
+
+
+def _cause(text: str) -> str:
+    """Return the line that says most: the first."""
+    return text.strip().splitlines()[0][:200] if text.strip() else "no reason given"
