@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from utils.config import given_settings, save_args_yaml
+from utils.config import given_settings
 from utils.console import log, run_command
 from utils.data.demo import make_demo
 from utils.data.loaders import TrainLoader
@@ -75,7 +75,7 @@ def train_in_processes(given: dict[str, Any], stop: StopSignals) -> int:
     place = find_place(resumed)
     folder = from_first(lambda: folder or new_run_folder(config.project, config.name, config.exist_ok))
     with Run(folder, resumed.training if resumed else None, is_writer=rank() == 0) as run:
-        save_args_yaml(config, folder / "args.yaml")
+        run.keep_settings(config)
         log(f"run folder: {folder}; should it stop: python train.py --resume {run.last}")
         log_estimate(config, trainer.model, trainer.criterion, len(data.train), place.epoch)
         try:

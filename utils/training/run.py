@@ -11,7 +11,9 @@ from typing import Any
 from utils.console import log, warn
 from utils.errors import UserError
 from utils.files import atomic_write
+from utils.flags import save_args_yaml
 from utils.inference.evaluate import EvalResult
+from utils.training.config import TrainConfig
 from utils.training.lock import FolderLock
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.weights.load import RUNS, find_newest
@@ -77,6 +79,15 @@ class Run:
     def best(self) -> Path:
         """The checkpoint to share."""
         return self.folder / "weights" / "best.pth"
+
+    def keep_settings(self, config: TrainConfig) -> None:
+        """Write args.yaml, which --config repeats.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        if self._is_writer:
+            save_args_yaml(config, self.folder / "args.yaml")
 
     def judge(self, epoch: int, result: EvalResult | None) -> bool:
         """Tell whether the run is at its best after so many epochs, and remember it.
