@@ -8,8 +8,8 @@ from tests.utils.data.conftest import MakeVoc
 from utils.data.dataset import VocDataset
 from utils.data.layout import load_samples
 from utils.data.loaders import EpochSampler, build_train_loader, collate
-from utils.data.train_set import AugmentSettings, TrainDataset
 from utils.data.scan import scan
+from utils.data.train_set import AugmentSettings, TrainDataset
 from utils.data.voc import VocObject
 from utils.errors import UserError
 
