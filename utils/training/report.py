@@ -76,14 +76,13 @@ def memory_in_use(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def describe_stop(last: Path, place: Place) -> str:
-    """Say what a signal left behind, and how to go on."""
-    if not place.is_inside and place.epoch == 0:
-        return "stopped before the first step; nothing was saved"
+def describe_stop(saved: Path | None, place: Place) -> str:
+    """Say where a signal stopped the run, what is saved of it, and how to go on."""
+    if saved is None:
+        return "nothing was saved"
     epoch, step = (place.epoch + 1, place.meter.steps) if place.is_inside else (place.epoch, "its last")
-    return (
-        f"saved {last} at epoch {epoch} step {step}; go on: python train.py --resume {shlex.quote(str(last))}"
-    )
+    resume = shlex.join(["python", "train.py", "--resume", str(saved)])
+    return f"saved {saved} at epoch {epoch} step {step}; go on: {resume}"
 
 
 def log_next_commands(config: TrainConfig, best: Path, data: TrainingData) -> None:
