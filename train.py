@@ -17,7 +17,7 @@ from utils.training.attention import check_attention
 from utils.training.config import TrainConfig
 from utils.training.distributed import from_first, is_launched, joined, one_by_one, own_device, rank
 from utils.training.estimate import log_estimate
-from utils.training.loop import Job, run_epochs
+from utils.training.loop import Job, draw_data, run_epochs
 from utils.training.report import explain_memory
 from utils.training.run import Run
 from utils.training.signals import StopSignals
@@ -72,8 +72,10 @@ def train_in_processes(given: dict[str, Any], stop: StopSignals) -> int:
         run.keep_settings(config)
         log(f"run folder: {folder}; should it stop: python train.py --resume {run.last}")
         log_estimate(config, trainer.model, trainer.criterion, len(data.train), place.epoch)
+        job = Job(config, data, loader, trainer, run, stop)
+        draw_data(job)
         try:
-            run_epochs(Job(config, data, loader, trainer, run, stop), place)
+            run_epochs(job, place)
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 raise explain_memory(config, given) from error

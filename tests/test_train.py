@@ -68,7 +68,19 @@ def short() -> Path:
 @pytest.mark.slow
 def test_the_run_folder_tells_the_whole_story(whole: Path) -> None:
     files = {str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file()}
-    assert files == {"args.yaml", "metrics.json", "results.csv", "weights/best.pth", "weights/last.pth"}
+    pictures = {"labels.png", "results.png", "train_batch0.jpg", "val_batch0.jpg"}
+    tables = {"args.yaml", "metrics.json", "results.csv"}
+    assert files == {*pictures, *tables, "weights/best.pth", "weights/last.pth"}
+        "args.yaml",
+        "labels.png",
+        "metrics.json",
+        "results.csv",
+        "results.png",
+        "train_batch0.jpg",
+        "val_batch0.jpg",
+        "weights/best.pth",
+        "weights/last.pth",
+    }
     rows = rows_of(whole)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert list(rows[0]) == COLUMNS.split()

@@ -10,16 +10,27 @@ from utils.console import log, warn
 from utils.data.loaders import TrainLoader
 from utils.data.prepare import TrainingData
 from utils.errors import Interrupted, UserError
-from utils.inference.evaluate import EvalResult
+from utils.metrics.diagnose import ENOUGH_STEPS, explain_low_map
+from utils.plots import plot_results
 from utils.training.config import TrainConfig
 from utils.training.distributed import highest
 from utils.training.engine import EpochMeter, Trainer, set_frozen
-from utils.training.measure import columns_of, measure
-from utils.training.report import EpochTable, describe_stop, log_next_commands, memory_in_use
+from utils.training.measure import Measured, build_predictor, columns_of, measure
+from utils.training.pictures import save_labels, save_train_batch, save_val_batch
+from utils.training.report import (
+    EpochTable,
+    describe_overfit,
+    describe_stop,
+    log_next_commands,
+    memory_in_use,
+)
 from utils.training.run import Run
 from utils.training.signals import StopSignals
 from utils.training.state import Place, take_snapshot
 from utils.weights.checkpoint import Checkpoint
+
+_PICTURES_EVERY = 10  # epochs
+_NEXT_TO_NOTHING = 0.01  # mAP50 that calls for an explanation
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,8 @@ def run_epochs(job: Job, place: Place) -> None:
         Interrupted: a signal came; what was trained is saved, and the message says where.
         UserError: the last steps had to be left out, so that there is nothing to save.
     """
-    table, stops_early = EpochTable(job.config.epochs, place.epoch), False
+    first, stops_early = place.epoch, False
+    table = EpochTable(job.config.epochs, first)
     try:
         while place.epoch < job.config.epochs and not stops_early:
             with job.stop.deferred():
@@ -53,9 +65,12 @@ def run_epochs(job: Job, place: Place) -> None:
                     job.stop.check(highest(job.stop.requested or 0))
                     if job.config.save_steps and job.trainer.schedule.step % job.config.save_steps == 0:
                         save(job, place)
-                result = evaluate_epoch(job, place)
-                stops_early = finish_epoch(job, place, result, table)
+                measured = evaluate_epoch(job, place)
+                stops_early = finish_epoch(job, place, measured, table)
                 place = Place(place.epoch + 1)
+                is_last = stops_early or place.epoch == job.config.epochs
+                if is_last or place.epoch % _PICTURES_EVERY == 0 or place.epoch == first + 1:
+                    look_back(job, measured, is_last)
     except Interrupted as interruption:
         saved = save(job, place) if place.is_inside else place.epoch > 0
         interruption.message = describe_stop(job.run.last if saved else None, place)
@@ -83,19 +98,19 @@ def save(job: Job, place: Place) -> bool:
     return job.trainer.is_sound
 
 
-def evaluate_epoch(job: Job, place: Place) -> EvalResult | None:
+def evaluate_epoch(job: Job, place: Place) -> Measured | None:
     """Measure the network if this epoch ends in an evaluation; the last one always does."""
     is_due = (place.epoch + 1) % job.config.eval_interval == 0 or place.epoch + 1 == job.config.epochs
     if job.data.val is None or not is_due or not job.trainer.is_sound:
         return None
     with job.stop.at_once():
-        result, _ = measure(job.config, job.trainer, job.data.val)
-    return result
+        return measure(job.config, job.trainer, job.data.val)
 
 
-def finish_epoch(job: Job, place: Place, result: EvalResult | None, table: EpochTable) -> bool:
+def finish_epoch(job: Job, place: Place, measured: Measured | None, table: EpochTable) -> bool:
     """Store an epoch and say how it went; returns whether the run shall stop early."""
     config, run, epoch = job.config, job.run, place.epoch + 1
+    result = measured[0] if measured else None
     if not job.trainer.is_sound:
         warn(f"epoch {epoch} ended in a step that was left out, so it is not saved")
         return False
@@ -108,3 +123,33 @@ def finish_epoch(job: Job, place: Place, result: EvalResult | None, table: Epoch
     run.finish_epoch(checkpoint, row, result if is_best else None, is_best, is_kept)
     table.log(row)
     return stops_early
+
+
+def draw_data(job: Job) -> None:
+    """Write the pictures of what is trained on: what the labels are like, what the network is shown."""
+    folder, train, config = job.run.folder, job.data.train, job.trainer.model.config
+    job.run.attempt(
+        "labels.png",
+        lambda: save_labels(folder / "labels.png", train, config.input_size, config.anchors),
+    )
+    job.run.attempt(
+        "train_batch0.jpg",
+        lambda: save_train_batch(folder / "train_batch0.jpg", *job.loader.preview(), train.class_names),
+    )
+
+
+def look_back(job: Job, measured: Measured | None, is_last: bool) -> None:
+    """Write the curves and what the network finds, and say why it finds nothing if that is so."""
+    folder, val = job.run.folder, job.data.val
+    job.run.attempt("results.png", lambda: plot_results(folder / "results.png", job.run.rows()))
+    if val is None or measured is None:
+        return
+    predictor = build_predictor(job.trainer, val.class_names)
+    job.run.attempt("val_batch0.jpg", lambda: save_val_batch(folder / "val_batch0.jpg", predictor, val))
+    result, findings = measured
+    map50, steps = result.coco.map50 or 0.0, job.trainer.schedule.step
+    if is_last and job.config.overfit:
+        log(describe_overfit(map50, len(val)))
+    if map50 < _NEXT_TO_NOTHING and (is_last or steps > ENOUGH_STEPS):
+        reason = explain_low_map(findings.detections, findings.targets, val.class_names, steps)
+        warn(f"mAP50 is {map50:.4f}: {reason} in {folder}")

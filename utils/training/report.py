@@ -25,6 +25,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 _HEADING_EVERY = 20  # lines
+_LEARNT = 0.9  # mAP50 on the training images themselves
 
 
 class EpochTable:
@@ -83,6 +84,16 @@ def describe_stop(saved: Path | None, place: Place) -> str:
     epoch, step = (place.epoch + 1, place.meter.steps) if place.is_inside else (place.epoch, "its last")
     resume = shlex.join(["python", "train.py", "--resume", str(saved)])
     return f"saved {saved} at epoch {epoch} step {step}; go on: {resume}"
+
+
+def describe_overfit(map50: float, images: int) -> str:
+    """Say what --overfit has shown."""
+    if map50 >= _LEARNT:
+        return f"overfit: mAP50 {map50:.3f} on the {images} images: the setup can learn"
+    return (
+        f"overfit: mAP50 {map50:.3f} on the {images} images, not {_LEARNT}: give it some hundred steps (--epochs); "
+        "if that does not help, look at train_batch0.jpg and val_batch0.jpg"
+    )
 
 
 def log_next_commands(config: TrainConfig, best: Path, data: TrainingData) -> None:
