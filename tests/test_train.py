@@ -71,16 +71,6 @@ def test_the_run_folder_tells_the_whole_story(whole: Path) -> None:
     pictures = {"labels.png", "results.png", "train_batch0.jpg", "val_batch0.jpg"}
     tables = {"args.yaml", "metrics.json", "results.csv"}
     assert files == {*pictures, *tables, "weights/best.pth", "weights/last.pth"}
-        "args.yaml",
-        "labels.png",
-        "metrics.json",
-        "results.csv",
-        "results.png",
-        "train_batch0.jpg",
-        "val_batch0.jpg",
-        "weights/best.pth",
-        "weights/last.pth",
-    }
     rows = rows_of(whole)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert list(rows[0]) == COLUMNS.split()

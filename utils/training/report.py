@@ -91,8 +91,8 @@ def describe_overfit(map50: float, images: int) -> str:
     if map50 >= _LEARNT:
         return f"overfit: mAP50 {map50:.3f} on the {images} images: the setup can learn"
     return (
-        f"overfit: mAP50 {map50:.3f} on the {images} images, not {_LEARNT}: give it some hundred steps (--epochs); "
-        "if that does not help, look at train_batch0.jpg and val_batch0.jpg"
+        f"overfit: mAP50 {map50:.3f} on the {images} images, not {_LEARNT}: give it some hundred steps "
+        "(--epochs); if that does not help, look at train_batch0.jpg and val_batch0.jpg"
     )
 
 
