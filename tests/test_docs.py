@@ -20,6 +20,7 @@ CONFIGS = {
     "predict.py": PredictConfig,
     "export.py": ExportConfig,
 }
+_OURS = r"(python|torchrun .*?) ?(train|evaluate|predict|compare|export)\.py "
 
 
 def commands(text):
@@ -28,12 +29,17 @@ def commands(text):
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     lines += re.findall(r"`(python \w+\.py [^`]*)`", text)
     for line in lines:
-        if re.match(r"python (train|evaluate|predict|compare|export)\.py ", line) and "..." not in line:
+        if (
+            re.match(r"(python|torchrun .*?) ?(train|evaluate|predict|compare|export)\.py ", line)
+            and "..." not in line
+        ):
             yield line
 
 
 def check(line):
-    script, *argv = shlex.split(line, comments=True)[1:]
+    words = shlex.split(line, comments=True)
+    start = next(index for index, word in enumerate(words) if word.endswith(".py"))
+    script, *argv = words[start:]
     if script == "compare.py":
         parse_comparison(argv, description="", example="")
     else:

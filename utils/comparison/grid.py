@@ -43,9 +43,12 @@ class GridRun:
         """Its resumable checkpoint."""
         return self.folder / "weights" / "last.pth"
 
-    def epochs_done(self) -> int:
-        """Return how many epochs its checkpoint has behind it; 0 when there is none."""
-        return int(load_checkpoint(self.last).training["epoch"]) if self.last.exists() else 0
+    def epochs_left(self) -> int:
+        """Return how many epochs it has before it; 0 when --patience has ended it."""
+        if not self.last.exists():
+            return self.epochs
+        stood = load_checkpoint(self.last).training
+        return 0 if stood["stopped_early"] else self.epochs - int(stood["epoch"])
 
     def arguments(self) -> list[str]:
         """Return the arguments of train.py that start it, or that go on with what is there."""

@@ -20,7 +20,7 @@ from utils.training.start import build_criterion
 
 def log_estimate(runs: Sequence[GridRun], networks: Mapping[str, ModelConfig], num_images: int) -> None:
     """Say before the first run how long what is left will take, from a few steps of each block."""
-    seconds, left = 0.0, {run: run.epochs - run.epochs_done() for run in runs}
+    seconds, left = 0.0, {run: run.epochs_left() for run in runs}
     for phi in {run.phi for run in runs if left[run]}:
         config = TrainConfig(**runs[0].settings, phi=phi)
         model = YoloBody(networks[phi]).to(choose_device(config.device))

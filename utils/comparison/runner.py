@@ -28,7 +28,7 @@ def train(run: GridRun, title: str) -> None:
     Raises:
         UserError: it failed; its own error stands above.
     """
-    if run.epochs_done() < run.epochs:
+    if run.epochs_left() > 0:
         _call("train.py", run.arguments(), title, f"{run.folder}: this run failed; {_GO_ON}")
 
 
