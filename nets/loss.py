@@ -74,9 +74,11 @@ class YoloLoss(nn.Module):
         slots = build_slots(grids, self.anchors, self.anchor_masks, device)
         boxes = decode_boxes(predictions[..., :4], slots, self.scale_x_y)  # (B, N, 4)
 
-        truth_boxes = pad_sequence([target.boxes for target in targets], True).to(device)  # (B, M, 4)
-        labels = pad_sequence([target.labels for target in targets], True, -1).to(device)  # (B, M)
-        difficult = pad_sequence([target.difficult for target in targets], True).to(device)  # (B, M)
+        # Assigned where the targets are, which the loader leaves on the CPU: no prediction is needed, and
+        # asking a GPU how many pairs there are would wait for it.
+        truth_boxes = pad_sequence([target.boxes for target in targets], True)  # (B, M, 4)
+        labels = pad_sequence([target.labels for target in targets], True, -1)  # (B, M)
+        difficult = pad_sequence([target.difficult for target in targets], True)  # (B, M)
         assignment = assign(
             truth_boxes,
             (labels >= 0) & ~difficult,
@@ -84,21 +86,22 @@ class YoloLoss(nn.Module):
             anchors=self.anchors,
             anchor_masks=self.anchor_masks,
         )
-        positive, truth = (assignment.images, assignment.slots), (assignment.images, assignment.truths)
+        positive = assignment.images.to(device), assignment.slots.to(device)
+        truth = assignment.images, assignment.truths
 
-        box = complete_box_iou_loss(boxes[positive], truth_boxes[truth], reduction="sum")
-        class_goal = self._class_goal(labels[truth])
+        box = complete_box_iou_loss(boxes[positive], truth_boxes[truth].to(device), reduction="sum")
+        class_goal = self._class_goal(labels[truth]).to(device)
         classes = bce(predictions[positive][:, 5:], class_goal, reduction="sum")
         goal = torch.zeros_like(predictions[..., 4])
         goal[positive] = 1.0
-        counted = self._negatives(boxes.detach(), truth_boxes, difficult)
+        counted = self._negatives(boxes.detach(), truth_boxes.to(device), difficult.to(device))
         counted[positive] = True
         objectness = bce(predictions[..., 4], goal, weight=counted.float(), reduction="sum")
 
         parts = {"box": box, "objectness": objectness, "class": classes}
         positives = torch.tensor(len(assignment.images), device=device)
         parts = {name: self.weights[name] * part for name, part in parts.items()}
-        return LossSums(parts, positives, assignment.unassigned)
+        return LossSums(parts, positives, assignment.unassigned.to(device))
 
     def _class_goal(self, labels: Tensor) -> Tensor:
         """Return smoothed one-hot rows (P, K): 1 - s/2 for the class, s/2 for the others."""
