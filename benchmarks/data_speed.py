@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -70,16 +71,12 @@ def recolour(image: NDArray[np.uint8], rng: np.random.Generator) -> torch.Tensor
     return torch.from_numpy(np.ascontiguousarray((rgb.astype(np.float32) / 255).transpose(2, 0, 1)))
 
 
-def plain(records: Sequence[Record], index: int) -> Made:
-    """Make a training picture of one."""
+def make_by_pil(records: Sequence[Record], index: int, *, mosaic: bool) -> Made:
+    """Make a training picture of one, or of four."""
     rng = np.random.default_rng([1, index])
-    image, boxes = place(records[index], rng, None, 0)
-    return recolour(image, rng), boxes
-
-
-def mosaic(records: Sequence[Record], index: int) -> Made:
-    """Make a training picture of four."""
-    rng = np.random.default_rng([1, index])
+    if not mosaic:
+        image, boxes = place(records[index], rng, None, 0)
+        return recolour(image, rng), boxes
     x, y = (int(SIDE * rng.uniform(0.3, 0.7)) for _ in range(2))
     merged, kept = np.empty((SIDE, SIDE, 3), np.uint8), []
     for part, number in enumerate([index, *rng.integers(len(records), size=3)]):
@@ -109,10 +106,10 @@ def build_makers(records: Sequence[Record], names: Sequence[str], share: float) 
     settings, dataset = AugmentSettings(share, 0.0, "reference"), VocDataset(records, names)
     ours, cached = (TrainDataset(dataset, (SIDE, SIDE), settings, 1) for _ in range(2))
     cached.cache()
-    baseline = mosaic if share else plain
+    baseline = partial(make_by_pil, records, mosaic=share > 0)
     return {
-        "PIL": lambda index: baseline(records, index),
-        "PIL again (A/A)": lambda index: baseline(records, index),
+        "PIL": baseline,
+        "PIL again (A/A)": baseline,
         "ours": lambda index: ours[0, index],
         "ours, and to float": lambda index: ours[0, index][0].float().div_(255),
         "ours, --cache": lambda index: cached[0, index],
@@ -146,7 +143,7 @@ def main(argv: list[str]) -> None:
     records = report.records[:: max(1, len(report.records) // arguments.images)][: arguments.images]
     cpu = [line[13:-1] for line in open("/proc/cpuinfo") if line.startswith("model name")]  # noqa: SIM115
     print(
-        f"{date.today()}, {cpu[0]}, {len(cpu)} cores, Python {sys.version.split()[0]}, {len(records)} images"
+        f"{date.today()}, {cpu[0]}, {len(cpu)} cores, {len(records)} images, Python", sys.version.split()[0]
     )
     print(f"torch {torch.__version__}, OpenCV {cv2.__version__}, Pillow {PIL.__version__}\n")
     print("| longest side | | maker | images/s | times PIL |\n|---|---|---|---|---|")
