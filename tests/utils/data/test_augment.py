@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import colorsys
+
 import numpy as np
 import pytest
 import torch
 
 from nets.structures import Target
-from utils.data.augment import LEVELS, Augmenter
+from utils.data.augment import LEVELS, Augmenter, ColourMatrix, colour_matrix, flip
+from utils.images import letterbox
 
 SIZE = (64, 96)
 
@@ -76,3 +79,73 @@ def test_flip_and_colour_are_independent() -> None:
         image, _ = augmenter.finish(left, Target.empty(), np.random.default_rng(seed))
         outcomes.add((bool(image[0, 0].sum() < image[0, -1].sum()), bool(image.max() > 100)))
     assert outcomes == {(False, False), (False, True), (True, False), (True, True)}
+
+
+def test_flip_mirrors_picture_and_boxes() -> None:
+    assert flip(np.zeros((4, 6, 3), dtype=np.uint8), Target.empty("a"))[1].boxes.shape == (0, 4)
+    image, target = one_object(40, 30)
+    mirrored, moved = flip(image, target)
+    np.testing.assert_array_equal(mirrored, image[:, ::-1])
+    rows, columns = np.nonzero(mirrored[..., 0])
+    assert moved.boxes[1].tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_level_none_is_the_letterbox() -> None:
+    augmenter, rng = Augmenter(SIZE, "none"), np.random.default_rng(0)
+    image, target = one_object(200, 160)
+    seen, moved = augmenter.finish(*augmenter.place(image, target, rng), rng)
+    expected, placement = letterbox(image, SIZE)
+    np.testing.assert_array_equal(seen, expected)
+    assert torch.equal(moved.boxes, placement.apply(target.boxes))
+
+
+def test_reference_draws_the_sizes_of_the_reference() -> None:
+    """A picture of 300 x 200: stretched by up to 1.3/0.7 either way, then fitted and scaled by 0.4 to 1."""
+    augmenter, scales, aspects = Augmenter((400, 400), "reference"), [], []
+    whole = Target(torch.tensor([[0.0, 0.0, 300.0, 200.0]]), torch.tensor([0]), torch.tensor([False]))
+    for seed in range(400):
+        image, target = np.zeros((200, 300, 3), dtype=np.uint8), whole
+        x1, y1, x2, y2 = augmenter.place(image, target, np.random.default_rng(seed))[1].boxes[0].tolist()
+        scales.append(max(x2 - x1, y2 - y1) / 400)
+        aspects.append((x2 - x1) / (y2 - y1) / 1.5)
+    assert 0.39 < min(scales) < 0.42
+    assert 0.98 < max(scales) <= 1.0
+    assert np.mean(scales) == pytest.approx(0.7, abs=0.03)
+    assert 0.7 / 1.3 - 0.01 < min(aspects) < 0.62
+    assert 1.65 < max(aspects) < 1.3 / 0.7 + 0.02
+
+
+def test_colour_matrix_by_hand() -> None:
+    rgb = np.array([200.0, 100.0, 50.0, 1.0])
+    luma = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
+    np.testing.assert_allclose(colour_matrix(0, 1, 1, 1) @ rgb, rgb[:3], atol=1e-9)
+    np.testing.assert_allclose(colour_matrix(0, 0, 1, 1) @ rgb, [luma] * 3, atol=0.1)
+    np.testing.assert_allclose(colour_matrix(0, 0.5, 1, 1) @ rgb, (rgb[:3] + luma) / 2, atol=0.1)
+    np.testing.assert_allclose(colour_matrix(0, 1, 0.5, 1) @ rgb, rgb[:3] / 2, atol=1e-9)
+    np.testing.assert_allclose(colour_matrix(0, 1, 1, 0.5) @ rgb, rgb[:3] / 2 + 64, atol=1e-9)
+    turned = colour_matrix(0.3, 1, 1, 1) @ rgb
+    assert turned @ [0.299, 0.587, 0.114] == pytest.approx(luma, abs=0.1)
+    np.testing.assert_allclose(colour_matrix(-0.3, 1, 1, 1) @ [*turned, 1], rgb[:3], atol=1e-9)
+
+
+@pytest.mark.parametrize("rgb", [(200, 100, 50), (90, 160, 80), (60, 90, 180)])
+def test_the_hue_turns_by_about_the_angle_and_one_way(rgb: tuple[int, int, int]) -> None:
+    turns = []
+    for angle in (-0.05, 0.05):
+        turned = colour_matrix(2 * np.pi * angle, 1, 1, 1) @ [*rgb, 1]
+        change = colorsys.rgb_to_hsv(*turned / 255)[0] - colorsys.rgb_to_hsv(*np.array(rgb) / 255)[0]
+        turns.append((change + 0.5) % 1 - 0.5)
+    assert 0.02 < abs(turns[0]) < 0.09
+    assert 0.02 < abs(turns[1]) < 0.09
+    assert turns[0] * turns[1] < 0
+
+
+@pytest.mark.parametrize("knob", ["hue", "saturation", "brightness", "contrast"])
+def test_every_colour_knob_has_an_effect(knob: str) -> None:
+    ranges = {"hue": 0.0, "saturation": 0.0, "brightness": 0.0, "contrast": 0.0}
+    image = np.full((2, 2, 3), [200, 100, 50], dtype=np.uint8)
+    still, moving = ColourMatrix(**ranges), ColourMatrix(**{**ranges, knob: 0.1})
+    for transform in (still, moving):
+        transform.set_random_state(np.random.default_rng(3), None)
+    np.testing.assert_array_equal(still.apply(image, **still.get_params()), image)
+    assert not np.array_equal(moving.apply(image, **moving.get_params()), image)
