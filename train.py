@@ -15,7 +15,15 @@ from utils.failures import is_out_of_memory
 from utils.files import new_run_folder
 from utils.training.attention import check_attention
 from utils.training.config import TrainConfig
-from utils.training.distributed import from_first, is_launched, joined, one_by_one, own_device, rank
+from utils.training.distributed import (
+    from_first,
+    is_launched,
+    joined,
+    one_by_one,
+    own_device,
+    rank,
+    together,
+)
 from utils.training.estimate import log_estimate
 from utils.training.loop import Job, draw_data, run_epochs
 from utils.training.report import explain_memory
@@ -53,14 +61,14 @@ def train(argv: list[str]) -> int:
 def train_in_processes(given: dict[str, Any], stop: StopSignals) -> int:
     """Set the run up, the same in each process, and go through its epochs."""
     config, folder, resumed = from_first(lambda: resolve_settings(given))
-    device = own_device(config.device)
-    prepare_machine(config, device, resumed)
-    check_attention(config)
+    device = together(lambda: own_device(config.device))
+    together(lambda: prepare_machine(config, device, resumed))
+    together(lambda: check_attention(config))
     torch.manual_seed(config.seed)
     if config.demo:
         from_first(lambda: make_demo(Path(config.data)))
-    data = load_data(config)
-    loader = build_loader(config, data.train, device)
+    data = together(lambda: load_data(config))
+    loader = together(lambda: build_loader(config, data.train, device))
     with one_by_one():
         model = build_model(config, data.train.class_names, resumed)
     trainer = build_trainer(config, model, len(loader), device)

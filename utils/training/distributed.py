@@ -100,6 +100,28 @@ def from_first(function: Callable[[], Result]) -> Result:
     return answer[0]
 
 
+def together(function: Callable[[], Result]) -> Result:
+    """Call a function in every process and return each its own result; a UserError in any ends all of them.
+
+    What all processes find wrong, the first of them says alone.
+    """
+    if world_size() == 1:
+        return function()
+    answer: list[Result] = []
+    error = None
+    try:
+        answer.append(function())
+    except UserError as caught:
+        error = caught
+    errors = gathered(error)
+    failed = [number for number, found in enumerate(errors) if found is not None]
+    if not failed:
+        return answer[0]
+    if error is not None and failed[0] == rank():
+        raise error
+    raise SystemExit(next(found.exit_code for found in errors if found is not None))
+
+
 @contextmanager
 def one_by_one() -> Iterator[None]:
     """Let the first process go through a block before the others: what it fetches is there for them."""

@@ -96,10 +96,13 @@ def parse_checkpoint(path: Path | str, content: object) -> Checkpoint:
         config = ModelConfig(**{name: _frozen(value) for name, value in content.pop("model_config").items()})
         names, weights = tuple(content.pop("class_names")), content.pop("weights")
         metrics, run_config = content.pop("metrics"), content.pop("run_config")
+        broken = [name for name, value in weights.items() if not value.isfinite().all()]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not a whole checkpoint: {error}") from None
     if len(names) != config.num_classes:
         raise UserError(f"{path}: {len(names)} class names for {config.num_classes} classes")
+    if broken:
+        raise UserError(f"{path}: {broken[0]} holds values that are not finite; take another file")
     return Checkpoint(config, names, weights, metrics, run_config, training=content)
 
 

@@ -1,0 +1,294 @@
+"""Several processes of torchrun: the numbers of one, one folder, and what happens when one of them dies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import evaluate
+import train
+from nets.structures import Target
+from nets.yolo import ModelConfig, YoloBody
+from tests.training_room import (
+    QUICK,
+    are_same_runs,
+    content_of,
+    errors_in,
+    folder_of,
+    furnish,
+    joined_processes,
+    last_of,
+    session,
+    table_of,
+    wait_until,
+)
+from utils.training.config import TrainConfig
+from utils.training.distributed import joined, rank, together
+from utils.training.engine import EpochMeter, Trainer
+from utils.training.start import build_trainer
+
+EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")
+Batch = tuple[Tensor, list[Target]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder, threads = tmp_path_factory.mktemp("room"), torch.get_num_threads()
+    furnish(folder)
+    torch.set_num_threads(1)  # as in the processes that are forked
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield
+    torch.set_num_threads(threads)
+
+
+def errors_of(number: int = 2) -> list[str]:
+    return [line for rank in range(number) for line in errors_in(Path(f"log{rank}.txt").read_text())]
+
+
+# The gradient of several processes.
+
+
+def batch_of(numbers: range, *, has_truths: bool = True) -> Batch:
+    """Return pictures of noise, the same for the same numbers, with as many objects as the number says."""
+    images = [torch.randint(0, 256, (3, 64, 64), generator=torch.Generator().manual_seed(n)) for n in numbers]
+    targets = []
+    for n in numbers:
+        count = 1 + n % 3 if has_truths else 0
+        corners = torch.tensor([[4.0 + 3 * k + n, 6.0, 30.0 + 9 * k, 40.0 + n] for k in range(count)])
+        boxes, labels = corners.reshape(-1, 4), torch.arange(count) % 2
+        targets.append(Target(boxes, labels, torch.zeros(count, dtype=torch.bool), image_id=str(n)))
+    return torch.stack(images).to(torch.uint8), targets
+
+
+def step(batches: list[Batch]) -> dict[str, object]:
+    """Train one step with the normalization statistics held still; returns what it made of it."""
+    torch.manual_seed(0)
+    config = TrainConfig(batch_size=2, accumulate=len(batches), weights="none", imgsz=(64, 64))
+    model = YoloBody(ModelConfig(2, input_size=(64, 64)))
+    trainer: Trainer = build_trainer(config, model, len(batches), torch.device("cpu"))
+    trainer.model.eval()
+    meter = EpochMeter()
+    for _ in trainer.epoch(batches, meter, "test"):
+        pass
+    gradients = {name: p.grad for name, p in trainer.model.named_parameters()}
+    return {
+        "gradients": gradients,
+        "losses": meter.losses,
+        "images": meter.images,
+        "weights": model.state_dict(),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shares", "whole"),
+    [
+        ([[batch_of(range(3))], [batch_of(range(3, 6))]], [batch_of(range(6))]),
+        ([[batch_of(range(5))], [batch_of(range(5, 6))]], [batch_of(range(6))]),
+        (
+            [[batch_of(range(3))], [batch_of(range(3, 6), has_truths=False)]],
+            [
+                tuple(
+                    a + b if isinstance(a, list) else torch.cat((a, b))
+                    for a, b in zip(batch_of(range(3)), batch_of(range(3, 6), has_truths=False), strict=True)
+                )
+            ],
+        ),
+        (
+            [[batch_of(range(2)), batch_of(range(2, 3))], [batch_of(range(3, 5)), batch_of(range(5, 6))]],
+            [batch_of(range(6))],
+        ),
+    ],
+    ids=["even", "uneven", "one without truths", "accumulated"],
+)
+def test_two_processes_take_the_step_of_one(shares: list[list[Batch]], whole: list[Batch]) -> None:
+    def work(_: list[str]) -> int:
+        with joined():
+            torch.save(step(shares[rank()]), f"step{rank()}.pth")
+        return 0
+
+    with joined_processes(work=work) as commands:
+        assert [command.wait() for command in commands] == [0, 0], commands[0].text + commands[1].text
+    ours, theirs = (torch.load(f"step{rank}.pth", weights_only=True) for rank in range(2))
+    expected = step(whole)
+    assert ours["images"] == theirs["images"] == expected["images"] == 6
+    assert ours["losses"] == theirs["losses"] == pytest.approx(expected["losses"], rel=1e-5)
+    assert all(torch.equal(ours["weights"][name], theirs["weights"][name]) for name in ours["weights"])
+    for name, gradient in expected["gradients"].items():
+        torch.testing.assert_close(ours["gradients"][name], gradient, rtol=1e-4, atol=1e-5)
+    largest = max(float(gradient.abs().max()) for gradient in expected["gradients"].values())
+    assert largest > 0.01  # so the tolerance means something
+
+
+# Whole runs.
+
+
+@pytest.fixture(scope="module")
+def whole() -> str:
+    """The name of a run of two processes that was never stopped."""
+    with joined_processes(*EXACT, "--name", "whole") as commands:
+        assert [command.wait() for command in commands] == [0, 0], commands[0].text + commands[1].text
+    return "whole"
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_is_one_run(whole: str, capsys: pytest.CaptureFixture[str]) -> None:
+    log, other = Path("log0.txt").read_text(), Path("log1.txt").read_text()
+    assert log.count("run folder: ") == log.count("best weights: ") == 1
+    assert other == ""
+    assert [path.name for path in Path("runs/train").glob("whole*")] == ["whole"]
+    files = {path.name for path in folder_of(whole).rglob("*") if path.is_file()}
+    assert files == {"args.yaml", "results.csv", "metrics.json", "best.pth", "last.pth"}
+    assert [row["epoch"] for row in table_of(whole)] == ["1", "2"]
+    assert content_of(last_of(whole))["processes"] == 2
+    argv = ["--weights", str(last_of(whole)), "--data", "data", "--split", "val", "--device", "cpu"]
+    assert evaluate.main([*argv, "--batch-size", "2"]) == 0
+    row = table_of(whole)[-1]
+    evaluated = content_of(last_of(whole))["metrics"]
+    for name in ("map50", "map50_95", "voc_ap50_area"):
+        assert float(row[name]) == evaluated[name]
+    printed = capsys.readouterr().out
+    assert f"{evaluated['map50']:.4f}" in printed or f"{100 * evaluated['map50']:.2f}" in printed, printed
+
+
+@pytest.mark.slow
+def test_going_on_with_another_number_of_processes_warns(
+    whole: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder_of(whole), folder_of("alone"))
+    assert train.main(["--resume", str(last_of("alone")), "--epochs", "3"]) == 0
+    assert "the run began with 2 processes, now 1" in capsys.readouterr().err
+
+
+@contextmanager
+def torchrun(*argv: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Start train.py by torchrun; gives the process and the file that all of them write to."""
+    log = Path("torchrun.txt")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = [flag for flag in argv if flag.startswith("--max-restarts")]
+    rest = [flag for flag in argv if flag not in options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*launch, *options, train.__file__, *rest],
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            env=environment,
+        )
+        try:
+            yield process, log
+        finally:
+            for pid in session(process.pid):  # torchrun gives its processes sessions of their own
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+
+
+def saves(path: Path, seen: set[int]) -> int:
+    """Add the file's state to those seen; returns how many there were."""
+    with suppress(FileNotFoundError):
+        seen.add(path.stat().st_mtime_ns)
+    return len(seen)
+
+
+@pytest.mark.slow
+def test_torchrun_is_stopped_and_the_run_goes_on_to_the_same_bits(whole: str) -> None:
+    last, seen = last_of("halted"), set[int]()
+    with torchrun(*EXACT, "--save-steps", "1", "--name", "halted") as (process, log):
+        wait_until(lambda: saves(last, seen) > 2 or process.poll() is not None, 120)
+        process.terminate()
+        assert process.wait(40) != 0
+        text = log.read_text()
+    assert text.count("interrupted: saved ") == 1, text
+    assert text.count("go on: python train.py --resume ") == 1
+    with joined_processes("--resume", str(last)) as commands:
+        assert [command.wait() for command in commands] == [0, 0], commands[0].text + commands[1].text
+    assert are_same_runs("halted", whole)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_again_from_the_last_checkpoint(whole: str) -> None:
+    last, seen = last_of("risen"), set[int]()
+    with torchrun("--max-restarts=1", *EXACT, "--save-steps", "1", "--name", "risen") as (process, log):
+        wait_until(lambda: saves(last, seen) > 7 or process.poll() is not None, 120)
+        os.kill(rank_of(process.pid, 1), signal.SIGKILL)
+        assert process.wait(120) == 0, log.read_text()
+        text = log.read_text()
+    assert f"resuming {last} after 1 of 2 epochs and " in text
+    assert [path.name for path in Path("runs/train").glob("risen*")] == ["risen"]
+    assert are_same_runs("risen", whole)
+
+
+def rank_of(launcher: int, number: int) -> int:
+    """Return the process that a launcher started as one of a number."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher and f"\0RANK={number}\0" in (folder / "environ").read_text():
+                return int(folder.name)
+    raise AssertionError("no such process")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_is_killed_ends_the_other(victim: int) -> None:
+    name = f"killed{victim}"
+    with joined_processes(*EXACT, "--save-steps", "1", "--name", name) as commands:
+        commands[0].wait_for_saves(last_of(name), 2)
+        commands[victim].signal(signal.SIGKILL)
+        assert commands[1 - victim].wait(60) == 1
+        (line,) = errors_of()
+        assert "another process of the run ended" in line
+    assert content_of(last_of(name))["schedule"]["step"] >= 2
+
+
+# Mistakes.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--batch-size", "3"], "--batch-size 3"),
+        (["--device", "cuda:1"], "--device cuda:1"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--epochs", "0"], "--epochs 0"),
+        (["--resume", "missing.pth"], "missing.pth"),
+        (["--phi", "nowhere.py:Block"], "nowhere.py"),
+    ],
+)
+def test_bad_usage_ends_all_processes_and_one_says_why(argv: list[str], named: str) -> None:
+    given = argv if "--resume" in argv else [*EXACT, "--name", "never", *argv]
+    with joined_processes(*given) as commands:
+        assert [command.wait() for command in commands] == [2, 2]
+        (line,) = errors_of()
+        assert named in line
+    assert not folder_of("never").exists()
+
+
+@pytest.mark.slow
+def test_what_one_process_alone_finds_wrong_it_says(tmp_path: Path) -> None:
+    def work(argv: list[str]) -> int:
+        def look() -> None:
+            if rank() == 1:
+                raise train.UserError("here: only here", exit_code=2)
+
+        with joined():
+            together(look)
+        return 0
+
+    with joined_processes(work=lambda argv: train.run_command(work, argv)) as commands:
+        assert [command.wait() for command in commands] == [2, 2]
+        assert errors_of() == ["error: here: only here"]

@@ -1,0 +1,259 @@
+"""Stopping in the middle, by signal or by force, and going on to the same bits."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train
+from tests.training_room import (
+    QUICK,
+    are_same_runs,
+    content_of,
+    errors_in,
+    folder_of,
+    furnish,
+    last_of,
+    same,
+    started,
+    table_of,
+    wait_until,
+)
+from utils.training import measure
+from utils.training.engine import Trainer
+
+EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")  # 6 steps an epoch
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder, threads = tmp_path_factory.mktemp("room"), torch.get_num_threads()
+    furnish(folder)
+    torch.set_num_threads(1)  # as in the processes that are forked
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole() -> str:
+    """The name of a run that was never stopped."""
+    assert train.main([*EXACT, "--name", "whole"]) == 0
+    return "whole"
+
+
+@pytest.fixture
+def at_step(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Give a function that has a signal raised in a step, counted from 1, once."""
+
+    def plan(number: int, step: int) -> None:
+        usual = Trainer._step
+
+        def stopping(self: Trainer, *args: Any) -> None:
+            usual(self, *args)
+            if self.schedule.step == step:
+                monkeypatch.setattr(Trainer, "_step", usual)
+                signal.raise_signal(number)
+
+        monkeypatch.setattr(Trainer, "_step", stopping)
+
+    return plan
+
+
+def resume(name: str, *argv: str) -> int:
+    return train.main(["--resume", str(last_of(name)), *argv])
+
+
+def interruptions_in(text: str) -> list[str]:
+    assert errors_in(text) == []
+    return [line for line in text.splitlines() if line.startswith("interrupted:")]
+
+
+# In one process: what is saved, and that nothing is lost.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status", "step", "place"),
+    [
+        (signal.SIGTERM, 143, 2, "epoch 1 step 2"),
+        (signal.SIGINT, 130, 6, "epoch 1 step 6"),
+        (signal.SIGHUP, 129, 7, "epoch 2 step 1"),
+    ],
+)
+def test_a_signal_finishes_the_step_and_saves(
+    whole: str,
+    at_step: Any,
+    capsys: Captured,
+    number: int,
+    status: int,
+    step: int,
+    place: str,
+) -> None:
+    name = f"signal{number}"
+    at_step(number, step)
+    assert train.main([*EXACT, "--name", name]) == status
+    assert not (folder_of(name) / "run.lock").exists()
+    (line,) = interruptions_in(capsys.readouterr().err)
+    last = last_of(name)
+    assert line == f"interrupted: saved {last} at {place}; go on: python train.py --resume {last}"
+    assert content_of(last)["schedule"]["step"] == step
+    assert resume(name) == 0
+    assert are_same_runs(name, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "step"),
+    [
+        (("--phi", "cbam", "--save-steps", "2"), 3),
+        (("--accumulate", "4"), 1),  # 2 steps an epoch, the second of two batches
+        (("--optimizer", "adamw", "--lr-schedule", "step"), 8),
+        (("--no-ema", "--mixup", "0.5", "--close-mosaic", "1"), 5),
+        (("--freeze-epochs", "1", "--eval-interval", "2"), 4),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_every_way_to_train_goes_on_in_mid_epoch(at_step: Any, flags: tuple[str, ...], step: int) -> None:
+    name = flags[0].strip("-")
+    assert train.main([*EXACT, *flags, "--name", f"{name}-whole"]) == 0
+    at_step(signal.SIGTERM, step)
+    assert train.main([*EXACT, *flags, "--name", name]) == 143
+    assert content_of(last_of(name))["meter"]["batches"] > 0
+    assert resume(name) == 0
+    assert are_same_runs(name, f"{name}-whole")
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_evaluation_saves_and_only_the_evaluation_is_repeated(
+    whole: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(measure, "find", stop)
+        assert train.main([*EXACT, "--name", "measured"]) == 143
+    (line,) = interruptions_in(capsys.readouterr().err)
+    assert "at epoch 1 step 6" in line
+    assert content_of(last_of("measured"))["epoch"] == 0
+    steps: list[int] = []
+    usual = Trainer._step
+    monkeypatch.setattr(
+        Trainer, "_step", lambda self, *args: (steps.append(self.schedule.step), usual(self, *args))
+    )
+    assert resume("measured") == 0
+    assert steps == [6, 7, 8, 9, 10, 11]
+    assert are_same_runs("measured", whole)
+
+
+@pytest.mark.slow
+def test_a_signal_while_an_epoch_is_stored_lets_it_be_stored_and_a_step_be_done(
+    whole: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    usual = train.Run.judge
+
+    def stopping(self: train.Run, *args: Any) -> bool:
+        signal.raise_signal(signal.SIGTERM)
+        return usual(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Run, "judge", stopping)
+        assert train.main([*EXACT, "--name", "stored"]) == 143
+    (line,) = interruptions_in(capsys.readouterr().err)
+    assert "at epoch 2 step 1;" in line
+    assert len(table_of("stored")) == 1
+    assert resume("stored") == 0
+    assert are_same_runs("stored", whole)
+
+
+# In processes: signals from outside, and force.
+
+
+@pytest.mark.slow
+def test_killed_three_times_a_run_ends_as_if_never_killed(whole: str) -> None:
+    chance, last = random.Random(0), last_of("killed")
+    argv = [*EXACT, "--save-steps", "1", "--workers", "2", "--name", "killed"]
+    for attempt in range(3):
+        with started(*argv) as command:
+            command.wait_for_saves(last, chance.choice((1, 2, 3)))
+            if attempt == 1:  # in the middle of a save
+                wait_until(last.with_name("last.pth.tmp").exists)
+            else:
+                time.sleep(chance.uniform(0, 0.3))
+            command.signal_all(signal.SIGKILL)
+            assert command.wait() == -signal.SIGKILL, command.text
+        for path in last.parent.glob("*.pth"):
+            assert len(content_of(path)["weights"]) > 0
+        assert len(list(last.parent.glob("*.tmp"))) <= 1
+        argv = ["--resume", str(last), "--workers", "2"]
+    with started(*argv) as command:
+        assert command.wait() == 0, command.text
+        assert command.text.count("resuming") == 1
+    assert not [*folder_of("killed").glob("*.tmp"), *last.parent.glob("*.tmp")]
+    assert are_same_runs("killed", whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "to_all", "status"),
+    [(signal.SIGTERM, False, 143), (signal.SIGTERM, True, 143), (signal.SIGINT, True, 130)],
+    ids=["kill", "scheduler", "ctrl-c"],
+)
+def test_a_signal_from_outside_leaves_no_process_behind(
+    whole: str, number: int, to_all: bool, status: int
+) -> None:
+    name = f"outside{number}{to_all}"
+    with started(*EXACT, "--save-steps", "1", "--workers", "2", "--name", name) as command:
+        command.wait_for_saves(last_of(name), 2)
+        assert len(command.children()) >= 2
+        (command.signal_all if to_all else command.signal)(number)
+        assert command.wait(30) == status, command.text
+        wait_until(lambda: not command.children(), 2)
+        (line,) = interruptions_in(command.text)
+        assert line.startswith(f"interrupted: saved {last_of(name)} at epoch 1 step ")
+    assert resume(name, "--workers", "0") == 0
+    assert are_same_runs(name, whole)
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_the_run_with_whole_files() -> None:
+    with started(*EXACT, "--save-steps", "1", "--name", "twice") as command:
+        command.wait_for_saves(last_of("twice"), 2)
+        command.signal(signal.SIGTERM)
+        time.sleep(0.2)
+        command.signal(signal.SIGTERM)
+        assert command.wait(30) in (143, -signal.SIGTERM), command.text
+        assert errors_in(command.text) == []
+    assert content_of(last_of("twice"))["schedule"]["step"] >= 2
+    assert not list(folder_of("twice").rglob("*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("moment", ["train (train)", "run folder"])
+def test_a_signal_before_the_first_step_ends_in_one_line(number: int, status: int, moment: str) -> None:
+    with started(*EXACT, "--name", "early") as command:
+        command.wait_for(moment)
+        command.signal_all(number)
+        assert command.wait(30) == status, command.text
+        assert len(interruptions_in(command.text)) == 1
+    assert not list(Path("runs/train").glob("early*/weights/*.tmp"))
+    assert not list(Path("runs/train").glob("early*/run.lock"))
+
+
+def test_same_tells_different_states_apart() -> None:
+    state = {"a": [torch.zeros(2), 1]}
+    assert same(state, {"a": [torch.zeros(2), 1]})
+    assert not same(state, {"a": [torch.ones(2), 1]})
+    assert not same(state, {"a": [torch.zeros(2), 2]})
+    assert not same(state, {"b": []})
