@@ -34,10 +34,7 @@ class FolderLock:
         except OSError as error:
             raise UserError(f"{self._path}: cannot write: {error.strerror or error}") from error
         try:
-            if fcntl is not None:
-                fcntl.lockf(
-                    self._file, fcntl.LOCK_EX | fcntl.LOCK_NB
-                )  # unlike flock not passed on to workers
+            _lock(self._file)
         except BlockingIOError:
             self._file.seek(0)
             holder = self._file.read(200).strip() or "another process"
