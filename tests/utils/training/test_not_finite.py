@@ -54,6 +54,7 @@ def test_the_step_changes_nothing_but_the_schedule(
     assert (meter.steps, meter.skipped, meter.batches) == (2, 1, 2 * accumulate)
     assert (meter.losses, meter.images) == (losses, images)
     assert trainer.schedule.step == 2
+    assert not trainer.is_sound
     said = capsys.readouterr().err
     what = "gradient" if trainer.criterion.spoilt[f"{accumulate}_1"] == "gradient" else "loss"
     names = {1: "1_0, 1_1", 2: "2_0, 2_1, 3_0, 3_1"}[accumulate]
@@ -95,6 +96,14 @@ def test_a_good_step_in_between_starts_the_count_anew(spoilt: Callable[..., Trai
     trainer = spoilt(*bad, total_steps=99)
     meter = train(trainer, make_batches(*[[1]] * (2 * few + 1)))
     assert (meter.steps, meter.skipped) == (2 * few + 1, 2 * few)
+    assert not trainer.is_sound
+
+
+def test_a_trainer_is_sound_again_after_a_good_step(spoilt: Callable[..., Trainer]) -> None:
+    trainer = spoilt("1_0")
+    assert trainer.is_sound
+    seen = [trainer.is_sound for _ in trainer.epoch(make_batches([1], [1], [1]), EpochMeter(), "epoch 1/1")]
+    assert seen == [True, False, True]
 
 
 def test_the_count_goes_on_after_resuming(spoilt: Callable[..., Trainer]) -> None:

@@ -83,19 +83,25 @@ def test_the_memory_of_this_process_is_at_least_torchs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("place", "where"),
     [
-        (Place(0), "stopped before the first step; nothing was saved"),
-        (Place(0, EpochMeter(batches=4, steps=2)), "at epoch 1 step 2; go on: "),
-        (Place(3), "at epoch 3 step its last; go on: "),
-        (Place(3, EpochMeter(batches=1, steps=1)), "at epoch 4 step 1; go on: "),
+        (Place(0, EpochMeter(batches=4, steps=2)), "epoch 1 step 2"),
+        (Place(3), "epoch 3 step its last"),
+        (Place(3, EpochMeter(batches=1, steps=1)), "epoch 4 step 1"),
     ],
 )
-def test_what_a_signal_left_behind(place: Place, said: str) -> None:
-    words = report.describe_stop(Path("my runs/last.pth"), place)
-    if said.endswith("go on: "):
-        said = f"saved my runs/last.pth {said}python train.py --resume 'my runs/last.pth'"
-    assert words == said
+def test_what_a_signal_left_behind(place: Place, where: str) -> None:
+    assert report.describe_stop(None, place) == "nothing was saved"
+    said = report.describe_stop(Path("my runs/last.pth"), place)
+    assert said == f"saved my runs/last.pth at {where}; go on: python train.py --resume 'my runs/last.pth'"
+
+
+@pytest.mark.parametrize(("map50", "learnt"), [(0.0, False), (0.899, False), (0.9, True), (1.0, True)])
+def test_what_overfitting_shows(map50: float, learnt: bool) -> None:
+    said = report.describe_overfit(map50, 8)
+    assert said.startswith(f"overfit: mAP50 {map50:.3f} on the 8 images")
+    assert said.endswith(": the setup can learn") == learnt
+    assert ("train_batch0.jpg" in said) != learnt
 
 
 @pytest.mark.parametrize(
@@ -135,7 +141,7 @@ GIVEN = [
     {},
     {"data": "my data", "train": ("a", "b"), "imgsz": (64, 96), "batch_size": 5, "ema": False, "lr": 0.5},
     {"batch_size": 8, "accumulate": 3, "epochs": 7, "freeze_epochs": 2, "demo": True, "amp": False},
-    {"batch_size": 1, "imgsz": (64, 64)},
+    {"batch_size": 1, "imgsz": (96, 96)},
 ]
 
 
