@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +11,14 @@ import torch
 from utils.config import given_settings
 from utils.console import log, run_command
 from utils.data.demo import make_demo
-from utils.data.loaders import TrainLoader
-from utils.data.prepare import TrainingData
-from utils.errors import Interrupted
 from utils.failures import is_out_of_memory
 from utils.files import new_run_folder
 from utils.training.attention import check_attention
 from utils.training.config import TrainConfig
-from utils.training.distributed import from_first, highest, is_launched, joined, one_by_one, own_device, rank
-from utils.training.engine import EpochMeter, Trainer, set_frozen
+from utils.training.distributed import from_first, is_launched, joined, one_by_one, own_device, rank
 from utils.training.estimate import log_estimate
-from utils.training.measure import columns_of, measure
-from utils.training.report import EpochTable, describe_stop, explain_memory, log_next_commands, memory_in_use
+from utils.training.loop import Job, draw_data, run_epochs
+from utils.training.report import explain_memory
 from utils.training.run import Run
 from utils.training.signals import StopSignals
 from utils.training.start import (
@@ -35,7 +29,7 @@ from utils.training.start import (
     prepare_machine,
     resolve_settings,
 )
-from utils.training.state import Place, find_place, take_snapshot
+from utils.training.state import find_place
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,70 +72,15 @@ def train_in_processes(given: dict[str, Any], stop: StopSignals) -> int:
         run.keep_settings(config)
         log(f"run folder: {folder}; should it stop: python train.py --resume {run.last}")
         log_estimate(config, trainer.model, trainer.criterion, len(data.train), place.epoch)
+        job = Job(config, data, loader, trainer, run, stop)
+        draw_data(job)
         try:
-            run_epochs(config, data, loader, trainer, run, stop, place)
+            run_epochs(job, place)
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 raise explain_memory(config, given) from error
             raise
     return 0
-
-
-def run_epochs(
-    config: TrainConfig,
-    data: TrainingData,
-    loader: TrainLoader,
-    trainer: Trainer,
-    run: Run,
-    stop: StopSignals,
-    place: Place,
-) -> None:
-    """Train, evaluate and save, epoch by epoch; a signal saves what there is."""
-    snapshot = partial(take_snapshot, config, trainer, data.train.class_names)
-    table, stops_early = EpochTable(config.epochs, place.epoch), False
-    try:
-        while place.epoch < config.epochs and not stops_early:
-            with stop.deferred():
-                for _ in train_steps(config, loader, trainer, place):
-                    stop.check(highest(stop.requested or 0))
-                    if config.save_steps and trainer.schedule.step % config.save_steps == 0:
-                        run.save(snapshot(place))
-                result = None
-                if data.val and is_evaluated(config, place.epoch):
-                    with stop.at_once():
-                        result, _ = measure(config, trainer, data.val)
-                row = {"epoch": place.epoch + 1, **place.meter.as_row(), **columns_of(result)}
-                row["memory_gb"] = memory_in_use(trainer.device)
-                place = Place(place.epoch + 1)
-                is_best = run.judge(place.epoch, result)
-                stops_early = 0 < config.patience <= place.epoch - run.best_epoch
-                checkpoint = snapshot(place, metrics=columns_of(result), stopped_early=stops_early)
-                is_kept = config.save_period > 0 and place.epoch % config.save_period == 0
-                run.finish_epoch(checkpoint, row, result if is_best else None, is_best, is_kept)
-                table.log(row)
-    except Interrupted as interruption:
-        if place.is_inside:
-            run.save(snapshot(place))
-        interruption.message = describe_stop(run.last, place)
-        raise
-    if stops_early:
-        log(f"stopped: mAP50 has not risen since epoch {run.best_epoch} (--patience {config.patience})")
-    log_next_commands(config, run.best, data)
-
-
-def train_steps(
-    config: TrainConfig, loader: TrainLoader, trainer: Trainer, place: Place
-) -> Iterator[EpochMeter]:
-    """Go through what is left of the epoch; yields after each step, when all can be saved."""
-    set_frozen(trainer.model, place.epoch < config.freeze_epochs)
-    batches = loader.epoch(place.epoch, place.meter.batches)
-    label = f"epoch {place.epoch + 1}/{config.epochs}"
-    return trainer.epoch(batches, place.meter, label, len(loader) - place.meter.batches)
-
-
-def is_evaluated(config: TrainConfig, epoch: int) -> bool:
-    """Tell whether an epoch, from 0, ends in an evaluation; the last one always does."""
-    return (epoch + 1) % config.eval_interval == 0 or epoch + 1 == config.epochs
 
 
 if __name__ == "__main__":

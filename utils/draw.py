@@ -27,7 +27,10 @@ _WIDER_FONTS = (
 
 
 def draw_detections(
-    image: np.ndarray, objects: Detections | Target, class_names: Sequence[str]
+    image: np.ndarray,
+    objects: Detections | Target,
+    class_names: Sequence[str],
+    font_size: int | None = None,
 ) -> np.ndarray:
     """Draw boxes with their class names, and scores where there are some.
 
@@ -35,6 +38,7 @@ def draw_detections(
         image: uint8 (H, W, 3) in RGB; it is not changed.
         objects: boxes in pixels of the image.
         class_names: the names behind the labels.
+        font_size: of the names, in pixels; None chooses it by the size of the picture.
 
     Returns:
         A uint8 array (H, W, 3).
@@ -42,6 +46,7 @@ def draw_detections(
     canvas = Image.fromarray(np.ascontiguousarray(image))
     draw = ImageDraw.Draw(canvas)
     side = min(canvas.size)
+    font_size = font_size or max(_SMALLEST_FONT, round(side / 28))
     thickness = max(1, min(2, side // 64), round(side / 180))
     captions = _captions(objects, class_names)
     boxes = objects.boxes.round().int().tolist()
@@ -49,7 +54,7 @@ def draw_detections(
     for box, label, _ in rows:
         draw.rectangle(_inside(box, canvas.size), outline=class_color(label), width=thickness)
     for box, label, caption in rows:
-        _draw_caption(draw, box, caption, class_color(label), max(_SMALLEST_FONT, round(side / 28)))
+        _draw_caption(draw, box, caption, class_color(label), font_size)
     return np.asarray(canvas)
 
 

@@ -25,6 +25,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.jpeg import END_MARKER, TAIL, read_jpeg
 
 Pixels = NDArray[np.uint8]
 
@@ -34,7 +35,7 @@ FILL = 128
 
 # Decoders that only read pixels (JPEG includes MPO); PIL has one that runs Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
-_END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+_END_MARKERS = {"JPEG": END_MARKER, "MPO": END_MARKER, "PNG": b"IEND"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -98,19 +99,28 @@ class Placement:
         return torch.minimum(edges.clamp(min=0), edges.new_tensor((width, height, width, height)))
 
 
-def read_image(path: Path | str) -> Pixels:
+def read_image(path: Path | str, reduction: int = 1) -> Pixels:
     """Read an image file as it is displayed.
 
+    Args:
+        path: the image file.
+        reduction: 1, 2, 4 or 8: by how much both sides shrink, without aliasing. JPEG files are then decoded
+            at that size, which is faster. Pixel i covers the pixels from reduction x i on.
+
     Returns:
-        uint8 (H, W, 3) RGB, contiguous.
+        uint8 (ceil(H / reduction), ceil(W / reduction), 3) RGB, contiguous.
 
     Raises:
         UserError: no regular file, no image, truncated, or more than 89 million pixels; names the path.
     """
     with _opened(path) as image:
         orientation = _orientation(image)
-        image.load()
-        return _to_rgb(image, orientation)
+        pixels = read_jpeg(path, image, reduction=reduction, turned=orientation != 1)
+        if pixels is None:
+            image.load()
+            pixels = _to_rgb(image, orientation)
+            return pixels if reduction == 1 else np.array(Image.fromarray(pixels).reduce(reduction))
+        return pixels if orientation == 1 else _to_rgb(Image.fromarray(pixels), orientation)
 
 
 def from_pil(image: Image.Image) -> Pixels:
@@ -138,11 +148,9 @@ def read_header(path: Path | str) -> ImageHeader:
             image.load()
         width, height = image.size
         orientation = _orientation(image)
-    return (
-        ImageHeader(width, height, orientation)
-        if orientation >= 5
-        else ImageHeader(height, width, orientation)
-    )
+    if orientation >= 5:
+        height, width = width, height
+    return ImageHeader(height, width, orientation)
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
@@ -167,9 +175,7 @@ def read_thumbnail(path: Path | str, size: tuple[int, int]) -> Pixels:
     height, width = size
     with _opened(path) as image:
         orientation = _orientation(image)
-        image.draft(
-            "L", (8 * width, 8 * height)
-        )  # JPEG only: decodes at an eighth of the size where that is enough
+        image.draft("L", (8 * width, 8 * height))  # a JPEG is decoded at an eighth where that is enough
         image.load()
         small = image if image.mode == "L" else Image.fromarray(_to_rgb(image, 1)).convert("L")
         if orientation in _TURNS:
@@ -233,7 +239,7 @@ def _ends_whole(path: Path | str, format_name: str | None) -> bool:
     if marker is None:
         return False
     with open(path, "rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 64))
+        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
         return marker in file.read()
 
 

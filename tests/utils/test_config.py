@@ -9,7 +9,6 @@ from nets.attention import ATTENTION
 from utils.config import (
     EvaluateConfig,
     PredictConfig,
-    TrainConfig,
     config_as_dict,
     config_from_dict,
     given_settings,
@@ -17,6 +16,7 @@ from utils.config import (
     save_args_yaml,
 )
 from utils.errors import UserError
+from utils.training.config import TrainConfig
 
 ALL = {"train.py": TrainConfig, "evaluate.py": EvaluateConfig, "predict.py": PredictConfig}
 SAY = {"description": "What it does.", "example": "python x.py --flag"}

@@ -54,11 +54,19 @@ class VocDataset:
         Raises:
             UserError: the image cannot be read, or has another size than when it was scanned.
         """
+        return self.read(index), self.target(index)
+
+    def read(self, index: int, reduction: int = 1) -> Pixels:
+        """Read one image, uint8 (ceil(H / reduction), ceil(W / reduction), 3) RGB, as `read_image` does.
+
+        Raises:
+            UserError: the image cannot be read, or has another size than when it was scanned.
+        """
         record = self.records[index]
-        image = read_image(record.image_path)
-        if image.shape[:2] != (record.height, record.width):
+        image = read_image(record.image_path, reduction)
+        if image.shape[:2] != (-(-record.height // reduction), -(-record.width // reduction)):
             raise UserError(
-                f"{record.image_path}: {image.shape[1]}x{image.shape[0]} pixels, its header said "
-                f"{record.width}x{record.height}"
+                f"{record.image_path}: {image.shape[1] * reduction}x{image.shape[0] * reduction} pixels, "
+                f"its header said {record.width}x{record.height}"
             )
-        return image, self.target(index)
+        return image

@@ -21,6 +21,7 @@ from utils.data.train_set import Key, TrainDataset
 from utils.errors import UserError
 
 Batch = tuple[Tensor, list[Target]]
+_SHOWN = 16
 _GRACE = 20  # seconds that a worker lives on after SIGTERM: the run finishes its step first
 
 
@@ -65,6 +66,18 @@ class TrainLoader:
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
         return len(self._sampler)
+
+    def preview(self) -> Batch:
+        """Return the first pictures of the first epoch, at most 16 of a batch, made in this process.
+
+        Raises:
+            UserError: an image cannot be read.
+        """
+        self._sampler.set_epoch(0)
+        batch = collate([self._loader.dataset[key] for key in next(iter(self._sampler))[:_SHOWN]])
+        if isinstance(batch, UserError):
+            raise batch
+        return batch
 
     def epoch(self, epoch: int, done: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, counted from 0, after the first `done`.

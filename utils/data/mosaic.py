@@ -14,14 +14,10 @@ import numpy as np
 import torch
 
 from nets.structures import Target
-from utils.images import FILL, Pixels, resize
+from utils.data.canvas import Labelled, Place, Span, blank, lay, move
 
 _CENTRE = (0.3, 0.7)  # of the canvas' sides
-_SCALE = (0.4, 1.0)  # of the size that the letterbox would give
-_LEAST_SIDE = 2.0  # pixels
-_LEAST_AREA = 0.2
-
-Labelled = tuple[Pixels, Target]
+MOSAIC_SCALE = (0.4, 1.0)  # of the size that the letterbox would give
 
 
 def mosaic(items: Sequence[Labelled], size: tuple[int, int], rng: np.random.Generator) -> Labelled:
@@ -42,24 +38,20 @@ def mosaic(items: Sequence[Labelled], size: tuple[int, int], rng: np.random.Gene
         raise ValueError(f"a mosaic takes 4 images, got {len(items)}")
     height, width = size
     centre_y, centre_x = (round(side * rng.uniform(*_CENTRE)) for side in size)
-    canvas: Pixels = np.full((height, width, 3), FILL, dtype=np.uint8)
-    targets = []
+    canvas, targets = blank(size), []
     quadrants = [
         (y, x) for y in ((0, centre_y), (centre_y, height)) for x in ((0, centre_x), (centre_x, width))
     ]
     for (image, target), (rows, columns) in zip(items, quadrants, strict=True):
-        ratio = min(height / image.shape[0], width / image.shape[1]) * rng.uniform(*_SCALE)
+        ratio = min(height / image.shape[0], width / image.shape[1]) * rng.uniform(*MOSAIC_SCALE)
         new_size = max(1, round(image.shape[0] * ratio)), max(1, round(image.shape[1] * ratio))
-        small = resize(image, new_size)
-        top, row_span = _fit(rows, new_size[0], centre_y, rng)
-        left, column_span = _fit(columns, new_size[1], centre_x, rng)
-        seen = (
-            slice(row_span[0] - top, row_span[1] - top),
-            slice(column_span[0] - left, column_span[1] - left),
+        corner = (
+            _start(rows, new_size[0], centre_y, rng),
+            _start(columns, new_size[1], centre_x, rng),
         )
-        canvas[slice(*row_span), slice(*column_span)] = small[seen]
-        scale = new_size[1] / image.shape[1], new_size[0] / image.shape[0]
-        targets.append(_place(target, scale, (left, top), (column_span, row_span)))
+        place = Place(new_size, corner, (rows, columns))
+        lay(canvas, image, place)
+        targets.append(move(target, image.shape[:2], place))
     return canvas, join_targets(targets, items[0][1].image_id)
 
 
@@ -86,29 +78,10 @@ def join_targets(targets: Sequence[Target], image_id: str) -> Target:
     )
 
 
-def _fit(
-    span: tuple[int, int], length: int, centre: int, rng: np.random.Generator
-) -> tuple[int, tuple[int, int]]:
-    """Lay `length` pixels along a quadrant's side: return their start and the part of it that they fill."""
+def _start(span: Span, length: int, centre: int, rng: np.random.Generator) -> int:
+    """Choose where `length` pixels begin along a quadrant's side: at the centre, or anywhere if too long."""
     start, stop = span
     room = stop - start
     if length > room:
-        return start - int(rng.integers(length - room + 1)), span
-    begin = stop - length if stop == centre else start
-    return begin, (begin, begin + length)
-
-
-def _place(
-    target: Target,
-    scale: tuple[float, float],
-    offset: tuple[int, int],
-    window: tuple[tuple[int, int], tuple[int, int]],
-) -> Target:
-    """Move boxes onto the canvas, clip them to their window (columns, rows) and drop what is hardly left."""
-    boxes = target.boxes * torch.tensor(scale * 2) + torch.tensor(offset * 2)
-    (x1, x2), (y1, y2) = window
-    low, high = torch.tensor([x1, y1, x1, y1]), torch.tensor([x2, y2, x2, y2])
-    clipped = torch.minimum(torch.maximum(boxes, low), high)
-    sides, whole = clipped[:, 2:] - clipped[:, :2], boxes[:, 2:] - boxes[:, :2]
-    keep = (sides >= _LEAST_SIDE).all(1) & (sides.prod(1) >= _LEAST_AREA * whole.prod(1))
-    return Target(clipped, target.labels, target.difficult, target.image_id)[keep]
+        return start - int(rng.integers(length - room + 1))
+    return stop - length if stop == centre else start

@@ -133,6 +133,11 @@ class Trainer:
         """The network to evaluate and share."""
         return self.model if self.ema is None else cast(YoloBody, self.ema.model)
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether the last step was taken: after one that was left out the weights may be spoilt already."""
+        return self._skipped_in_a_row == 0
+
     def epoch(
         self, batches: Iterable[Batch], meter: EpochMeter, label: str, total: int | None = None
     ) -> Iterator[EpochMeter]:

@@ -11,6 +11,7 @@ from utils.training.config import TrainConfig
 from utils.training.distributed import copy_from_first, gathered, rank, world_size
 from utils.training.engine import Trainer
 
+Measured = tuple[EvalResult, Findings]
 COLUMNS = ("map50", "map50_95", "voc_ap50_area")  # of results.csv
 
 
@@ -20,7 +21,7 @@ def build_predictor(trainer: Trainer, class_names: tuple[str, ...]) -> Predictor
     return Predictor(average, average.config, class_names, conf=0.001, device=trainer.device)
 
 
-def measure(config: TrainConfig, trainer: Trainer, val_set: VocDataset) -> tuple[EvalResult, Findings]:
+def measure(config: TrainConfig, trainer: Trainer, val_set: VocDataset) -> Measured:
     """Evaluate the network on the selection split; every process returns the same.
 
     Raises:

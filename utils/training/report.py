@@ -25,6 +25,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 _HEADING_EVERY = 20  # lines
+_LEARNT = 0.9  # mAP50 on the training images themselves
 
 
 class EpochTable:
@@ -76,13 +77,22 @@ def memory_in_use(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def describe_stop(last: Path, place: Place) -> str:
-    """Say what a signal left behind, and how to go on."""
-    if not place.is_inside and place.epoch == 0:
-        return "stopped before the first step; nothing was saved"
+def describe_stop(saved: Path | None, place: Place) -> str:
+    """Say where a signal stopped the run, what is saved of it, and how to go on."""
+    if saved is None:
+        return "nothing was saved"
     epoch, step = (place.epoch + 1, place.meter.steps) if place.is_inside else (place.epoch, "its last")
+    resume = shlex.join(["python", "train.py", "--resume", str(saved)])
+    return f"saved {saved} at epoch {epoch} step {step}; go on: {resume}"
+
+
+def describe_overfit(map50: float, images: int) -> str:
+    """Say what --overfit has shown."""
+    if map50 >= _LEARNT:
+        return f"overfit: mAP50 {map50:.3f} on the {images} images: the setup can learn"
     return (
-        f"saved {last} at epoch {epoch} step {step}; go on: python train.py --resume {shlex.quote(str(last))}"
+        f"overfit: mAP50 {map50:.3f} on the {images} images, not {_LEARNT}: give it some hundred steps "
+        "(--epochs); if that does not help, look at train_batch0.jpg and val_batch0.jpg"
     )
 
 

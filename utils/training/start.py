@@ -144,6 +144,8 @@ def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device)
         settings = AugmentSettings(0.0, 0.0, "none")
     close_epoch = config.epochs - config.close_mosaic
     samples = TrainDataset(dataset, config.imgsz, settings, config.seed, close_epoch=close_epoch)
+    if config.cache:
+        log(f"cache: {samples.cache() / 1e9:.2f} GB of decoded pictures in memory")
     return build_train_loader(
         samples,
         batch_size=config.batch_size,

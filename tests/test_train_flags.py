@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import train
+from nets.yolo import ModelConfig, YoloBody
+from utils.data.voc import VocObject, write_annotation
+from utils.errors import UserError
+from utils.images import letterbox
+from utils.inference.evaluate import EvalResult
+from utils.training import start
+from utils.training.run import Run
+from utils.weights.checkpoint import Checkpoint, load_checkpoint
+
+pytestmark = pytest.mark.usefixtures("room")
+
+ON_DATA = ["--data", "data", "--imgsz", "64", "--weights", "none"]
+QUICK = [*ON_DATA, "--workers", "0", "--device", "cpu", "--batch-size", "4"]
+
+
+def run(name: str, *argv: str) -> Path:
+    """Train; returns the run's folder."""
+    assert train.main([*QUICK, "--name", name, *argv]) == 0
+    return Path("runs/train", name)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "results.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+class StoppedError(UserError):
+    """Raised by what a test put in the place of a function."""
+
+
+@pytest.fixture
+def caught(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Give a function that runs the command up to a call in start.py and returns the call's arguments."""
+
+    def catch(function: str, *argv: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+        def stop(*args: Any, **kwargs: Any) -> None:
+            calls.append((args, kwargs))
+            raise StoppedError("stopped by the test", exit_code=99)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(start, function, stop)
+            assert train.main([*QUICK, "--name", "never", *argv]) == 99
+        return calls[0]
+
+    return catch
+
+
+# Flags that change the way of a whole run.
+
+
+@pytest.mark.slow
+def test_patience_stops_a_run_that_no_longer_gets_better(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = iter([0.1, 0.3, 0.2, 0.2, 0.2])
+    judge = Run.judge
+
+    def judge_next(self: Run, epoch: int, result: EvalResult) -> bool:
+        coco = dataclasses.replace(result.coco, map50=next(scores))
+        return judge(self, epoch, dataclasses.replace(result, coco=coco))
+
+    monkeypatch.setattr(Run, "judge", judge_next)
+    folder = run("patient", "--epochs", "5", "--patience", "2", "--lr", "0")
+    assert len(rows_of(folder)) == 4
+    assert "mAP50 has not risen since epoch 2" in capsys.readouterr().err
+    assert train.main(["--resume", str(folder / "weights/last.pth")]) == 2
+    assert "to go on give --epochs" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_checkpoints_are_kept_every_second_epoch_and_saved_within_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saved: list[tuple[int, int]] = []
+    save = Run.save
+
+    def note(self: Run, checkpoint: Checkpoint, path: Path | None = None) -> None:
+        save(self, checkpoint, path)
+        if path is None:
+            meter = checkpoint.training["meter"]
+            saved.append((checkpoint.training["epoch"], meter["steps"] if meter else 0))
+
+    monkeypatch.setattr(Run, "save", note)
+    argv = ["--epochs", "3", "--val", "none", "--save-period", "2", "--batch-size", "2", "--save-steps", "2"]
+    folder = run("kept", *argv)  # 3 steps an epoch
+    assert [path.name for path in folder.glob("weights/epoch*")] == ["epoch2.pth"]
+    assert load_checkpoint(folder / "weights/epoch2.pth").training["epoch"] == 2
+    assert saved == [(0, 2), (1, 0), (1, 1), (1, 3), (2, 0), (2, 2), (3, 0)]
+
+
+@pytest.mark.slow
+def test_a_cache_changes_no_number() -> None:
+    plain, cached = (run(f"cache{len(argv)}", "--epochs", "1", *argv) for argv in ([], ["--cache"]))
+    assert rows_of(plain)[0]["box"] == rows_of(cached)[0]["box"]
+
+
+@pytest.mark.slow
+def test_frozen_epochs_without_average_and_an_evaluation_every_second_epoch() -> None:
+    folder = run(
+        "frozen", "--epochs", "3", "--freeze-epochs", "3", "--no-ema", "--eval-interval", "2", "--mosaic", "0"
+    )
+    content = torch.load(folder / "weights/last.pth", weights_only=True)
+    assert content["ema"] is None
+    assert are_equal(content["weights"], content["model"])
+    torch.manual_seed(0)
+    before = YoloBody(ModelConfig(2, input_size=(64, 64))).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], content["model"][name])}
+    assert not [name for name in changed if name.startswith("backbone")]
+    assert {"head_p5.predict.weight", "head_p4.conv.norm.running_mean", "neck_p5.conv.weight"} <= changed
+    assert [row["map50"] != "" for row in rows_of(folder)] == [False, True, True]  # the last one always
+
+
+# Flags that arrive where tests of their own show what they do.
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("lr", 0.5), ("momentum", 0.25), ("weight_decay", 0.125), ("batch_size", 3)]
+)
+def test_flags_of_the_optimizer(caught: Callable, flag: str, value: float) -> None:
+    _, usual = caught("build_optimizer")
+    _, changed = caught("build_optimizer", f"--{flag.replace('_', '-')}", str(value))
+    assert changed == {**usual, flag: value} != usual
+
+
+@pytest.mark.parametrize(
+    ("argv", "changed"),
+    [
+        ([], {}),
+        (["--warmup-epochs", "0"], {"warmup_steps": 0}),
+        (["--warmup-epochs", "2.5"], {"warmup_steps": 5}),
+        (["--lr-schedule", "step"], {"kind": "step"}),
+        (["--accumulate", "2"], {"total_steps": 7, "warmup_steps": 1}),
+    ],
+)
+def test_flags_of_the_schedule(caught: Callable, argv: list[str], changed: dict[str, Any]) -> None:
+    _, given = caught("Schedule", "--epochs", "7", *argv)  # 6 images, 4 a batch
+    assert given == {"kind": "cos", "total_steps": 14, "warmup_steps": 2, **changed}
+
+
+@pytest.mark.parametrize(
+    ("argv", "changed"),
+    [
+        ([], {}),
+        (["--accumulate", "3"], {"accumulate": 3}),
+        (["--clip-grad", "0.5"], {"clip_grad": 0.5}),
+        (["--amp"], {"autocast": torch.bfloat16}),
+        (["--no-amp"], {}),
+        (["--compile"], {"compiled": True}),
+        (["--no-ema"], {"ema": None}),
+    ],
+)
+def test_flags_of_the_trainer(caught: Callable, argv: list[str], changed: dict[str, Any]) -> None:
+    usual = {"ema": True, "accumulate": 1, "clip_grad": 10.0, "autocast": None, "compiled": False}
+    _, given = caught("Trainer", *argv)
+    assert {**given, "ema": given["ema"] and True} == {**usual, **changed}
+
+
+def test_adamw_has_a_learning_rate_of_its_own(caught: Callable) -> None:
+    _, given = caught("build_optimizer", "--optimizer", "adamw", "--accumulate", "2")
+    assert (given["name"], given["lr"], given["batch_size"]) == ("adamw", 0.001, 8)
+    _, given = caught("build_optimizer", "--optimizer", "adamw", "--lr", "0.25")
+    assert given["lr"] == 0.25
+
+
+@pytest.mark.parametrize("level", ["light", "reference"])
+def test_the_level_of_augmentation_changes_the_pictures(caught: Callable, level: str) -> None:
+    (usual,), _ = caught("build_train_loader", "--mosaic", "0")
+    (samples,), _ = caught("build_train_loader", "--mosaic", "0", "--augment", level)
+    assert not any(torch.equal(usual[0, index][0], samples[0, index][0]) for index in range(6))
+
+
+def test_overfit_takes_a_few_pictures_as_inference_sees_them(caught: Callable) -> None:
+    (samples,), _ = caught("build_train_loader", "--overfit", "2")
+    assert len(samples) == 2
+    for epoch in range(2):
+        image, _ = samples.dataset.load(1)
+        seen = torch.from_numpy(letterbox(image, (64, 64))[0]).permute(2, 0, 1)
+        assert torch.equal(samples[epoch, 1][0], seen)
+
+
+def test_deterministic_sets_torch_and_the_next_run_unsets_it(caught: Callable) -> None:
+    for argv, expected in ((["--deterministic"], True), ([], False)):
+        caught("build_train_loader", *argv)
+        assert torch.are_deterministic_algorithms_enabled() is expected
+
+
+def test_sync_bn_is_refused_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main([*QUICK, "--sync-bn"]) == 2
+    assert "error: --sync-bn: needs several GPUs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "index"), [("--mosaic", 0), ("--mixup", 1)])
+def test_mosaic_and_mixup_change_the_pictures_until_they_are_closed(
+    caught: Callable, flag: str, index: int
+) -> None:
+    def pictures(probability: str) -> list[list[Tensor]]:
+        argv = ["--mosaic", "0", "--mixup", "0", flag, probability, "--epochs", "4", "--close-mosaic", "1"]
+        (samples,), _ = caught("build_train_loader", *argv)
+        settings = (samples.settings.mosaic, samples.settings.mixup)
+        assert settings[index] == float(probability)
+        return [[samples[epoch, image][0] for image in range(6)] for epoch in (2, 3)]
+
+    without, always = pictures("0"), pictures("1")
+    assert not any(torch.equal(*pair) for pair in zip(without[0], always[0], strict=True))
+    assert all(torch.equal(*pair) for pair in zip(without[1], always[1], strict=True))
+
+
+def test_mosaic_can_stay_open(caught: Callable) -> None:
+    (samples,), _ = caught("build_train_loader", "--epochs", "4", "--close-mosaic", "0")
+    assert samples.close_epoch == 4
+
+
+@pytest.mark.parametrize(("value", "count"), [("skip", 3), ("background", 4)])
+def test_unlabelled_images(caught: Callable, room: Path, value: str, count: int) -> None:
+    flat = room / "flat"  # images and XML side by side
+    flat.mkdir(exist_ok=True)
+    for index in range(3):
+        shutil.copy(room / f"data/JPEGImages/{index}.jpg", flat)
+        shutil.copy(room / f"data/Annotations/{index}.xml", flat)
+    shutil.copy(room / "data/JPEGImages/3.jpg", flat)
+    argv = ["--data", "flat", "--val", "none", "--unlabelled", value]
+    (samples,), _ = caught("build_train_loader", *argv)
+    assert len(samples) == count
+
+
+def test_a_broken_image_stops_the_run_unless_it_may_be_skipped(
+    caught: Callable, room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (room / "data/ImageSets/Main/bad.txt").write_text("0\n1\nbad\n")
+    (room / "data/JPEGImages/bad.jpg").write_bytes(b"")
+    write_annotation(room / "data/Annotations/bad.xml", "bad.jpg", 80, 60, [VocObject("cat", (1, 1, 9, 9))])
+    assert train.main([*QUICK, "--train", "bad", "--val", "none"]) == 2
+    assert "bad.jpg" in capsys.readouterr().err
+    (samples,), _ = caught("build_train_loader", "--train", "bad", "--val", "none", "--skip-bad")
+    assert len(samples) == 2
+
+
+def are_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
