@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-_MEMORY = ("out of memory", "can't allocate memory", "Unable to allocate", "CUBLAS_STATUS_ALLOC_FAILED")
-_SHARED_MEMORY = ("insufficient shared memory", "unable to write to file </torch", "Bus error")
+_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "Unable to allocate",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+_SHARED_MEMORY = ("insufficient shared memory", "file </torch", "Bus error")
 _PEERS = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -39,5 +45,6 @@ def explain_failure(error: Exception) -> str | None:
 
 
 def _cause(text: str) -> str:
-    """Return the line that says most: the first."""
-    return text.strip().splitlines()[0][:200] if text.strip() else "no reason given"
+    """Return the line that says most: the first, but that the compiler begins with who complains."""
+    lines = [line for line in text.strip().splitlines() if not line.endswith("raised:")]
+    return lines[0][:200] if lines else "no reason given"

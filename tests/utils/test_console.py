@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from utils.console import log, one_line, progress, run_command, warn
-from utils.errors import UserError
+from utils import console
+from utils.console import log, mute, one_line, progress, run_command, warn
+from utils.errors import Interrupted, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,6 +44,15 @@ def test_done_is_zero(capsys):
         (KeyError("x"), 1, "error: unexpected KeyError: 'x'; --debug shows where\n"),
         (BrokenPipeError(), 1, ""),
         (SystemExit(0), 0, ""),
+        (SystemExit(143), 143, ""),
+        (Interrupted(15, "saved last.pth"), 143, "interrupted: saved last.pth\n"),
+        (Interrupted(2), 130, "interrupted: nothing was saved\n"),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            1,
+            "error: a data worker died (DataLoader worker (pid 7) is killed by signal: Killed.); it was "
+            "killed, or the machine ran out of memory: try fewer --workers, or 0\n",
+        ),
     ],
 )
 def test_failure_is_one_line_and_a_status(capsys, error, status, line):
@@ -139,3 +149,70 @@ def test_closed_pipe_ends_quietly(tmp_path):
         errors = process.stderr.read()
     assert process.returncode == 1
     assert errors == b""
+
+
+# A stderr that nobody reads any more: a terminal that was closed, `2>&1 | head`.
+
+TALK = (
+    "import sys\n"
+    "from utils.console import log, progress, run_command, warn\n"
+    "def work(argv):\n"
+    "    for step in progress(range(50), 'epoch', interval=0.0):\n"
+    "        log('line ' * 100)\n"
+    "        warn('line')\n"
+    "    print('done')\n"
+    "sys.exit(run_command(work, []))\n"
+)
+
+
+def test_a_broken_stderr_does_not_stop_the_work():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", TALK], cwd=ROOT, stdout=subprocess.PIPE, stderr=writing, check=False
+    )
+    os.close(writing)
+    assert done.stdout == b"done\n"
+    assert done.returncode == 0
+
+
+def test_a_failure_without_stderr_still_has_its_status():
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = (
+        "import sys\nfrom utils.console import log, run_command\nfrom utils.errors import UserError\n"
+        "def work(argv):\n    log('said')\n    raise UserError('no', exit_code=2)\n"
+        "sys.exit(run_command(work, []))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=writing, check=False)
+    os.close(writing)
+    assert done.returncode == 2
+
+
+def test_a_stderr_that_breaks_on_the_way_is_pointed_at_nothing(monkeypatch, tmp_path):
+    file = open(tmp_path / "log.txt", "w", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed below)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    class Broken:
+        write = flush = staticmethod(full)
+        fileno = file.fileno
+
+    monkeypatch.setattr(sys, "stderr", Broken())
+    log("lost")
+    log("lost")
+    file.write("lost too")  # the descriptor leads nowhere now
+    file.close()
+    assert (tmp_path / "log.txt").read_text() == ""
+
+
+def test_one_of_several_processes_speaks_and_all_of_them_fail_aloud(capsys, monkeypatch):
+    monkeypatch.setattr(console, "_is_muted", False)
+    mute()
+    log("said")
+    warn("odd")
+    assert list(progress("ab", "epoch 1", interval=0.0)) == ["a", "b"]
+    assert capsys.readouterr().err == ""
+    assert run_raising(UserError("no")) == 2
+    assert capsys.readouterr().err == "error: no\n"

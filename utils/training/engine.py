@@ -183,10 +183,10 @@ class Trainer:
         meter.batches += len(group)
         meter.steps += 1
         self.schedule.step += 1
-        if math.isfinite(sum(losses)) and (math.isfinite(size) or self.scaler.is_enabled()):
+        is_loss_finite = math.isfinite(sum(losses))
+        if is_loss_finite and (math.isfinite(size) or self.scaler.is_enabled()):
             self._skipped_in_a_row = 0
             self.scaler.step(self.optimizer)
-            self.scaler.update()
             if self.ema is not None:
                 self.ema.update(self.model)
             meter.images += int(images)
@@ -195,7 +195,8 @@ class Trainer:
                 meter.losses[name] += loss
         else:
             torch._foreach_copy_(self._buffers, buffers)  # the forward pass has spoilt the statistics
-            self._skip(group, meter, label, "loss" if math.isfinite(size) else "gradient")
+            self._skip(group, meter, label, "gradient" if is_loss_finite else "loss")
+        self.scaler.update()
 
     def _add_gradients(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
         """Add a batch's gradients to those that are there; returns its sums: losses, positives, counts."""

@@ -115,6 +115,7 @@ def explain_memory(config: TrainConfig, given: Mapping[str, object]) -> UserErro
     """Log three commands that need less memory; returns the error that ends the run."""
     half = max(config.batch_size // 2, 1)
     smaller = tuple(max(32, side * 3 // 4 // 32 * 32) for side in config.imgsz)
+    given = _as_new_run(config, given)
     for change in (
         {"batch_size": half, "accumulate": 2 * config.accumulate},
         {"imgsz": smaller},
@@ -127,3 +128,13 @@ def explain_memory(config: TrainConfig, given: Mapping[str, object]) -> UserErro
         f"{2 * config.accumulate}, or --imgsz {' '.join(map(str, dict.fromkeys(smaller)))}",
         exit_code=1,
     )
+
+
+def _as_new_run(config: TrainConfig, given: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what was given; for a run that went on, which takes no other batch, one from its weights."""
+    resumed = given.get("resume")
+    if resumed is None:
+        return given
+    usual = TrainConfig()
+    own = {name: value for name, value in vars(config).items() if value != getattr(usual, name)}
+    return {**own, "weights": "last" if resumed == "auto" else resumed}

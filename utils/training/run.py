@@ -66,7 +66,7 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         if self._board is not None:
-            self._board.close()
+            self.attempt("TensorBoard events", self._board.close)
         if self._is_writer:
             self._lock.release()
 
@@ -139,7 +139,7 @@ class Run:
             return
         try:
             write()
-        except (OSError, UserError) as error:
+        except (OSError, ImportError, UserError) as error:  # TensorBoard may be there and not work
             if what not in self._failed:
                 warn(f"{error}; training goes on without {what}")
             self._failed.add(what)

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from nets.structures import Detections
+from nets.structures import Detections, Target
 from nets.yolo import ModelConfig
 from utils.data.dataset import VocDataset
 from utils.data.scan import Record
 from utils.errors import UserError
-from utils.inference.evaluate import EvalResult, evaluate
-from utils.inference.predictor import Predictor, Prepared
+from utils.inference.evaluate import EvalResult, Findings, evaluate, find, join_findings, score
+from utils.inference.predictor import Predictor, Prepared, Timings
 
 BOX = [10.0, 10.0, 40.0, 30.0]
 
@@ -147,3 +147,81 @@ def test_a_broken_image_is_an_error_or_left_out_and_counted(
     assert (result.images, result.skipped, result.voc.area) == (1, 4, (1.0,))
     assert "mAP over 1 of 5 images" in result.table()
     assert "1.png" in capsys.readouterr().err
+
+
+# In shares, as several processes do it: find, join, score.
+
+ANSWERS = [[(BOX, 2, 0.9), (BOX, 1, 0.8)], [], [(BOX, 3, 0.7)], [(BOX, 2, 0.6), (BOX, 0, 0.4)]]
+KNOWN = ("tv", "bird", "cat", "dog")
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> VocDataset:
+    return make_dataset(tmp_path, [["cat"], ["dog"], [], ["cat"]], ("dog", "cat", "tv"))
+
+
+def find_in(dataset: VocDataset, indices: list[int], **knobs) -> Findings:
+    answers = [ANSWERS[index] for index in indices]
+    return find(KnownAnswers(KNOWN, answers), dataset, indices=indices, progress=False, **knobs)
+
+
+def test_nothing_is_found_in_no_image(four: VocDataset) -> None:
+    findings = find_in(four, [])
+    assert (findings.indices, findings.detections, findings.targets) == ([], [], [])
+    with pytest.raises(UserError, match="nothing to evaluate: not one image could be read"):
+        score(findings, four)
+    with pytest.raises(UserError, match="no images to evaluate"):
+        score(findings, VocDataset([], ("cat",)))
+
+
+def test_a_share_holds_its_images_in_the_labels_of_the_data(four: VocDataset) -> None:
+    findings = find_in(four, [3, 0], batch_size=1)
+    assert findings.indices == [3, 0]
+    assert [target.image_id for target in findings.targets] == ["3", "0"]
+    assert [target.labels.tolist() for target in findings.targets] == [[1], [1]]
+    # Of the known classes bird is not asked for; cat is 1 among the data's and tv 2.
+    assert [found.labels.tolist() for found in findings.detections] == [[1, 2], [1]]
+    assert findings.timings.images == 2
+
+
+def test_without_indices_it_is_the_whole(four: VocDataset) -> None:
+    predictor = KnownAnswers(KNOWN, ANSWERS)
+    assert find(predictor, four, progress=False).indices == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "shares", [[[0, 1, 2, 3]], [[0, 2], [1, 3]], [[2], [3], [0], [1]], [[3, 1, 0, 2], []]]
+)
+def test_joined_shares_are_scored_as_the_whole(four: VocDataset, shares: list[list[int]]) -> None:
+    whole = evaluate(KnownAnswers(KNOWN, ANSWERS), four, progress=False, weights="w", splits=("s",))
+    joined = join_findings([find_in(four, share) for share in shares])
+    assert joined.indices == [0, 1, 2, 3]
+    result = score(joined, four, weights="w", splits=("s",))
+    assert {**result.as_dict(), "speed_ms": 0} == {**whole.as_dict(), "speed_ms": 0}
+    assert (result.ground_truth, result.detections) == (whole.ground_truth, whole.detections)
+
+
+def test_joining_keeps_what_belongs_together() -> None:
+    def one(index: int, score: float) -> Findings:
+        found = Detections(torch.tensor([BOX]), torch.tensor([score]), torch.tensor([0]))
+        return Findings([index], [found], [Target.empty(str(index))], Timings(images=index))
+
+    joined = join_findings([one(2, 0.2), one(0, 0.0), one(1, 0.1)])
+    assert joined.indices == [0, 1, 2]
+    assert [target.image_id for target in joined.targets] == ["0", "1", "2"]
+    assert [found.scores.item() for found in joined.detections] == pytest.approx([0.0, 0.1, 0.2])
+    assert joined.timings.images == 2  # the first share's: speed is one process's
+
+
+def test_images_that_were_left_out_are_counted_over_all_shares(
+    four: VocDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "2.png").write_bytes(b"")
+    parts = [
+        find(KnownAnswers(KNOWN, [ANSWERS[0]]), four, indices=[0, 2], progress=False, skip_bad=True),
+        find_in(four, [1, 3]),
+    ]
+    result = score(join_findings(parts), four, left_out=1)
+    assert (result.images, result.skipped) == (3, 2)
+    assert "mAP over 3 of 5 images" in result.table()
+    assert "2.png" in capsys.readouterr().err

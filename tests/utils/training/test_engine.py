@@ -2,135 +2,214 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.optim import SGD
-from torch.optim.lr_scheduler import LambdaLR
 
-from nets.structures import Target
-from utils.errors import UserError
-from utils.training.ema import ModelEma
-from utils.training.engine import EpochResult, set_frozen, train_one_epoch
-
-CPU = torch.device("cpu")
-
-
-class Net(nn.Module):
-    """A backbone with a norm, and a head, as small as they come."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
-        self.head = nn.Conv2d(2, 1, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images))
-
-
-class Criterion(nn.Module):
-    """The loss is `factor` times the output's mean, beside a part that is the number of images."""
-
-    def __init__(self, factor: float = 1.0) -> None:
-        super().__init__()
-        self.factor = factor
-        self.unassigned = torch.tensor(0)
-
-    def forward(self, raw: Tensor, targets: list[Target]) -> dict[str, Tensor]:
-        self.unassigned = torch.tensor(len(targets) + 1)
-        return {"box": raw.mean() * self.factor, "class": torch.tensor(float(len(targets)))}
-
-
-def batches(*sizes: int) -> list[tuple[Tensor, list[Target]]]:
-    generator = torch.Generator().manual_seed(0)
-    return [
-        (torch.rand(size, 3, 4, 4, generator=generator), [Target.empty(f"{step}_{i}") for i in range(size)])
-        for step, size in enumerate(sizes)
-    ]
-
-
-def train(model: Net, criterion: Criterion, data: list, lr: float = 0.1, ema: ModelEma | None = None):
-    optimizer = SGD([p for p in model.parameters() if p.requires_grad], lr=lr)
-    schedule = LambdaLR(optimizer, lambda step: 1 / (1 + step))
-    result = train_one_epoch(model, criterion, data, optimizer, schedule, ema, CPU, "epoch 1/1")
-    return result, schedule
-
-
-def copy_of(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def same(before: dict[str, Tensor], module: nn.Module) -> dict[str, bool]:
-    return {name: torch.equal(before[name], value) for name, value in module.state_dict().items()}
+from tests.utils.training.conftest import (
+    Criterion,
+    Net,
+    changed,
+    copy_of,
+    make_batches,
+    make_trainer,
+    train,
+)
+from utils.training.engine import EpochMeter, set_frozen
 
 
 def test_an_epoch_without_batches_changes_nothing() -> None:
-    model = Net()
-    before = copy_of(model)
-    result, _ = train(model, Criterion(), [])
-    assert (result.losses, result.images, result.unassigned) == ({}, 0, 0)
-    assert all(same(before, model).values())
+    trainer = make_trainer(with_ema=True)
+    before = copy_of(trainer.model)
+    meter = train(trainer, [])
+    assert meter == EpochMeter(seconds=meter.seconds, waited=meter.waited)
+    assert meter.means() == {"box": 0.0, "objectness": 0.0, "class": 0.0}
+    assert changed(before, trainer.model) == set()
+    assert trainer.schedule.step == 0
 
 
-def test_row_of_the_table() -> None:
-    row = EpochResult({"box": 1.5}, seconds=4.0, images=10, unassigned=3).as_row()
-    assert row == {"box": 1.5, "images_per_second": 2.5, "seconds": 4.0, "unassigned": 3}
+def test_an_empty_meter_has_a_row_and_a_line() -> None:
+    assert set(EpochMeter().as_row().values()) == {0}
+    assert EpochMeter().line() == "box 0.000  objectness 0.000  class 0.000"
+
+
+def test_the_row_of_a_meter() -> None:
+    meter = EpochMeter(
+        batches=9,
+        steps=5,
+        skipped=1,
+        images=10,
+        unassigned=3,
+        losses={"box": 6.0, "objectness": 1.0, "class": 0.5},
+        seconds=4.0,
+        waited=1.0,
+        lr=0.25,
+    )
+    assert meter.as_row() == {
+        "lr": 0.25,
+        "box": 1.5,  # a mean over the four steps that were taken
+        "objectness": 0.25,
+        "class": 0.125,
+        "images_per_second": 2.5,
+        "seconds": 4.0,
+        "waiting": 0.25,
+        "unassigned": 3,
+        "skipped": 1,
+    }
+    assert meter.line() == "box 1.500  objectness 0.250  class 0.125"
+    assert EpochMeter(**meter.state_dict()) == meter
+
+
+def test_two_meters_share_nothing() -> None:
+    first = EpochMeter()
+    first.losses["box"] = 1.0
+    assert EpochMeter().losses["box"] == 0.0
+    state = first.state_dict()
+    first.losses["box"] = 2.0
+    assert state["losses"]["box"] == 1.0
 
 
 def test_losses_are_means_over_steps_and_counts_are_sums() -> None:
-    result, _ = train(Net(), Criterion(), batches(2, 4))
-    assert result.losses["class"] == 3.0
-    assert (result.images, result.unassigned) == (6, 3 + 5)
-    assert result.seconds > 0
+    meter = train(make_trainer(), make_batches([1, 1], [2, 0, 2, 0]))
+    # The class loss is the number of images over the number of truths: 2 / 2 and 4 / 4.
+    assert meter.losses["class"] == 2.0
+    assert meter.means()["class"] == 1.0
+    assert (meter.batches, meter.steps, meter.skipped) == (2, 2, 0)
+    assert (meter.images, meter.unassigned) == (6, 2)
+    assert meter.seconds > meter.waited > 0
 
 
-def test_every_step_moves_the_weights_the_rate_and_the_average() -> None:
+def test_the_loss_of_a_step_is_its_sum_over_its_positives() -> None:
+    trainer = make_trainer(lr=0.0, accumulate=2)
+    batches = make_batches([1, 0], [3])
+    trainer.model.eval()
+    with torch.no_grad():
+        outputs = [trainer.model(images.float() / 255) for images, _ in batches]
+    box = sum((image + image**2).mean().item() for output in outputs for image in output)
+    meter = train(trainer, batches)
+    assert meter.losses == pytest.approx({"box": box / 4, "objectness": 0.0, "class": 3 / 4}, rel=1e-5)
+    assert (meter.batches, meter.steps) == (2, 1)
+
+
+def test_a_step_without_any_truth_is_divided_by_one() -> None:
+    meter = train(make_trainer(accumulate=2), make_batches([0, 0], [0]))
+    assert meter.losses["class"] == 3.0
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 5), (2, 3), (5, 1), (9, 1)])
+def test_a_step_takes_so_many_batches_and_the_last_what_is_left(accumulate: int, steps: int) -> None:
+    trainer = make_trainer(accumulate=accumulate, with_ema=True)
+    meter = train(trainer, make_batches(*[[1, 1]] * 5))
+    assert (meter.batches, meter.steps, meter.images) == (5, steps, 10)
+    assert trainer.schedule.step == steps
+    assert trainer.ema.updates == steps
+
+
+def test_it_yields_after_each_step_when_all_of_it_is_done() -> None:
+    trainer = make_trainer(with_ema=True, accumulate=2, total_steps=9, warmup_steps=3)
+    meter, seen = EpochMeter(), []
+    before = copy_of(trainer.model)
+    for given in trainer.epoch(make_batches(*[[1, 1]] * 5), meter, "epoch 1/1"):
+        assert changed(before, trainer.model) >= {"head.weight", "backbone.1.running_mean"}
+        before = copy_of(trainer.model)
+        seen.append((given.batches, given.steps, trainer.schedule.step, trainer.ema.updates, given.lr))
+    rates = [pytest.approx(0.1 * share) for share in (1 / 4, 2 / 4, 3 / 4)]
+    assert seen == [(2, 1, 1, 1, rates[0]), (4, 2, 2, 2, rates[1]), (5, 3, 3, 3, rates[2])]
+
+
+def test_a_meter_goes_on_where_it_stood() -> None:
+    first, second = make_trainer(), make_trainer()
+    batches = make_batches([1, 1], [1, 1], [1, 1])
+    whole = train(first, batches)
+    part = train(second, batches[:1])
+    assert train(second, batches[1:], part) is part
+    assert part.losses == whole.losses
+    assert (part.batches, part.steps, part.images) == (3, 3, 6)
+    assert changed(copy_of(first.model), second.model) == set()
+
+
+@pytest.mark.parametrize(
+    ("clip_grad", "factor", "norm"),
+    [
+        (10.0, 1e6, 10.0),
+        (2.5, 1e6, 2.5),
+        (0.0, 1e3, 1e3),  # no limit
+        (10.0, 1.0, 1.0),  # a small gradient is left alone
+    ],
+)
+def test_the_gradient_is_clipped(clip_grad: float, factor: float, norm: float) -> None:
+    """All parameters are 0, so that the gradient of the head's bias is all there is: `factor`."""
     model = Net()
-    ema = ModelEma(model, steps_per_epoch=3)
-    before = copy_of(model)
-    _, schedule = train(model, Criterion(), batches(2, 2, 2), ema=ema)
-    assert not same(before, model)["head.weight"]
-    assert schedule.get_last_lr() == pytest.approx([0.1 / 4])
-    assert ema.updates == 3
-    assert not same(before, ema.model)["head.bias"]
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    trainer = make_trainer(model, Criterion(factor), clip_grad=clip_grad)
+    train(trainer, make_batches([1, 1]))
+    assert model.head.bias.item() == pytest.approx(-0.1 * norm, rel=1e-4)
 
 
-def test_a_huge_gradient_is_clipped_to_norm_10() -> None:
-    model = Net()
-    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
-    train(model, Criterion(1e6), batches(2), lr=0.1)
-    after = torch.cat([p.detach().flatten() for p in model.parameters()])
-    assert (after - before).norm().item() == pytest.approx(0.1 * 10, rel=1e-3)
+def test_clipping_keeps_the_direction() -> None:
+    moves = []
+    for clip_grad in (0.0, 0.25):
+        trainer = make_trainer(clip_grad=clip_grad, criterion=Criterion(50.0))
+        before = torch.cat([p.detach().flatten().clone() for p in trainer.model.parameters()])
+        train(trainer, make_batches([1, 1, 1]))
+        moves.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]) - before)
+    assert moves[0].norm() > 1
+    assert moves[1].norm().item() == pytest.approx(0.1 * 0.25, rel=1e-3)
+    assert torch.cosine_similarity(*moves, dim=0).item() == pytest.approx(1.0)
 
 
-def test_a_small_gradient_is_left_alone() -> None:
-    model = Net()
-    before = model.head.bias.item()
-    train(model, Criterion(1.0), batches(2), lr=0.1)
-    assert model.head.bias.item() == pytest.approx(before - 0.1, abs=1e-6)  # d mean / d bias = 1
+def test_the_average_follows_and_is_what_is_shared() -> None:
+    trainer = make_trainer(with_ema=True)
+    before = copy_of(trainer.model)
+    train(trainer, make_batches([1, 1]))
+    decay = 2 / 11  # the first step's
+    after, average = trainer.model.state_dict(), trainer.average.state_dict()
+    for name in ("head.weight", "backbone.1.running_mean"):
+        torch.testing.assert_close(average[name], decay * before[name] + (1 - decay) * after[name])
+    assert trainer.average is trainer.ema.model
 
 
-@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_names_the_images_and_changes_no_weight(factor: float) -> None:
-    model = Net()
-    before = copy_of(model)
-    with pytest.raises(UserError, match=r"epoch 1/1 step 1, images 0_0, 0_1; try a lower --lr") as caught:
-        train(model, Criterion(factor), batches(2, 2))
-    assert caught.value.exit_code == 1
-    kept = same(before, model)
-    assert all(kept[name] for name, _ in model.named_parameters())
+def test_without_an_average_the_network_itself_is_shared() -> None:
+    trainer = make_trainer()
+    assert trainer.average is trainer.model
+    assert trainer.state_dict()["ema"] is None
+
+
+def test_pictures_arrive_as_shares_of_255() -> None:
+    trainer = make_trainer(lr=0.0)
+    seen = []
+    trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    (images, targets) = make_batches([1, 1])[0]
+    train(trainer, [(images, targets)])
+    assert seen[0].dtype == torch.float32
+    torch.testing.assert_close(seen[0], images.float() / 255)
+    assert images.dtype == torch.uint8
+
+
+def test_bfloat16_changes_numbers_a_little_and_the_loss_stays_float32() -> None:
+    plain, mixed = make_trainer(), make_trainer(autocast=torch.bfloat16)
+    batches = make_batches([1, 1], [1, 1], [1])
+    losses = [train(trainer, batches).losses["box"] for trainer in (plain, mixed)]
+    assert plain.criterion.types == {torch.float32}
+    assert mixed.criterion.types == {torch.bfloat16}
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02, abs=0.02)
+    assert {value.dtype for value in mixed.model.parameters()} == {torch.float32}
+    difference = (plain.model.head.weight - mixed.model.head.weight).abs().max().item()
+    assert 0 < difference < 0.02
+    assert not mixed.scaler.is_enabled()
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_freezing_holds_weights_and_statistics_of_the_backbone(frozen: bool) -> None:
-    model = Net()
-    set_frozen(model, frozen)
-    before = copy_of(model)
-    train(model, Criterion(), batches(3, 3))
-    kept = same(before, model)
-    backbone = {name: kept[name] for name in kept if name.startswith("backbone")}
+@pytest.mark.parametrize("with_ema", [True, False])
+def test_freezing_holds_weights_and_statistics_of_the_backbone(frozen: bool, with_ema: bool) -> None:
+    trainer = make_trainer(momentum=0.9, weight_decay=0.1, with_ema=with_ema)
+    set_frozen(trainer.model, frozen)
+    before = copy_of(trainer.model)
+    train(trainer, make_batches([1, 1, 1], [1, 1, 1]))
+    moved = changed(before, trainer.model)
+    backbone = {name for name in moved if name.startswith("backbone")}
     moving = {"backbone.1.running_mean", "backbone.1.num_batches_tracked", "backbone.1.bias"}
-    assert moving <= set(backbone)
-    assert all(backbone.values()) if frozen else not any(backbone[name] for name in moving)
-    assert not kept["head.weight"]
+    assert backbone == set() if frozen else backbone >= moving
+    assert "head.weight" in moved
 
 
 def test_thawing_gives_everything_back() -> None:

@@ -1,59 +1,107 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
-from nets.yolo import ModelConfig, YoloBody
 from utils.data.demo import make_demo
 from utils.data.prepare import prepare_training
+from utils.flags import given_settings
 from utils.training import report
 from utils.training.config import TrainConfig
-from utils.training.start import build_criterion
+from utils.training.engine import EpochMeter
+from utils.training.report import EpochTable
+from utils.training.state import Place
 
-ROW = {
-    "epoch": 3,
-    "lr": 0.0025,
-    "box": 1.5,
-    "objectness": 2.25,
-    "class": 0.125,
-    "images_per_second": 8.04,
-    "seconds": 75.2,
-    "unassigned": 0,
-}
+LOSSES = {"box": 1.5, "objectness": 2.25, "class": 0.125}
+METER = EpochMeter(steps=1, images=8, seconds=4.0, waited=1.0, lr=0.0025, losses=LOSSES)
+ROW = {"epoch": 3, **METER.as_row(), "memory_gb": 1.25}
+
+
+def test_a_table_without_an_epoch_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    EpochTable(9)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_columns_stand_under_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    EpochTable(9).log({**ROW, "map50": 0.51239, "map50_95": 0.25})
+    heading, line = capsys.readouterr().err.splitlines()
+    names = "epoch box objectness class mAP50 mAP50-95 lr images/s waiting memory left"
+    assert heading.split() == names.split()
+    words = "3/9 1.500 2.250 0.125 0.5124 0.2500 0.0025 2.0 25.0% 1.2 GB 0 s"
+    assert line.split() == words.split()
+    assert len(heading) == len(line)
+    for name, word in (("epoch", "3/9"), ("mAP50-95", "0.2500"), ("left", "0 s")):
+        assert heading.index(name) + len(name) == line.index(word) + len(word)
+
+
+@pytest.mark.parametrize("more", [{}, {"map50": None, "map50_95": None}])
+def test_what_was_not_measured_is_a_dash(capsys: pytest.CaptureFixture[str], more: dict[str, None]) -> None:
+    EpochTable(9).log({**ROW, **more})
+    assert capsys.readouterr().err.splitlines()[1].split()[4:6] == ["-", "-"]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("more", "end"),
     [
-        (0.0, "0 s"),
-        (0.6, "1 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (200, "3 min 20 s"),
-        (3599.7, "1 h 00 min"),
-        (3900, "1 h 05 min"),
-        (100_000, "27 h 46 min"),
+        ({"unassigned": 2}, "  2 objects without a free anchor"),
+        ({"skipped": 3}, "  3 steps left out"),
+        ({"unassigned": 2, "skipped": 1}, "  2 objects without a free anchor  1 steps left out"),
     ],
 )
-def test_in_words(seconds: float, words: str) -> None:
-    assert report.in_words(seconds) == words
+def test_what_went_wrong_stands_at_the_end(
+    capsys: pytest.CaptureFixture[str], more: dict[str, int], end: str
+) -> None:
+    EpochTable(9).log({**ROW, **more})
+    assert capsys.readouterr().err.endswith(f" s{end}\n")
+
+
+def test_the_heading_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    table = EpochTable(99)
+    for _ in range(41):
+        table.log(ROW)
+    lines = capsys.readouterr().err.splitlines()
+    assert [place for place, line in enumerate(lines) if "objectness" in line] == [0, 21, 42]
+
+
+@pytest.mark.parametrize(("first", "epoch", "left"), [(0, 2, "2 min 40 s"), (6, 8, "40 s"), (0, 10, "0 s")])
+def test_the_time_left_is_that_of_the_epochs_of_this_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], first: int, epoch: int, left: str
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
+    table = EpochTable(10, first)
+    now[0] += 20.0 * (epoch - first)
+    table.log({**ROW, "epoch": epoch})
+    assert capsys.readouterr().err.endswith(f"  {left}\n")
+
+
+def test_the_memory_of_this_process_is_at_least_torchs() -> None:
+    assert 0.05 < report.memory_in_use(torch.device("cpu")) < 500
 
 
 @pytest.mark.parametrize(
-    ("more", "middle", "end"),
+    ("place", "where"),
     [
-        ({}, "", ""),
-        ({"map50": None, "map50_95": None}, "", ""),
-        ({"map50": 0.0, "map50_95": 0.0}, "map50 0.0000  map50_95 0.0000  ", ""),
-        ({"map50": 0.51239}, "map50 0.5124  ", ""),
-        ({"unassigned": 2}, "", "  2 objects without a free anchor"),
+        (Place(0, EpochMeter(batches=4, steps=2)), "epoch 1 step 2"),
+        (Place(3), "epoch 3 step its last"),
+        (Place(3, EpochMeter(batches=1, steps=1)), "epoch 4 step 1"),
     ],
 )
-def test_describe_epoch(more: dict[str, float | None], middle: str, end: str) -> None:
-    line = report.describe_epoch("epoch 3/9", {**ROW, **more})
-    losses = "epoch 3/9  box 1.500  objectness 2.250  class 0.125  "
-    assert line == f"{losses}{middle}lr 0.0025  8.0 images/s  1 min 15 s{end}"
+def test_what_a_signal_left_behind(place: Place, where: str) -> None:
+    assert report.describe_stop(None, place) == "nothing was saved"
+    said = report.describe_stop(Path("my runs/last.pth"), place)
+    assert said == f"saved my runs/last.pth at {where}; go on: python train.py --resume 'my runs/last.pth'"
+
+
+@pytest.mark.parametrize(("map50", "learnt"), [(0.0, False), (0.899, False), (0.9, True), (1.0, True)])
+def test_what_overfitting_shows(map50: float, learnt: bool) -> None:
+    said = report.describe_overfit(map50, 8)
+    assert said.startswith(f"overfit: mAP50 {map50:.3f} on the 8 images")
+    assert said.endswith(": the setup can learn") == learnt
+    assert ("train_batch0.jpg" in said) != learnt
 
 
 @pytest.mark.parametrize(
@@ -89,38 +137,54 @@ def test_next_commands_can_be_run_as_printed(
     assert ("flatters" in err) == bool(measure)
 
 
-@pytest.mark.parametrize(
-    ("settings", "done", "first"),
-    [
-        ({}, 10, "100 images, 0 epochs on cpu: about 0 s"),
-        ({}, 0, "100 images, 10 epochs on cpu: about 50 min 00 s"),
-        ({}, 4, "100 images, 6 epochs on cpu: about 30 min 00 s"),
-        ({"freeze_epochs": 4}, 0, "about 36 min 40 s"),  # 4 of 100 s, 6 of 300 s
-        ({"freeze_epochs": 4}, 3, "about 31 min 40 s"),
-        ({"freeze_epochs": 4}, 7, "about 15 min 00 s"),
-    ],
-)
-def test_the_estimate_counts_frozen_and_free_epochs_that_are_left(
-    monkeypatch: pytest.MonkeyPatch,
+GIVEN = [
+    {},
+    {"data": "my data", "train": ("a", "b"), "imgsz": (64, 96), "batch_size": 5, "ema": False, "lr": 0.5},
+    {"batch_size": 8, "accumulate": 3, "epochs": 7, "freeze_epochs": 2, "demo": True, "amp": False},
+    {"batch_size": 1, "imgsz": (96, 96)},
+]
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_three_commands_that_need_less_memory_can_be_run_as_printed(
+    capsys: pytest.CaptureFixture[str], given: dict[str, object]
+) -> None:
+    config = TrainConfig(**given)
+    error = report.explain_memory(config, given)
+    parsed = parse_commands(capsys.readouterr().err)
+    half = max(config.batch_size // 2, 1)
+    smaller = tuple(max(32, side * 3 // 4 // 32 * 32) for side in config.imgsz)
+    assert parsed == [
+        {**given, "batch_size": half, "accumulate": 2 * config.accumulate},
+        {**given, "imgsz": smaller},
+        {**given, "batch_size": half, "freeze_epochs": config.epochs},
+    ]
+    for settings in parsed:
+        TrainConfig(**settings)
+    assert error.exit_code == 1
+    assert f"batch {config.batch_size} at {config.imgsz[0]}x{config.imgsz[1]}" in str(error)
+    assert f"--batch-size {half} --accumulate {2 * config.accumulate}" in str(error)
+
+
+def parse_commands(said: str) -> list[dict[str, object]]:
+    """Read the three commands as a shell and then train.py would."""
+    parsed = []
+    for line in said.splitlines():
+        words = shlex.split(line)
+        assert words[:3] == ["try:", "python", "train.py"]
+        parsed.append(given_settings(TrainConfig, words[3:], prog="train.py", description="", example=""))
+    assert len(parsed) == 3
+    return parsed
+
+
+def test_a_resumed_run_that_needs_less_memory_is_a_new_one_from_its_weights(
     capsys: pytest.CaptureFixture[str],
-    settings: dict[str, int],
-    done: int,
-    first: str,
 ) -> None:
-    monkeypatch.setattr(report, "estimate_seconds_per_image", lambda *args: 1.0 if args[-1] else 3.0)
-    model = YoloBody(ModelConfig(1))
-    config = TrainConfig(epochs=10, **settings)
-    report.log_estimate(config, model, build_criterion(config, model), 100, done)
-    lines = capsys.readouterr().err.splitlines()
-    assert first in lines[0]
-    assert any("shorter: --imgsz 288 288" in line for line in lines) == (done < 10)
-
-
-def test_a_short_run_is_not_told_how_to_be_shorter(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(report, "estimate_seconds_per_image", lambda *_: 0.1)
-    model = YoloBody(ModelConfig(1))
-    config = TrainConfig(epochs=1)
-    report.log_estimate(config, model, build_criterion(config, model), 100, 0)
-    assert "shorter" not in capsys.readouterr().err
+    """The checkpoint says how large a batch is; beside --resume nothing of it may be given."""
+    config = TrainConfig(data="mine", epochs=30, batch_size=8, imgsz=(64, 96), phi="eca", ema=False)
+    report.explain_memory(config, {"resume": "exp/weights/last.pth", "epochs": 30})
+    for settings in parse_commands(capsys.readouterr().err):
+        asked = TrainConfig(**settings)
+        assert (asked.resume, asked.weights) == (None, "exp/weights/last.pth")
+        assert (asked.data, asked.epochs, asked.phi, asked.ema) == ("mine", 30, "eca", False)
+        assert (asked.batch_size, asked.imgsz) != (8, (64, 96))

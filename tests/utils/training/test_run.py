@@ -1,44 +1,54 @@
 from __future__ import annotations
 
-import copy
 import csv
+import json
 import os
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.optimizer import Optimizer
 
-from nets.yolo import ModelConfig, YoloBody
+from nets.structures import Detections
+from nets.yolo import ModelConfig
+from utils.data.dataset import VocDataset
+from utils.data.scan import Record
 from utils.errors import UserError
+from utils.inference.evaluate import EvalResult, Findings, score
+from utils.inference.predictor import Timings
+from utils.training import run as run_module
 from utils.training.config import TrainConfig
-from utils.training.ema import ModelEma
-from utils.training.optim import build_optimizer, build_schedule
-from utils.training.run import (
-    Run,
-    estimate_seconds_per_image,
-    load_resumable,
-    restore_training_state,
-    training_state,
-)
-from utils.training.start import build_criterion
+from utils.training.run import Run, load_resumable
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
-Parts = tuple[nn.Module, ModelEma | None, Optimizer, LRScheduler]
+
+@pytest.fixture(autouse=True)
+def without_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module.importlib.util, "find_spec", lambda _: None)
 
 
-def checkpoint(epoch: int, map50: float | None) -> Checkpoint:
+def checkpoint(epoch: int) -> Checkpoint:
     weights = {"epoch": torch.tensor(epoch)}
-    metrics = {} if map50 is None else {"map50": map50}
-    return Checkpoint(ModelConfig(1), ("cell",), weights, metrics, {"lr": 0.1}, {"epoch": epoch})
+    return Checkpoint(ModelConfig(1), ("cell",), weights, {}, {"lr": 0.1}, {"epoch": epoch})
 
 
-def finish(run: Run, map50s: list[float | None], first: int = 1) -> None:
+def reached(map50: float | None) -> EvalResult | None:
+    """Return a result of which only map50 is asked."""
+    if map50 is None:
+        return None
+    return SimpleNamespace(coco=SimpleNamespace(map50=map50), write_metrics=lambda path: None)  # type: ignore
+
+
+def finish(run: Run, map50s: list[float | None], first: int = 1, period: int = 0) -> list[bool]:
+    verdicts = []
     for epoch, map50 in enumerate(map50s, start=first):
-        extra = {} if map50 is None else {"map50": map50}
-        run.finish_epoch(checkpoint(epoch, map50), {"epoch": epoch, "lr": 0.1, **extra})
+        verdicts.append(run.judge(epoch, reached(map50)))
+        row = {"epoch": epoch, "lr": 0.1, **({} if map50 is None else {"map50": map50})}
+        is_kept = period > 0 and epoch % period == 0
+        run.finish_epoch(checkpoint(epoch), row, None, verdicts[-1], is_kept)
+    return verdicts
 
 
 def table(run: Run) -> list[list[str]]:
@@ -46,91 +56,229 @@ def table(run: Run) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_a_run_without_an_epoch_has_its_folder_only(tmp_path: Path) -> None:
-    run = Run(tmp_path)
+def files_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_without_an_epoch_leaves_its_folder_only(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        assert files_in(tmp_path) == {"run.lock"}
+        assert (run.last, run.best) == (tmp_path / "weights/last.pth", tmp_path / "weights/best.pth")
+        assert run.rows() == []
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
-    assert (run.last, run.best) == (tmp_path / "weights/last.pth", tmp_path / "weights/best.pth")
+
+
+def test_a_failing_run_lets_go_of_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ours"), Run(tmp_path):
+        raise ValueError("ours")
+    assert not (tmp_path / "run.lock").exists()
 
 
 @pytest.mark.parametrize(
-    ("map50s", "best"),
+    ("map50s", "verdicts", "best"),
     [
-        ([None, None, None], 3),  # without evaluation the last
-        ([0.0, 0.0], 2),  # the later of equals
-        ([0.1, 0.3, 0.2], 2),
-        ([0.3, None, 0.2], 1),
-        ([None, 0.0, None], 2),
+        ([], [], 0),
+        ([None, None, None], [True, True, True], 3),  # without evaluation the last
+        ([0.0, 0.0], [True, True], 2),  # the later of equals
+        ([0.1, 0.3, 0.2], [True, True, False], 2),
+        ([0.3, None, 0.2], [True, False, False], 1),
+        ([None, 0.0, None], [True, True, False], 2),
     ],
 )
 def test_best_is_the_highest_map50_and_last_the_last(
-    tmp_path: Path, map50s: list[float | None], best: int
+    tmp_path: Path, map50s: list[float | None], verdicts: list[bool], best: int
 ) -> None:
     run = Run(tmp_path)
-    finish(run, map50s)
-    last, shared = load_checkpoint(run.last), load_checkpoint(run.best)
-    assert (last.weights["epoch"].item(), shared.weights["epoch"].item()) == (len(map50s), best)
-    assert last.training == {"epoch": len(map50s), "best_map50": run.best_map50}
-    assert shared.training == {}
-    assert shared.run_config == {"lr": 0.1}
+    assert finish(run, map50s) == verdicts
+    assert run.best_epoch == best
+    if map50s:
+        last, shared = load_checkpoint(run.last), load_checkpoint(run.best)
+        assert (last.weights["epoch"].item(), shared.weights["epoch"].item()) == (len(map50s), best)
+        assert last.training == {"epoch": len(map50s), "best_map50": run.best_map50, "best_epoch": best}
+        assert shared.training == {}
+        assert shared.run_config == {"lr": 0.1}
 
 
-@pytest.mark.parametrize(("map50", "replaced"), [(0.4, False), (0.6, True)])
-def test_a_resumed_run_knows_what_its_best_reached(tmp_path: Path, map50: float, replaced: bool) -> None:
-    finish(Run(tmp_path), [0.5])
-    run = Run(tmp_path, 0.5)
+@pytest.mark.parametrize(("map50", "best"), [(0.4, 1), (0.5, 2), (0.6, 2), (None, 1)])
+def test_a_resumed_run_knows_what_its_best_reached(tmp_path: Path, map50: float | None, best: int) -> None:
+    with Run(tmp_path) as first:
+        finish(first, [0.5])
+    run = Run(tmp_path, load_checkpoint(first.last).training)
+    assert (run.best_map50, run.best_epoch) == (0.5, 1)
     finish(run, [map50], first=2)
-    assert load_checkpoint(run.best).weights["epoch"].item() == (2 if replaced else 1)
+    assert run.best_epoch == best
+    assert load_checkpoint(run.best).weights["epoch"].item() == best
 
 
 def test_the_table_has_a_row_an_epoch_and_a_late_column(tmp_path: Path) -> None:
     run = Run(tmp_path)
     finish(run, [None, 0.25])
     assert table(run) == [["epoch", "lr", "map50"], ["1", "0.1", ""], ["2", "0.1", "0.25"]]
+    assert run.rows()[1] == {"epoch": "2", "lr": "0.1", "map50": "0.25"}
 
 
 def test_an_epoch_done_again_replaces_what_was_there_from_it_on(tmp_path: Path) -> None:
-    finish(Run(tmp_path), [0.1, 0.2, 0.3])
-    run = Run(tmp_path, 0.1)
+    with Run(tmp_path) as first:
+        finish(first, [0.1, 0.2, 0.3])
+    run = Run(tmp_path, {"epoch": 1, "best_map50": 0.1, "best_epoch": 1})
     finish(run, [0.7], first=2)
     assert [row[0] for row in table(run)] == ["epoch", "1", "2"]
     assert table(run)[-1][-1] == "0.7"
 
 
-def build_parts(seed: int, with_ema: bool) -> Parts:
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    optimizer = build_optimizer(model, lr=0.1, momentum=0.9, weight_decay=0.1, batch_size=16)
-    schedule = build_schedule(optimizer, total_steps=9, warmup_steps=2)
-    return model, ModelEma(model, 3) if with_ema else None, optimizer, schedule
+@pytest.mark.parametrize(("period", "kept"), [(0, []), (1, [1, 2, 3, 4]), (2, [2, 4]), (3, [3])])
+def test_kept_checkpoints_stand_under_their_number_and_can_be_resumed(
+    tmp_path: Path, period: int, kept: list[int]
+) -> None:
+    with Run(tmp_path) as run:
+        finish(run, [0.3, 0.2, 0.1, 0.0], period=period)
+    numbered = {f"weights/epoch{epoch}.pth" for epoch in kept}
+    assert files_in(tmp_path) == {"results.csv", "weights/best.pth", "weights/last.pth", *numbered}
+    for epoch in kept:
+        loaded = load_checkpoint(tmp_path / f"weights/epoch{epoch}.pth")
+        assert loaded.training == {"epoch": epoch, "best_map50": 0.3, "best_epoch": 1}
 
 
-def step(model: nn.Module, ema: ModelEma | None, optimizer: Optimizer, schedule: LRScheduler) -> None:
-    optimizer.zero_grad()
-    model(torch.tensor([[1.0, 2.0], [3.0, 5.0], [0.0, 1.0]])).pow(3).sum().backward()
-    optimizer.step()
-    schedule.step()
-    if ema is not None:
-        ema.update(model)
+def test_save_writes_last_and_what_was_best_so_far(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.judge(3, reached(0.25))
+    run.save(checkpoint(3))
+    assert load_checkpoint(run.last).training == {"epoch": 3, "best_map50": 0.25, "best_epoch": 3}
+    assert not run.best.exists()
 
 
-@pytest.mark.parametrize("with_ema", [False, True])
-def test_restoring_goes_on_as_if_never_stopped(tmp_path: Path, with_ema: bool) -> None:
-    whole = build_parts(0, with_ema)
-    for _ in range(3):
-        step(*whole)
-    stored = tmp_path / "state.pth"
-    torch.save(training_state(5, *whole), stored)
-    resumed = build_parts(1, with_ema)
-    assert restore_training_state(torch.load(stored, weights_only=True), *resumed) == 5
-    for _ in range(3):
-        step(*whole)
-        step(*resumed)
-    assert whole[3].get_last_lr() == resumed[3].get_last_lr()
-    for ours, theirs in zip(whole[:2], resumed[:2], strict=True):
-        if ours is not None:
-            modules = [getattr(part, "model", part) for part in (ours, theirs)]
-            states = [module.state_dict() for module in modules]
-            assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+def test_metrics_json_is_that_of_the_best_epoch(tmp_path: Path) -> None:
+    record = Record("a", tmp_path / "a.jpg", 60, 50, (), np.zeros((0, 4), np.float32), np.zeros(0, bool))
+    data = VocDataset([record], ("cell",))
+    result = score(Findings([0], [Detections.empty()], [data.target(0)], Timings()), data)
+    with Run(tmp_path) as run:
+        run.finish_epoch(checkpoint(1), {"epoch": 1}, result, True, False)
+        assert json.loads((tmp_path / "metrics.json").read_text()) == result.as_dict()
+        written = (tmp_path / "metrics.json").stat().st_mtime_ns
+        run.finish_epoch(checkpoint(2), {"epoch": 2}, None, False, False)
+        assert (tmp_path / "metrics.json").stat().st_mtime_ns == written
+
+
+def test_what_a_killed_run_left_half_written_is_removed_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "weights").mkdir()
+    for name in ("weights/last.pth.tmp", "results.csv.tmp", "weights/last.pth"):
+        (tmp_path / name).write_bytes(b"half")
+    with Run(tmp_path):
+        assert files_in(tmp_path) == {"run.lock", "weights/last.pth"}
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[0] for line in said] == [
+        str(tmp_path / name) for name in ("results.csv.tmp", "weights/last.pth.tmp")
+    ]
+
+
+def test_all_processes_but_the_first_write_nothing(tmp_path: Path) -> None:
+    writer = Run(tmp_path)
+    writer.save(checkpoint(1))
+    before = {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)}
+    with Run(tmp_path, is_writer=False) as silent:
+        silent.keep_settings(TrainConfig())
+        assert finish(silent, [0.1, 0.2], period=1) == [True, True]
+        silent.attempt("nothing", lambda: pytest.fail("was called"))
+    assert {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)} == before
+    writer.__exit__()
+
+
+def test_the_settings_are_kept(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        run.keep_settings(TrainConfig(epochs=7))
+    assert "epochs: 7\n" in (tmp_path / "args.yaml").read_text()
+
+
+def test_a_table_that_cannot_be_written_is_warned_of_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results.csv").mkdir()
+    run = Run(tmp_path)
+    finish(run, [0.1, 0.2, 0.3])
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert str(tmp_path / "results.csv") in said[0]
+    assert said[0].endswith("; training goes on without results.csv")
+    assert load_checkpoint(run.last).training["epoch"] == 3
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.last.mkdir()
+    with pytest.raises(UserError, match=r"last\.pth: cannot write: Is a directory") as caught:
+        finish(run, [0.1])
+    assert caught.value.exit_code == 1
+
+
+# TensorBoard, in whose place stands a class that keeps what it is told.
+
+
+class Board:
+    def __init__(self, folder: str, purge_step: int) -> None:
+        self.folder, self.purge_step = folder, purge_step
+        self.written: list[tuple[str, float, int]] = []
+        self.is_closed = False
+
+    def add_scalar(self, name: str, value: float, epoch: int) -> None:
+        self.written.append((name, value, epoch))
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def tensorboard(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Board
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setattr(run_module.importlib.util, "find_spec", lambda name: name == "tensorboard" or None)
+    return module
+
+
+def test_events_are_the_rows_but_for_what_is_missing(tmp_path: Path, tensorboard: ModuleType) -> None:
+    with Run(tmp_path, {"epoch": 4, "best_map50": None, "best_epoch": 4}) as run:
+        run.finish_epoch(checkpoint(5), {"epoch": 5, "box": 1.5, "map50": None}, None, False, False)
+        board = run._board
+    assert (board.folder, board.purge_step) == (str(tmp_path), 5)
+    assert board.written == [("box", 1.5, 5)]
+    assert board.is_closed
+
+
+@pytest.mark.parametrize("method", ["__init__", "add_scalar", "flush", "close"])
+def test_training_goes_on_without_events(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tensorboard: ModuleType,
+    method: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "events")
+
+    monkeypatch.setattr(Board, method, fail)
+    with Run(tmp_path) as run:
+        finish(run, [0.1, 0.2])
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].endswith("training goes on without TensorBoard events")
+    assert files_in(tmp_path) == {"results.csv", "weights/best.pth", "weights/last.pth"}
+
+
+def test_a_tensorboard_that_cannot_be_imported_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tensorboard: ModuleType
+) -> None:
+    del tensorboard.SummaryWriter
+    with Run(tmp_path) as run:
+        finish(run, [0.1])
+    assert "training goes on without TensorBoard events" in capsys.readouterr().err
+
+
+# What --resume takes.
 
 
 def test_nothing_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +294,8 @@ def test_auto_is_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for age, name in enumerate(["b", "c", "a"]):
         path = Path("runs/train", name, "weights/last.pth")
         path.parent.mkdir(parents=True)
-        stored = checkpoint(age, None)
-        stored.training["optimizer"] = {}
+        stored = checkpoint(age)
+        stored.training.update(optimizer={}, scaler={})
         save_checkpoint(path, stored)
         os.utime(path, (1000 - age, 1000 - age))
     path, found = load_resumable("auto")
@@ -155,18 +303,15 @@ def test_auto_is_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert found.training["epoch"] == 0
 
 
-def test_a_shared_file_cannot_be_resumed(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    finish(run, [0.5])
-    with pytest.raises(UserError, match=r"best\.pth: holds no training state; resume from the last\.pth"):
-        load_resumable(str(run.best))
-
-
-@pytest.mark.parametrize("freeze", [False, True])
-def test_the_estimate_leaves_the_network_alone(freeze: bool) -> None:
-    model = YoloBody(ModelConfig(1, input_size=(32, 32))).eval()
-    before = copy.deepcopy(model.state_dict())
-    assert estimate_seconds_per_image(model, build_criterion(TrainConfig(), model), freeze) > 0
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-    assert not model.training
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({}, r"holds no training state; resume from the last\.pth beside it"),
+        ({"optimizer": {}, "epoch": 3}, r"saved by an older version.*--weights .*x\.pth"),
+    ],
+)
+def test_what_cannot_be_resumed_is_refused(tmp_path: Path, training: dict[str, object], words: str) -> None:
+    path = tmp_path / "x.pth"
+    save_checkpoint(path, Checkpoint(ModelConfig(1), ("cell",), {}, training=training))
+    with pytest.raises(UserError, match=rf"--resume .*x\.pth: {words}"):
+        load_resumable(str(path))

@@ -1,31 +1,39 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from nets.structures import Target
-from nets.yolo import OFFICIAL_ANCHORS, ModelConfig, YoloBody
+from nets.yolo import ModelConfig
 from utils.config import config_as_dict
 from utils.errors import UserError
-from utils.training.attention import check_attention
+from utils.flags import save_args_yaml
 from utils.training.config import TrainConfig
-from utils.training.start import build_criterion, build_model, resolve_settings
-from utils.weights.checkpoint import Checkpoint, save_checkpoint
+from utils.training.engine import EpochMeter
+from utils.training.start import _choose_precision, build_model, prepare_machine, resolve_settings
+from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
-OWN_ANCHORS = tuple((width + 1.0, height + 2.0) for width, height in OFFICIAL_ANCHORS)
+CPU = torch.device("cpu")
+
+
+def store(folder: Path, config: TrainConfig, *, phi: str = "none", **training: object) -> Path:
+    """Write the folder of a run with three epochs done; returns its last.pth."""
+    path = folder / "weights/last.pth"
+    path.parent.mkdir(parents=True)
+    save_args_yaml(config, folder / "args.yaml")
+    state = {"epoch": 3, "optimizer": {}, "scaler": {}, "meter": None, "stopped_early": False, **training}
+    stored = config_as_dict(config)
+    save_checkpoint(path, Checkpoint(ModelConfig(1, phi=phi), ("cell",), {}, {}, stored, state))
+    return path
 
 
 @pytest.fixture
 def last(tmp_path: Path) -> Path:
     """A last.pth of a run of ten epochs, three of them done."""
-    path = tmp_path / "exp/weights/last.pth"
-    path.parent.mkdir(parents=True)
-    stored = config_as_dict(TrainConfig(epochs=10, imgsz=(64, 96), workers=3))
-    state = {"epoch": 3, "optimizer": {}}
-    save_checkpoint(path, Checkpoint(ModelConfig(1), ("cell",), {}, {}, stored, state))
-    return path
+    return store(tmp_path / "exp", TrainConfig(epochs=10, imgsz=(64, 96), workers=3))
 
 
 def test_nothing_given_is_the_defaults() -> None:
@@ -56,58 +64,51 @@ def test_resuming_a_missing_file_names_it(tmp_path: Path) -> None:
         resolve_settings({"resume": str(tmp_path / "gone.pth")})
 
 
-def test_without_weights_the_network_is_what_was_asked_for() -> None:
-    config = TrainConfig(weights="none", phi="eca", phi_at=("c5",), imgsz=(64, 96))
-    model = build_model(config, ("cat", "dog"), None)
-    assert model.config == ModelConfig(2, "eca", ("c5",), (64, 96))
-
-
-def test_weights_bring_their_anchors_and_their_classes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = YoloBody(ModelConfig(2, anchors=OWN_ANCHORS, scale_x_y=1.2))
-    save_checkpoint(tmp_path / "a.pth", Checkpoint(source.config, ("cat", "dog"), source.state_dict()))
-    config = TrainConfig(weights=str(tmp_path / "a.pth"), phi="se", imgsz=(64, 64))
-    model = build_model(config, ("dog",), None)
-    meaning = (model.config.anchors, model.config.scale_x_y, model.config.input_size)
-    assert meaning == (OWN_ANCHORS, 1.2, (64, 64))
-    assert torch.equal(first_weight(model), first_weight(source))
-    theirs = source.head_p5.predict.weight.unflatten(0, (-1, 7))
-    ours = model.head_p5.predict.weight.unflatten(0, (-1, 6))
-    assert torch.equal(ours, theirs[:, [0, 1, 2, 3, 4, 6]])
-    assert "classes loaded by name: dog" in capsys.readouterr().err
-
-
-def first_weight(model: YoloBody) -> torch.Tensor:
-    return next(iter(model.backbone.parameters()))
-
-
-def test_a_resumed_network_is_that_of_the_checkpoint_whatever_the_settings_say() -> None:
-    stored = ModelConfig(1, "cbam", ("up",), (96, 64), OWN_ANCHORS)
-    resumed = Checkpoint(stored, ("cell",), {})
-    settings = TrainConfig(weights="missing.pth", phi="cbam")
-    assert build_model(settings, ("cell",), resumed).config == stored
-
-
-def test_the_loss_has_the_networks_anchors_and_the_smoothing() -> None:
-    torch.manual_seed(0)
-    model = YoloBody(ModelConfig(2, input_size=(64, 64), anchors=OWN_ANCHORS, scale_x_y=1.2)).eval()
-    target = Target(torch.tensor([[5.0, 5, 40, 50]]), torch.tensor([1]), torch.tensor([False]))
-    raw_maps = model(torch.rand(1, 3, 64, 64))
-    plain, smooth = (build_criterion(TrainConfig(label_smoothing=share), model) for share in (0.0, 0.2))
-    assert (plain.anchors, plain.anchor_masks, plain.scale_x_y) == (OWN_ANCHORS, ((3, 4, 5), (1, 2, 3)), 1.2)
-    plain_losses, smooth_losses = plain(raw_maps, [target]), smooth(raw_maps, [target])
-    assert torch.equal(plain_losses["box"], smooth_losses["box"])
-    assert not torch.equal(plain_losses["class"], smooth_losses["class"])
+# What --resume refuses, and what torchrun starts again.
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [({"epochs": 3}, "3 epochs are done"), ({"phi": "se"}, "made with attention=none, you asked for se")],
+    [
+        ({"epochs": 3}, "3 epochs are done; to go on give --epochs above that"),
+        ({"phi": "se"}, "made with attention=none, you asked for se"),
+    ],
 )
 def test_resuming_what_cannot_go_on_is_refused(last: Path, given: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         resolve_settings({"resume": str(last), **given})
+
+
+def test_a_run_of_an_older_version_is_refused(tmp_path: Path) -> None:
+    path = store(tmp_path / "exp", TrainConfig(epochs=10))
+    loaded = load_checkpoint(path)
+    del loaded.training["scaler"]
+    save_checkpoint(path, loaded)
+    with pytest.raises(UserError, match=rf"saved by an older version.*--weights {path}"):
+        resolve_settings({"resume": str(path)})
+
+
+def test_a_run_that_stopped_early_goes_on_only_when_epochs_are_given(tmp_path: Path) -> None:
+    path = store(tmp_path / "exp", TrainConfig(epochs=10, patience=2), stopped_early=True)
+    with pytest.raises(
+        UserError, match="stopped after 3 epochs since mAP50 rose no more; to go on give --epochs"
+    ):
+        resolve_settings({"resume": str(path)})
+    assert resolve_settings({"resume": str(path), "epochs": 10})[0].epochs == 10
+
+
+def test_a_block_of_ones_own_must_be_named(tmp_path: Path) -> None:
+    path = store(tmp_path / "exp", TrainConfig(epochs=10, phi="own.py:SE8"), phi="own.py:SE8")
+    with pytest.raises(UserError, match=r"to let its code be imported add --phi own\.py:SE8"):
+        resolve_settings({"resume": str(path)})
+    assert resolve_settings({"resume": str(path), "phi": "own.py:SE8"})[0].phi == "own.py:SE8"
+
+
+def test_resuming_says_where_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    meter = EpochMeter(batches=7, steps=7)
+    path = store(tmp_path / "exp", TrainConfig(epochs=10), meter=meter.state_dict())
+    resolve_settings({"resume": str(path)})
+    assert capsys.readouterr().err == f"resuming {path} after 3 of 10 epochs and 7 batches\n"
 
 
 def test_resuming_with_other_classes_is_refused(last: Path) -> None:
@@ -117,20 +118,112 @@ def test_resuming_with_other_classes_is_refused(last: Path) -> None:
         build_model(config, ("zebra",), checkpoint)
 
 
-@pytest.mark.parametrize("insert", ["preserve", "published"])
-def test_one_seed_is_one_start_for_every_block(tmp_path: Path, insert: str) -> None:
-    source = YoloBody(ModelConfig(2))
-    save_checkpoint(tmp_path / "w.pth", Checkpoint(source.config, ("cat", "cow"), source.state_dict()))
-    for weights in ("none", str(tmp_path / "w.pth")):
-        starts = []
-        for phi in ("none", "se", "cbam", "split_attention"):
-            config = TrainConfig(weights=weights, phi=phi, imgsz=(64, 64), insert=insert)
-            torch.manual_seed(7)
-            check_attention(config)
-            state = build_model(config, ("cat", "dog"), None).state_dict()
-            folded = {"neck_p5.conv.weight", "head_p4.conv.conv.weight"} if insert == "preserve" else set()
-            starts.append({name: value for name, value in state.items() if name not in folded})
-        for start in starts[1:]:
-            shared = [name for name in start if not name.startswith("attention.")]
-            assert len(shared) == len(starts[0])
-            assert all(torch.equal(start[name], starts[0][name]) for name in shared)
+def test_torchrun_finds_the_run_that_it_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"project": str(tmp_path), "epochs": 10, "imgsz": (64, 96)}
+    for age, name in enumerate(("exp", "exp3", "exp2", "other")):
+        store(tmp_path / name, TrainConfig(**given))
+        os.utime(tmp_path / name / "args.yaml", (1000 + age, 1000 + age))
+    assert resolve_settings(given)[1:] == (None, None)  # the first time it is a new run
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert resolve_settings(given)[1:] == (None, None)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    config, folder, checkpoint = resolve_settings(given)
+    assert (config, folder) == (TrainConfig(**given), tmp_path / "exp2")
+    assert checkpoint is not None
+    assert resolve_settings({**given, "seed": 1})[1:] == (None, None)  # a run of other settings
+    assert resolve_settings({**given, "name": "new"})[1:] == (None, None)
+
+
+def test_torchrun_starts_anew_what_saved_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    given = {"project": str(tmp_path), "epochs": 10}
+    (tmp_path / "exp/weights").mkdir(parents=True)
+    assert resolve_settings(given) == (TrainConfig(**given), None, None)
+
+
+def test_torchrun_goes_on_with_a_block_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    given = {"project": str(tmp_path), "epochs": 10, "phi": "own.py:SE8"}
+    store(tmp_path / "exp", TrainConfig(**given), phi="own.py:SE8")
+    assert resolve_settings(given)[1] == tmp_path / "exp"
+
+
+# The machine.
+
+
+@pytest.fixture
+def machine() -> Iterator[None]:
+    """Give the machine back as it was."""
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = benchmark
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+def resumed_with(threads: int, processes: int = 1) -> Checkpoint:
+    return Checkpoint(ModelConfig(1), ("cell",), {}, training={"threads": threads, "processes": processes})
+
+
+@pytest.mark.usefixtures("machine")
+def test_deterministic_is_set_and_taken_back() -> None:
+    for wanted in (False, True, False):
+        prepare_machine(TrainConfig(deterministic=wanted), CPU, None)
+        assert torch.are_deterministic_algorithms_enabled() == wanted
+        assert torch.backends.cudnn.benchmark != wanted
+    prepare_machine(TrainConfig(deterministic=True), CPU, None)
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    prepare_machine(TrainConfig(deterministic=True), torch.device("cuda"), None)
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+@pytest.mark.usefixtures("machine")
+def test_other_threads_are_warned_of_or_set(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.set_num_threads(1)
+    prepare_machine(TrainConfig(), CPU, resumed_with(threads=1))
+    assert capsys.readouterr().err == ""
+    prepare_machine(TrainConfig(), CPU, resumed_with(threads=2))
+    said = capsys.readouterr().err
+    assert said == "warning: the run began with 2 threads, here are 1: digits may differ\n"
+    assert torch.get_num_threads() == 1
+    prepare_machine(TrainConfig(deterministic=True), CPU, resumed_with(threads=2))
+    assert capsys.readouterr().err == ""
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("machine")
+def test_other_processes_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    prepare_machine(TrainConfig(), CPU, resumed_with(threads=torch.get_num_threads(), processes=4))
+    assert "began with 4 processes, now 1" in capsys.readouterr().err
+
+
+def test_sync_bn_needs_gpus() -> None:
+    for device in ("cpu", "cuda"):  # a single process in both cases
+        with pytest.raises(UserError, match=r"--sync-bn: needs several GPUs.*torchrun"):
+            prepare_machine(TrainConfig(sync_bn=True), torch.device(device), None)
+
+
+@pytest.mark.parametrize(
+    ("amp", "device", "has_bfloat16", "expected"),
+    [
+        (None, "cpu", False, None),
+        (False, "cpu", True, None),
+        (True, "cpu", False, torch.bfloat16),
+        (None, "cuda", True, torch.bfloat16),
+        (None, "cuda", False, torch.float16),
+        (True, "cuda", False, torch.float16),
+        (False, "cuda", True, None),
+        (None, "mps", False, None),
+    ],
+)
+def test_mixed_precision(
+    monkeypatch: pytest.MonkeyPatch,
+    amp: bool | None,
+    device: str,
+    has_bfloat16: bool,
+    expected: torch.dtype | None,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
+    assert _choose_precision(amp, torch.device(device)) == expected

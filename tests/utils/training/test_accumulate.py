@@ -1,0 +1,121 @@
+"""Batches in pieces: the step of the engine is that of one large batch."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from nets.loss import YoloLoss
+from nets.structures import Target
+from nets.yolo import ModelConfig, YoloBody
+from tests.utils.training.conftest import Batch, Net, make_batches, make_trainer, merge, train
+from utils.training.config import TrainConfig
+from utils.training.start import build_criterion
+
+
+def steps_of(model: nn.Module, criterion: nn.Module | None, batches: list[Batch], **options: object):
+    """Train a copy of equal weights, with batch normalization that sees no batch; returns its parameters."""
+    model.eval()
+    trainer = make_trainer(model, criterion, momentum=0.9, weight_decay=0.1, **options)
+    meter = train(trainer, batches)
+    return nn.utils.parameters_to_vector(model.parameters()).detach(), meter
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("clip_grad", [0.0, 0.5])
+def test_pieces_of_any_size_make_the_step_of_the_whole(name: str, clip_grad: float) -> None:
+    pieces = make_batches([2, 1, 0], [0], [0, 0], [3, 1, 1, 0, 2])
+    options = {"name": name, "clip_grad": clip_grad, "total_steps": 4}
+    ends = []
+    for batches, accumulate in ((pieces, 4), (pieces, 9), ([merge(pieces)], 1)):
+        torch.manual_seed(1)
+        parameters, meter = steps_of(Net(), None, batches, accumulate=accumulate, **options)
+        assert (meter.steps, meter.images) == (1, 11)
+        ends.append((parameters, meter.losses))
+    torch.manual_seed(1)
+    start = nn.utils.parameters_to_vector(Net().parameters())
+    assert (ends[2][0] - start).abs().max() > 0.01
+    for parameters, losses in ends[:2]:
+        torch.testing.assert_close(parameters, ends[2][0], rtol=0, atol=1e-6)
+        assert losses == pytest.approx(ends[2][1], rel=1e-5)
+
+
+def test_the_mean_of_the_pieces_would_be_another_step() -> None:
+    """The pieces have 4 truths and 1, so that dividing each by its own would give another gradient."""
+    pieces = make_batches([2, 2], [1])
+    torch.manual_seed(1)
+    right, _ = steps_of(Net(), None, pieces, accumulate=2)
+    gradients = []
+    for images, targets in pieces:
+        torch.manual_seed(1)
+        model, criterion = Net().eval(), make_trainer().criterion
+        sums = criterion.sums(model(images.float() / 255), targets)
+        (sum(sums.parts.values()) / sums.positives).backward()
+        gradients.append(model.head.bias.grad)
+    wrong = model.head.bias - 0.1 * 1.9 * sum(gradients) / 2  # Nesterov's first step
+    assert (right[-1] - wrong).abs() > 1e-3
+
+
+def picture(boxes: list[list[float]], labels: list[int], difficult: list[bool], name: str) -> Target:
+    return Target(
+        torch.tensor(boxes).reshape(-1, 4),
+        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(difficult),
+        name,
+    )
+
+
+@pytest.fixture(scope="module")
+def pieces() -> list[Batch]:
+    """Give four batches of different sizes and truths; the second has none, the last a difficult one only."""
+    generator = torch.Generator().manual_seed(0)
+    nothing = Target.empty("e")
+    targets = [
+        [picture([[4, 6, 50, 60], [10, 10, 30, 24]], [0, 1], [False, False], "a"), nothing],
+        [nothing],
+        [picture([[0, 0, 63, 63]], [1], [False], "b"), picture([[8, 8, 20, 40]], [0], [False], "c"), nothing],
+        [picture([[5, 5, 60, 60]], [0], [True], "d")],
+    ]
+    return [
+        (torch.randint(0, 256, (len(part), 3, 64, 64), dtype=torch.uint8, generator=generator), part)
+        for part in targets
+    ]
+
+
+@pytest.fixture(scope="module")
+def yolo() -> tuple[YoloBody, YoloLoss]:
+    torch.manual_seed(3)
+    model = YoloBody(ModelConfig(2, phi="se", input_size=(64, 64))).eval()
+    return model, build_criterion(TrainConfig(), model)
+
+
+@pytest.mark.slow
+def test_the_real_network_takes_the_same_steps_in_pieces(
+    pieces: list[Batch], yolo: tuple[YoloBody, YoloLoss]
+) -> None:
+    options = {"lr": 0.01, "clip_grad": 10.0, "total_steps": 4}
+    whole = [merge(pieces[:3]), pieces[3]]  # the last step is of one batch
+    start = nn.utils.parameters_to_vector(yolo[0].parameters()).detach()
+    small, meter = steps_of(copy.deepcopy(yolo[0]), yolo[1], pieces, accumulate=3, **options)
+    large, other = steps_of(copy.deepcopy(yolo[0]), yolo[1], whole, **options)
+    assert meter.steps == other.steps == 2
+    assert (large - start).abs().max() > 0.001
+    assert (small - large).abs().max().item() < 1e-6
+    assert meter.losses == pytest.approx(other.losses, rel=1e-5)
+    assert meter.unassigned == other.unassigned
+
+
+@pytest.mark.slow
+def test_the_gradient_of_a_step_is_that_of_the_loss_of_the_whole(
+    pieces: list[Batch], yolo: tuple[YoloBody, YoloLoss]
+) -> None:
+    model, criterion = copy.deepcopy(yolo[0]), yolo[1]
+    images, targets = merge(pieces)
+    sum(criterion(model(images.float() / 255), targets).values()).backward()
+    trained = copy.deepcopy(yolo[0])
+    train(make_trainer(trained, criterion, lr=0.01, accumulate=4), pieces)
+    for before, after in zip(model.parameters(), trained.parameters(), strict=True):
+        torch.testing.assert_close(after, before - 0.01 * before.grad, rtol=0, atol=1e-6)

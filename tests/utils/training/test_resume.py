@@ -1,0 +1,89 @@
+"""A trainer stopped in the middle of an epoch and built anew goes on to the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.utils.training.conftest import Net, changed, copy_of, make_batches, make_trainer, train
+from utils.training.engine import EpochMeter, Trainer
+
+BATCHES = [[1, 1, 2], [2, 0], [1, 3, 1], [1, 1], [2, 2], [0, 1, 1], [1, 1]]
+
+
+def build(seed: int, name: str, with_ema: bool, **options: object) -> Trainer:
+    torch.manual_seed(seed)
+    settings = {"momentum": 0.9, "weight_decay": 0.1, "clip_grad": 5.0, "total_steps": 9, "warmup_steps": 3}
+    return make_trainer(
+        Net(dropout=0.5), name=name, lr=0.05, with_ema=with_ema, seed=seed, **{**settings, **options}
+    )
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("with_ema", [True, False])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_going_on_gives_the_same_bits(tmp_path: Path, name: str, with_ema: bool, accumulate: int) -> None:
+    batches = make_batches(*BATCHES)
+    whole, meter = build(0, name, with_ema, accumulate=accumulate), EpochMeter()
+    for _ in whole.epoch(batches, meter, "epoch 1/1"):
+        if meter.batches == 4:
+            stored = {"trainer": whole.state_dict(), "meter": meter.state_dict()}
+            torch.save(stored, tmp_path / "state.pth")
+            dropped = torch.get_rng_state()
+    torch.manual_seed(99)
+    torch.rand(7)
+    resumed = build(1, name, with_ema, accumulate=accumulate)
+    stored = torch.load(tmp_path / "state.pth", weights_only=True)
+    resumed.load_state_dict(stored["trainer"])
+    assert torch.equal(torch.get_rng_state(), dropped)
+    again = train(resumed, batches[4:], EpochMeter(**stored["meter"]))
+    assert changed(copy_of(whole.model), resumed.model) == set()
+    assert changed(copy_of(whole.average), resumed.average) == set()
+    assert resumed.schedule.step == whole.schedule.step == again.steps
+    for field in ("batches", "steps", "skipped", "images", "unassigned", "losses", "lr"):
+        assert getattr(again, field) == getattr(meter, field), field
+    if with_ema:
+        assert resumed.ema.updates == whole.ema.updates
+
+
+@pytest.mark.parametrize("left_out", ["optimizer", "schedule", "ema", "random"])
+def test_each_part_of_the_state_matters(left_out: str) -> None:
+    """Without any of them the end is another, so that the test above can fail."""
+    batches = make_batches(*BATCHES)
+    whole, resumed = build(0, "sgd", True), build(1, "sgd", True)
+    own = resumed.state_dict()
+    train(whole, batches[:4])
+    state = {**whole.state_dict(), left_out: own[left_out]}
+    resumed.load_state_dict(state)
+    kept = torch.get_rng_state()
+    if left_out != "random":
+        train(resumed, batches[4:])
+        torch.set_rng_state(kept)
+        train(whole, batches[4:])
+    else:
+        train(resumed, batches[4:])
+        torch.set_rng_state(state["random"]["cpu"])
+        torch.rand(1)
+        train(whole, batches[4:])
+    assert changed(copy_of(whole.average), resumed.average) != set()
+
+
+def test_the_state_is_plain(tmp_path: Path) -> None:
+    trainer = build(0, "adamw", True)
+    train(trainer, make_batches([1, 1]))
+    state = trainer.state_dict()
+    assert state.keys() == {
+        "model", "ema", "optimizer", "schedule", "scaler", "skipped_in_a_row", "random"
+    }  # fmt: skip
+    torch.save(state, tmp_path / "state.pth")
+    assert torch.load(tmp_path / "state.pth", weights_only=True)["schedule"] == {"step": 1}
+
+
+def test_the_peak_is_not_lost_on_the_way() -> None:
+    """The optimizer's state holds the rate of the last step, from which nothing may be computed."""
+    whole, resumed = build(0, "sgd", False), build(1, "sgd", False)
+    train(whole, make_batches([1, 1]))  # in the warm-up
+    resumed.load_state_dict(whole.state_dict())
+    assert resumed.schedule.set_lr() == whole.schedule.set_lr() == pytest.approx(0.05 * 2 / 4)

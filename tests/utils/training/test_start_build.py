@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nets.structures import Target
+from nets.yolo import OFFICIAL_ANCHORS, ModelConfig, YoloBody
+from tests.utils.training.conftest import CAT, MakeData
+from utils.training import start
+from utils.training.attention import check_attention
+from utils.training.config import TrainConfig
+from utils.training.start import build_criterion, build_loader, build_model, build_trainer, load_data
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
+
+OWN_ANCHORS = tuple((width + 1.0, height + 2.0) for width, height in OFFICIAL_ANCHORS)
+CPU = torch.device("cpu")
+
+
+def test_without_weights_the_network_is_what_was_asked_for() -> None:
+    config = TrainConfig(weights="none", phi="eca", phi_at=("c5",), imgsz=(64, 96))
+    model = build_model(config, ("cat", "dog"), None)
+    assert model.config == ModelConfig(2, "eca", ("c5",), (64, 96))
+
+
+def test_weights_bring_their_anchors_and_their_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = YoloBody(ModelConfig(2, anchors=OWN_ANCHORS, scale_x_y=1.2))
+    save_checkpoint(tmp_path / "a.pth", Checkpoint(source.config, ("cat", "dog"), source.state_dict()))
+    config = TrainConfig(weights=str(tmp_path / "a.pth"), phi="se", imgsz=(64, 64))
+    model = build_model(config, ("dog",), None)
+    meaning = (model.config.anchors, model.config.scale_x_y, model.config.input_size)
+    assert meaning == (OWN_ANCHORS, 1.2, (64, 64))
+    assert torch.equal(first_weight(model), first_weight(source))
+    theirs = source.head_p5.predict.weight.unflatten(0, (-1, 7))
+    ours = model.head_p5.predict.weight.unflatten(0, (-1, 6))
+    assert torch.equal(ours, theirs[:, [0, 1, 2, 3, 4, 6]])
+    assert "classes loaded by name: dog" in capsys.readouterr().err
+
+
+def first_weight(model: YoloBody) -> torch.Tensor:
+    return next(iter(model.backbone.parameters()))
+
+
+def test_a_resumed_network_is_that_of_the_checkpoint_whatever_the_settings_say() -> None:
+    stored = ModelConfig(1, "cbam", ("up",), (96, 64), OWN_ANCHORS)
+    resumed = Checkpoint(stored, ("cell",), {})
+    settings = TrainConfig(weights="missing.pth", phi="cbam")
+    assert build_model(settings, ("cell",), resumed).config == stored
+
+
+def test_the_loss_has_the_networks_anchors_and_the_smoothing() -> None:
+    torch.manual_seed(0)
+    model = YoloBody(ModelConfig(2, input_size=(64, 64), anchors=OWN_ANCHORS, scale_x_y=1.2)).eval()
+    target = Target(torch.tensor([[5.0, 5, 40, 50]]), torch.tensor([1]), torch.tensor([False]))
+    raw_maps = model(torch.rand(1, 3, 64, 64))
+    plain, smooth = (build_criterion(TrainConfig(label_smoothing=share), model) for share in (0.0, 0.2))
+    assert (plain.anchors, plain.anchor_masks, plain.scale_x_y) == (OWN_ANCHORS, ((3, 4, 5), (1, 2, 3)), 1.2)
+    plain_losses, smooth_losses = plain(raw_maps, [target]), smooth(raw_maps, [target])
+    assert torch.equal(plain_losses["box"], smooth_losses["box"])
+    assert not torch.equal(plain_losses["class"], smooth_losses["class"])
+
+
+@pytest.mark.parametrize("insert", ["preserve", "published"])
+def test_one_seed_is_one_start_for_every_block(tmp_path: Path, insert: str) -> None:
+    source = YoloBody(ModelConfig(2))
+    save_checkpoint(tmp_path / "w.pth", Checkpoint(source.config, ("cat", "cow"), source.state_dict()))
+    for weights in ("none", str(tmp_path / "w.pth")):
+        starts = []
+        for phi in ("none", "se", "cbam", "split_attention"):
+            config = TrainConfig(weights=weights, phi=phi, imgsz=(64, 64), insert=insert)
+            torch.manual_seed(7)
+            check_attention(config)
+            state = build_model(config, ("cat", "dog"), None).state_dict()
+            folded = {"neck_p5.conv.weight", "head_p4.conv.conv.weight"} if insert == "preserve" else set()
+            starts.append({name: value for name, value in state.items() if name not in folded})
+        for other in starts[1:]:
+            shared = [name for name in other if not name.startswith("attention.")]
+            assert len(shared) == len(starts[0])
+            assert all(torch.equal(other[name], starts[0][name]) for name in shared)
+
+
+# Data, loader and trainer.
+
+
+def test_the_data_are_those_of_the_settings(make_data: MakeData) -> None:
+    folder = make_data({"train": {"a": [CAT], "b": []}, "val": {"c": [CAT]}})
+    data = load_data(TrainConfig(data=str(folder)))
+    assert data.val is not None
+    assert (data.train.image_ids, data.val.image_ids) == (("a", "b"), ("c",))
+    assert load_data(TrainConfig(data=str(folder), val=("none",))).val is None
+
+
+@pytest.mark.parametrize(("count", "ids"), [(1, ("b",)), (2, ("b", "d")), (9, ("b", "d", "e"))])
+def test_overfit_takes_the_first_images_with_objects_for_both(
+    make_data: MakeData, count: int, ids: tuple[str, ...]
+) -> None:
+    folder = make_data({"train": {"a": [], "b": [CAT], "c": [], "d": [CAT], "e": [CAT]}, "val": {"f": [CAT]}})
+    data = load_data(TrainConfig(data=str(folder), overfit=count))
+    assert data.val is data.train
+    assert data.train.image_ids == ids
+
+
+def test_overfit_shows_the_same_pictures_in_every_epoch(make_data: MakeData) -> None:
+    folder = make_data({"train": {"a": [CAT], "b": [CAT]}})
+    settings = {"data": str(folder), "imgsz": (64, 64), "workers": 0, "mosaic": 1.0, "mixup": 1.0}
+
+    def pictures(config: TrainConfig) -> list[dict[str, torch.Tensor]]:
+        loader = build_loader(config, load_data(config).train, CPU)
+        epochs = []
+        for epoch in range(3):
+            ((images, targets),) = loader.epoch(epoch)
+            epochs.append({target.image_id: image for image, target in zip(images, targets, strict=True)})
+        return epochs
+
+    first, *others = pictures(TrainConfig(**settings, overfit=2))
+    assert first.keys() == {"a", "b"}
+    assert all(torch.equal(other[name], first[name]) for other in others for name in first)
+    first, *others = pictures(TrainConfig(**settings, val=("train",)))
+    assert not any(torch.equal(other[name], first[name]) for other in others for name in first)
+
+
+def test_the_loader_has_the_settings(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(start, "build_train_loader", lambda samples, **given: calls.append((samples, given)))
+    folder = make_data({"train": {"a": [CAT], "b": [CAT]}})
+    config = TrainConfig(
+        data=str(folder), val=("none",), imgsz=(64, 96), mosaic=0.25, mixup=0.125, augment="light",
+        epochs=9, close_mosaic=2, seed=5, batch_size=7, workers=3,
+    )  # fmt: skip
+    build_loader(config, load_data(config).train, torch.device("cuda"))
+    build_loader(config, load_data(config).train, CPU)
+    (samples, given), (_, on_cpu) = calls
+    assert (samples.settings.mosaic, samples.settings.mixup, samples.settings.level) == (0.25, 0.125, "light")
+    assert (samples.input_size, samples.seed, samples.close_epoch) == ((64, 96), 5, 7)
+    assert (given["batch_size"], given["workers"], given["rank"], given["world_size"]) == (7, 3, 0, 1)
+    assert (given["pin_memory"], on_cpu["pin_memory"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "total", "warmup"),
+    [
+        ({}, 50, 5),
+        ({"warmup_epochs": 0.0}, 50, 0),
+        ({"warmup_epochs": 2.5}, 50, 12),
+        ({"accumulate": 2}, 30, 3),  # five batches are three steps
+        ({"accumulate": 9, "warmup_epochs": 9.0}, 10, 9),
+        ({"epochs": 1}, 5, 5),
+    ],
+)
+def test_a_run_has_so_many_steps(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, float], total: int, warmup: int
+) -> None:
+    seen: dict[str, object] = {}
+    schedule = start.Schedule
+
+    def build(optimizer: object, **given: object) -> object:
+        seen.update(given)
+        return schedule(optimizer, **given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(start, "Schedule", build)
+    config = TrainConfig(**{"epochs": 10, "lr_schedule": "step", **settings})
+    build_trainer(config, Net(), 5, CPU)
+    assert seen == {"kind": "step", "total_steps": total, "warmup_steps": warmup}
+
+
+class Net(YoloBody):
+    """A network of a single convolution that says what the real one says of itself."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+        self.config = ModelConfig(1)
+        self.conv = torch.nn.Conv2d(3, 2, 1)
+
+
+def test_the_trainer_has_the_settings() -> None:
+    config = TrainConfig(
+        optimizer="adamw", lr=0.5, momentum=0.25, weight_decay=0.125, batch_size=4, accumulate=2,
+        clip_grad=3.0, amp=True, ema=False, label_smoothing=0.5,
+    )  # fmt: skip
+    trainer = build_trainer(config, Net(), 5, CPU)
+    assert isinstance(trainer.optimizer, torch.optim.AdamW)
+    decayed, plain = trainer.optimizer.param_groups
+    assert decayed["lr"] == plain["lr"] == 0.25  # 4 x 2 images a step are half of 16
+    assert (decayed["betas"], decayed["weight_decay"], plain["weight_decay"]) == ((0.25, 0.999), 0.125, 0.0)
+    assert (trainer.accumulate, trainer.clip_grad, trainer.autocast) == (2, 3.0, torch.bfloat16)
+    assert trainer.ema is None
+    assert trainer.criterion.label_smoothing == 0.5
+
+
+def test_the_usual_trainer() -> None:
+    trainer = build_trainer(TrainConfig(), Net(), 5, CPU)
+    assert isinstance(trainer.optimizer, torch.optim.SGD)
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == [0.01, 0.01]
+    assert (trainer.accumulate, trainer.clip_grad, trainer.autocast) == (1, 10.0, None)
+    assert trainer.ema is not None
+    assert trainer.ema.decay == 1 - 1 / 10  # two epochs of five steps
+    assert trainer.model.conv.weight.is_contiguous(memory_format=torch.channels_last)
