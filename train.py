@@ -11,6 +11,8 @@ import torch
 from utils.config import given_settings
 from utils.console import log, run_command
 from utils.data.demo import make_demo
+from utils.data.loaders import TrainLoader
+from utils.data.prepare import TrainingData
 from utils.failures import is_out_of_memory
 from utils.files import new_run_folder
 from utils.training.attention import check_attention
@@ -38,6 +40,7 @@ from utils.training.start import (
     resolve_settings,
 )
 from utils.training.state import find_place
+from utils.weights.checkpoint import Checkpoint
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,14 +64,9 @@ def train(argv: list[str]) -> int:
 def train_in_processes(given: dict[str, Any], stop: StopSignals) -> int:
     """Set the run up, the same in each process, and go through its epochs."""
     config, folder, resumed = from_first(lambda: resolve_settings(given))
-    device = together(lambda: own_device(config.device))
-    together(lambda: prepare_machine(config, device, resumed))
-    together(lambda: check_attention(config))
-    torch.manual_seed(config.seed)
     if config.demo:
         from_first(lambda: make_demo(Path(config.data)))
-    data = together(lambda: load_data(config))
-    loader = together(lambda: build_loader(config, data.train, device))
+    device, data, loader = together(lambda: prepare(config, resumed))
     with one_by_one():
         model = build_model(config, data.train.class_names, resumed)
     trainer = build_trainer(config, model, len(loader), device)
@@ -89,6 +87,18 @@ def train_in_processes(given: dict[str, Any], stop: StopSignals) -> int:
                 raise explain_memory(config, given) from error
             raise
     return 0
+
+
+def prepare(
+    config: TrainConfig, resumed: Checkpoint | None
+) -> tuple[torch.device, TrainingData, TrainLoader]:
+    """Find all that is wrong with the machine, the settings and the data before the first step."""
+    device = own_device(config.device)
+    prepare_machine(config, device, resumed)
+    check_attention(config)
+    torch.manual_seed(config.seed)
+    data = load_data(config)
+    return device, data, build_loader(config, data.train, device)
 
 
 if __name__ == "__main__":
