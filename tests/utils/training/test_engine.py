@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -196,6 +198,23 @@ def test_bfloat16_changes_numbers_a_little_and_the_loss_stays_float32() -> None:
     difference = (plain.model.head.weight - mixed.model.head.weight).abs().max().item()
     assert 0 < difference < 0.02
     assert not mixed.scaler.is_enabled()
+
+
+def test_a_compiled_network_runs_and_the_state_is_that_of_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran = []
+
+    def compile_it(model: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda images: ran.append(len(images)) or model(images)
+
+    monkeypatch.setattr(torch, "compile", compile_it)
+    plain, compiled = make_trainer(), make_trainer(compiled=True)
+    for trainer in (plain, compiled):
+        train(trainer, make_batches([1, 1, 1], [1, 1]))
+    assert ran == [3, 2]
+    assert changed(copy_of(plain.model), compiled.model) == set()
+    assert plain.state_dict()["model"].keys() == compiled.state_dict()["model"].keys()
 
 
 @pytest.mark.parametrize("frozen", [True, False])
