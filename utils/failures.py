@@ -10,6 +10,8 @@ _PEERS = (
     "gloo",
     "NCCL",
     "DistBackendError",
+    "DistNetworkError",
+    "DistStoreError",
     "TCPStore",
 )
 
