@@ -24,7 +24,7 @@ from tests.training_room import (
     content_of,
     errors_in,
     folder_of,
-    furnish,
+    furnished,
     last_of,
     started,
     table_of,
@@ -39,10 +39,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module", autouse=True)
 def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder = tmp_path_factory.mktemp("room")
-    furnish(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with furnished(tmp_path_factory.mktemp("room")):
         yield
 
 
@@ -270,7 +267,7 @@ def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
         ["bash", "-c", f"({command}; echo $? > status.txt) 2>&1 | head -1"],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=300,  # torch is imported, perhaps on a busy machine
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.stdout.count("\n") == 1

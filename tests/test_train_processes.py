@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 import evaluate
@@ -25,31 +24,33 @@ from tests.training_room import (
     content_of,
     errors_in,
     folder_of,
-    furnish,
+    furnished,
     joined_processes,
     last_of,
-    session,
+    rank_of,
     table_of,
+    torchrun,
     wait_until,
 )
+from utils.config import given_settings
+from utils.console import run_command
+from utils.errors import Interrupted, UserError
+from utils.failures import explain_failure
 from utils.training.config import TrainConfig
 from utils.training.distributed import joined, rank, together
 from utils.training.engine import EpochMeter, Trainer
-from utils.training.start import build_trainer
+from utils.training.signals import StopSignals
+from utils.training.start import build_trainer, resolve_settings
 
 EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")
+PATIENCE = 300  # seconds until torchrun and its processes have imported torch, on a busy machine
 Batch = tuple[Tensor, list[Target]]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder, threads = tmp_path_factory.mktemp("room"), torch.get_num_threads()
-    furnish(folder)
-    torch.set_num_threads(1)  # as in the processes that are forked
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with furnished(tmp_path_factory.mktemp("room")):
         yield
-    torch.set_num_threads(threads)
 
 
 def errors_of(number: int = 2) -> list[str]:
@@ -171,31 +172,6 @@ def test_going_on_with_another_number_of_processes_warns(
     assert "the run began with 2 processes, now 1" in capsys.readouterr().err
 
 
-@contextmanager
-def torchrun(*argv: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Start train.py by torchrun; gives the process and the file that all of them write to."""
-    log = Path("torchrun.txt")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    options = [flag for flag in argv if flag.startswith("--max-restarts")]
-    rest = [flag for flag in argv if flag not in options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [*launch, *options, train.__file__, *rest],
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-            env=environment,
-        )
-        try:
-            yield process, log
-        finally:
-            for pid in session(process.pid):  # torchrun gives its processes sessions of their own
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            process.wait()
-
-
 def saves(path: Path, seen: set[int]) -> int:
     """Add the file's state to those seen; returns how many there were."""
     with suppress(FileNotFoundError):
@@ -207,7 +183,7 @@ def saves(path: Path, seen: set[int]) -> int:
 def test_torchrun_is_stopped_and_the_run_goes_on_to_the_same_bits(whole: str) -> None:
     last, seen = last_of("halted"), set[int]()
     with torchrun(*EXACT, "--save-steps", "1", "--name", "halted") as (process, log):
-        wait_until(lambda: saves(last, seen) > 2 or process.poll() is not None, 120)
+        wait_until(lambda: saves(last, seen) > 2 or process.poll() is not None, PATIENCE)
         process.terminate()
         assert process.wait(40) != 0
         text = log.read_text()
@@ -222,23 +198,27 @@ def test_torchrun_is_stopped_and_the_run_goes_on_to_the_same_bits(whole: str) ->
 def test_torchrun_starts_again_from_the_last_checkpoint(whole: str) -> None:
     last, seen = last_of("risen"), set[int]()
     with torchrun("--max-restarts=1", *EXACT, "--save-steps", "1", "--name", "risen") as (process, log):
-        wait_until(lambda: saves(last, seen) > 7 or process.poll() is not None, 120)
+        wait_until(lambda: saves(last, seen) > 7 or process.poll() is not None, PATIENCE)
         os.kill(rank_of(process.pid, 1), signal.SIGKILL)
-        assert process.wait(120) == 0, log.read_text()
+        assert process.wait(PATIENCE) == 0, log.read_text()
         text = log.read_text()
     assert f"resuming {last} after 1 of 2 epochs and " in text
     assert [path.name for path in Path("runs/train").glob("risen*")] == ["risen"]
     assert are_same_runs("risen", whole)
 
 
-def rank_of(launcher: int, number: int) -> int:
-    """Return the process that a launcher started as one of a number."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == launcher and f"\0RANK={number}\0" in (folder / "environ").read_text():
-                return int(folder.name)
-    raise AssertionError("no such process")
+@pytest.mark.slow
+def test_a_restart_before_the_first_save_leaves_an_older_run_alone(
+    whole: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_of("whole2").mkdir()
+    shutil.copy(folder_of(whole) / "args.yaml", folder_of("whole2"))
+    os.utime(folder_of("whole2") / "args.yaml", (2**31, 2**31))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    given = given_settings(TrainConfig, [*EXACT, "--name", whole], prog="", description="", example="")
+    config, folder, resumed = resolve_settings(given)
+    assert (config.name, folder, resumed) == (whole, None, None)
+    shutil.rmtree(folder_of("whole2"))
 
 
 @pytest.mark.slow
@@ -252,6 +232,20 @@ def test_a_process_that_is_killed_ends_the_other(victim: int) -> None:
         (line,) = errors_of()
         assert "another process of the run ended" in line
     assert content_of(last_of(name))["schedule"]["step"] >= 2
+
+
+@pytest.mark.parametrize("kind", [dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError])
+def test_a_process_that_never_came_is_said(kind: type[Exception]) -> None:
+    error = kind("The client socket has timed out while trying to connect to (localhost, 39355).")
+    assert "another process of the run" in str(explain_failure(error))
+
+
+def test_the_signal_of_another_process_is_this_ones_first() -> None:
+    with StopSignals(repeats_end=False) as stop:
+        stop.check(0)
+        with pytest.raises(Interrupted):
+            stop.check(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # its own comes while it saves, and must not cut that
 
 
 # Mistakes.
@@ -279,16 +273,16 @@ def test_bad_usage_ends_all_processes_and_one_says_why(argv: list[str], named: s
 
 
 @pytest.mark.slow
-def test_what_one_process_alone_finds_wrong_it_says(tmp_path: Path) -> None:
+def test_what_one_process_alone_finds_wrong_it_says() -> None:
     def work(argv: list[str]) -> int:
         def look() -> None:
             if rank() == 1:
-                raise train.UserError("here: only here", exit_code=2)
+                raise UserError("here: only here")
 
         with joined():
             together(look)
         return 0
 
-    with joined_processes(work=lambda argv: train.run_command(work, argv)) as commands:
+    with joined_processes(work=lambda argv: run_command(work, argv)) as commands:
         assert [command.wait() for command in commands] == [2, 2]
         assert errors_of() == ["error: here: only here"]

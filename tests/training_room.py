@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -40,6 +42,18 @@ def furnish(folder: Path) -> None:
     names = [f"{index}\n" for index in range(TRAIN_IMAGES + VAL_IMAGES)]
     (folder / "data/ImageSets/Main/train.txt").write_text("".join(names[:TRAIN_IMAGES]))
     (folder / "data/ImageSets/Main/val.txt").write_text("".join(names[TRAIN_IMAGES:]))
+
+
+@contextmanager
+def furnished(folder: Path) -> Iterator[None]:
+    """Make the data in a folder and work there, with as many threads as the processes that are forked."""
+    furnish(folder)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield
+    torch.set_num_threads(threads)
 
 
 def folder_of(name: str) -> Path:
@@ -151,12 +165,22 @@ class Command:
 
 def session(leader: int) -> list[int]:
     """Return the processes of a session that live."""
-    found = []
+    return [pid for pid, (_, number) in _living().items() if number == leader]
+
+
+def children_of(parent: int) -> list[int]:
+    """Return the processes that one has started and that live."""
+    return [pid for pid, (number, _) in _living().items() if number == parent]
+
+
+def _living() -> dict[int, tuple[int, int]]:
+    """Return parent and session of each process."""
+    found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            state, _, _, number = stat.read_text().rpartition(")")[2].split()[:4]
-            if int(number) == leader and state != "Z":
-                found.append(int(stat.parent.name))
+            state, parent, _, leader = stat.read_text().rpartition(")")[2].split()[:4]
+            if state != "Z":
+                found[int(stat.parent.name)] = (int(parent), int(leader))
     return found
 
 
@@ -222,3 +246,35 @@ def joined_processes(*argv: str, number: int = 2, work: Work = train.main) -> It
             stack.enter_context(started(*argv, log=f"log{rank}.txt", before=partial(place, rank), work=work))
             for rank in range(number)
         ]
+
+
+@contextmanager
+def torchrun(*argv: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Start train.py by torchrun; gives the process and the file that all of them write to."""
+    log = Path("torchrun.txt")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = [flag for flag in argv if flag.startswith("--max-restarts")]
+    rest = [flag for flag in argv if flag not in options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*launch, *options, train.__file__, *rest],
+            stdout=file,
+            stderr=file,
+            env=environment,
+        )
+        try:
+            yield process, log
+        finally:
+            for pid in (*children_of(process.pid), process.pid):  # they have sessions of their own
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+
+
+def rank_of(launcher: int, number: int) -> int:
+    """Return the process that a launcher started as one of a number."""
+    for pid in children_of(launcher):
+        if f"\0RANK={number}\0" in Path(f"/proc/{pid}/environ").read_text():
+            return pid
+    raise AssertionError("no such process")

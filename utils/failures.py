@@ -16,6 +16,8 @@ _PEERS = (
     "gloo",
     "NCCL",
     "DistBackendError",
+    "DistNetworkError",
+    "DistStoreError",
     "TCPStore",
 )
 

@@ -42,9 +42,12 @@ class FolderLock:
             raise UserError(
                 f"{folder}: {holder} is training here; wait for it, stop it, or choose another --name"
             ) from None
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._file.flush()
+        try:
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot write: {error.strerror or error}", exit_code=1) from error
 
     def release(self) -> None:
         """Let go of the folder."""

@@ -58,9 +58,13 @@ class StopSignals:
             self._is_deferred = True
 
     def check(self, requested: int | None = None) -> None:
-        """Raise `Interrupted` if a signal has come, here or (`requested`) in another process of the run."""
-        if self.requested or requested:
-            raise Interrupted(self.requested or requested or 0)
+        """Raise `Interrupted` if a signal has come, here or (`requested`) in another process of the run.
+
+        That the other's signal reaches this process a moment later, while it saves, is then a repetition.
+        """
+        self.requested = self.requested or requested or None
+        if self.requested:
+            raise Interrupted(self.requested)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         is_repeat = self.requested is not None

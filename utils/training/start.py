@@ -89,13 +89,17 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
 
 
 def _find_restarted(config: TrainConfig) -> Path | None:
-    """Return the folder of the run that torchrun starts again: the newest of these settings, if it saved."""
-    folders = [last.parent.parent for last in Path(config.project).glob(f"{config.name}*/weights/last.pth")]
-    folders.sort(key=lambda folder: (folder / "args.yaml").stat().st_mtime)
-    if not folders:
+    """Return the folder of the run that torchrun starts again: the newest, if it saved and was run like this.
+
+    Where the newest has saved nothing yet, an older run of the same settings is another one.
+    """
+    written = sorted(
+        Path(config.project).glob(f"{config.name}*/args.yaml"), key=lambda path: path.stat().st_mtime
+    )
+    if not written or not (written[-1].parent / "weights" / "last.pth").is_file():
         return None
-    stored = yaml.safe_load((folders[-1] / "args.yaml").read_text(encoding="utf-8"))
-    return folders[-1] if stored == config_as_dict(config) else None
+    stored = yaml.safe_load(written[-1].read_text(encoding="utf-8"))
+    return written[-1].parent if stored == config_as_dict(config) else None
 
 
 def prepare_machine(config: TrainConfig, device: torch.device, resumed: Checkpoint | None) -> None:
