@@ -183,6 +183,21 @@ def read_thumbnail(path: Path | str, size: tuple[int, int]) -> Pixels:
         return np.asarray(small.resize((width, height), Image.Resampling.BOX))
 
 
+def fit(image_size: tuple[int, int], input_size: tuple[int, int]) -> Placement:
+    """Return where the letterbox puts an image: aspect kept, centred; small images grow.
+
+    Args:
+        image_size: (height, width) in pixels.
+        input_size: (height, width) of the network input in pixels.
+    """
+    height, width = image_size
+    ratio = min(input_size[0] / height, input_size[1] / width)
+    new_height = max(1, round(height * ratio))
+    new_width = max(1, round(width * ratio))
+    offset = (input_size[1] - new_width) // 2, (input_size[0] - new_height) // 2
+    return Placement((new_width / width, new_height / height), offset, image_size, input_size)
+
+
 def letterbox(image: Pixels, input_size: tuple[int, int]) -> tuple[Pixels, Placement]:
     """Fit an image into the network input: aspect kept, bilinear, centred on grey 128; small images grow.
 
@@ -194,13 +209,11 @@ def letterbox(image: Pixels, input_size: tuple[int, int]) -> tuple[Pixels, Place
         The network input uint8 (height, width, 3), and where the image lies in it.
     """
     height, width = image.shape[:2]
-    ratio = min(input_size[0] / height, input_size[1] / width)
-    new_height = max(1, round(height * ratio))
-    new_width = max(1, round(width * ratio))
-    top, left = (input_size[0] - new_height) // 2, (input_size[1] - new_width) // 2
+    placement = fit((height, width), input_size)
+    left, top = placement.offset
+    new_width, new_height = round(placement.scale[0] * width), round(placement.scale[1] * height)
     canvas: Pixels = np.full((*input_size, 3), FILL, dtype=np.uint8)
     canvas[top : top + new_height, left : left + new_width] = resize(image, (new_height, new_width))
-    placement = Placement((new_width / width, new_height / height), (left, top), (height, width), input_size)
     return canvas, placement
 
 

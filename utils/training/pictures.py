@@ -17,7 +17,7 @@ from utils.data.dataset import VocDataset
 from utils.draw import draw_detections, load_font, sheet
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.images import Pixels, letterbox
+from utils.images import Pixels, fit, letterbox
 from utils.inference.predictor import Predictor
 from utils.plots import plot_labels
 
@@ -52,10 +52,8 @@ def save_labels(
     labels, boxes = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, 4)]
     for index, record in enumerate(dataset.records):
         target = dataset.target(index)
-        ratio = min(input_size[0] / record.height, input_size[1] / record.width)
-        border = ((input_size[1] - ratio * record.width) / 2, (input_size[0] - ratio * record.height) / 2)
         labels.append(target.labels)
-        boxes.append(target.boxes * ratio + torch.tensor(border * 2))
+        boxes.append(fit((record.height, record.width), input_size).apply(target.boxes))
     plot_labels(path, dataset.class_names, torch.cat(labels), torch.cat(boxes), input_size, anchors)
 
 
