@@ -32,7 +32,8 @@ def explain_failure(error: Exception) -> str | None:
     text, kind = str(error), f"{type(error).__module__}.{type(error).__name__}"
     if any(sign in text for sign in _SHARED_MEMORY):
         return "shared memory (/dev/shm), by which workers send pictures, is full; try fewer --workers, or 0"
-    if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
+    is_dead = "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text)
+    if is_dead or isinstance(error, ConnectionError):  # Python's own comes from the sockets of the workers
         return (
             f"a data worker died ({_cause(text)}); it was killed, or the machine ran out of memory: try "
             "fewer --workers, or 0"

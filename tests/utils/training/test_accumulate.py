@@ -11,7 +11,7 @@ from torch import nn
 from nets.loss import YoloLoss
 from nets.structures import Target
 from nets.yolo import ModelConfig, YoloBody
-from tests.utils.training.conftest import Batch, Net, make_batches, make_trainer, merge, train
+from tests.utils.training.conftest import Batch, Criterion, Net, make_batches, make_trainer, merge, train
 from utils.training.config import TrainConfig
 from utils.training.start import build_criterion
 
@@ -43,20 +43,20 @@ def test_pieces_of_any_size_make_the_step_of_the_whole(name: str, clip_grad: flo
         assert losses == pytest.approx(ends[2][1], rel=1e-5)
 
 
-def test_the_mean_of_the_pieces_would_be_another_step() -> None:
-    """The pieces have 4 truths and 1, so that dividing each by its own would give another gradient."""
+def test_a_step_is_that_of_the_summed_loss_over_all_positives() -> None:
+    """Not of the mean of the pieces' losses: they have 4 truths and 1, and 2 images and 1."""
     pieces = make_batches([2, 2], [1])
     torch.manual_seed(1)
-    right, _ = steps_of(Net(), None, pieces, accumulate=2)
-    gradients = []
+    parameters, _ = steps_of(Net(), None, pieces, accumulate=2)
+    torch.manual_seed(1)
+    model, criterion, gradients = Net().eval(), Criterion(), []
     for images, targets in pieces:
-        torch.manual_seed(1)
-        model, criterion = Net().eval(), make_trainer().criterion
-        sums = criterion.sums(model(images.float() / 255), targets)
-        (sum(sums.parts.values()) / sums.positives).backward()
-        gradients.append(model.head.bias.grad)
-    wrong = model.head.bias - 0.1 * 1.9 * sum(gradients) / 2  # Nesterov's first step
-    assert (right[-1] - wrong).abs() > 1e-3
+        model.zero_grad()
+        sum(criterion.sums(model(images.float() / 255), targets).parts.values()).backward()
+        gradients.append(model.head.bias.grad.item())
+    moved = (parameters[-1] - model.head.bias).item() / -0.19  # 0.1 x 1.9, Nesterov's first step
+    assert moved == pytest.approx(sum(gradients) / 5, rel=1e-4)
+    assert abs(moved - (gradients[0] / 4 + gradients[1]) / 2) > 0.01
 
 
 def picture(boxes: list[list[float]], labels: list[int], difficult: list[bool], name: str) -> Target:
