@@ -99,9 +99,8 @@ def test_a_table_that_cannot_be_written_is_warned_of_once(capsys: Captured) -> N
     assert train.main(argv) == 0
     text = capsys.readouterr().err
     assert errors_in(text) == []
-    (line,) = [line for line in text.splitlines() if line.startswith("warning:")]
-    assert "results.csv" in line
-    assert "goes on without" in line
+    (line,) = [line for line in text.splitlines() if line.endswith("goes on without results.csv")]
+    assert line.startswith("warning: ")
     assert content_of(last_of("table"))["epoch"] == 2
 
 
@@ -236,7 +235,8 @@ def test_a_worker_that_is_killed_ends_the_run() -> None:
         os.kill(victim, signal.SIGKILL)
         assert command.wait(60) == 1, command.text
         line = only_error(command.text)
-        assert f"worker (pid {victim})" in line or f"worker (pid(s) {victim})" in line
+        assert "a data worker died" in line
+        assert str(victim) in line or "its connection broke off" in line  # as torch noticed it or not yet
         assert "--workers" in line
         wait_until(lambda: not command.children(), 10)
     assert len(content_of(last_of("orphan"))["weights"]) > 0

@@ -23,6 +23,7 @@ from PIL import Image
 
 import train
 from utils.data.voc import VocObject, write_annotation
+from utils.training import loop
 
 TRAIN_IMAGES, VAL_IMAGES = 12, 4
 QUICK = ("--data", "data", "--imgsz", "64", "--weights", "none", "--device", "cpu", "--batch-size", "2")
@@ -46,12 +47,17 @@ def furnish(folder: Path) -> None:
 
 @contextmanager
 def furnished(folder: Path) -> Iterator[None]:
-    """Make the data in a folder and work there, with as many threads as the processes that are forked."""
+    """Make the data in a folder and work there, with as many threads as the processes that are forked.
+
+    The pictures of a run take longer than the run; only what torchrun starts draws them.
+    """
     furnish(folder)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(train, "draw_data", lambda _: None)
+        patch.setattr(loop, "look_back", lambda *_: None)
         yield
     torch.set_num_threads(threads)
 

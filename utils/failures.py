@@ -10,6 +10,8 @@ _MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 _SHARED_MEMORY = ("insufficient shared memory", "file </torch", "Bus error")
+# What reading a picture from a worker raises that died an instant ago: torch has not noticed yet.
+_WORKER_GONE = (EOFError, ConnectionError, FileNotFoundError)
 _PEERS = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -37,6 +39,11 @@ def explain_failure(error: Exception) -> str | None:
         return (
             f"a data worker died ({_cause(text)}); it was killed, or the machine ran out of memory: try "
             "fewer --workers, or 0"
+        )
+    if isinstance(error, _WORKER_GONE) and getattr(error, "filename", None) is None:
+        return (
+            "a data worker died (its connection broke off); it was killed, or the machine ran out of memory: "
+            "try fewer --workers, or 0"
         )
     if is_out_of_memory(error):
         return "out of memory; try a smaller --batch-size or --imgsz, or fewer --workers"
