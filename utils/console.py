@@ -158,6 +158,8 @@ def _fail(message: str) -> None:
 
 
 def _write(line: str) -> None:
+    if sys.stderr is None:  # closed before the program began
+        return
     try:
         tqdm.write(line, file=sys.stderr)
         sys.stderr.flush()

@@ -184,7 +184,9 @@ class Trainer:
         meter.steps += 1
         self.schedule.step += 1
         is_loss_finite = math.isfinite(sum(losses))
-        if is_loss_finite and (math.isfinite(size) or self.scaler.is_enabled()):
+        # float16 overflows now and then: its scaler then takes no step and halves the scale, down to 1.
+        is_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1
+        if is_loss_finite and (math.isfinite(size) or is_overflow):
             self._skipped_in_a_row = 0
             self.scaler.step(self.optimizer)
             if self.ema is not None:

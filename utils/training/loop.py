@@ -72,7 +72,7 @@ def run_epochs(job: Job, place: Place) -> None:
                 if is_last or place.epoch % _PICTURES_EVERY == 0 or place.epoch == first + 1:
                     look_back(job, measured, is_last)
     except Interrupted as interruption:
-        saved = save(job, place) if place.is_inside else place.epoch > 0
+        saved = save(job, place) if place.is_inside else place.epoch > 0 and job.run.last.exists()
         interruption.message = describe_stop(job.run.last if saved else None, place)
         raise
     if not job.trainer.is_sound:

@@ -113,20 +113,17 @@ def log_next_commands(config: TrainConfig, best: Path, data: TrainingData) -> No
 
 def explain_memory(config: TrainConfig, given: Mapping[str, object]) -> UserError:
     """Log three commands that need less memory; returns the error that ends the run."""
-    half = max(config.batch_size // 2, 1)
-    smaller = tuple(max(32, side * 3 // 4 // 32 * 32) for side in config.imgsz)
-    given = _as_new_run(config, given)
-    for change in (
-        {"batch_size": half, "accumulate": 2 * config.accumulate},
-        {"imgsz": smaller},
-        {"batch_size": half, "freeze_epochs": config.epochs},
-    ):
-        log(f"try: python train.py {shlex.join(as_arguments(TrainConfig, {**given, **change}))}")
+    smaller = {"imgsz": tuple(max(32, side * 3 // 4 // 32 * 32) for side in config.imgsz)}
+    half = {"batch_size": max(config.batch_size // 2, 1), "accumulate": 2 * config.accumulate}
+    frozen = {"freeze_epochs": config.epochs}
+    changes = (half, smaller, half | frozen) if config.batch_size > 1 else (smaller, frozen, smaller | frozen)
+    for change in changes:
+        settings = {**_as_new_run(config, given), **change}
+        log(f"try: python train.py {shlex.join(as_arguments(TrainConfig, settings))}")
+    first, second = (shlex.join(as_arguments(TrainConfig, change)) for change in changes[:2])
     size = "x".join(map(str, config.imgsz))
     return UserError(
-        f"out of memory with batch {config.batch_size} at {size}; try --batch-size {half} --accumulate "
-        f"{2 * config.accumulate}, or --imgsz {' '.join(map(str, dict.fromkeys(smaller)))}",
-        exit_code=1,
+        f"out of memory with batch {config.batch_size} at {size}; try {first}, or {second}", exit_code=1
     )
 
 
