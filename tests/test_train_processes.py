@@ -43,7 +43,7 @@ from utils.training.signals import StopSignals
 from utils.training.start import build_trainer, resolve_settings
 
 EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")
-PATIENCE = 300  # seconds until torchrun and its processes have imported torch, on a busy machine
+PATIENCE = 600  # seconds until torchrun and its processes have imported torch, on a busy machine
 Batch = tuple[Tensor, list[Target]]
 
 
