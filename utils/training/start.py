@@ -26,6 +26,7 @@ from utils.training.config import TrainConfig
 from utils.training.distributed import copy_from_first, rank, restart_count, world_size
 from utils.training.ema import ModelEma
 from utils.training.engine import Trainer
+from utils.training.memory import keep_freed_memory
 from utils.training.optim import Schedule, build_optimizer
 from utils.training.run import load_resumable
 from utils.weights.checkpoint import Checkpoint
@@ -103,9 +104,11 @@ def _find_restarted(config: TrainConfig) -> Path | None:
 
 
 def prepare_machine(config: TrainConfig, device: torch.device, resumed: Checkpoint | None) -> None:
-    """Set what torch does anywhere: --deterministic, and the number of threads of the run that goes on."""
+    """Set what holds for the whole process: memory, --deterministic, the threads of a run that goes on."""
     if config.sync_bn and (device.type != "cuda" or world_size() == 1):
         raise UserError("--sync-bn: needs several GPUs, a process each; start the run with torchrun")
+    if device.type == "cpu":
+        keep_freed_memory()
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS wants to be told by this
     # Some operations have no exact form on a GPU; there torch warns and names them.
@@ -164,7 +167,7 @@ def build_trainer(
     config: TrainConfig, model: YoloBody, batches_per_epoch: int, device: torch.device
 ) -> Trainer:
     """Build what trains a network, on the device; every process starts from the first one's weights."""
-    model = model.to(device).to(memory_format=torch.channels_last)  # convolutions run faster
+    model = model.to(device).to(memory_format=torch.channels_last)
     if config.sync_bn:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     copy_from_first(model)
