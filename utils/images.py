@@ -232,7 +232,7 @@ def to_tensor(image: Pixels) -> Tensor:
 def _opened(path: Path | str) -> Iterator[Image.Image]:
     """Open an image file; whatever goes wrong with it inside the block becomes a UserError."""
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a named pipe would wait for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would wait for ever
             raise UserError(f"{path}: not a regular file")
         with Image.open(path, formats=_FORMATS) as image:
             _check_pixels(path, image.size)
