@@ -60,6 +60,7 @@ def run_epochs(job: Job, place: Place) -> None:
     table = EpochTable(job.config.epochs, first)
     try:
         while place.epoch < job.config.epochs and not stops_early:
+            job.stop.check(highest(job.stop.requested or 0))  # one that came while the epoch was stored
             with job.stop.deferred():
                 for _ in train_steps(job, place):
                     job.stop.check(highest(job.stop.requested or 0))
