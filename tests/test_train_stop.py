@@ -152,7 +152,7 @@ def test_a_signal_in_the_evaluation_saves_and_only_the_evaluation_is_repeated(
 
 
 @pytest.mark.slow
-def test_a_signal_while_an_epoch_is_stored_lets_it_be_stored_and_a_step_be_done(
+def test_a_signal_while_an_epoch_is_stored_lets_it_be_stored(
     whole: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     usual = train.Run.judge
@@ -165,7 +165,7 @@ def test_a_signal_while_an_epoch_is_stored_lets_it_be_stored_and_a_step_be_done(
         patch.setattr(train.Run, "judge", stopping)
         assert train.main([*EXACT, "--name", "stored"]) == 143
     (line,) = interruptions_in(capsys.readouterr().err)
-    assert "at epoch 2 step 1;" in line
+    assert "at epoch 2 step 0;" in line
     assert len(table_of("stored")) == 1
     assert resume("stored") == 0
     assert are_same_runs("stored", whole)

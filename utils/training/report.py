@@ -81,7 +81,7 @@ def describe_stop(saved: Path | None, place: Place) -> str:
     """Say where a signal stopped the run, what is saved of it, and how to go on."""
     if saved is None:
         return "nothing was saved"
-    epoch, step = (place.epoch + 1, place.meter.steps) if place.is_inside else (place.epoch, "its last")
+    epoch, step = place.epoch + 1, place.meter.steps
     resume = shlex.join(["python", "train.py", "--resume", str(saved)])
     return f"saved {saved} at epoch {epoch} step {step}; go on: {resume}"
 

@@ -86,7 +86,7 @@ def test_the_memory_of_this_process_is_at_least_torchs() -> None:
     ("place", "where"),
     [
         (Place(0, EpochMeter(batches=4, steps=2)), "epoch 1 step 2"),
-        (Place(3), "epoch 3 step its last"),
+        (Place(3), "epoch 4 step 0"),
         (Place(3, EpochMeter(batches=1, steps=1)), "epoch 4 step 1"),
     ],
 )
