@@ -16,13 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import train
-from utils.data.voc import VocObject, write_annotation
+from tests.voc_folder import make_voc_folder
 from utils.training import loop
 
 TRAIN_IMAGES, VAL_IMAGES = 12, 4
@@ -31,27 +29,13 @@ Setup = Callable[[], object]
 Work = Callable[[list[str]], int]
 
 
-def furnish(folder: Path) -> None:
-    """Make the data: small pictures of noise with a cat or a dog in each."""
-    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (folder / "data" / part).mkdir(parents=True)
-    for index in range(TRAIN_IMAGES + VAL_IMAGES):
-        pixels = np.random.default_rng(index).integers(0, 255, (60, 80, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"data/JPEGImages/{index}.jpg")
-        objects = [VocObject(("cat", "dog")[index % 2], (10.0, 10.0, 50.0, 40.0 + index))]
-        write_annotation(folder / f"data/Annotations/{index}.xml", f"{index}.jpg", 80, 60, objects)
-    names = [f"{index}\n" for index in range(TRAIN_IMAGES + VAL_IMAGES)]
-    (folder / "data/ImageSets/Main/train.txt").write_text("".join(names[:TRAIN_IMAGES]))
-    (folder / "data/ImageSets/Main/val.txt").write_text("".join(names[TRAIN_IMAGES:]))
-
-
 @contextmanager
 def furnished(folder: Path) -> Iterator[None]:
     """Make the data in a folder and work there, with as many threads as the processes that are forked.
 
     The pictures of a run take longer than the run; only what torchrun starts draws them.
     """
-    furnish(folder)
+    make_voc_folder(folder / "data", TRAIN_IMAGES, VAL_IMAGES)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
