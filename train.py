@@ -15,7 +15,7 @@ from utils.data.loaders import TrainLoader
 from utils.data.prepare import TrainingData
 from utils.failures import is_out_of_memory
 from utils.files import new_run_folder
-from utils.training.attention import check_attention
+from utils.training.attention import check_attention, check_smallest_batch
 from utils.training.config import TrainConfig
 from utils.training.distributed import (
     from_first,
@@ -69,7 +69,7 @@ def train_in_processes(given: dict[str, Any], stop: StopSignals) -> int:
     device, data, loader = together(lambda: prepare(config, resumed))
     with one_by_one():
         model = build_model(config, data.train.class_names, resumed)
-    trainer = build_trainer(config, model, len(loader), device)
+    trainer = build_trainer(config, model, len(loader), len(data.train), device)
     if resumed:
         trainer.load_state_dict(resumed.training)
     place = find_place(resumed)
@@ -98,6 +98,7 @@ def prepare(
     check_attention(config)
     torch.manual_seed(config.seed)
     data = load_data(config)
+    check_smallest_batch(config, len(data.train))
     return device, data, build_loader(config, data.train, device)
 
 

@@ -100,7 +100,7 @@ def build_step(way: Way) -> Callable[[], object]:
     criterion = build_criterion(TrainConfig(), model)
     if way.ours:
         keep_freed_memory()
-        trainer = build_trainer(TrainConfig(batch_size=BATCH_SIZE), model, 1000, torch.device("cpu"))
+        trainer = build_trainer(TrainConfig(batch_size=BATCH_SIZE), model, 1000, 8000, torch.device("cpu"))
         return lambda: list(trainer.epoch([(images, targets)], EpochMeter(), "step"))
     optimizer = SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True)
     loop_loss, ema = LoopLoss(CONFIG), LoopEma(model)

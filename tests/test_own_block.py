@@ -125,4 +125,4 @@ def test_a_batch_of_one_that_a_block_cannot_train_on_is_refused(room, monkeypatc
     monkeypatch.chdir(room / "e")
     argv = [*QUICK[:-1], "1", "--weights", "none", "--epochs", "1", "--phi", "split_attention"]
     assert train.main(argv) == 2
-    assert "--batch-size 1: SplitAttention: training needs a batch of at least 2" in capsys.readouterr().err
+    assert "1 images a step: SplitAttention: training needs a batch of at least 2" in capsys.readouterr().err

@@ -77,7 +77,7 @@ def step(batches: list[Batch]) -> dict[str, object]:
     torch.manual_seed(0)
     config = TrainConfig(batch_size=2, accumulate=len(batches), weights="none", imgsz=(64, 64))
     model = YoloBody(ModelConfig(2, input_size=(64, 64)))
-    trainer: Trainer = build_trainer(config, model, len(batches), torch.device("cpu"))
+    trainer: Trainer = build_trainer(config, model, len(batches), 1000, torch.device("cpu"))
     trainer.model.eval()
     meter = EpochMeter()
     for _ in trainer.epoch(batches, meter, "test"):

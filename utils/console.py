@@ -105,7 +105,7 @@ def progress(
         total = len(items)
     if _is_muted:
         yield from items
-    elif sys.stderr.isatty():
+    elif sys.stderr is not None and sys.stderr.isatty():
         yield from _progress_bar(items, label, total, unit, status)
     else:
         yield from _progress_lines(items, label, total, unit, status, interval)

@@ -9,27 +9,45 @@ from nets.attention import build_attention
 from nets.yolo import PLACES
 from utils.errors import UserError
 from utils.training.config import TrainConfig
+from utils.training.distributed import world_size
 
 _STRIDES = {"c4": 16, "c5": 32, "up": 16}
 
 
-def check_attention(config: TrainConfig) -> None:
+def check_attention(config: TrainConfig, batch_size: int | None = None) -> None:
     """Build the block of each place and take one step's gradient through it, at the sizes of the run.
 
     Raises:
         UserError: it cannot be built or trained; names the block and the reason.
     """
+    batch_size = batch_size or config.batch_size
     for place in config.phi_at:
         try:
             with torch.random.fork_rng(devices=[]):  # the network's start is the same for every block
-                _try_block(config, place)
+                _try_block(config, place, min(batch_size, 2))
         except Exception as error:  # the user's code may fail in any way
             reason = " ".join(str(error).split())
-            raise UserError(f"--phi {config.phi}, --batch-size {config.batch_size}: {reason}") from None
+            raise UserError(f"--phi {config.phi}, {batch_size} images a step: {reason}") from None
 
 
-def _try_block(config: TrainConfig, place: str) -> None:
-    batch, stride = min(config.batch_size, 2), _STRIDES[place]
+def check_smallest_batch(config: TrainConfig, num_images: int) -> None:
+    """Refuse a single image a step and process where the network or its blocks cannot be trained on one.
+
+    Raises:
+        UserError: names the image size or the block, and the reason.
+    """
+    if min(config.batch_size, num_images) // world_size() > 1:
+        return
+    if config.imgsz == (32, 32):
+        raise UserError(
+            "--imgsz 32: with a single image a step batch normalization would see a single value; use more "
+            "images, or a larger --imgsz"
+        )
+    check_attention(config, batch_size=1)
+
+
+def _try_block(config: TrainConfig, place: str, batch: int) -> None:
+    stride = _STRIDES[place]
     height, width = (side // stride for side in config.imgsz)
     features = torch.rand(batch, PLACES[place], height, width, requires_grad=True)
     # Sigmoid as the layer before: its gradient needs its output, which a block must not change in place.

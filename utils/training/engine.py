@@ -135,8 +135,9 @@ class Trainer:
 
     @property
     def is_sound(self) -> bool:
-        """Whether the last step was taken: after one that was left out the weights may be spoilt already."""
-        return self._skipped_in_a_row == 0
+        """Whether the state may be saved: the last step was not left out, and all weights are finite."""
+        weights = [*self.model.parameters(), *self.average.parameters(), *self.average.buffers()]
+        return self._skipped_in_a_row == 0 and all(bool(weight.isfinite().all()) for weight in weights)
 
     def epoch(
         self, batches: Iterable[Batch], meter: EpochMeter, label: str, total: int | None = None

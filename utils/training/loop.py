@@ -73,13 +73,13 @@ def run_epochs(job: Job, place: Place) -> None:
                 if is_last or place.epoch % _PICTURES_EVERY == 0 or place.epoch == first + 1:
                     look_back(job, measured, is_last)
     except Interrupted as interruption:
-        saved = save(job, place) if place.is_inside else place.epoch > 0 and job.run.last.exists()
-        interruption.message = describe_stop(job.run.last if saved else None, place)
+        is_saved = save(job, place) if place.is_inside else place.epoch > 0
+        interruption.message = describe_stop(job.run.last, place, is_saved)
         raise
     if not job.trainer.is_sound:
-        raise UserError("the run ended in steps that were left out; try a lower --lr", exit_code=1)
+        raise UserError("the run ended in weights that cannot be saved; try a lower --lr", exit_code=1)
     if stops_early:
-        since, patience = job.run.best_epoch, job.config.patience
+        since, patience = job.run.risen_epoch, job.config.patience
         log(f"stopped: mAP50 has not risen since epoch {since} (--patience {patience})")
     log_next_commands(job.config, job.run.best, job.data)
 
@@ -104,8 +104,12 @@ def evaluate_epoch(job: Job, place: Place) -> Measured | None:
     is_due = (place.epoch + 1) % job.config.eval_interval == 0 or place.epoch + 1 == job.config.epochs
     if job.data.val is None or not is_due or not job.trainer.is_sound:
         return None
-    with job.stop.at_once():
-        return measure(job.config, job.trainer, job.data.val)
+    try:
+        with job.stop.at_once():
+            return measure(job.config, job.trainer, job.data.val)
+    except UserError as error:  # an image that was there when the run began
+        save(job, place)
+        raise UserError(str(error), exit_code=1) from error
 
 
 def finish_epoch(job: Job, place: Place, measured: Measured | None, table: EpochTable) -> bool:
@@ -113,12 +117,12 @@ def finish_epoch(job: Job, place: Place, measured: Measured | None, table: Epoch
     config, run, epoch = job.config, job.run, place.epoch + 1
     result = measured[0] if measured else None
     if not job.trainer.is_sound:
-        warn(f"epoch {epoch} ended in a step that was left out, so it is not saved")
+        warn(f"epoch {epoch} is not saved: its last step was left out, or its weights are not finite")
         return False
     memory = {"memory_gb": memory_in_use(job.trainer.device)}
     row = {"epoch": epoch, **place.meter.as_row(), **memory, **columns_of(result)}
     is_best = run.judge(epoch, result)
-    stops_early = 0 < config.patience <= epoch - run.best_epoch
+    stops_early = result is not None and 0 < config.patience <= epoch - run.risen_epoch
     checkpoint = job.snapshot(Place(epoch), metrics=columns_of(result), stopped_early=stops_early)
     is_kept = config.save_period > 0 and epoch % config.save_period == 0
     run.finish_epoch(checkpoint, row, result if is_best else None, is_best, is_kept)

@@ -77,13 +77,12 @@ def memory_in_use(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def describe_stop(saved: Path | None, place: Place) -> str:
+def describe_stop(last: Path, place: Place, is_saved: bool) -> str:
     """Say where a signal stopped the run, what is saved of it, and how to go on."""
-    if saved is None:
-        return "nothing was saved"
-    epoch, step = place.epoch + 1, place.meter.steps
-    resume = shlex.join(["python", "train.py", "--resume", str(saved)])
-    return f"saved {saved} at epoch {epoch} step {step}; go on: {resume}"
+    resume = shlex.join(["python", "train.py", "--resume", str(last)])
+    if is_saved:
+        return f"saved {last} at epoch {place.epoch + 1} step {place.meter.steps}; go on: {resume}"
+    return f"nothing new was saved; go on: {resume}" if last.exists() else "nothing was saved"
 
 
 def describe_overfit(map50: float, images: int) -> str:

@@ -29,7 +29,7 @@ class Run:
     Attributes:
         folder: where everything goes.
         best_map50: the highest so far, None before the first.
-        best_epoch: whole epochs done when it was reached.
+        risen_epoch: whole epochs done when it last rose, or when a run that had stopped early went on.
     """
 
     def __init__(
@@ -47,14 +47,19 @@ class Run:
         """
         self.folder = folder
         self.best_map50 = resumed["best_map50"] if resumed else None
-        self.best_epoch = resumed["best_epoch"] if resumed else 0
+        self.risen_epoch = 0
+        if resumed:
+            self.risen_epoch = resumed["epoch" if resumed.get("stopped_early") else "risen_epoch"]
         self._is_writer = is_writer
         self._failed: set[str] = set()
         self._board: Any = None
         if not is_writer:
             return
+        try:
+            (folder / "weights").mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder / 'weights'}: cannot be made: {error.strerror}") from error
         self._lock = FolderLock(folder)
-        (folder / "weights").mkdir(exist_ok=True)
         for stale in (*folder.glob("*.tmp"), *folder.glob("weights/*.tmp")):
             log(f"{stale}: left by a run that was killed while it saved; removed")
             stale.unlink()
@@ -97,7 +102,9 @@ class Run:
         map50 = result.coco.map50 if result else None
         if self.best_map50 is not None and (map50 is None or map50 < self.best_map50):
             return False
-        self.best_map50, self.best_epoch = map50, epoch
+        if map50 is not None and (self.best_map50 is None or map50 > self.best_map50):
+            self.risen_epoch = epoch
+        self.best_map50 = map50
         return True
 
     def finish_epoch(
@@ -129,7 +136,7 @@ class Run:
 
     def save(self, checkpoint: Checkpoint, path: Path | None = None) -> None:
         """Write last.pth (or `path`), from which --resume goes on."""
-        checkpoint.training.update(best_map50=self.best_map50, best_epoch=self.best_epoch)
+        checkpoint.training.update(best_map50=self.best_map50, risen_epoch=self.risen_epoch)
         if self._is_writer:
             save_checkpoint(path or self.last, checkpoint)
 
@@ -139,9 +146,10 @@ class Run:
             return
         try:
             write()
-        except (OSError, ImportError, UserError) as error:  # TensorBoard may be there and not work
+        # TensorBoard may be there and not work; the table that is there may be another program's.
+        except (OSError, ImportError, UserError, KeyError, ValueError) as error:
             if what not in self._failed:
-                warn(f"{error}; training goes on without {what}")
+                warn(f"{what}: {error}; training goes on without it")
             self._failed.add(what)
 
     def rows(self) -> list[dict[str, str]]:

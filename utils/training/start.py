@@ -75,6 +75,11 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
         )
     if "phi" in given and not same_attention(given["phi"], phi):
         raise UserError(f"--resume {path}: was made with attention={phi}, you asked for {given['phi']}")
+    if path.absolute().parent.name != "weights":
+        raise UserError(
+            f"--resume {path}: not in its run's folder (RUN/weights/last.pth), where the run goes on; put it "
+            f"back, or start a new run from it: --weights {path}"
+        )
     stored = config_from_dict(TrainConfig, checkpoint.run_config, source=str(path))
     config = dataclasses.replace(stored, **{name: given[name] for name in given if name != "resume"})
     if config.epochs <= done:
@@ -150,6 +155,10 @@ def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device)
     if config.overfit:
         settings = AugmentSettings(0.0, 0.0, "none")
     close_epoch = config.epochs - config.close_mosaic
+    if close_epoch <= 0 and settings.mosaic + settings.mixup > 0:
+        log(
+            f"no mosaic or mixup: all --epochs {config.epochs} are within --close-mosaic {config.close_mosaic}"
+        )
     samples = TrainDataset(dataset, config.imgsz, settings, config.seed, close_epoch=close_epoch)
     if config.cache:
         log(f"cache: {samples.cache() / 1e9:.2f} GB of decoded pictures in memory")
@@ -164,9 +173,17 @@ def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device)
 
 
 def build_trainer(
-    config: TrainConfig, model: YoloBody, batches_per_epoch: int, device: torch.device
+    config: TrainConfig, model: YoloBody, batches_per_epoch: int, num_images: int, device: torch.device
 ) -> Trainer:
-    """Build what trains a network, on the device; every process starts from the first one's weights."""
+    """Build what trains a network, on the device; every process starts from the first one's weights.
+
+    Args:
+        config: the run's settings.
+        model: the network.
+        batches_per_epoch: number of the loader's batches.
+        num_images: number of the training images; a step cannot have more.
+        device: where to train.
+    """
     model = model.to(device).to(memory_format=torch.channels_last)
     if config.sync_bn:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -178,7 +195,7 @@ def build_trainer(
         lr=config.lr or 0.0,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
-        batch_size=config.images_a_step,
+        batch_size=min(config.images_a_step, num_images),
     )
     schedule = Schedule(
         optimizer,

@@ -91,8 +91,8 @@ def test_the_memory_of_this_process_is_at_least_torchs() -> None:
     ],
 )
 def test_what_a_signal_left_behind(place: Place, where: str) -> None:
-    assert report.describe_stop(None, place) == "nothing was saved"
-    said = report.describe_stop(Path("my runs/last.pth"), place)
+    assert report.describe_stop(Path("nowhere/last.pth"), place, is_saved=False) == "nothing was saved"
+    said = report.describe_stop(Path("my runs/last.pth"), place, is_saved=True)
     assert said == f"saved my runs/last.pth at {where}; go on: python train.py --resume 'my runs/last.pth'"
 
 

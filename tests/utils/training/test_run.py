@@ -75,28 +75,34 @@ def test_a_failing_run_lets_go_of_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("map50s", "verdicts", "best"),
+    ("map50s", "verdicts", "best", "risen"),
     [
-        ([], [], 0),
-        ([None, None, None], [True, True, True], 3),  # without evaluation the last
-        ([0.0, 0.0], [True, True], 2),  # the later of equals
-        ([0.1, 0.3, 0.2], [True, True, False], 2),
-        ([0.3, None, 0.2], [True, False, False], 1),
-        ([None, 0.0, None], [True, True, False], 2),
+        ([], [], 0, 0),
+        ([None, None, None], [True, True, True], 3, 0),  # without evaluation the last
+        ([0.0, 0.0], [True, True], 2, 1),  # the later of equals, though it rose no more
+        ([0.1, 0.3, 0.2], [True, True, False], 2, 2),
+        ([0.3, None, 0.2], [True, False, False], 1, 1),
+        ([None, 0.0, None], [True, True, False], 2, 2),
     ],
 )
 def test_best_is_the_highest_map50_and_last_the_last(
-    tmp_path: Path, map50s: list[float | None], verdicts: list[bool], best: int
+    tmp_path: Path, map50s: list[float | None], verdicts: list[bool], best: int, risen: int
 ) -> None:
     run = Run(tmp_path)
     assert finish(run, map50s) == verdicts
-    assert run.best_epoch == best
+    assert run.risen_epoch == risen
     if map50s:
         last, shared = load_checkpoint(run.last), load_checkpoint(run.best)
         assert (last.weights["epoch"].item(), shared.weights["epoch"].item()) == (len(map50s), best)
-        assert last.training == {"epoch": len(map50s), "best_map50": run.best_map50, "best_epoch": best}
+        assert last.training == {"epoch": len(map50s), "best_map50": run.best_map50, "risen_epoch": risen}
         assert shared.training == {}
         assert shared.run_config == {"lr": 0.1}
+
+
+def test_a_run_that_stopped_early_counts_its_patience_anew(tmp_path: Path) -> None:
+    state = {"epoch": 7, "best_map50": 0.5, "risen_epoch": 3, "stopped_early": True}
+    assert Run(tmp_path, state, is_writer=False).risen_epoch == 7
+    assert Run(tmp_path, {**state, "stopped_early": False}, is_writer=False).risen_epoch == 3
 
 
 @pytest.mark.parametrize(("map50", "best"), [(0.4, 1), (0.5, 2), (0.6, 2), (None, 1)])
@@ -104,9 +110,9 @@ def test_a_resumed_run_knows_what_its_best_reached(tmp_path: Path, map50: float 
     with Run(tmp_path) as first:
         finish(first, [0.5])
     run = Run(tmp_path, load_checkpoint(first.last).training)
-    assert (run.best_map50, run.best_epoch) == (0.5, 1)
+    assert (run.best_map50, run.risen_epoch) == (0.5, 1)
     finish(run, [map50], first=2)
-    assert run.best_epoch == best
+    assert run.risen_epoch == (2 if map50 == 0.6 else 1)
     assert load_checkpoint(run.best).weights["epoch"].item() == best
 
 
@@ -120,7 +126,7 @@ def test_the_table_has_a_row_an_epoch_and_a_late_column(tmp_path: Path) -> None:
 def test_an_epoch_done_again_replaces_what_was_there_from_it_on(tmp_path: Path) -> None:
     with Run(tmp_path) as first:
         finish(first, [0.1, 0.2, 0.3])
-    run = Run(tmp_path, {"epoch": 1, "best_map50": 0.1, "best_epoch": 1})
+    run = Run(tmp_path, {"epoch": 1, "best_map50": 0.1, "risen_epoch": 1})
     finish(run, [0.7], first=2)
     assert [row[0] for row in table(run)] == ["epoch", "1", "2"]
     assert table(run)[-1][-1] == "0.7"
@@ -136,18 +142,18 @@ def test_kept_checkpoints_stand_under_their_number_and_can_be_resumed(
     assert files_in(tmp_path) == {"results.csv", "weights/best.pth", "weights/last.pth", *numbered}
     for epoch in kept:
         loaded = load_checkpoint(tmp_path / f"weights/epoch{epoch}.pth")
-        assert loaded.training == {"epoch": epoch, "best_map50": 0.3, "best_epoch": 1}
+        assert loaded.training == {"epoch": epoch, "best_map50": 0.3, "risen_epoch": 1}
 
 
 def test_save_writes_last_and_what_was_best_so_far(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.judge(3, reached(0.25))
     run.save(checkpoint(3))
-    assert load_checkpoint(run.last).training == {"epoch": 3, "best_map50": 0.25, "best_epoch": 3}
+    assert load_checkpoint(run.last).training == {"epoch": 3, "best_map50": 0.25, "risen_epoch": 3}
     assert not run.best.exists()
 
 
-def test_metrics_json_is_that_of_the_best_epoch(tmp_path: Path) -> None:
+def test_metrics_json_is_that_of_the_risen_epoch(tmp_path: Path) -> None:
     record = Record("a", tmp_path / "a.jpg", 60, 50, (), np.zeros((0, 4), np.float32), np.zeros(0, bool))
     data = VocDataset([record], ("cell",))
     result = score(Findings([0], [Detections.empty()], [data.target(0)], Timings()), data)
@@ -200,7 +206,7 @@ def test_a_table_that_cannot_be_written_is_warned_of_once(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert str(tmp_path / "results.csv") in said[0]
-    assert said[0].endswith("; training goes on without results.csv")
+    assert said[0].endswith("; training goes on without it")
     assert load_checkpoint(run.last).training["epoch"] == 3
 
 
@@ -241,7 +247,7 @@ def tensorboard(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_events_are_the_rows_but_for_what_is_missing(tmp_path: Path, tensorboard: ModuleType) -> None:
-    with Run(tmp_path, {"epoch": 4, "best_map50": None, "best_epoch": 4}) as run:
+    with Run(tmp_path, {"epoch": 4, "best_map50": None, "risen_epoch": 4}) as run:
         run.finish_epoch(checkpoint(5), {"epoch": 5, "box": 1.5, "map50": None}, None, False, False)
         board = run._board
     assert (board.folder, board.purge_step) == (str(tmp_path), 5)
@@ -265,7 +271,7 @@ def test_training_goes_on_without_events(
         finish(run, [0.1, 0.2])
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
-    assert said[0].endswith("training goes on without TensorBoard events")
+    assert said[0].endswith("training goes on without it")
     assert files_in(tmp_path) == {"results.csv", "weights/best.pth", "weights/last.pth"}
 
 
@@ -275,7 +281,7 @@ def test_a_tensorboard_that_cannot_be_imported_is_none(
     del tensorboard.SummaryWriter
     with Run(tmp_path) as run:
         finish(run, [0.1])
-    assert "training goes on without TensorBoard events" in capsys.readouterr().err
+    assert "training goes on without it" in capsys.readouterr().err
 
 
 # What --resume takes.

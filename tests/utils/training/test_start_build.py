@@ -162,7 +162,7 @@ def test_a_run_has_so_many_steps(
 
     monkeypatch.setattr(start, "Schedule", build)
     config = TrainConfig(**{"epochs": 10, "lr_schedule": "step", **settings})
-    build_trainer(config, Net(), 5, CPU)
+    build_trainer(config, Net(), 5, 100, CPU)
     assert seen == {"kind": "step", "total_steps": total, "warmup_steps": warmup}
 
 
@@ -180,7 +180,7 @@ def test_the_trainer_has_the_settings() -> None:
         optimizer="adamw", lr=0.5, momentum=0.25, weight_decay=0.125, batch_size=4, accumulate=2,
         clip_grad=3.0, amp=True, ema=False, label_smoothing=0.5,
     )  # fmt: skip
-    trainer = build_trainer(config, Net(), 5, CPU)
+    trainer = build_trainer(config, Net(), 5, 100, CPU)
     assert isinstance(trainer.optimizer, torch.optim.AdamW)
     decayed, plain = trainer.optimizer.param_groups
     assert decayed["lr"] == plain["lr"] == 0.25  # 4 x 2 images a step are half of 16
@@ -191,7 +191,7 @@ def test_the_trainer_has_the_settings() -> None:
 
 
 def test_the_usual_trainer() -> None:
-    trainer = build_trainer(TrainConfig(), Net(), 5, CPU)
+    trainer = build_trainer(TrainConfig(), Net(), 5, 100, CPU)
     assert isinstance(trainer.optimizer, torch.optim.SGD)
     assert [group["lr"] for group in trainer.optimizer.param_groups] == [0.01, 0.01]
     assert (trainer.accumulate, trainer.clip_grad, trainer.autocast) == (1, 10.0, None)
