@@ -148,7 +148,7 @@ class TrainConfig:
         "0.001 for adamw)",
         group="optimization",
         metavar="X",
-        within="[0, 1e6]",
+        within="[0, 1e30]",
     )
     momentum: float = setting(
         0.937, "of SGD; the first beta of AdamW", group="optimization", metavar="X", within="[0, 1)"
