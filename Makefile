@@ -41,7 +41,7 @@ demo: $(RUN_READY)
 	@echo '$(GOODBYE)'
 
 test: $(DEV_READY)
-	$(call type,python -m pytest)
+	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto)
 
 quick: $(DEV_READY)
 	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto -m "not slow")

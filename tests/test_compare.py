@@ -52,7 +52,7 @@ def test_a_table_of_costs_never_replaces_another(capsys):
     [
         (["--val", "none"], "--val none: leaves nothing to compare by"),
         (["--split", "nosuch"], "nosuch"),
-        (["--phi", "none", "nofile.py:X"], "--phi nofile.py:X, --batch-size 4: attention"),
+        (["--phi", "none", "nofile.py:X"], "--phi nofile.py:X, 4 images a step: attention"),
         (["--from", "nowhere"], "--from nowhere: not the folder of a training run"),
     ],
 )
