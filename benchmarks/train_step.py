@@ -34,7 +34,6 @@ from nets.structures import Target
 from nets.yolo import ModelConfig, YoloBody
 from utils.training.config import TrainConfig
 from utils.training.engine import EpochMeter
-from utils.training.memory import keep_freed_memory
 from utils.training.start import build_criterion, build_trainer
 
 CONFIG = ModelConfig(num_classes=20)
@@ -99,7 +98,6 @@ def build_step(way: Way) -> Callable[[], object]:
     model = YoloBody(CONFIG).train()
     criterion = build_criterion(TrainConfig(), model)
     if way.ours:
-        keep_freed_memory()
         trainer = build_trainer(TrainConfig(batch_size=BATCH_SIZE), model, 1000, 8000, torch.device("cpu"))
         return lambda: list(trainer.epoch([(images, targets)], EpochMeter(), "step"))
     optimizer = SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True)

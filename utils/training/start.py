@@ -26,7 +26,6 @@ from utils.training.config import TrainConfig
 from utils.training.distributed import copy_from_first, rank, restart_count, world_size
 from utils.training.ema import ModelEma
 from utils.training.engine import Trainer
-from utils.training.memory import keep_freed_memory
 from utils.training.optim import Schedule, build_optimizer
 from utils.training.run import load_resumable
 from utils.weights.checkpoint import Checkpoint
@@ -109,11 +108,9 @@ def _find_restarted(config: TrainConfig) -> Path | None:
 
 
 def prepare_machine(config: TrainConfig, device: torch.device, resumed: Checkpoint | None) -> None:
-    """Set what holds for the whole process: memory, --deterministic, the threads of a run that goes on."""
+    """Set what holds for the whole process: --deterministic, and the threads of a run that goes on."""
     if config.sync_bn and (device.type != "cuda" or world_size() == 1):
         raise UserError("--sync-bn: needs several GPUs, a process each; start the run with torchrun")
-    if device.type == "cpu":
-        keep_freed_memory()
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS wants to be told by this
     # Some operations have no exact form on a GPU; there torch warns and names them.
