@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,9 @@ def _find_restarted(config: TrainConfig) -> Path | None:
 
     Where the newest has saved nothing yet, an older run of the same settings is another one.
     """
-    written = sorted(
-        Path(config.project).glob(f"{config.name}*/args.yaml"), key=lambda path: path.stat().st_mtime
-    )
+    own = re.compile(rf"{re.escape(config.name)}\d*")  # exp, exp2, exp3 ...
+    found = [path for path in Path(config.project).glob("*/args.yaml") if own.fullmatch(path.parent.name)]
+    written = sorted(found, key=lambda path: path.stat().st_mtime)
     if not written or not (written[-1].parent / "weights" / "last.pth").is_file():
         return None
     stored = yaml.safe_load(written[-1].read_text(encoding="utf-8"))
