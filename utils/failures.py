@@ -11,7 +11,7 @@ _MEMORY = (
 )
 _SHARED_MEMORY = ("insufficient shared memory", "file </torch", "Bus error")
 # What reading a picture from a worker raises that died an instant ago: torch has not noticed yet.
-_WORKER_GONE = (EOFError, ConnectionError, FileNotFoundError)
+_WORKER_GONE = (EOFError, FileNotFoundError)
 _PEERS = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -35,15 +35,13 @@ def explain_failure(error: Exception) -> str | None:
     if any(sign in text for sign in _SHARED_MEMORY):
         return "shared memory (/dev/shm), by which workers send pictures, is full; try fewer --workers, or 0"
     is_dead = "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text)
-    if is_dead or isinstance(error, ConnectionError):  # Python's own comes from the sockets of the workers
+    is_cut_off = isinstance(error, _WORKER_GONE) and getattr(error, "filename", None) is None
+    # Python's own ConnectionError comes from the sockets of the workers.
+    if is_dead or is_cut_off or isinstance(error, ConnectionError):
+        cause = "its connection broke off" if is_cut_off and not is_dead else _cause(text)
         return (
-            f"a data worker died ({_cause(text)}); it was killed, or the machine ran out of memory: try "
+            f"a data worker died ({cause}); it was killed, or the machine ran out of memory: try "
             "fewer --workers, or 0"
-        )
-    if isinstance(error, _WORKER_GONE) and getattr(error, "filename", None) is None:
-        return (
-            "a data worker died (its connection broke off); it was killed, or the machine ran out of memory: "
-            "try fewer --workers, or 0"
         )
     if is_out_of_memory(error):
         return "out of memory; try a smaller --batch-size or --imgsz, or fewer --workers"

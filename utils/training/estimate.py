@@ -23,7 +23,7 @@ def log_estimate(
     epochs, needed = config.epochs - done, in_words(seconds)
     log(f"{num_images} images, {epochs} epochs on {device}: about {needed} without evaluation")
     if device.type == "cpu" and seconds > 600:
-        smaller = " ".join(str(max(32, side * 3 // 4 // 32 * 32)) for side in config.imgsz)
+        smaller = " ".join(map(str, smaller_size(config.imgsz)))
         half = config.epochs // 2
         log(f"shorter: --imgsz {smaller} takes about half of it, --freeze-epochs {half} two thirds")
     elif device.type == "cpu" and torch.cuda.is_available():
@@ -59,6 +59,12 @@ def estimate_seconds_per_image(model: YoloBody, criterion: YoloLoss, freeze: boo
             if device.type == "cuda":
                 torch.cuda.synchronize()
     return (time.perf_counter() - started) / batch
+
+
+def smaller_size(imgsz: tuple[int, int]) -> tuple[int, int]:
+    """Return three quarters of a network input's (height, width), in steps of 32: half of the work."""
+    height, width = (max(32, side * 3 // 4 // 32 * 32) for side in imgsz)
+    return height, width
 
 
 def in_words(seconds: float) -> str:

@@ -16,7 +16,7 @@ from utils.data.prepare import TrainingData
 from utils.errors import UserError
 from utils.flags import as_arguments
 from utils.training.config import TrainConfig
-from utils.training.estimate import in_words
+from utils.training.estimate import in_words, smaller_size
 from utils.training.state import Place
 
 try:
@@ -112,7 +112,7 @@ def log_next_commands(config: TrainConfig, best: Path, data: TrainingData) -> No
 
 def explain_memory(config: TrainConfig, given: Mapping[str, object]) -> UserError:
     """Log three commands that need less memory; returns the error that ends the run."""
-    smaller = {"imgsz": tuple(max(32, side * 3 // 4 // 32 * 32) for side in config.imgsz)}
+    smaller = {"imgsz": smaller_size(config.imgsz)}
     half = {"batch_size": max(config.batch_size // 2, 1), "accumulate": 2 * config.accumulate}
     frozen = {"freeze_epochs": config.epochs}
     changes = (half, smaller, half | frozen) if config.batch_size > 1 else (smaller, frozen, smaller | frozen)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -111,17 +112,18 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         FolderLock(tmp_path)
 
 
+def refuse_to_lock(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(lock.fcntl, "lockf", refuse)
+
+
 @pytest.mark.parametrize("number", ["ENOLCK", "EOPNOTSUPP"])
 def test_a_file_system_without_locks_does_not_stop_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str
 ) -> None:
-    import errno
-
-    def refuse(*_: object) -> None:
-        code = getattr(errno, number)
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(lock.fcntl, "lockf", refuse)
+    refuse_to_lock(monkeypatch, getattr(errno, number))
     FolderLock(tmp_path).release()
 
 
@@ -129,13 +131,7 @@ def test_a_file_system_without_locks_does_not_stop_a_run(
 def test_both_errors_of_a_held_lock_are_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str
 ) -> None:
-    import errno
-
-    def refuse(*_: object) -> None:
-        code = getattr(errno, number)
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(lock.fcntl, "lockf", refuse)
+    refuse_to_lock(monkeypatch, getattr(errno, number))
     with pytest.raises(UserError, match="another process is training here"):
         FolderLock(tmp_path)
 
