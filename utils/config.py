@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from nets.attention import attention_name
+from utils.classes import parse_renames
 from utils.errors import UserError
 from utils.flags import (
     as_plain,
@@ -17,6 +19,7 @@ from utils.flags import (
 from utils.settings import check_settings, setting
 
 __all__ = [
+    "DataConfig",
     "EvaluateConfig",
     "PredictConfig",
     "as_plain",
@@ -45,7 +48,45 @@ CLASSES_HELP = "file with the class names, one a line, in the order of the label
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class DataConfig:
+    """The settings of every command that reads labelled data."""
+
+    data: str = setting("VOCdevkit", DATA_HELP, metavar="DIR")
+    classes: str | None = setting(
+        None, f"{CLASSES_HELP} (default: those of the data)", group="data", metavar="FILE"
+    )
+    rename: tuple[str, ...] | None = setting(
+        None,
+        "read classes of the annotations under other names, which merges them: Cat=cat kitten=cat",
+        group="data",
+        nargs="+",
+        metavar="OLD=NEW",
+    )
+    unlabelled: str = setting("skip", UNLABELLED_HELP, group="data", choices=("skip", "background"))
+    skip_bad: bool = setting(False, SKIP_BAD_HELP, group="data")
+
+    @property
+    def renames(self) -> dict[str, str]:
+        """The new name of each class that has one."""
+        return parse_renames(self.rename or ())
+
+    def reading(self) -> dict[str, Any]:
+        """Return how data are read, as `prepare_training` and `prepare_evaluation` take it."""
+        return {
+            "classes": self.classes,
+            "renames": self.renames,
+            "unlabelled": self.unlabelled,
+            "skip_bad": self.skip_bad,
+        }
+
+    def check_data(self) -> None:
+        """Refuse nonsense; the UserError names the flag."""
+        check_settings(self)
+        parse_renames(self.rename or ())
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(DataConfig):
     """Settings of evaluate.py; each field's help says what it is.
 
     Raises:
@@ -53,7 +94,6 @@ class EvaluateConfig:
     """
 
     weights: str = setting("coco", WEIGHTS_HELP, metavar="FILE")
-    data: str = setting("VOCdevkit", DATA_HELP, metavar="DIR")
     split: tuple[str, ...] | None = setting(
         None, "splits to evaluate, such as VOC2007/test (default: test, else val)", nargs="+", metavar="SPLIT"
     )
@@ -82,14 +122,12 @@ class EvaluateConfig:
     classes: str | None = setting(
         None, f"{CLASSES_HELP} (default: those of the weights)", group="data", metavar="FILE"
     )
-    unlabelled: str = setting("skip", UNLABELLED_HELP, group="data", choices=("skip", "background"))
-    skip_bad: bool = setting(False, SKIP_BAD_HELP, group="data")
     project: str = setting("runs/evaluate", "folder of the runs", group="output", metavar="DIR")
     name: str = setting("exp", NAME_HELP, group="output")
     exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        self.check_data()
         check_imgsz(self.imgsz)
         object.__setattr__(self, "phi", phi_name(self.phi))
 
