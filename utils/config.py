@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from nets.attention import attention_name
 from utils.classes import parse_renames
 from utils.errors import UserError
 from utils.flags import (
+    as_arguments,
     as_plain,
     config_as_dict,
     config_from_dict,
@@ -22,6 +24,7 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "PredictConfig",
+    "RunConfig",
     "as_plain",
     "check_imgsz",
     "config_as_dict",
@@ -79,10 +82,25 @@ class DataConfig:
             "skip_bad": self.skip_bad,
         }
 
+    def data_arguments(self) -> list[str]:
+        """Return the arguments that name these data to another command."""
+        usual = {field.name: field.default for field in dataclasses.fields(DataConfig)}
+        told = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+        return as_arguments(DataConfig, {"data": self.data} | told)
+
     def check_data(self) -> None:
         """Refuse nonsense; the UserError names the flag."""
         check_settings(self)
         parse_renames(self.rename or ())
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The settings of every command that makes a folder for what it writes."""
+
+    project: str = setting("runs", "folder of the runs", group="output", metavar="DIR")
+    name: str = setting("exp", NAME_HELP, group="output")
+    exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
 
 
 @dataclass(frozen=True)
