@@ -136,6 +136,13 @@ class EvaluateConfig(DataConfig):
     max_det: int = setting(
         100, "most detections an image", group="detection", metavar="N", within="[1, 100000]"
     )
+    report_conf: float = setting(
+        0.25,
+        "score at which precision, recall, F1 and the confusion matrix are reported",
+        group="detection",
+        metavar="X",
+        within="[0, 1]",
+    )
     phi: str | None = setting(None, OWN_PHI_HELP, group="detection", aliases=("--attention",))
     classes: str | None = setting(
         None, f"{CLASSES_HELP} (default: those of the weights)", group="data", metavar="FILE"
