@@ -12,6 +12,7 @@ from utils.data.prepare import prepare_evaluation
 from utils.errors import UserError
 from utils.files import new_run_folder
 from utils.inference.evaluate import evaluate
+from utils.inference.pictures import draw_numbers, draw_worst
 from utils.inference.predictor import build_predictor
 from utils.inference.result import write_json
 from utils.metrics.coco_ap import ENGINE
@@ -52,13 +53,15 @@ def _evaluate(argv: list[str]) -> int:
         splits=splits,
     )
     result.write(folder)
+    draw_numbers(result, folder)
+    draw_worst(result, dataset, folder / "worst.jpg")
     if config.json:
         write_json(result.as_dict(), Path(config.json), indent=1)
     for line in (*result.table().splitlines(), *result.error_table().splitlines()):
         print(one_line(line))
     speed = "  ".join(f"{part} {value:.1f} ms" for part, value in result.speed_ms.items())
     print(f"an image: {speed}")
-    print(one_line(f"metrics.json, detections.json, ground_truth.json: {folder}"))
+    print(one_line(f"metrics.json, detections.json, ground_truth.json and pictures: {folder}"))
     following = ["python", "predict.py", str(dataset.records[0].image_path), "--weights", config.weights]
     print(one_line(f"next: {shlex.join([*following, *(['--phi', config.phi] if config.phi else [])])}"))
     return 0

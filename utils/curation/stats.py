@@ -16,7 +16,7 @@ from utils.data.dataset import VocDataset
 from utils.data.labels import letterboxed_boxes
 from utils.data.prepare import prepare_splits
 from utils.files import new_run_folder
-from utils.plots import plot_labels
+from utils.plots.labels import plot_labels
 from utils.settings import setting
 
 DESCRIPTION = "count classes, and show the sizes, shapes and places of the boxes"
