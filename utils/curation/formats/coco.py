@@ -241,13 +241,9 @@ def _lay_out(split: str, pictures: Sequence[Picture], class_names: Sequence[str]
         for item in picture.objects:
             x1, y1, x2, y2 = item.box
             width, height = _extent(x1, x2), _extent(y1, y2)
-            annotation: dict[str, Any] = {
-                "id": len(annotations) + 1,
-                "image_id": image_id,
-                "category_id": ids[item.name],
-            }
-            annotation |= {"bbox": [x1, y1, width, height], "area": width * height}
-            annotations.append(annotation | {"iscrowd": 0, "ignore": int(item.difficult)})
+            annotation = {"id": len(annotations) + 1, "image_id": image_id, "category_id": ids[item.name]}
+            box = {"bbox": [x1, y1, width, height], "area": width * height}
+            annotations.append({**annotation, **box, "iscrowd": 0, "ignore": int(item.difficult)})
     categories = [{"id": number, "name": name} for name, number in ids.items()]
     return {"info": {"split": split}, "images": images, "categories": categories, "annotations": annotations}
 
