@@ -17,13 +17,12 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     Raises:
         UserError: it exists (an earlier run was killed), or it cannot be made or filled (exit code 1).
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir()
-    except FileExistsError:
+    if path.exists() or path.is_symlink():
         raise UserError(
             f"{path}: is in the way, perhaps left by a run that was killed or still goes on; remove it"
-        ) from None
+        )
+    try:
+        path.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{path}: cannot make the folder: {error.strerror}", exit_code=1) from None
     try:

@@ -192,11 +192,18 @@ class _Reader:
         x, y, width, height = numbers
         if width <= 0 or height <= 0:
             return None, f"bbox {shown}: width and height must be above 0"
-        return (x, y, x + width, y + height), ""
+        return (x, y, _far_edge(x, width), _far_edge(y, height)), ""
 
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, (int, str)) and not isinstance(value, bool)
+
+
+def _far_edge(start: float, length: float) -> float:
+    """Return start + length; up to nine decimals come out as they were before an edge was taken off."""
+    end = start + length
+    short = round(end, 9)
+    return short if abs(short - end) <= 4 * math.ulp(end) else end
 
 
 def _polygon_points(polygons: Any) -> list[tuple[float, float]]:
@@ -223,7 +230,7 @@ def write_coco(folder: Path, dataset: Dataset) -> list[str]:
     """
     (folder / "annotations").mkdir()
     written = []
-    for split, pictures in (dataset.splits() or {"all": dataset.pictures}).items():
+    for split, pictures in (dataset.splits or {"all": dataset.pictures}).items():
         name = f"annotations/instances_{clean_name(split)}.json"
         with atomic_write(folder / name, "w") as file:
             json.dump(_lay_out(clean_name(split), pictures, dataset.class_names), file, ensure_ascii=False)
@@ -240,18 +247,9 @@ def _lay_out(split: str, pictures: Sequence[Picture], class_names: Sequence[str]
         images.append({"id": image_id, "file_name": picture.file_name, **size})
         for item in picture.objects:
             x1, y1, x2, y2 = item.box
-            width, height = _extent(x1, x2), _extent(y1, y2)
+            width, height = x2 - x1, y2 - y1
             annotation = {"id": len(annotations) + 1, "image_id": image_id, "category_id": ids[item.name]}
             box = {"bbox": [x1, y1, width, height], "area": width * height}
             annotations.append({**annotation, **box, "iscrowd": 0, "ignore": int(item.difficult)})
     categories = [{"id": number, "name": name} for name, number in ids.items()]
     return {"info": {"split": split}, "images": images, "categories": categories, "annotations": annotations}
-
-
-def _extent(start: float, end: float) -> float:
-    """Return the length that gives the end exactly when added to the start, which end - start need not."""
-    length = end - start
-    for candidate in (length, math.nextafter(length, math.inf), math.nextafter(length, 0)):
-        if start + candidate == end:
-            return candidate
-    return length

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,6 @@ class Picture:
         width: columns in pixels, as displayed.
         height: rows in pixels, as displayed.
         objects: boxes as edges in pixels, inside the image.
-        splits: names of the splits it is in.
     """
 
     image_id: str
@@ -36,7 +35,6 @@ class Picture:
     width: int
     height: int
     objects: tuple[VocObject, ...]
-    splits: tuple[str, ...]
 
     @property
     def file_name(self) -> str:
@@ -51,6 +49,7 @@ class Dataset:
     Attributes:
         pictures: in the order of the source.
         class_names: in the order of the source, else sorted.
+        splits: the pictures of each split; nothing where the source knows no splits.
         images_left_out: how many images were faulty.
         objects_left_out: how many objects of other images were.
         clipped: how many boxes were cut at the border of their image.
@@ -58,26 +57,21 @@ class Dataset:
 
     pictures: list[Picture] = field(default_factory=list)
     class_names: tuple[str, ...] = ()
+    splits: dict[str, list[Picture]] = field(default_factory=dict)
     images_left_out: int = 0
     objects_left_out: int = 0
     clipped: int = 0
-
-    def splits(self) -> dict[str, list[Picture]]:
-        """Return the pictures of each split; nothing where the source knows no splits."""
-        lists: dict[str, list[Picture]] = defaultdict(list)
-        for picture in self.pictures:
-            for split in picture.splits:
-                lists[split].append(picture)
-        return dict(lists)
 
     def summary(self) -> list[str]:
         """Describe the data in lines: images, objects a class, splits, what was left out."""
         counts = Counter(item.name for picture in self.pictures for item in picture.objects)
         classes = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
         lines = [f"{len(self.pictures)} images, {counts.total()} objects: {classes or 'none'}"]
-        if splits := self.splits():
-            lines.append("splits: " + ", ".join(f"{name} {len(found)}" for name, found in splits.items()))
-            without = sum(not picture.splits for picture in self.pictures)
+        if self.splits:
+            sizes = ", ".join(f"{name} {len(found)}" for name, found in self.splits.items())
+            lines.append(f"splits: {sizes}")
+            listed = {picture.image_id for found in self.splits.values() for picture in found}
+            without = len(self.pictures) - len(listed)
             lines += [f"{without} images are in no split; no list names them"] if without else []
         if self.images_left_out or self.objects_left_out or self.clipped:
             lines.append(
@@ -129,9 +123,12 @@ def build_dataset(source: Source, *, skip_bad: bool = False) -> Dataset:
         raise UserError(f"none of the {len(images)} images can be used; check SOURCE and --images")
     ids, renamed = make_ids([image.path for image, _ in good])
     warn_each(renamed)
-    pictures = [_make_picture(ids[image.path], image, look) for image, look in good]
-    names = source.class_names or tuple(sorted({o.name for picture in pictures for o in picture.objects}))
-    return Dataset(pictures, names, len(image_faults), len(object_faults), len(clipped))
+    pictures = {image.path: _make_picture(ids[image.path], image, look) for image, look in good}
+    names = source.class_names or tuple(sorted({o.name for _, look in good for o in look.objects}))
+    splits = _list_splits(source.images, pictures)
+    return Dataset(
+        list(pictures.values()), names, splits, len(image_faults), len(object_faults), len(clipped)
+    )
 
 
 def make_ids(paths: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:
@@ -169,10 +166,18 @@ def _merge(images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[str]]
         first = merged.setdefault(image.path, image)
         if first is image:
             continue
-        first.splits = tuple(dict.fromkeys(first.splits + image.splits))
         if _content(first) != _content(image):
             conflicts[image.path] = f"{image.path}: is listed twice, with different objects"
     return [image for path, image in merged.items() if path not in conflicts], list(conflicts.values())
+
+
+def _list_splits(images: Sequence[SourceImage], pictures: Mapping[Path, Picture]) -> dict[str, list[Picture]]:
+    """Return the pictures of each split in the order of the source, each once."""
+    splits: dict[str, dict[Path, Picture]] = defaultdict(dict)
+    for image in images:
+        for split in image.splits if image.path in pictures else ():
+            splits[split][image.path] = pictures[image.path]
+    return {split: list(found.values()) for split, found in splits.items()}
 
 
 def _content(image: SourceImage) -> list[tuple[str, Box, bool]]:
@@ -219,6 +224,4 @@ def _place(look: _Look, item: SourceObject, box: Box, header: ImageHeader) -> No
 
 def _make_picture(image_id: str, image: SourceImage, look: _Look) -> Picture:
     assert look.header is not None
-    return Picture(
-        image_id, image.path, look.header.width, look.header.height, tuple(look.objects), image.splits
-    )
+    return Picture(image_id, image.path, look.header.width, look.header.height, tuple(look.objects))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from utils.curation.formats.dataset import Dataset
 from utils.curation.formats.reading import clean_name
 from utils.curation.formats.source import Source, SourceImage, SourceObject
 from utils.data.layout import Sample, list_splits, load_samples
-from utils.data.voc import VocAnnotation, read_annotation, write_annotation
+from utils.data.voc import read_annotation, write_annotation
 from utils.errors import UserError
 from utils.files import atomic_write
 
@@ -27,23 +28,14 @@ def read_voc(root: Path) -> Source:
     class_lists = [name for name in names if _is_class_list(root, name, names)]
     if class_lists:
         source.notes.append(f"{len(class_lists)} lists of single classes, such as {class_lists[0]}, left out")
-    samples: dict[str, Sample] = {}
-    splits: dict[str, tuple[str, ...]] = {}
+    read: dict[str, SourceImage | None] = {}
     for name in names:
         for sample in load_samples(root, name) if name not in class_lists else ():
-            samples[sample.image_id] = sample
-            splits[sample.image_id] = (*splits.get(sample.image_id, ()), name)
-    for image_id, sample in samples.items():
-        try:
-            annotation = _read_sample(sample)
-        except UserError as error:
-            source.image_faults.append(str(error))
-            continue
-        objects = [
-            SourceObject(f"{sample.xml_path}: object {number}", item.name, item.box, item.difficult)
-            for number, item in enumerate(annotation.objects, start=1)
-        ]
-        source.images.append(SourceImage(sample.image_path, objects, splits[image_id], annotation.size))
+            if sample.image_id not in read:
+                read[sample.image_id] = _read_image(sample, source)
+            image = read[sample.image_id]
+            if image is not None:
+                source.images.append(replace(image, splits=(name,)))
     return source
 
 
@@ -62,17 +54,28 @@ def write_voc(folder: Path, dataset: Dataset) -> None:
             picture.height,
             picture.objects,
         )
-    splits = dataset.splits()
-    for split, pictures in splits.items() if list(splits) != ["all"] else ():
+    splits = dataset.splits if list(dataset.splits) != ["all"] else {}
+    for split, pictures in splits.items():
         text = "".join(f"{picture.image_id}\n" for picture in pictures)
         with atomic_write(folder / "ImageSets" / "Main" / f"{clean_name(split)}.txt", "w") as file:
             file.write(text)
 
 
-def _read_sample(sample: Sample) -> VocAnnotation:
-    if sample.problem:
-        raise UserError(sample.problem)
-    return VocAnnotation(None, ()) if sample.xml_path is None else read_annotation(sample.xml_path)
+def _read_image(sample: Sample, source: Source) -> SourceImage | None:
+    """Read one annotation; where it is not usable the source gets a fault."""
+    try:
+        if sample.problem:
+            raise UserError(sample.problem)
+        assert sample.xml_path is not None  # images without XML were left out
+        annotation = read_annotation(sample.xml_path)
+    except UserError as error:
+        source.image_faults.append(str(error))
+        return None
+    objects = [
+        SourceObject(f"{sample.xml_path}: object {number}", item.name, item.box, item.difficult)
+        for number, item in enumerate(annotation.objects, start=1)
+    ]
+    return SourceImage(sample.image_path, objects, size=annotation.size)
 
 
 def _is_class_list(root: Path, split: str, names: list[str]) -> bool:

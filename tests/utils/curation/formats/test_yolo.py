@@ -39,7 +39,8 @@ def test_folder_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ([""], []),
         # 40 x 30 pixels: the centre (20, 15), the size (10, 12)
         (["1 0.5 0.5 0.25 0.4"], [VocObject("dog", (15, 9, 25, 21))]),
-        (["0 0.5 0.5 1 1", "1.0 0.25 0.5 0.5 1.0"], [VocObject("cat", (0, 0, 40, 30)), VocObject("dog", (0, 0, 20, 30))]),
+        (["0 0.5 0.5 1 1", "1.0 0.25 0.5 0.5 1.0"],
+         [VocObject("cat", (0, 0, 40, 30)), VocObject("dog", (0, 0, 20, 30))]),
         (["0 0.1 0.2 0.5 0.2 0.3 0.8"], [VocObject("cat", (4, 6, 20, 24))]),  # a triangle
         (["0 0.1 0.2 0.5 0.2 0.5 0.8 0.1 0.8"], [VocObject("cat", (4, 6, 20, 24))]),  # a turned box's corners
         (["0 0.333333 0.5 0.25 0.4"], [VocObject("cat", (8.33, 9, 18.33, 21))]),
@@ -93,7 +94,9 @@ def test_keypoints_leave_the_box(tmp_path: Path) -> None:
     assert boxes_of(tmp_path / "out")["a"][0].box == (15, 9, 25, 21)
 
 
-@pytest.mark.parametrize("style", ["ultralytics", "roboflow", "dictionary", "foreign path", "lists", "no yaml"])
+@pytest.mark.parametrize(
+    "style", ["ultralytics", "roboflow", "dictionary", "foreign path", "lists", "no yaml"]
+)
 def test_layouts_and_splits(tmp_path: Path, style: str) -> None:
     root = tmp_path / "in"
     is_roboflow = style == "roboflow"
