@@ -31,7 +31,7 @@ def save_picture(path: Path, width: int = 40, height: int = 30, orientation: int
 
 def save_json(path: Path, data: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json.dumps(data), encoding="utf-8")
     return path
 
 

@@ -72,6 +72,7 @@ def test_any_format_becomes_coco(tmp_path: Path) -> None:
          {"d/x/a.jpg": "x_a_2", "d/y/a.jpg": "y_a", "d/x_a.jpg": "x_a"}),
         (["d/ a\n.jpg", "d/b\\c.jpg", "d/e\udcff.jpg"],
          {"d/ a\n.jpg": "a_", "d/b\\c.jpg": "b_c", "d/e\udcff.jpg": "e_"}),
+        (["d/...jpg", "d/x/...jpg"], {"d/...jpg": "_", "d/x/...jpg": "x_.."}),
     ],
 )  # fmt: skip
 def test_ids(paths: list[str], expected: dict[str, str]) -> None:
@@ -131,6 +132,7 @@ def test_wanted_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["yolo", "--out", "yolo/voc"], "which stays as it is; choose a folder beside it"),
         (["yolo", "--out", "yolo"], "yolo: is not an empty folder"),
         (["yolo", "--out", "full"], "full: is not an empty folder"),
+        (["yolo", "--out", "link"], "link: is not an empty folder"),
         (["yolo", "--out", "full/file"], "file: is not an empty folder"),
         (["yolo", "--out", "full/file/below"], "cannot make the folder: Not a directory"),
         (["yolo", "--out", "stale"], "stale.tmp: is in the way"),
@@ -165,6 +167,7 @@ def test_usage(
     save_text(tmp_path / "full/file", "mine")
     (tmp_path / "stale.tmp").mkdir()
     (tmp_path / "nothing").mkdir()
+    (tmp_path / "link").symlink_to("nothing")
     before = snapshot(tmp_path)
     is_io = "Not a directory" in reason
     assert reason in refusal(capsys, *argv, status=1 if is_io else 2)

@@ -20,6 +20,7 @@ from utils.curation.formats.reading import (
     list_files,
     path_inside,
     read_json,
+    shown,
     to_class_name,
     to_number,
     to_size,
@@ -124,7 +125,9 @@ class _Reader:
             if any(path is not None and os.path.isfile(path) for path in paths):
                 return place
         if any(isinstance(name, str) and path_inside(folder, name) is not None for name in names):
-            raise UserError(f"{self.path}: its images, such as {names[0]!r}, are missing; give --images DIR")
+            raise UserError(
+                f"{self.path}: its images, such as {shown(names[0])}, are missing; give --images DIR"
+            )
         return folder  # each entry is a fault that says more
 
     def _read_categories(self) -> dict[Any, str]:
@@ -134,7 +137,7 @@ class _Reader:
             if name is None or not _is_id(entry.get("id")):
                 raise UserError(f"{self.path}: category {number} has no usable name and id")
             if entry["id"] in categories:
-                raise UserError(f"{self.path}: category {number}: the id {entry['id']!r} comes twice")
+                raise UserError(f"{self.path}: category {number}: the id {shown(entry['id'])} comes twice")
             categories[entry["id"]] = name
         names = dict.fromkeys([*self.source.class_names, *categories.values()])
         self.source.class_names = tuple(names)
@@ -149,12 +152,12 @@ class _Reader:
             return
         name, image_id = entry.get("file_name"), entry["id"]
         if image_id in known:
-            faults.append(f"{where}: the id {image_id!r} comes twice")
+            faults.append(f"{where}: the id {shown(image_id)} comes twice")
             return
         path = path_inside(self.images, name)
         known[image_id] = None
         if path is None:
-            faults.append(f"{where}: file_name {str(name)[:80]!r} is no path inside {self.images}")
+            faults.append(f"{where}: file_name {shown(name)} is no path inside {self.images}")
         else:
             size = to_size(entry.get("width"), entry.get("height"))
             known[image_id] = SourceImage(path, splits=splits, size=size)
@@ -165,17 +168,17 @@ class _Reader:
             return "is no object with names and values"
         image_id, category = entry.get("image_id"), entry.get("category_id")
         if not _is_id(image_id) or image_id not in known:
-            return f"image_id {str(image_id)[:40]} is not among the images"
+            return f"image_id {shown(image_id)} is not among the images"
         if not _is_id(category) or category not in self.categories:
-            return f"category_id {str(category)[:40]} is not among the categories"
+            return f"category_id {shown(category)} is not among the categories"
         box, fault = self._read_box(entry)
         if box is None:
             return fault
-        crowd = bool(entry.get("iscrowd"))
+        crowd = entry.get("iscrowd") == 1
         self.crowds += crowd
         image = known[image_id]
         if image is not None:  # else the image has its own fault
-            difficult = crowd or bool(entry.get("ignore"))
+            difficult = crowd or entry.get("ignore") == 1
             image.objects.append(SourceObject(where, self.categories[category], box, difficult))
         return ""
 
@@ -186,12 +189,12 @@ class _Reader:
             return (polygon_box(points), "") if points else (None, "has no bbox")
         values = entry["bbox"] if isinstance(entry["bbox"], list) else []
         numbers = [number for number in map(to_number, values) if number is not None]
-        shown = str(entry["bbox"])[:60]
+        said = shown(entry["bbox"])
         if len(values) != 4 or len(numbers) != 4:
-            return None, f"bbox {shown} is not four pixel numbers x, y, width, height"
+            return None, f"bbox {said} is not four pixel numbers x, y, width, height"
         x, y, width, height = numbers
         if width <= 0 or height <= 0:
-            return None, f"bbox {shown}: width and height must be above 0"
+            return None, f"bbox {said}: width and height must be above 0"
         return (x, y, _far_edge(x, width), _far_edge(y, height)), ""
 
 

@@ -109,8 +109,8 @@ def build_dataset(source: Source, *, skip_bad: bool = False) -> Dataset:
     images, conflicts = _merge(source.images)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         looks = list(pool.map(_look, images))
-    image_faults = source.image_faults + conflicts + [look.fault for look in looks if look.fault]
-    object_faults = source.object_faults + [line for look in looks for line in look.left_out]
+    image_faults = _unique(source.image_faults + conflicts + [look.fault for look in looks if look.fault])
+    object_faults = _unique(source.object_faults + [line for look in looks for line in look.left_out])
     if not skip_bad:
         refuse(image_faults, object_faults)
     clipped = [line for look in looks for line in look.clipped]
@@ -129,6 +129,10 @@ def build_dataset(source: Source, *, skip_bad: bool = False) -> Dataset:
     return Dataset(
         list(pictures.values()), names, splits, len(image_faults), len(object_faults), len(clipped)
     )
+
+
+def _unique(lines: list[str]) -> list[str]:
+    return list(dict.fromkeys(lines))  # an image in two splits has been read twice
 
 
 def make_ids(paths: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:

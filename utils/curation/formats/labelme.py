@@ -16,6 +16,7 @@ from utils.curation.formats.reading import (
     list_files,
     path_inside,
     read_json,
+    shown,
     to_class_name,
     to_number,
     to_size,
@@ -85,7 +86,7 @@ def _find_image(path: Path, root: Path, images: Path | None, named: Any) -> Path
     if images is not None and isinstance(named, str):
         found = path_inside(images, named.replace("\\", "/").rpartition("/")[2])
     if found is None:
-        raise UserError(f"{path}: imagePath {str(named)[:80]!r} is no path inside {root}; give --images DIR")
+        raise UserError(f"{path}: imagePath {shown(named)} is no path inside {root}; give --images DIR")
     return found
 
 
@@ -95,17 +96,17 @@ def _read_shape(where: str, shape: Any, image: SourceImage, shapes: Counter[str]
         return "is no object with names and values"
     name = to_class_name(shape.get("label"))
     if name is None:
-        return f"label {str(shape.get('label'))[:40]!r} is no class name"
+        return f"label {shown(shape.get('label'))} is no class name"
     kind = shape.get("shape_type", "polygon")  # versions before 3.3 know nothing else
-    if kind in _FLAT:
+    if isinstance(kind, str) and kind in _FLAT:
         shapes[kind] += 1
         return ""
     points = _to_points(shape.get("points"))
     if points is None:
-        return f"points {str(shape.get('points'))[:60]} are not pairs of pixel numbers"
+        return f"points {shown(shape.get('points'))} are not pairs of pixel numbers"
     box = _to_box(kind, points)
     if box is None:
-        return f"a shape_type {str(kind)[:40]!r} of {len(points)} points has no box"
+        return f"a shape_type {shown(kind)} of {len(points)} points has no box"
     shapes[kind] += 1
     flags = shape.get("flags")
     difficult = isinstance(flags, dict) and flags.get("difficult") is True

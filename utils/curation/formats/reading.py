@@ -57,14 +57,23 @@ def read_json(path: Path, limit: int) -> Any:
         raise UserError(f"{path}: not JSON: {str(error)[:100]}") from None
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Builds plain values only, and each from its own text: repeated aliases grow without bounds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias (*name) is refused")
+        return super().compose_node(parent, index)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file of names and values, by the safe loader.
+    """Read a YAML file of names and values, safely; aliases are refused.
 
     Raises:
         UserError: as `read_text`, or no plain YAML mapping.
     """
     try:
-        values = yaml.safe_load(read_text(path, 1_000_000))
+        values = yaml.load(read_text(path, 1_000_000), _PlainLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"{path}: not a plain YAML file: {' '.join(str(error).split())[:150]}") from None
     if not isinstance(values, dict):
@@ -109,9 +118,24 @@ def to_class_name(value: Any) -> str | None:
     return None if not name or _NO_XML.search(name) or "\t" in name else name
 
 
+def shown(value: Any) -> str:
+    """Return a value of other people's data as it may stand in a message: short, however large it is."""
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_shown_part, value[:6])) + (", ..." if len(value) > 6 else "") + "]"
+    return _shown_part(value)
+
+
+def _shown_part(value: Any) -> str:
+    if isinstance(value, int) and abs(value) >= 10**40:  # Python refuses to write out huge ones
+        return "a huge number"
+    is_plain = value is None or isinstance(value, (str, int, float))
+    return repr(value[-80:] if isinstance(value, str) else value) if is_plain else type(value).__name__
+
+
 def clean_name(text: str) -> str:
     """Return text as a file name that every part of the program takes: list, XML and folder."""
-    return re.sub(r"[\t/\\]", "_", _NO_XML.sub("_", text)).strip() or "_"
+    name = re.sub(r"[\t/\\]", "_", _NO_XML.sub("_", text)).strip()
+    return name if name.strip(".") else "_"
 
 
 def path_inside(root: Path, text: Any, base: Path | None = None) -> Path | None:

@@ -21,6 +21,7 @@ from utils.curation.formats.reading import (
     path_inside,
     read_text,
     read_yaml,
+    shown,
     to_class_name,
 )
 from utils.curation.formats.source import Source, SourceImage, SourceObject, folder_split, polygon_box
@@ -164,9 +165,9 @@ class _Reader:
     def _read_object(self, where: str, words: list[str], image: SourceImage) -> str:
         """Add one line to its image; return what is wrong with it, if something is."""
         numbers = parse_numbers(words)
-        shown = " ".join(words)[:60]
+        said = " ".join(words)[:60]
         if numbers is None:
-            return f"{shown!r} is not all numbers"
+            return f"{said!r} is not all numbers"
         label, values = numbers[0], numbers[1:]
         names = self.source.class_names
         if not label.is_integer() or not 0 <= label < len(names):
@@ -175,11 +176,11 @@ class _Reader:
             values = values[:4]
         is_polygon = len(values) >= 6 and len(values) % 2 == 0
         if len(values) != 4 and not is_polygon:
-            return f"{shown!r} is neither `class cx cy w h` nor a polygon"
+            return f"{said!r} is neither `class cx cy w h` nor a polygon"
         if not all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in values):
-            return f"{shown!r} has a number that is not between 0 and 1, a fraction of the image"
+            return f"{said!r} has a number that is not between 0 and 1, a fraction of the image"
         if not is_polygon and min(values[2:]) <= 0:
-            return f"{shown!r} has no width or height"
+            return f"{said!r} has no width or height"
         self.polygons += is_polygon
         box = polygon_box(list(zip(values[::2], values[1::2], strict=True))) if is_polygon else _edges(values)
         image.objects.append(SourceObject(where, names[int(label)], box))
@@ -210,7 +211,7 @@ def _resolve(yaml_path: Path, base: Any, entry: Any) -> Path:
         if place.exists():
             return place
     raise UserError(
-        f"{yaml_path}: {str(entry)[:80]!r} is not found in {root}, and nothing outside is read; put the "
+        f"{yaml_path}: {shown(entry)} is not found in {root}, and nothing outside is read; put the "
         "file into the folder of the data"
     )
 

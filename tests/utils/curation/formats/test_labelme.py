@@ -97,7 +97,7 @@ def test_size_of_another_image_is_warned_about(tmp_path: Path, capsys: pytest.Ca
     [
         (5, "is no object with names and values"),
         (SHAPE | {"label": ""}, "label '' is no class name"),
-        (SHAPE | {"label": None}, "label 'None' is no class name"),
+        (SHAPE | {"label": None}, "label None is no class name"),
         (SHAPE | {"points": None}, "points None are not pairs"),
         (SHAPE | {"points": [[1, 2], [3]]}, "are not pairs of pixel numbers"),
         (SHAPE | {"points": [[1, 2], [3, "4"]]}, "are not pairs of pixel numbers"),
@@ -132,7 +132,7 @@ def test_fault_of_a_shape(
         ('{"shapes": 5}', "b.json: not labelme"),
         ('{"shapes": [], "imagePath": "../../secret.jpg"}', "imagePath '../../secret.jpg' is no path inside"),
         ('{"shapes": [], "imagePath": "/etc/secret.jpg"}', "imagePath '/etc/secret.jpg' is no path inside"),
-        ('{"shapes": [], "imagePath": null}', "imagePath 'None' is no path inside"),
+        ('{"shapes": [], "imagePath": null}', "imagePath None is no path inside"),
         ('{"shapes": [], "imagePath": "gone.jpg"}', "gone.jpg: cannot read the image: No such file"),
     ],
 )

@@ -209,7 +209,9 @@ def test_fault_of_an_image(
         ("names: {1: cat, 2: dog}", "the keys of `names` are not 0, 1, 2"),
         (NAMES + "train: ../../elsewhere", "'../../elsewhere' is not found in"),
         (NAMES + "train: /etc", "'/etc' is not found in"),
-        (NAMES + "train: [5]", "'5' is not found in"),
+        (NAMES + "train: [5]", "5 is not found in"),
+        (NAMES + "train: [[[images]]]", "[list] is not found in"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]", "an alias (*name) is refused"),
         (NAMES + "train: list.txt", "list.txt: line 1: '/etc/hosts.jpg' leads out of"),
     ],
 )
@@ -220,3 +222,16 @@ def test_data_yaml_that_is_refused(
     save_text(tmp_path / "in/list.txt", "/etc/hosts.jpg\n")
     assert reason in refusal(capsys, tmp_path / "in", "--out", tmp_path / "out")
     assert not Path("PWNED").exists()
+
+
+def test_one_folder_for_two_splits_is_read_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(
+        tmp_path / "in",
+        "0 0.5 0.5 0.25 0.4",
+        "9 0.5 0.5 0.25 0.4",
+        names=NAMES + "train: images\nval: images\n",
+    )
+    assert "more, see above" not in refusal(capsys, tmp_path / "in", "--out", tmp_path / "out")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out", "--skip-bad") == 0
+    assert lists_of(tmp_path / "out") == {"train": ["a"], "val": ["a"]}
+    assert "left out: 0 images, 1 objects" in capsys.readouterr().out
