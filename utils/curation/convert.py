@@ -26,7 +26,7 @@ from utils.curation.formats.yolo import read_yolo
 from utils.errors import UserError
 from utils.settings import check_settings, setting
 
-DESCRIPTION = "Convert annotations of COCO, YOLO, labelme or 2007_train.txt to VOC, or VOC to COCO."
+DESCRIPTION = "turn COCO, YOLO, labelme or 2007_train.txt into VOC, or VOC into COCO"
 EXAMPLE = "python data.py convert instances_train.json --images pictures --out VOCdevkit/mine"
 
 
@@ -77,6 +77,9 @@ class ConvertConfig:
             raise UserError(f"SOURCE: say what to convert, such as {EXAMPLE}")
         if self.out is None:
             raise UserError("--out: say which folder to make, such as --out VOCdevkit/mine")
+
+
+CONFIG = ConvertConfig
 
 
 def run(config: ConvertConfig) -> int:

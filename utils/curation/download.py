@@ -28,7 +28,7 @@ from utils.curation.folders import temporary_folder
 from utils.errors import UserError
 from utils.settings import check_settings, setting
 
-DESCRIPTION = "Fetch Pascal VOC 2007 (trainval and test) or 2012 (trainval), about 0.9 and 2.0 GB."
+DESCRIPTION = "fetch Pascal VOC 2007 (trainval and test, 0.9 GB) or 2012 (trainval, 2.0 GB)"
 EXAMPLE = "python data.py download 2007 2012"
 
 _TIMEOUT = 60  # seconds without a byte
@@ -83,6 +83,9 @@ class DownloadConfig:
         wrong = [year for year in self.years if year not in known]
         if wrong or not self.years:
             raise UserError(f"YEAR {' '.join(wrong) or 'is missing'}: choose from {', '.join(known)}")
+
+
+CONFIG = DownloadConfig
 
 
 def run(config: DownloadConfig) -> int:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from utils.console import warn
+from utils.data.scan import SHOWN
 from utils.errors import UserError
-
-_SHOWN = 10
 
 
 def warn_each(lines: Sequence[str], prefix: str = "") -> None:
     """Warn of the first ten lines and of how many more there are."""
-    for line in lines[:_SHOWN]:
+    for line in lines[:SHOWN]:
         warn(prefix + line)
-    if len(lines) > _SHOWN:
-        warn(f"… and {len(lines) - _SHOWN} more")
+    if len(lines) > SHOWN:
+        warn(f"… and {len(lines) - SHOWN} more")
 
 
 def refuse(*kinds: Sequence[str]) -> None:

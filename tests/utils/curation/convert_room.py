@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.console import run_command
-from utils.curation import convert
+import data
 from utils.data.voc import VocObject, read_annotation
-from utils.flags import parse_config
 
 
 def save_picture(path: Path, width: int = 40, height: int = 30, orientation: int | None = None) -> Path:
@@ -29,9 +27,9 @@ def save_picture(path: Path, width: int = 40, height: int = 30, orientation: int
     return path
 
 
-def save_json(path: Path, data: Any) -> Path:
+def save_json(path: Path, content: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data), encoding="utf-8")
+    path.write_text(json.dumps(content), encoding="utf-8")
     return path
 
 
@@ -41,14 +39,9 @@ def save_text(path: Path, text: str) -> Path:
     return path
 
 
-def _command(argv: list[str]) -> int:
-    say = {"description": convert.DESCRIPTION, "example": convert.EXAMPLE}
-    return convert.run(parse_config(convert.ConvertConfig, argv, prog="data.py convert", **say))
-
-
 def run_convert(*argv: object) -> int:
-    """Run the command as data.py does."""
-    return run_command(_command, [str(word) for word in argv])
+    """Run the command."""
+    return data.main(["convert", *map(str, argv)])
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *argv: object, status: int = 2) -> str:

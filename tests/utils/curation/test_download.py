@@ -10,21 +10,16 @@ import pytest
 from torchvision.datasets import utils as torchvision_utils
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
+from data import main
 from tests.utils.curation.convert_room import snapshot
-from utils.console import run_command
 from utils.curation import download
 from utils.data.layout import list_splits, load_samples
-from utils.flags import parse_config
 
 KEYS = {"2007": ("2007", "trainval"), "2007-test": ("2007", "test"), "2012": ("2012", "trainval")}
 
 
 def run_download(*argv: object) -> int:
-    def command(words: list[str]) -> int:
-        say = {"description": download.DESCRIPTION, "example": download.EXAMPLE}
-        return download.run(parse_config(download.DownloadConfig, words, prog="data.py download", **say))
-
-    return run_command(command, [str(word) for word in argv])
+    return main(["download", *map(str, argv)])
 
 
 def make_archive(path: Path, year: str, split: str) -> None:
