@@ -14,8 +14,8 @@ from typing import Any
 from utils.config import DataConfig
 from utils.console import log, one_line
 from utils.curation.survey import Survey, survey
+from utils.data.faults import SHOWN
 from utils.data.look import Finding
-from utils.data.scan import SHOWN
 from utils.errors import UserError
 from utils.files import atomic_write
 from utils.settings import setting

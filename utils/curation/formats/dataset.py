@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from utils.curation.faults import refuse, warn_each
 from utils.curation.formats.reading import clean_name
 from utils.curation.formats.source import Source, SourceImage, SourceObject
 from utils.data.clip import clip_box, turn_box
+from utils.data.faults import refuse, warn_each
 from utils.data.voc import Box, VocObject
 from utils.errors import UserError
 from utils.images import IMAGE_SUFFIXES, ImageHeader, read_header
