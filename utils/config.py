@@ -25,6 +25,7 @@ __all__ = [
     "EvaluateConfig",
     "PredictConfig",
     "RunConfig",
+    "WeightsConfig",
     "as_plain",
     "check_imgsz",
     "config_as_dict",
@@ -95,6 +96,25 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class WeightsConfig:
+    """The settings of every command that takes a trained network."""
+
+    weights: str = setting("coco", WEIGHTS_HELP, metavar="FILE")
+    imgsz: tuple[int, int] | None = setting(
+        None,
+        "side of the network's input in pixels, or height and width (default: the weights' own)",
+        nargs="+",
+        metavar="N",
+    )
+    phi: str | None = setting(None, OWN_PHI_HELP, group="network", aliases=("--attention",))
+
+    def check_weights(self) -> None:
+        """Refuse nonsense; the UserError names the flag."""
+        check_imgsz(self.imgsz)
+        object.__setattr__(self, "phi", phi_name(self.phi))
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """The settings of every command that makes a folder for what it writes."""
 
@@ -104,22 +124,15 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(DataConfig):
+class EvaluateConfig(RunConfig, DataConfig, WeightsConfig):
     """Settings of evaluate.py; each field's help says what it is.
 
     Raises:
         UserError: a value makes no sense; the message names the flag.
     """
 
-    weights: str = setting("coco", WEIGHTS_HELP, metavar="FILE")
     split: tuple[str, ...] | None = setting(
         None, "splits to evaluate, such as VOC2007/test (default: test, else val)", nargs="+", metavar="SPLIT"
-    )
-    imgsz: tuple[int, int] | None = setting(
-        None,
-        "side of the network's input in pixels, or height and width (default: the weights' own)",
-        nargs="+",
-        metavar="N",
     )
     batch_size: int = setting(8, "images at a time", metavar="N", within="[1, 65536]")
     device: str = setting("auto", DEVICE_HELP)
@@ -143,22 +156,18 @@ class EvaluateConfig(DataConfig):
         metavar="X",
         within="[0, 1]",
     )
-    phi: str | None = setting(None, OWN_PHI_HELP, group="detection", aliases=("--attention",))
     classes: str | None = setting(
         None, f"{CLASSES_HELP} (default: those of the weights)", group="data", metavar="FILE"
     )
     project: str = setting("runs/evaluate", "folder of the runs", group="output", metavar="DIR")
-    name: str = setting("exp", NAME_HELP, group="output")
-    exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
 
     def __post_init__(self) -> None:
         self.check_data()
-        check_imgsz(self.imgsz)
-        object.__setattr__(self, "phi", phi_name(self.phi))
+        self.check_weights()
 
 
 @dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(RunConfig, WeightsConfig):
     """Settings of predict.py; each field's help says what it is.
 
     Raises:
@@ -168,19 +177,12 @@ class PredictConfig:
     sources: tuple[str, ...] = setting(
         (), "image, folder or glob; several may be given", positional=True, nargs="*", metavar="SOURCE"
     )
-    weights: str = setting("coco", WEIGHTS_HELP, metavar="FILE")
     conf: float = setting(0.25, "lowest score shown", metavar="X", within="[0, 1]")
     nms_iou: float = setting(
         0.5, "overlap from which the weaker box of a class goes", metavar="X", within="[0, 1]"
     )
     max_det: int = setting(100, "most detections an image", metavar="N", within="[1, 100000]")
     only: tuple[str, ...] | None = setting(None, "keep these classes", nargs="+", metavar="NAME")
-    imgsz: tuple[int, int] | None = setting(
-        None,
-        "side of the network's input in pixels, or height and width (default: the weights' own)",
-        nargs="+",
-        metavar="N",
-    )
     batch_size: int = setting(1, "images at a time", metavar="N", within="[1, 65536]")
     device: str = setting("auto", DEVICE_HELP)
     json: str | None = setting(None, "write the detections here, a JSON object a line", metavar="FILE")
@@ -197,15 +199,11 @@ class PredictConfig:
     classes: str | None = setting(
         None, f"{CLASSES_HELP} (default: those of the weights)", group="detection", metavar="FILE"
     )
-    phi: str | None = setting(None, OWN_PHI_HELP, group="detection", aliases=("--attention",))
     project: str = setting("runs/predict", "folder of the runs", group="output", metavar="DIR")
-    name: str = setting("exp", NAME_HELP, group="output")
-    exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
 
     def __post_init__(self) -> None:
         check_settings(self)
-        check_imgsz(self.imgsz)
-        object.__setattr__(self, "phi", phi_name(self.phi))
+        self.check_weights()
         explained = "--heatmap" if self.heatmap is not None else "--attention-maps"
         if not self.save and (self.heatmap is not None or self.attention_maps):
             raise UserError(
