@@ -54,7 +54,10 @@ def run(config: CheckConfig) -> int:
     """Check the data and print the report.
 
     Returns:
-        2 when there are errors that --skip-bad does not pass over, else 0.
+        0: there is no error, or --skip-bad passes over all of them.
+
+    Raises:
+        UserError: there are errors; the first is told once more, below all that was found.
     """
     found = survey(
         config.data,
@@ -76,10 +79,14 @@ def run(config: CheckConfig) -> int:
     errors, warnings, notes = (found.count(level) for level in ("error", "warning", "note"))
     print(f"errors: {errors}, warnings: {warnings}, notes: {notes}")
     print(one_line(following))
-    if errors and config.skip_bad and found.can_be_skipped:
+    if not errors:
+        return 0
+    if config.skip_bad and found.can_be_skipped:
         log("the errors are left out with --skip-bad")
         return 0
-    return 2 if errors else 0
+    more = f" (and {errors - 1} more, see above)" if errors > 1 else ""
+    advice = "mend the data or add --skip-bad" if found.can_be_skipped else "mend the data"
+    raise UserError(f"{found.findings[0]}{more}; {advice}")
 
 
 def _counts(found: Survey) -> Iterator[str]:
