@@ -8,10 +8,10 @@ from types import ModuleType
 
 from utils.config import parse_config
 from utils.console import run_command
-from utils.curation import check
+from utils.curation import anchors, check
 from utils.errors import UserError
 
-VERBS: dict[str, ModuleType] = {"check": check}
+VERBS: dict[str, ModuleType] = {"check": check, "anchors": anchors}
 
 
 def main(argv: list[str] | None = None) -> int:

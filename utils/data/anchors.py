@@ -79,7 +79,7 @@ def write_anchors(path: Path | str, anchors: Anchors, note: str) -> None:
 
 
 def halved_masks(number: int) -> Masks:
-    """Give the larger half of anchors that are sorted by area to the coarse head, the rest to the fine one."""
+    """Give the larger half of anchors sorted by area to the coarse head, the rest to the fine one."""
     half = number // _HEADS
     return tuple(range(half, number)), tuple(range(half))
 
