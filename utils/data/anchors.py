@@ -36,7 +36,8 @@ _HEADS = 2
 _LARGEST = 65536.0  # pixels of an anchor's side
 _LARGEST_FILE = 100_000  # bytes
 _RESTARTS = 10
-_MOST_ROUNDS = 300
+_MOST_ROUNDS = 100
+_SETTLED = 0.01  # pixels; anchors are written in tenths
 
 
 def read_anchors(path: Path | str) -> tuple[Anchors, Masks]:
@@ -122,17 +123,17 @@ def draw_start(sizes: Sizes, number: int, rng: np.random.Generator) -> Sizes:
 def lloyd(sizes: Sizes, centres: Sizes) -> Sizes:
     """Improve centres (A, 2): each box goes to the most similar one, each centre to the mean of its boxes.
 
-    Until no box changes, at most 300 times; a centre that has no box stays where it is.
+    Until no centre moves by a hundredth of a pixel; one that has no box stays where it is.
     """
-    owner = np.full(len(sizes), -1)
     for _ in range(_MOST_ROUNDS):
-        nearest = shape_ious(sizes, centres).argmax(axis=1)
-        if (nearest == owner).all():
-            break
-        owner = nearest
+        owner = shape_ious(sizes, centres).argmax(axis=1)
         counts = np.bincount(owner, minlength=len(centres))
         sums = np.stack([np.bincount(owner, column, len(centres)) for column in sizes.T], axis=1)
-        centres = np.where(counts[:, None] > 0, sums / counts.clip(1)[:, None], centres)
+        moved = np.where(counts[:, None] > 0, sums / counts.clip(1)[:, None], centres)
+        has_settled = np.abs(moved - centres).max() < _SETTLED
+        centres = moved
+        if has_settled:
+            break
     return centres
 
 

@@ -121,17 +121,20 @@ def some_sizes(seed: int, count: int = 200) -> np.ndarray:
 
 
 def slow_lloyd(sizes: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    owners: list[int] = []
     while True:
-        new = [max(range(len(centres)), key=lambda place: iou_of(size, centres[place])) for size in sizes]
-        if new == owners:
-            return centres
-        owners = new
+        owners = [max(range(len(centres)), key=lambda place: iou_of(size, centres[place])) for size in sizes]
         moved = []
         for place, centre in enumerate(centres):
             members = [size for size, owner in zip(sizes, owners, strict=True) if owner == place]
             moved.append(np.mean(members, axis=0) if members else centre)
+        way = max(
+            abs(new - old)
+            for pair in zip(moved, centres, strict=True)
+            for new, old in zip(*pair, strict=True)
+        )
         centres = np.array(moved)
+        if way < 0.01:
+            return centres
 
 
 def test_iou_of_shapes() -> None:
