@@ -8,13 +8,14 @@ from types import ModuleType
 
 from utils.config import parse_config
 from utils.console import run_command
-from utils.curation import check, convert, download, show, stats
+from utils.curation import anchors, check, convert, download, show, stats
 from utils.errors import UserError
 
 VERBS: dict[str, ModuleType] = {
     "check": check,
     "stats": stats,
     "show": show,
+    "anchors": anchors,
     "convert": convert,
     "download": download,
 }

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from tests.faults.image_faults import IMAGE_MAKERS, TURNED_BOX
+from tests.faults.image_faults import IMAGE_MAKERS
 from tests.faults.list_faults import LIST_MAKERS
 from tests.faults.room import CIRCLE, HEIGHT, SQUARE, TRAIN, WIDTH, Room, draw
 from tests.faults.xml_faults import XML_MAKERS
