@@ -9,7 +9,7 @@ from tests.metrics_reference import as_files, make_detections, make_target, rand
 from utils.metrics.coco_ap import ENGINES, CocoResult, coco_ap
 from utils.metrics.flat import flatten
 
-BOX, OTHER = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0]
+BOX, OTHER, FAR = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0], [200.0, 0.0, 240.0, 40.0]
 ALL_ENGINES = ("pycocotools", "faster-coco-eval")
 
 
@@ -80,8 +80,8 @@ def test_a_missed_difficult_object_does_not_count(difficult: bool, expected: flo
         ([(BOX, 0), (OTHER, 0, True)], [(OTHER, 0, 0.9), (OTHER, 0, 0.8), (BOX, 0, 0.7)], 0.5),
         # An object that is not difficult comes first although it is overlapped less (IoU 0.75 to 1).
         ([(BOX, 0), ([0.0, 0.0, 40.0, 30.0], 0, True)], [([0.0, 0.0, 40.0, 30.0], 0, 0.9)], 1.0),
-        # A wrong detection, then one of two objects: precision 1/2 up to recall 1/2, that is at 51 points of 101.
-        ([(BOX, 0), (BOX, 0), (OTHER, 0, True)], [([200, 0, 240, 40], 0, 0.9), (BOX, 0, 0.8)], 0.5 * 51 / 101),
+        # A wrong detection, then one of two objects: precision 1/2 up to recall 1/2, at 51 points of 101.
+        ([(BOX, 0), (BOX, 0), (OTHER, 0, True)], [(FAR, 0, 0.9), (BOX, 0, 0.8)], 0.5 * 51 / 101),
     ],
 )  # fmt: skip
 def test_hand_worked_with_difficult_objects(objects: list, found: list, expected: float, engine: str) -> None:

@@ -9,7 +9,7 @@ from utils.metrics.coco_ap import coco_ap
 from utils.metrics.flat import FlatBoxes, flatten
 from utils.metrics.matching import match
 
-BOX, OTHER = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0]
+BOX, OTHER, FAR = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0], [0.0, 50.0, 9.0, 59.0]
 
 
 def coco_greedy(boxes: FlatBoxes) -> tuple[list[int], list[int]]:
@@ -59,7 +59,7 @@ def test_objects_without_detections() -> None:
 def test_hand_worked() -> None:
     """A duplicate, another class, a difficult object with two detections, one beside everything."""
     found = make_detections(
-        (BOX, 0, 0.9), (BOX, 0, 0.8), (BOX, 1, 0.7), (OTHER, 0, 0.6), (OTHER, 0, 0.5), ([0, 50, 9, 59], 0, 0.4)
+        (BOX, 0, 0.9), (BOX, 0, 0.8), (BOX, 1, 0.7), (OTHER, 0, 0.6), (OTHER, 0, 0.5), (FAR, 0, 0.4)
     )  # fmt: skip
     matching = match(flatten([found], [make_target((BOX, 0), (OTHER, 0, True))], 2))
     assert matching.taken.tolist() == [0, -1, -1, 1, -1, -1]
