@@ -37,7 +37,7 @@ from utils.metrics.matching import match
 from utils.metrics.voc_ap import voc_ap
 
 Result = TypeVar("Result")
-PACKAGES = ("numpy", "torch", "pycocotools", "faster-coco-eval")
+PACKAGES = ("numpy", "torch", *ENGINES)
 
 
 def make_image(rng: np.random.Generator, count: int, classes: int) -> tuple[Detections, Target]:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import runpy
+import sys
 
 import pytest
 
 from nets.structures import Detections, Target
 from tests.metrics_reference import as_files, make_detections, make_target, random_case, stock_coco
-from utils.metrics.coco_ap import ENGINES, CocoResult, coco_ap
+from utils.metrics import coco_ap as coco_ap_module
+from utils.metrics.coco_ap import ENGINE, ENGINES, CocoResult, coco_ap
 from utils.metrics.flat import flatten
 
 BOX, OTHER, FAR = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0], [200.0, 0.0, 240.0, 40.0]
@@ -108,6 +111,14 @@ def test_the_engines_are_equal_where_objects_are_difficult(seed: int) -> None:
 def test_difficult_objects_make_a_difference() -> None:
     boxes = random_case(100, difficult=0.4)
     assert coco_ap(boxes, "pycocotools").map50 != stock_coco(*as_files(boxes)).map50
+
+
+def test_without_the_optional_package_pycocotools_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ENGINE == [*ENGINES][-1]
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)  # importing it fails
+    module = runpy.run_path(str(coco_ap_module.__file__))
+    assert module["ENGINE"] == "pycocotools"
+    assert [*module["ENGINES"]] == ["pycocotools"]
 
 
 def test_pycocotools_is_silent(capsys: pytest.CaptureFixture[str], engine: str) -> None:
