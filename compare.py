@@ -92,8 +92,7 @@ def _plan_networks(config: CompareConfig, settings: dict[str, Any]) -> tuple[Net
         data = load_data(runs[0])
         num_classes, num_images = len(data.train.class_names), len(data.train)
         if config.split and not config.no_train:
-            told = {name: getattr(runs[0], name) for name in ("classes", "unlabelled", "skip_bad")}
-            prepare_evaluation(runs[0].data, splits=config.split, **told)
+            prepare_evaluation(runs[0].data, splits=config.split, **runs[0].reading())
         elif data.val is None and not config.no_train:
             raise UserError("--val none: leaves nothing to compare by; name a list to measure on: --split")
     elif runs[0].classes:

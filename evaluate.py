@@ -34,13 +34,7 @@ def _evaluate(argv: list[str]) -> int:
         raise UserError(f"--json {config.json}: there is no such folder to write into")
     predictor = build_predictor(config)
     log(predictor.describe())
-    dataset, report, splits = prepare_evaluation(
-        config.data,
-        splits=config.split,
-        classes=config.classes,
-        unlabelled=config.unlabelled,
-        skip_bad=config.skip_bad,
-    )
+    dataset, report, splits = prepare_evaluation(config.data, splits=config.split, **config.reading())
     log(f"scores from {config.conf:g}, NMS at IoU {config.nms_iou:g}, at most {config.max_det} an image")
     log(f"COCO AP by {ENGINE}")
     if config.report_conf < config.conf:

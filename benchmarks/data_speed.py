@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from utils.console import progress, run_command
 from utils.data.dataset import VocDataset
 from utils.data.layout import load_samples
-from utils.data.scan import Record, collect_class_names, scan
+from utils.data.look import Record
+from utils.data.scan import collect_class_names, scan
 from utils.data.train_set import AugmentSettings, TrainDataset
 
 SIDE = 416

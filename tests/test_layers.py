@@ -17,7 +17,7 @@ ROWS = [
     ("utils",),  # its files: images, config, draw ...
     ("utils.data", "utils.metrics", "utils.weights"),
     ("utils.inference",),
-    ("utils.training", "utils.export"),
+    ("utils.training", "utils.export", "utils.curation"),
     ("utils.comparison",),
 ]
 SCRIPTS = len(ROWS)  # the last row: train.py and its siblings, benchmarks

@@ -32,6 +32,26 @@ def match_class_names(sources: Sequence[str], wanted: Sequence[str]) -> list[int
     return [exact.get(name, alias.get(canonical_name(name))) for name in wanted]
 
 
+def parse_renames(pairs: Sequence[str]) -> dict[str, str]:
+    """Read what --rename gave, such as ("Cat=cat", "kitten=cat").
+
+    Raises:
+        UserError: not of the form OLD=NEW, a name given two new ones, or a new name that is itself renamed.
+    """
+    renames: dict[str, str] = {}
+    for pair in pairs:
+        old, equals, new = (part.strip() for part in pair.partition("="))
+        if not (old and equals and new):
+            raise UserError(f"--rename {pair}: write OLD=NEW, such as Cat=cat")
+        if renames.get(old, new) != new:
+            raise UserError(f"--rename {pair}: {old} is to become {renames[old]} already")
+        renames[old] = new
+    for old, new in renames.items():
+        if renames.get(new, new) != new:
+            raise UserError(f"--rename {old}={new}: {new} is itself renamed; write {old}={renames[new]}")
+    return renames
+
+
 def read_class_names(path: Path | str) -> tuple[str, ...]:
     """Read a list of class names: UTF-8, one a line; blank lines and surrounding blanks do not count.
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from nets.attention import attention_name
+from utils.classes import parse_renames
 from utils.errors import UserError
 from utils.flags import (
+    as_arguments,
     as_plain,
     config_as_dict,
     config_from_dict,
@@ -17,8 +21,10 @@ from utils.flags import (
 from utils.settings import check_settings, setting
 
 __all__ = [
+    "DataConfig",
     "EvaluateConfig",
     "PredictConfig",
+    "RunConfig",
     "as_plain",
     "check_imgsz",
     "config_as_dict",
@@ -45,7 +51,60 @@ CLASSES_HELP = "file with the class names, one a line, in the order of the label
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class DataConfig:
+    """The settings of every command that reads labelled data."""
+
+    data: str = setting("VOCdevkit", DATA_HELP, metavar="DIR")
+    classes: str | None = setting(
+        None, f"{CLASSES_HELP} (default: those of the data)", group="data", metavar="FILE"
+    )
+    rename: tuple[str, ...] | None = setting(
+        None,
+        "read classes of the annotations under other names, which merges them: Cat=cat kitten=cat",
+        group="data",
+        nargs="+",
+        metavar="OLD=NEW",
+    )
+    unlabelled: str = setting("skip", UNLABELLED_HELP, group="data", choices=("skip", "background"))
+    skip_bad: bool = setting(False, SKIP_BAD_HELP, group="data")
+
+    @property
+    def renames(self) -> dict[str, str]:
+        """The new name of each class that has one."""
+        return parse_renames(self.rename or ())
+
+    def reading(self) -> dict[str, Any]:
+        """Return how data are read, as `prepare_training` and `prepare_evaluation` take it."""
+        return {
+            "classes": self.classes,
+            "renames": self.renames,
+            "unlabelled": self.unlabelled,
+            "skip_bad": self.skip_bad,
+        }
+
+    def data_arguments(self) -> list[str]:
+        """Return the arguments that name these data to another command."""
+        usual = {field.name: field.default for field in dataclasses.fields(DataConfig)}
+        told = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+        return as_arguments(DataConfig, {"data": self.data} | told)
+
+    def check_data(self) -> None:
+        """Refuse nonsense; the UserError names the flag."""
+        check_settings(self)
+        parse_renames(self.rename or ())
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The settings of every command that makes a folder for what it writes."""
+
+    project: str = setting("runs", "folder of the runs", group="output", metavar="DIR")
+    name: str = setting("exp", NAME_HELP, group="output")
+    exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(DataConfig):
     """Settings of evaluate.py; each field's help says what it is.
 
     Raises:
@@ -53,7 +112,6 @@ class EvaluateConfig:
     """
 
     weights: str = setting("coco", WEIGHTS_HELP, metavar="FILE")
-    data: str = setting("VOCdevkit", DATA_HELP, metavar="DIR")
     split: tuple[str, ...] | None = setting(
         None, "splits to evaluate, such as VOC2007/test (default: test, else val)", nargs="+", metavar="SPLIT"
     )
@@ -89,14 +147,12 @@ class EvaluateConfig:
     classes: str | None = setting(
         None, f"{CLASSES_HELP} (default: those of the weights)", group="data", metavar="FILE"
     )
-    unlabelled: str = setting("skip", UNLABELLED_HELP, group="data", choices=("skip", "background"))
-    skip_bad: bool = setting(False, SKIP_BAD_HELP, group="data")
     project: str = setting("runs/evaluate", "folder of the runs", group="output", metavar="DIR")
     name: str = setting("exp", NAME_HELP, group="output")
     exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        self.check_data()
         check_imgsz(self.imgsz)
         object.__setattr__(self, "phi", phi_name(self.phi))
 

@@ -153,6 +153,17 @@ def read_header(path: Path | str) -> ImageHeader:
     return ImageHeader(height, width, orientation)
 
 
+def verify_image(path: Path | str) -> None:
+    """Read every pixel, and the checksums of a PNG, which decoding passes over.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+    with _opened(path) as image:
+        image.verify()
+    read_image(path)
+
+
 def image_size(path: Path | str) -> tuple[int, int]:
     """Read (height, width) in pixels, as displayed, from a file's header."""
     header = read_header(path)

@@ -131,7 +131,7 @@ def _draw_classes(axes: Axes, class_names: Sequence[str], counts: np.ndarray) ->
     axes.bar_label(bars, [f"{count:,}" for count in counts[order]], padding=3, fontsize=size)
     axes.set_yticks(places, names, fontsize=size, family=_families(), parse_math=False)
     axes.set_ylim(max(len(order), 1) - 0.4, -0.6)
-    axes.set_xlim(0, max(counts.max(), 1) * 1.17)  # room for the numbers
+    axes.set_xlim(0, counts.max(initial=1) * 1.17)  # room for the numbers
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     classes = f"{len(class_names)} class{'es' if len(class_names) != 1 else ''}"

@@ -13,7 +13,7 @@ from utils.flags import given_settings
 from utils.settings import check_settings, flag_of, setting
 from utils.training.config import TrainConfig
 
-_OF_MEASURING = {"data", "unlabelled", "skip_bad", "device"}  # what --from takes for its --split
+OF_MEASURING = ("data", "rename", "unlabelled", "skip_bad", "device")  # what --from takes for its --split
 FREE = {"device", "workers"}  # what changes no number
 # What the grid decides itself, or what makes no sense for several runs.
 NOT_PASSED_ON = {"phi", "seed", "resume", "demo", "project", "name", "exist_ok"}
@@ -104,7 +104,7 @@ def parse_comparison(
     )
     given = given_settings(flags, argv, prog="compare.py", description=description, example=example)
     config = CompareConfig(**{name: given.pop(name) for name in own if name in given})
-    ignored = [name for name in given if name not in _OF_MEASURING] if config.runs else []
+    ignored = [name for name in given if name not in OF_MEASURING] if config.runs else []
     if ignored:
         flags_of = ", ".join(flag_of(passed_on[name]) for name in ignored)
         raise UserError(f"--from cannot stand beside {flags_of}: the runs are trained already")

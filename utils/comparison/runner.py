@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from utils.comparison.config import OF_MEASURING
 from utils.comparison.grid import GridRun
 from utils.config import EvaluateConfig, as_plain
 from utils.console import log
@@ -49,7 +50,7 @@ def measure(folder: Path, phi: str, split: Sequence[str], settings: Mapping[str,
     """
     weights, metrics = folder / "weights" / "last.pth", folder / _REPORT / "metrics.json"
     stored = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
-    told = {name: settings.get(name, stored[name]) for name in ("data", "unlabelled", "skip_bad", "device")}
+    told = {name: settings.get(name, stored.get(name)) for name in OF_MEASURING}
     told |= {"weights": str(weights), "split": tuple(split), "batch_size": stored["batch_size"]}
     if metrics.exists() and metrics.stat().st_mtime > weights.stat().st_mtime:
         measured = yaml.safe_load((folder / _REPORT / "args.yaml").read_text(encoding="utf-8"))

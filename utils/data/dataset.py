@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from nets.structures import Target
-from utils.data.scan import Record
+from utils.data.look import Record
 from utils.errors import UserError
 from utils.images import Pixels, read_image
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,17 @@ def list_splits(data_dir: Path | str) -> list[str]:
     if _has_images(root):
         return [_EVERYTHING]
     raise UserError(_nothing_found(root))
+
+
+def list_main_splits(data_dir: Path | str) -> list[str]:
+    """List the splits as `list_splits` does, without VOC's lists of one class, such as cat_train.
+
+    Raises:
+        UserError: as `list_splits`.
+    """
+    root = Path(data_dir)
+    names = list_splits(root)
+    return [name for name in names if not _is_class_list(root, name)] or names
 
 
 def choose_training_splits(
@@ -110,7 +121,30 @@ def choose_evaluation_splits(data_dir: Path | str) -> tuple[str, ...]:
     raise UserError(f"{data_dir}: no test or val list; name one of {_listed(names)} with --split")
 
 
-def load_samples(data_dir: Path | str, split: str, *, unlabelled: str = "skip") -> list[Sample]:
+def list_unused(data_dir: Path | str) -> list[tuple[Path, str]]:
+    """List the folders in VOC layout with images that no list names, or annotations without an image.
+
+    Returns:
+        Pairs of a folder and what is unused in it.
+    """
+    root = Path(data_dir)
+    unused = []
+    for folder in [root] if _is_voc(root) else _list_years(root):
+        images = _index_images(folder / "JPEGImages")
+        lists = sorted((folder / "ImageSets" / "Main").glob("*.txt"))
+        named = {_resolve_id(line, images) for path in lists for line in _lines_of(path)}
+        left = sorted(set(images) - named) if lists else []
+        if left:
+            unused.append((folder, f"{len(left)} images are in no list, such as {left[0]}"))
+        lonely = sorted({path.stem for path in (folder / "Annotations").glob("*.xml")} - set(images))
+        if lonely:
+            unused.append((folder, f"{len(lonely)} annotations have no image, such as {lonely[0]}.xml"))
+    return unused
+
+
+def load_samples(
+    data_dir: Path | str, split: str, *, unlabelled: str = "skip", say: Callable[[str], None] = warn
+) -> list[Sample]:
     """List the images of one split with their annotations, in the order of the list.
 
     Ids that are named twice count once. A missing file does not end the listing: the sample says so in
@@ -121,6 +155,7 @@ def load_samples(data_dir: Path | str, split: str, *, unlabelled: str = "skip") 
         data_dir: folder in one of the three layouts.
         split: a name that `list_splits` gives.
         unlabelled: "skip", or "background" to take images without XML as images without objects.
+        say: takes the warnings.
 
     Raises:
         UserError: the split does not exist, or its list is empty, not text, or leads out of the folder.
@@ -130,18 +165,20 @@ def load_samples(data_dir: Path | str, split: str, *, unlabelled: str = "skip") 
         raise UserError(_nothing_found(root))
     year, _, name = split.rpartition("/")
     if _is_voc(root) and not year:
-        return _load_voc(root, name, "", unlabelled)
+        return _load_voc(root, name, "", unlabelled, say)
     if year and ".." not in Path(year).parts and not Path(year).is_absolute() and _is_voc(root / year):
-        return _load_voc(root / year, name, f"{year}/", unlabelled)
+        return _load_voc(root / year, name, f"{year}/", unlabelled, say)
     names = list_splits(root)
     name = {"val": "valid", "valid": "val"}.get(split, split) if split not in names else split
     if name not in names or _is_voc(root) or _list_years(root):
         raise UserError(_no_such_split(root, split, names))
     folder, prefix = (root, "") if name == _EVERYTHING else (root / name, f"{name}/")
-    return _load_flat(folder, prefix, unlabelled)
+    return _load_flat(folder, prefix, unlabelled, say)
 
 
-def _load_voc(folder: Path, split: str, prefix: str, unlabelled: str) -> list[Sample]:
+def _load_voc(
+    folder: Path, split: str, prefix: str, unlabelled: str, say: Callable[[str], None]
+) -> list[Sample]:
     images = _index_images(folder / "JPEGImages")
     list_path = folder / "ImageSets" / "Main" / f"{split}.txt"
     if split == _EVERYTHING and not list_path.exists():
@@ -158,7 +195,7 @@ def _load_voc(folder: Path, split: str, prefix: str, unlabelled: str) -> list[Sa
         if name not in found:
             found[name] = _make_sample(folder, name, prefix, images.get(name, []), unlabelled)
     if repeated:
-        warn(f"{list_path}: {repeated} ids are listed twice; each counts once")
+        say(f"{list_path}: {repeated} ids are listed twice; each counts once")
     return list(found.values())
 
 
@@ -179,7 +216,7 @@ def _find_doubt(candidates: Sequence[Path]) -> str:
     return f"{candidates[0]}: {candidates[1].name} lies beside it; keep one of the two"
 
 
-def _load_flat(folder: Path, prefix: str, unlabelled: str) -> list[Sample]:
+def _load_flat(folder: Path, prefix: str, unlabelled: str, say: Callable[[str], None]) -> list[Sample]:
     samples = []
     left_out = 0
     for name, candidates in sorted(_index_images(folder).items()):
@@ -191,7 +228,7 @@ def _load_flat(folder: Path, prefix: str, unlabelled: str) -> list[Sample]:
             xml_path = None
         samples.append(Sample(prefix + name, candidates[0], xml_path, _find_doubt(candidates)))
     if left_out:
-        warn(f"{folder}: {left_out} images without XML left out; --unlabelled background keeps them as empty")
+        say(f"{folder}: {left_out} images without XML left out; --unlabelled background keeps them as empty")
     if not samples:
         raise UserError(f"{folder}: no image has an XML file beside it")
     return samples
@@ -212,6 +249,14 @@ def _read_list(path: Path, folder: Path) -> list[str]:
     if not lines:
         raise UserError(f"{path}: the split is empty; write one image id a line")
     return lines
+
+
+def _lines_of(path: Path) -> list[str]:
+    """Return the lines of a list, none where it cannot be read."""
+    try:
+        return _read_list(path, path.parents[2])
+    except UserError:
+        return []
 
 
 def _resolve_id(line: str, images: dict[str, list[Path]]) -> str:
@@ -247,6 +292,19 @@ def _list_years(root: Path) -> list[Path]:
 def _list_names(folder: Path) -> list[str]:
     lists = sorted(path.stem for path in (folder / "ImageSets" / "Main").glob("*.txt"))
     return lists or [_EVERYTHING]
+
+
+def _is_class_list(root: Path, split: str) -> bool:
+    """Tell whether a split is a class's list: ids, and 1, 0 or -1 for yes, difficult and no."""
+    folder, _, name = split.rpartition("/")
+    if name.rpartition("_")[2] not in ("train", "val", "trainval", "test") or "_" not in name:
+        return False
+    try:
+        text = (root / folder / "ImageSets" / "Main" / f"{name}.txt").read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return False
+    rows = [line.split() for line in text.splitlines() if line.strip()]
+    return bool(rows) and all(len(row) == 2 and row[1] in ("1", "0", "-1") for row in rows)
 
 
 def _has_images(folder: Path) -> bool:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.classes import read_class_names
 from utils.console import log, warn
 from utils.data.dataset import VocDataset
+from utils.data.hashes import group_near_duplicates
 from utils.data.layout import Sample, choose_evaluation_splits, choose_training_splits, load_samples
-from utils.data.scan import ScanReport, collect_class_names, count_overlap, scan
+from utils.data.scan import (
+    ScanReport,
+    accept,
+    collect_class_names,
+    count_overlap,
+    look_over,
+    require_objects,
+)
 from utils.data.split import hold_out
 
 HELD_OUT = 0.1
@@ -39,6 +48,7 @@ def prepare_training(
     train: Sequence[str] | None = None,
     val: Sequence[str] | None = None,
     classes: Path | str | None = None,
+    renames: Mapping[str, str] | None = None,
     unlabelled: str = "skip",
     skip_bad: bool = False,
     seed: int = 0,
@@ -51,6 +61,7 @@ def prepare_training(
         val: names of the validation splits; None chooses them or holds out a tenth of the training images;
             ("none",) trains without evaluation.
         classes: file of class names; None takes those of the training annotations, sorted.
+        renames: other names for classes of the annotations, looked up before `classes`.
         unlabelled: "skip" or "background", see `load_samples`.
         skip_bad: leave faulty images out with a warning instead of raising.
         seed: determines what is held out.
@@ -64,16 +75,24 @@ def prepare_training(
     names = None if classes is None else read_class_names(classes)
     train_samples = _load(data_dir, train_splits, unlabelled)
     val_samples = _load(data_dir, val_splits, unlabelled)
-    report = scan(train_samples, class_names=names, skip_bad=skip_bad, training=True)
-    _announce("train", train_splits, report)
+    holds_out = not val_splits and not without
+    report = look_over(train_samples, class_names=names, renames=renames, hashes=holds_out)
     names = names or collect_class_names(report)
+    reports = [report]
+    if val_splits:
+        reports.append(look_over(val_samples, class_names=names, renames=renames, training=False))
+    accept(reports, skip_bad=skip_bad, advice=_advice(data_dir))
+    require_objects(report)
+    _warn_about_renames(renames, reports)
+    _announce("train", train_splits, report)
     if without:
         return TrainingData(VocDataset(report.records, names), None, train_splits, ())
-    if not val_splits:
-        kept, held = hold_out(report.records, HELD_OUT, seed)
+    if holds_out:
+        groups = group_near_duplicates([record.image_hash or 0 for record in report.records])
+        kept, held = hold_out(report.records, groups, HELD_OUT, seed)
         log(f"val: {len(held)} of the {len(report.records)} training images are held out (seed {seed})")
         return TrainingData(VocDataset(kept, names), VocDataset(held, names), train_splits, ())
-    val_report = scan(val_samples, class_names=names, skip_bad=skip_bad, training=False)
+    val_report = reports[1]
     _announce("val", val_splits, val_report)
     _warn_about_selection(val_splits, count_overlap(report.records, val_report.records))
     return TrainingData(
@@ -86,6 +105,7 @@ def prepare_evaluation(
     *,
     splits: Sequence[str] | None = None,
     classes: Path | str | None = None,
+    renames: Mapping[str, str] | None = None,
     unlabelled: str = "skip",
     skip_bad: bool = False,
 ) -> tuple[VocDataset, ScanReport, tuple[str, ...]]:
@@ -95,6 +115,7 @@ def prepare_evaluation(
         data_dir: folder in one of the three layouts.
         splits: names of the splits; None takes the test lists, else the val lists.
         classes: file of class names; None takes those of the annotations, sorted.
+        renames: other names for classes of the annotations, looked up before `classes`.
         unlabelled: "skip" or "background", see `load_samples`.
         skip_bad: leave faulty images and objects out with a warning instead of raising.
 
@@ -105,14 +126,68 @@ def prepare_evaluation(
         UserError: any fault in the data that may not be skipped.
     """
     chosen = tuple(splits) if splits else choose_evaluation_splits(data_dir)
+    dataset, report = prepare_splits(
+        data_dir,
+        chosen,
+        training=False,
+        classes=classes,
+        renames=renames,
+        unlabelled=unlabelled,
+        skip_bad=skip_bad,
+    )
+    return dataset, report, chosen
+
+
+def prepare_splits(
+    data_dir: Path | str,
+    splits: Sequence[str] | None,
+    *,
+    training: bool = True,
+    hashes: bool = False,
+    classes: Path | str | None = None,
+    renames: Mapping[str, str] | None = None,
+    unlabelled: str = "skip",
+    skip_bad: bool = False,
+) -> tuple[VocDataset, ScanReport]:
+    """Read and check the images of some splits, and say what they are.
+
+    Args:
+        data_dir: folder in one of the three layouts.
+        splits: names of the splits; None takes those that would be trained on.
+        training: False holds the data to the stricter rule of val and test.
+        hashes: give the records their `image_hash`.
+        classes: as in `prepare_evaluation`, like the rest.
+        renames: see there.
+        unlabelled: see there.
+        skip_bad: see there.
+
+    Raises:
+        UserError: any fault in the data that may not be skipped.
+    """
+    chosen = tuple(splits) if splits else choose_training_splits(data_dir)[0]
     names = None if classes is None else read_class_names(classes)
-    report = scan(_load(data_dir, chosen, unlabelled), class_names=names, skip_bad=skip_bad, training=False)
+    samples = _load(data_dir, chosen, unlabelled)
+    report = look_over(samples, class_names=names, renames=renames, training=training, hashes=hashes)
+    accept([report], skip_bad=skip_bad, advice=_advice(data_dir))
+    _warn_about_renames(renames, [report])
     _announce("data", chosen, report)
-    return VocDataset(report.records, names or collect_class_names(report)), report, chosen
+    return VocDataset(report.records, names or collect_class_names(report)), report
 
 
 def _load(data_dir: Path | str, splits: Sequence[str], unlabelled: str) -> list[Sample]:
     return [sample for split in splits for sample in load_samples(data_dir, split, unlabelled=unlabelled)]
+
+
+def _advice(data_dir: Path | str) -> str:
+    return f"; all of them: python data.py check --data {shlex.quote(str(data_dir))}"
+
+
+def _warn_about_renames(renames: Mapping[str, str] | None, reports: Sequence[ScanReport]) -> None:
+    """Warn of a new name that no object has: the old one was mistyped, or is not in these splits."""
+    found = {name for report in reports for name in (*report.class_counts, *report.unknown_classes)}
+    for old, new in (renames or {}).items():
+        if new not in found:
+            warn(f"--rename {old}={new}: no object is called {old}")
 
 
 def _announce(role: str, splits: Sequence[str], report: ScanReport) -> None:

@@ -37,10 +37,15 @@ class VocObject:
 
 @dataclass(frozen=True)
 class VocAnnotation:
-    """One XML file: the image's (width, height) in pixels where it states one, and the objects."""
+    """One XML file: the image's (width, height) in pixels where it states one, the objects, and the faults.
+
+    A fault is the number of an object that cannot be read, counted from 1, its name as far as it has one,
+    and the reason.
+    """
 
     size: tuple[int, int] | None
     objects: tuple[VocObject, ...]
+    faults: tuple[tuple[int, str, str], ...] = ()
 
 
 def read_annotation(path: Path | str) -> VocAnnotation:
@@ -48,17 +53,23 @@ def read_annotation(path: Path | str) -> VocAnnotation:
 
     Boxes are returned as written: they may lie outside the image or be inverted. `<filename>` and `<path>`
     are ignored, the parts of an object are no objects. A DTD is refused, so that no entity can be declared,
-    and so is a file of more than 16 MB.
+    and so is a file of more than 16 MB. Objects without a name or with a coordinate that is no number are
+    listed as faults.
 
     Raises:
-        UserError: not readable, not VOC, or an object without a name or with a coordinate that is no number.
+        UserError: not readable, or not VOC.
     """
     root = _parse(path)
     if root.tag != "annotation":
         raise UserError(f"{path}: the root element is <{root.tag[:80]}>, not <annotation>")
-    nodes = enumerate(root.findall("object"), start=1)
-    objects = tuple(_read_object(f"{path}: object {number}", node) for number, node in nodes)
-    return VocAnnotation(_read_size(root.find("size")), objects)
+    objects, faults = [], []
+    for number, node in enumerate(root.findall("object"), start=1):
+        name = (node.findtext("name") or "").strip()
+        try:
+            objects.append(_read_object(name, node))
+        except ValueError as error:
+            faults.append((number, name, str(error)))
+    return VocAnnotation(_read_size(root.find("size")), tuple(objects), tuple(faults))
 
 
 def write_annotation(
@@ -130,30 +141,28 @@ def _read_text(path: Path | str) -> str:
         raise UserError(f"{path}: not {encoding} text; save it as UTF-8 or declare its encoding") from None
 
 
-def _read_object(where: str, node: ET.Element) -> VocObject:
-    name = (node.findtext("name") or "").strip()
+def _read_object(name: str, node: ET.Element) -> VocObject:
+    """Read one object; a ValueError says what is wrong with it."""
     if not name:
-        raise UserError(f"{where} has no <name>")
+        raise ValueError("no <name>")
     box = node.find("bndbox")
     if box is None:
-        raise UserError(f"{where} ({name}) has no <bndbox>")
-    xmin, ymin, xmax, ymax = (
-        _read_coordinate(f"{where} ({name})", box, tag) for tag in ("xmin", "ymin", "xmax", "ymax")
-    )
+        raise ValueError("no <bndbox>")
+    xmin, ymin, xmax, ymax = (_read_coordinate(box, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
     difficult = (node.findtext("difficult") or "").strip() == "1"  # tools also write "" and "Unspecified"
     return VocObject(name, (xmin - 1, ymin - 1, xmax, ymax), difficult)
 
 
-def _read_coordinate(where: str, box: ET.Element, tag: str) -> float:
+def _read_coordinate(box: ET.Element, tag: str) -> float:
     text = box.findtext(tag)
     if text is None:
-        raise UserError(f"{where} has no <{tag}>")
+        raise ValueError(f"no <{tag}>")
     try:
         value = float(text)
     except ValueError:
-        raise UserError(f"{where}: <{tag}> is {text.strip()[:40]!r}, not a number") from None
+        raise ValueError(f"<{tag}> is {text.strip()[:40]!r}, not a number") from None
     if not math.isfinite(value) or abs(value) > _LARGEST_COORDINATE:
-        raise UserError(f"{where}: <{tag}> is {text.strip()[:40]}, no pixel coordinate")
+        raise ValueError(f"<{tag}> is {text.strip()[:40]}, no pixel coordinate")
     return value
 
 

@@ -14,7 +14,7 @@ from utils.classes import match_class_names
 from utils.console import progress as show_progress
 from utils.console import warn
 from utils.data.dataset import VocDataset
-from utils.data.scan import Record
+from utils.data.look import Record
 from utils.errors import UserError
 from utils.inference.ahead import batched, map_ahead
 from utils.inference.predictor import Predictor, Prepared, Timings

@@ -8,19 +8,16 @@ from dataclasses import dataclass
 from nets.attention import ATTENTION
 from nets.yolo import PLACES
 from utils.config import (
-    CLASSES_HELP,
-    DATA_HELP,
     DEVICE_HELP,
     EXIST_OK_HELP,
     NAME_HELP,
-    SKIP_BAD_HELP,
-    UNLABELLED_HELP,
+    DataConfig,
     check_imgsz,
     phi_name,
 )
 from utils.data.augment import LEVELS
 from utils.errors import UserError
-from utils.settings import check_settings, setting
+from utils.settings import setting
 
 _PHI = (
     "0|none, 1|se, 2|cbam, 3|eca, 4|ca, "
@@ -38,14 +35,13 @@ def _workers() -> int:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(DataConfig):
     """Settings of train.py; each field's help says what it is.
 
     Raises:
         UserError: a value makes no sense; the message names the flag.
     """
 
-    data: str = setting("VOCdevkit", DATA_HELP, metavar="DIR")
     train: tuple[str, ...] | None = setting(
         None,
         "splits to train on, such as VOC2007/trainval (default: train, else trainval)",
@@ -97,11 +93,6 @@ class TrainConfig:
         within="[1, 100000]",
     )
 
-    classes: str | None = setting(
-        None, f"{CLASSES_HELP} (default: those of the data)", group="data", metavar="FILE"
-    )
-    unlabelled: str = setting("skip", UNLABELLED_HELP, group="data", choices=("skip", "background"))
-    skip_bad: bool = setting(False, SKIP_BAD_HELP, group="data")
     cache: bool = setting(False, "keep the decoded images in memory", group="data")
     augment: str = setting(
         "default",
@@ -221,7 +212,7 @@ class TrainConfig:
     exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        self.check_data()
         check_imgsz(self.imgsz)
         object.__setattr__(self, "phi", phi_name(self.phi))
         if self.lr is None:

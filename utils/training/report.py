@@ -99,6 +99,8 @@ def log_next_commands(config: TrainConfig, best: Path, data: TrainingData) -> No
     """Say what to type after training; the commands run as they are printed."""
     known = ["--weights", str(best), *(["--phi", config.phi] if ":" in config.phi else [])]
     measure = ["python", "evaluate.py", *known, "--data", config.data]
+    if config.rename:
+        measure += ["--rename", *config.rename]
     try:
         choose_evaluation_splits(config.data)
     except UserError:

@@ -134,10 +134,8 @@ def load_data(config: TrainConfig) -> TrainingData:
         config.data,
         train=config.train,
         val=("none",) if config.overfit else config.val,
-        classes=config.classes,
-        unlabelled=config.unlabelled,
-        skip_bad=config.skip_bad,
         seed=config.seed,
+        **config.reading(),
     )
     if config.overfit is None:
         return data

@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.utils.data.conftest import MakeVoc
 from utils.data.layout import load_samples
+from utils.data.look import CLIPPED
 from utils.data.scan import ScanReport, collect_class_names, count_overlap, scan
 from utils.data.voc import VocObject
 from utils.errors import UserError
@@ -101,7 +102,7 @@ def test_a_slip_is_left_out_in_training_and_an_error_in_val(
 def test_clipping_is_told_and_counted(make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]) -> None:
     report = look(make_voc({"train": {"a": [VocObject("cat", (20, 3, 60, 12))]}}), training=False)
     assert report.records[0].boxes.tolist() == [[20, 3, 40, 12]]
-    assert report.objects_clipped == 1
+    assert report.count(CLIPPED) == 1
     assert "a.xml: object 1 (cat): clipped, partly outside" in capsys.readouterr().err
 
 
@@ -109,7 +110,7 @@ def test_unknown_classes(make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]) 
     voc = make_voc({"train": {"a": [CAT], "b": [DOG, DOG, CAT]}})
     report = look(voc, class_names=("cat",))
     assert report.class_counts == {"cat": 2}
-    assert "'dog' (2); the first in b.xml" in capsys.readouterr().err
+    assert f"'dog' (2); the first in {voc / 'Annotations' / 'b.xml'}" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"only objects of 'cat', 'dog'|only objects of 'dog', 'cat'"):
         look(voc, class_names=("zebra",))
 

@@ -10,7 +10,7 @@ from PIL import Image
 from utils.data import cache
 from utils.data.augment import LEVELS
 from utils.data.dataset import VocDataset
-from utils.data.scan import Record
+from utils.data.look import Record
 from utils.data.train_set import AugmentSettings, TrainDataset
 from utils.errors import UserError
 from utils.images import letterbox, read_image

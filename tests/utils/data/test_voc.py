@@ -59,17 +59,6 @@ def test_read(tmp_path: Path, inside: str, expected: VocAnnotation) -> None:
         ('{"objects": []}', "not well-formed"),
         ("<html></html>", "<html>, not <annotation>"),
         (f'<annotation xmlns="http://x.org/y">{OBJECT}</annotation>', "not <annotation>"),
-        (f"<annotation><object>{BOX}</object></annotation>", "object 1 has no <name>"),
-        (
-            f"<annotation>{OBJECT}<object><name>dog</name></object></annotation>",
-            r"object 2 \(dog\) has no <bndbox>",
-        ),
-        (f"<annotation>{OBJECT.replace('<ymax>12</ymax>', '')}</annotation>", "has no <ymax>"),
-        (f"<annotation>{OBJECT.replace('>12<', '>many<')}</annotation>", "'many', not a number"),
-        (f"<annotation>{OBJECT.replace('>12<', '>nan<')}</annotation>", "no pixel coordinate"),
-        (f"<annotation>{OBJECT.replace('>12<', '>-inf<')}</annotation>", "no pixel coordinate"),
-        (f"<annotation>{OBJECT.replace('>12<', '>1e308<')}</annotation>", "no pixel coordinate"),
-        (f"<annotation>{OBJECT.replace('>12<', '>' + '9' * 400 + '<')}</annotation>", "no pixel coordinate"),
         ("<annotation><folder>汉字</folder></annotation>".encode("gbk"), "not utf-8 text"),
         (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "not klingon text"),
     ],
@@ -78,6 +67,48 @@ def test_broken_file_is_named(tmp_path: Path, content: str | bytes, reason: str)
     with pytest.raises(UserError, match=reason) as caught:
         read(tmp_path, content)
     assert str(caught.value).startswith(f"{tmp_path / '000001.xml'}: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("<annotation></annotation>", None),
+        (f"<annotation><object>{BOX}</object></annotation>", (1, "", "no <name>")),
+        (
+            f"<annotation>{OBJECT}<object><name>dog</name></object></annotation>",
+            (2, "dog", "no <bndbox>"),
+        ),
+        (f"<annotation>{OBJECT.replace('<ymax>12</ymax>', '')}</annotation>", (1, "cat", "no <ymax>")),
+        (
+            f"<annotation>{OBJECT.replace('>12<', '>many<')}</annotation>",
+            (1, "cat", "<ymax> is 'many', not a number"),
+        ),
+        (
+            f"<annotation>{OBJECT.replace('>12<', '>nan<')}</annotation>",
+            (1, "cat", "<ymax> is nan, no pixel coordinate"),
+        ),
+        (
+            f"<annotation>{OBJECT.replace('>12<', '>-inf<')}</annotation>",
+            (1, "cat", "<ymax> is -inf, no pixel coordinate"),
+        ),
+        (
+            f"<annotation>{OBJECT.replace('>12<', '>1e308<')}</annotation>",
+            (1, "cat", "<ymax> is 1e308, no pixel coordinate"),
+        ),
+        (
+            f"<annotation>{OBJECT.replace('>12<', '>' + '9' * 400 + '<')}</annotation>",
+            (1, "cat", f"<ymax> is {'9' * 40}, no pixel coordinate"),
+        ),
+    ],
+)
+def test_objects_that_cannot_be_read_are_listed(
+    tmp_path: Path, content: str, fault: tuple[int, str, str] | None
+) -> None:
+    both = content.replace("</annotation>", f"{OBJECT}<object><name>late</name></object></annotation>")
+    annotation = read(tmp_path, both)
+    last = len(annotation.objects) + len(annotation.faults)
+    assert annotation.faults == (*([fault] if fault else []), (last, "late", "no <bndbox>"))
+    assert len(annotation.objects) == last - len(annotation.faults) >= 1
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gbk", "iso-8859-1"])

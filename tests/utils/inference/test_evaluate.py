@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from nets.structures import Detections, Target
 from nets.yolo import ModelConfig
 from utils.data.dataset import VocDataset
-from utils.data.scan import Record
+from utils.data.look import Record
 from utils.errors import UserError
 from utils.inference.evaluate import Findings, evaluate, find, join_findings, score
 from utils.inference.predictor import Predictor, Prepared, Timings

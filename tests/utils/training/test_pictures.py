@@ -11,6 +11,7 @@ from PIL import Image
 
 from nets.structures import Detections, Target
 from tests.utils.data.conftest import MakeVoc, make_voc
+from utils import sheets
 from utils.data.dataset import VocDataset
 from utils.data.layout import load_samples
 from utils.data.scan import scan
@@ -170,13 +171,13 @@ def test_only_what_scores_is_shown_but_something_if_possible(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: list[tuple[int, str]] = []
-    draw: Callable[..., np.ndarray] = pictures._draw_cell
+    draw: Callable[..., np.ndarray] = pictures.draw_cell
 
     def spy(image: np.ndarray, objects: Detections, names: Any, caption: str, cell: Any) -> np.ndarray:
         drawn.append((len(objects), caption))
         return draw(image, objects, names, caption, cell)
 
-    monkeypatch.setattr(pictures, "_draw_cell", spy)
+    monkeypatch.setattr(pictures, "draw_cell", spy)
     dataset = load(make_voc, {"a": [CAT]})
     save_val_batch(tmp_path / "a.jpg", FakePredictor(*scores), dataset)  # type: ignore[arg-type]
     assert drawn[0] == (1, "truth  a")
@@ -206,5 +207,5 @@ def test_an_unreadable_picture_is_passed_over(
 
 
 def test_a_long_id_keeps_its_end() -> None:
-    strips = [pictures._draw_strip("x" * 200 + end, 300) for end in ("1", "2")]
+    strips = [sheets._draw_strip("x" * 200 + end, 300) for end in ("1", "2")]
     assert not np.array_equal(*strips)

@@ -14,7 +14,7 @@ import torch
 from nets.structures import Detections
 from nets.yolo import ModelConfig
 from utils.data.dataset import VocDataset
-from utils.data.scan import Record
+from utils.data.look import Record
 from utils.errors import UserError
 from utils.inference.evaluate import Findings, score
 from utils.inference.predictor import Timings

@@ -1,0 +1,258 @@
+"""One pass over all splits of a data set: what is in them, and everything that is wrong or worth knowing."""
+
+from __future__ import annotations
+
+import filecmp
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+from utils.classes import read_class_names
+from utils.data.hashes import group_near_duplicates
+from utils.data.layout import (
+    Sample,
+    choose_training_splits,
+    list_main_splits,
+    list_unused,
+    load_samples,
+)
+from utils.data.look import Finding, Record
+from utils.data.scan import ScanReport, collect_class_names, look_over, require_objects
+from utils.errors import UserError
+
+FEW = 5  # objects of a class; fewer teach little
+_LISTS = "split list"
+_ROLES = ("train", "val", "test")
+
+
+@dataclass
+class SplitSummary:
+    """What one split holds.
+
+    Attributes:
+        images: images listed.
+        usable: those that can be read, with their annotations.
+        background: usable images without objects.
+        difficult: objects that are marked as difficult.
+        objects: objects a class, the difficult ones among them.
+    """
+
+    images: int = 0
+    usable: int = 0
+    background: int = 0
+    difficult: int = 0
+    objects: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Survey:
+    """What a data set holds.
+
+    Attributes:
+        splits: by name.
+        findings: errors first, then warnings, then notes; each in the order of the data.
+        splits_of: the splits that an image stands in, by image_id.
+        renames: what --rename should say to merge class names that are alike.
+    """
+
+    splits: dict[str, SplitSummary] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    splits_of: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    renames: list[str] = field(default_factory=list)
+
+    def count(self, level: str) -> int:
+        """Count the findings of a level: error, warning or note."""
+        return sum(finding.level == level for finding in self.findings)
+
+    @property
+    def can_be_skipped(self) -> bool:
+        """Tell whether --skip-bad leaves out all that is an error."""
+        return not any(finding.level == "error" and not finding.image_id for finding in self.findings)
+
+
+def survey(
+    data_dir: Path | str,
+    *,
+    splits: Sequence[str] | None = None,
+    classes: Path | str | None = None,
+    renames: Mapping[str, str] | None = None,
+    unlabelled: str = "skip",
+    decode: bool = False,
+) -> Survey:
+    """Look at all splits of a data set.
+
+    An image of a val or test list is held to their stricter rule even if a training list has it too.
+
+    Args:
+        data_dir: folder in one of the three layouts.
+        splits: the splits to look at; None takes all but VOC's lists of one class.
+        classes: file of class names; None takes those of the training splits.
+        renames: other names for classes of the annotations.
+        unlabelled: "skip" or "background", see `load_samples`.
+        decode: read every pixel.
+
+    Raises:
+        UserError: there is no data in any of the layouts.
+    """
+    found = Survey()
+    names = None
+    if classes is not None:
+        try:
+            names = read_class_names(classes)
+        except UserError as error:
+            found.findings.append(_as_finding("class names", error))
+    listed = _list_samples(data_dir, splits, unlabelled, found)
+    samples = {sample.image_id: sample for part in listed.values() for sample in part}
+    tested = {sample.image_id for split, part in listed.items() if _role(split) != "train" for sample in part}
+    training = look_over(
+        [sample for sample in samples.values() if sample.image_id not in tested],
+        class_names=names,
+        renames=renames,
+        decode=decode,
+        hashes=True,
+    )
+    known = names or (collect_class_names(training) if training.records else None)
+    testing = look_over(
+        [samples[image_id] for image_id in samples if image_id in tested],
+        class_names=known,
+        renames=renames,
+        training=False,
+        decode=decode,
+        hashes=True,
+    )
+    records = {record.image_id: record for record in (*training.records, *testing.records)}
+    for split, part in listed.items():
+        found.splits[split] = _summarize(part, records)
+    found.findings += [*training.findings, *testing.findings]
+    found.findings += _find_overlaps(data_dir, listed)
+    found.findings += _find_duplicates(list(records.values()), found.splits_of)
+    _judge_classes(Path(data_dir), training, testing, found)
+    found.findings += [
+        Finding("note", "in no list", folder, reason)
+        for folder, reason in (list_unused(data_dir) if splits is None else ())
+    ]
+    found.findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.level))
+    return found
+
+
+def _list_samples(
+    data_dir: Path | str, splits: Sequence[str] | None, unlabelled: str, found: Survey
+) -> dict[str, list[Sample]]:
+    names = list(dict.fromkeys(splits or sorted(list_main_splits(data_dir), key=_order)))
+    if not splits:
+        try:
+            choose_training_splits(data_dir)
+        except UserError as error:
+            found.findings.append(_as_finding(_LISTS, error))
+    listed: dict[str, list[Sample]] = {}
+    for split in names:
+        said: list[str] = []
+        try:
+            listed[split] = load_samples(data_dir, split, unlabelled=unlabelled, say=said.append)
+        except UserError as error:
+            found.findings.append(_as_finding(_LISTS, error))
+        found.findings += [_as_finding(_LISTS, line, "warning") for line in said]
+        for sample in listed.get(split, ()):
+            found.splits_of[sample.image_id].append(split)
+    return listed
+
+
+def _order(split: str) -> tuple[str, int, str]:
+    folder, _, name = split.rpartition("/")
+    usual = ("train", "val", "valid", "trainval", "test")
+    return folder, usual.index(name) if name in usual else len(usual), name
+
+
+def _as_finding(kind: str, message: UserError | str, level: str = "error") -> Finding:
+    """Take a line `<file>: <reason>` apart."""
+    file, colon, reason = str(message).partition(": ")
+    return Finding(level, kind, Path(file), reason) if colon else Finding(level, kind, Path(), str(message))
+
+
+def _role(split: str) -> str:
+    """Return what a split is for: train, val or test."""
+    name = split.rpartition("/")[2]
+    return {"val": "val", "valid": "val", "test": "test"}.get(name, "train")
+
+
+def _strictest(splits: Sequence[str]) -> str:
+    """Return what an image is for that stands in several splits: to test before to select before to train."""
+    return max(map(_role, splits), key=_ROLES.index)
+
+
+def _summarize(samples: Iterable[Sample], records: Mapping[str, Record]) -> SplitSummary:
+    summary = SplitSummary()
+    for sample in samples:
+        summary.images += 1
+        if record := records.get(sample.image_id):
+            summary.usable += 1
+            summary.background += not record.names
+            summary.difficult += int(record.difficult.sum())
+            summary.objects.update(record.names)
+    return summary
+
+
+def _find_overlaps(data_dir: Path | str, listed: Mapping[str, Sequence[Sample]]) -> list[Finding]:
+    """Report images that stand in two splits with different purposes; trainval may hold val."""
+    findings = []
+    for first, second in combinations(listed, 2):
+        shared = {s.image_id for s in listed[first]} & {s.image_id for s in listed[second]}
+        within = {first.rpartition("/")[2], second.rpartition("/")[2]} in (
+            {"trainval", "val"},
+            {"trainval", "valid"},
+        )
+        if shared and _role(first) != _role(second) and not within:
+            reason = f"{first} and {second} share {len(shared)} images, such as {min(shared)}"
+            findings.append(Finding("warning", "in two splits", Path(data_dir), reason))
+    return findings
+
+
+def _find_duplicates(records: Sequence[Record], splits_of: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """Report pictures that look the same: each across train, val and test; within one how many groups."""
+    roles = [_strictest(splits_of[record.image_id]) for record in records]
+    findings, within = [], Counter[str]()
+    for group in group_near_duplicates([record.image_hash or 0 for record in records]):
+        first = min(group, key=lambda index: _ROLES.index(roles[index]))
+        others = [index for index in group if roles[index] != roles[first]]
+        within[roles[first]] += len(group) - len(others) > 1
+        for index in others:
+            record, twin = records[index], records[first]
+            exact = filecmp.cmp(record.image_path, twin.image_path, shallow=False)
+            likeness = "the same file as" if exact else "nearly the same picture as"
+            reason = f"in {roles[index]}, is {likeness} {twin.image_path} in {roles[first]}"
+            kind = f"{'exact' if exact else 'near'} duplicate across splits"
+            findings.append(Finding("warning", kind, record.image_path, reason, image_id=record.image_id))
+    for role, groups in within.items():
+        if groups:
+            folder = records[0].image_path.parent
+            reason = f"{role} has {groups} groups of pictures that look nearly the same"
+            findings.append(Finding("note", "near duplicates within a split", folder, reason))
+    return findings
+
+
+def _judge_classes(data_dir: Path, training: ScanReport, testing: ScanReport, found: Survey) -> None:
+    """Report classes that are alike in name, and those with too few objects to learn from."""
+    counts = training.class_counts + testing.class_counts
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        alike["".join(name.casefold().replace("_", " ").replace("-", " ").split())].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            pairs = [f"{name}={names[0]}" for name in names[1:]]
+            shown = ", ".join(f"{name!r} ({counts[name]})" for name in names)
+            reason = f"{shown} differ in case, blanks or dashes only; --rename merges them: {' '.join(pairs)}"
+            found.findings.append(Finding("warning", "class names alike", data_dir, reason))
+            found.renames += pairs
+    for name, count in sorted(training.class_counts.items()):
+        if count < FEW:
+            reason = f"{count} object{'s' * (count != 1)} to train on, fewer than {FEW}"
+            found.findings.append(
+                Finding("warning", "few objects", data_dir, f"class {name!r}: {reason}", name=name)
+            )
+    if training.records:
+        try:
+            require_objects(training)
+        except UserError as error:
+            found.findings.append(Finding("error", "nothing to learn", data_dir, str(error)))
