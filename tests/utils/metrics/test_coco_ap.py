@@ -114,7 +114,7 @@ def test_difficult_objects_make_a_difference() -> None:
 
 
 def test_without_the_optional_package_pycocotools_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ENGINE == [*ENGINES][-1]
+    assert [*ENGINES][-1] == ENGINE
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)  # importing it fails
     module = runpy.run_path(str(coco_ap_module.__file__))
     assert module["ENGINE"] == "pycocotools"
