@@ -46,7 +46,7 @@ def test_nothing_at_all(images: int) -> None:
         # Difficult objects are not there, and what took one neither.
         ([(BOX, 0, True)], [(BOX, 0, 0.9)], {}),
         ([(BOX, 0, True)], [(BOX, 1, 0.9)], {(2, 1): 1}),
-        ([(BOX, 0, True), (OTHER, 1)], [(OTHER, 0, 0.9)], {(1, 0): 1}),
+        ([(BOX, 0, True), (SHORT, 0)], [(BOX, 1, 0.9)], {(0, 1): 1}),
     ],
 )  # fmt: skip
 def test_hand_worked(objects: list, found: list, expected: dict[tuple[int, int], int]) -> None:

@@ -77,6 +77,12 @@ def test_equal_scores_are_taken_together() -> None:
     assert best_rates(matched([(BOX, 0)], [(BOX, 0, 0.5), (FAR, 0, 0.5)])) == (Rates(0.5, 1.0, 2 / 3, 0.5),)
 
 
+def test_a_score_of_the_threshold_is_taken_though_float32_rounds_it_down() -> None:
+    matching = matched([(BOX, 0)], [(BOX, 0, 0.7)])
+    assert matching.ranked_scores[0] < 0.7
+    assert rates_at(matching, 0.7) == (Rates(1.0, 1.0, 1.0, 0.7),)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_equals_counting_one_by_one(seed: int) -> None:
     matching = match(random_case(seed))

@@ -95,6 +95,21 @@ def test_map50_is_that_of_pycocotools(seed: int) -> None:
     assert match(boxes).map50() == pytest.approx(coco_ap(boxes, "pycocotools").map50, abs=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(0, 6, 2))
+def test_equal_scores_in_many_images_are_ranked_as_pycocotools_does(seed: int) -> None:
+    boxes = random_case(seed, images=60)
+    assert match(boxes).map50() == pytest.approx(coco_ap(boxes, "pycocotools").map50, abs=1e-9)
+
+
+def test_of_equally_overlapped_objects_the_last_is_taken_as_pycocotools_does() -> None:
+    """The first detection lies half-way between the objects, the second on the last one only."""
+    target = make_target(([0, 0, 10, 30], 0), ([4, 0, 14, 30], 0))
+    found = make_detections(([2, 0, 12, 30], 0, 0.9), ([6, 0, 16, 30], 0, 0.8))
+    boxes = flatten([found], [target], 1)
+    assert match(boxes).taken.tolist() == [1, -1]
+    assert match(boxes).map50() == pytest.approx(coco_ap(boxes, "pycocotools").map50, abs=1e-9)
+
+
 def test_more_than_a_hundred_detections_of_a_class_in_an_image_are_capped_as_coco_does() -> None:
     rows = [(([200.0, 0.0, 240.0, 40.0]), 0, 0.9 - 0.001 * i) for i in range(100)]
     boxes = flatten(
