@@ -8,10 +8,10 @@ from types import ModuleType
 
 from utils.config import parse_config
 from utils.console import run_command
-from utils.curation import anchors, check
+from utils.curation import anchors, check, split
 from utils.errors import UserError
 
-VERBS: dict[str, ModuleType] = {"check": check, "anchors": anchors}
+VERBS: dict[str, ModuleType] = {"check": check, "split": split, "anchors": anchors}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def _help() -> list[str]:
     return [
         "usage: python data.py VERB [flags]",
         "",
-        "Look after a data set in VOC format; nothing is ever changed in it.",
+        "Look after a data set in VOC format; only split writes into it, the lists that it is asked for.",
         "",
         *lines,
         "",
