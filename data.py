@@ -8,10 +8,18 @@ from types import ModuleType
 
 from utils.config import parse_config
 from utils.console import run_command
-from utils.curation import anchors, check, split
+from utils.curation import anchors, check, convert, download, show, split, stats
 from utils.errors import UserError
 
-VERBS: dict[str, ModuleType] = {"check": check, "split": split, "anchors": anchors}
+VERBS: dict[str, ModuleType] = {
+    "check": check,
+    "stats": stats,
+    "show": show,
+    "split": split,
+    "anchors": anchors,
+    "convert": convert,
+    "download": download,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -52,9 +52,8 @@ def refuse_used(path: Path) -> None:
     """Refuse a target that holds something.
 
     Raises:
-        UserError: it is a file, or a folder that is not empty.
+        UserError: it is a file, a link, or a folder that is not empty.
     """
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    if path.is_symlink() or path.exists():
+    is_empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    if not is_empty and (path.is_symlink() or path.exists()):
         raise UserError(f"--out {path}: is not an empty folder; choose another, nothing is overwritten")

@@ -10,14 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.classes import read_class_names
 from utils.config import DataConfig
 from utils.console import one_line, warn
 from utils.curation.balance import count_images, divide, merge_groups
 from utils.data.hashes import group_near_duplicates
-from utils.data.layout import list_splits, load_samples, voc_folders
+from utils.data.layout import list_splits, voc_folders
 from utils.data.look import Record
-from utils.data.scan import accept, look_over, require_objects
+from utils.data.prepare import prepare_splits
+from utils.data.scan import require_objects
 from utils.errors import UserError
 from utils.files import atomic_write
 from utils.settings import setting
@@ -192,12 +192,7 @@ def _find_folder(data: str) -> Path:
 
 def _read_records(config: SplitConfig, folder: Path) -> list[Record]:
     """Read what is in the folder, listed or not, by the strict rule of what one measures on."""
-    names = read_class_names(config.classes) if config.classes else None
-    samples = load_samples(folder, "all", unlabelled=config.unlabelled)
-    report = look_over(samples, class_names=names, renames=config.renames, training=False, hashes=True)
-    accept(
-        [report], skip_bad=config.skip_bad, advice=f"; all of them: python data.py check --data {config.data}"
-    )
+    _, report = prepare_splits(folder, ["all"], training=False, hashes=True, **config.reading())
     require_objects(report)
     return report.records
 

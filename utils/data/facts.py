@@ -2,7 +2,7 @@
 
 Facts do not depend on the wanted classes or on what a split is for, so that every command shares them. They
 are kept under runs/cache, never among the user's data; a file counts as unchanged while its size and the
-time of its last change are the same.
+times of its last changes, of content and of rights, are the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from utils.files import atomic_write
 from utils.images import ImageHeader, read_header, verify_image
 
 CACHE = Path("runs") / "cache"
-_FORMAT = 1  # of the cache's files; another one is not read
+_FORMAT = 2  # of the cache's files; another one is not read
 _MANY = 500  # images from which a bar is worth its line
 
 
@@ -133,7 +133,7 @@ class FactsCache:
     def _known(self, path: Path) -> dict[str, Any]:
         """Return what is known of a file as it is now."""
         state = os.stat(path)
-        stamp = [state.st_size, state.st_mtime_ns]
+        stamp = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
         known = self._folders[path.parent].get(path.name)
         return known if known is not None and known["stamp"] == stamp else {"stamp": stamp}
 

@@ -109,7 +109,10 @@ def choose_training_splits(
             wanted = ("train",) if f"{folder}train" in val_of else ("trainval", "train", _EVERYTHING)
             train += [folder + name for name in wanted if name in names][:1]
     if not train:
-        raise UserError(f"{data_dir}: no train or trainval list; name one of {_listed(splits)} with --train")
+        raise UserError(
+            f"{data_dir}: no ImageSets/Main/train.txt, trainval.txt or folder train; name one of "
+            f"{_listed(splits)} with --train"
+        )
     return tuple(train), tuple(val_of[split] for split in train if split in val_of)
 
 

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from nets.yolo import ModelConfig, YoloBody
+from tests.faults.room import Captured, Room, furnish
+from utils.training import loop
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
+
+MakeRoom = Callable[..., Room]
+
+
+@pytest.fixture
+def make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> Iterator[MakeRoom]:
+    """Give a function that makes a data set without a fault and goes there.
+
+    The pictures of a run are not drawn: they take longer than the run.
+    """
+    monkeypatch.setattr(train, "draw_data", lambda _: None)
+    monkeypatch.setattr(loop, "look_back", lambda *_: None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def make(image_id: str = "000001") -> Room:
+        folder = tmp_path / f"room{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        return furnish(folder, image_id, capsys)
+
+    yield make
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained weights for the two classes at 64 x 64 pixels."""
+    torch.manual_seed(0)
+    model = YoloBody(ModelConfig(2, input_size=(64, 64)))
+    path = tmp_path_factory.mktemp("weights") / "best.pth"
+    save_checkpoint(path, Checkpoint(model.config, ("square", "circle"), model.state_dict()))
+    return path
