@@ -8,13 +8,18 @@ from types import ModuleType
 
 from utils.config import parse_config
 from utils.console import run_command
-from utils.curation import anchors, check, convert, download, show, stats
+from utils.curation import anchors, check, convert, download, show, split, stats
 from utils.errors import UserError
 
 VERBS: dict[str, ModuleType] = {
     "check": check,
     "stats": stats,
     "show": show,
+    "split": split,
+    "anchors": anchors,
+    "convert": convert,
+    "download": download,
+}
     "anchors": anchors,
     "convert": convert,
     "download": download,
@@ -47,7 +52,7 @@ def _help() -> list[str]:
     return [
         "usage: python data.py VERB [flags]",
         "",
-        "Look after a data set in VOC format; nothing is ever changed in it.",
+        "Look after a data set in VOC format; only split writes into it, the lists that it is asked for.",
         "",
         *lines,
         "",

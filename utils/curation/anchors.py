@@ -22,7 +22,7 @@ from utils.data.anchors import (
 )
 from utils.data.dataset import VocDataset
 from utils.data.labels import letterboxed_boxes
-from utils.data.prepare import prepare_training
+from utils.data.prepare import prepare_splits
 from utils.errors import UserError
 from utils.files import new_run_folder
 from utils.flags import save_args_yaml
@@ -71,8 +71,8 @@ def run(config: AnchorsConfig) -> int:
     Raises:
         UserError: the data cannot be used or have too few objects, or the folder cannot be written.
     """
-    data = prepare_training(config.data, train=config.split, val=("none",), **config.reading())
-    sizes = sizes_of(data.train, config.imgsz)
+    dataset, _ = prepare_splits(config.data, config.split, **config.reading())
+    sizes = sizes_of(dataset, config.imgsz)
     try:
         fitted = fit_anchors(sizes, config.number, config.seed)
     except UserError as error:
