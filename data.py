@@ -8,10 +8,16 @@ from types import ModuleType
 
 from utils.config import parse_config
 from utils.console import run_command
-from utils.curation import check
+from utils.curation import check, convert, download, show, stats
 from utils.errors import UserError
 
-VERBS: dict[str, ModuleType] = {"check": check}
+VERBS: dict[str, ModuleType] = {
+    "check": check,
+    "stats": stats,
+    "show": show,
+    "convert": convert,
+    "download": download,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

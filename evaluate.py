@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 from utils.config import EvaluateConfig, parse_config, save_args_yaml
-from utils.console import log, one_line, run_command
+from utils.console import log, one_line, run_command, warn
 from utils.data.prepare import prepare_evaluation
 from utils.errors import UserError
 from utils.files import new_run_folder
-from utils.inference.evaluate import evaluate, write_json
+from utils.inference.evaluate import evaluate
+from utils.inference.pictures import draw_numbers, draw_worst
 from utils.inference.predictor import build_predictor
+from utils.inference.result import write_json
+from utils.metrics.coco_ap import ENGINE
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,6 +37,9 @@ def _evaluate(argv: list[str]) -> int:
     log(predictor.describe())
     dataset, report, splits = prepare_evaluation(config.data, splits=config.split, **config.reading())
     log(f"scores from {config.conf:g}, NMS at IoU {config.nms_iou:g}, at most {config.max_det} an image")
+    log(f"COCO AP by {ENGINE}")
+    if config.report_conf < config.conf:
+        warn(f"--report-conf {config.report_conf:g} is below --conf; reported at {config.conf:g}")
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     save_args_yaml(config, folder / "args.yaml")
     result = evaluate(
@@ -42,17 +48,20 @@ def _evaluate(argv: list[str]) -> int:
         batch_size=config.batch_size,
         skip_bad=config.skip_bad,
         left_out=report.skipped.total(),
+        report_conf=max(config.report_conf, config.conf),
         weights=predictor.source.name,
         splits=splits,
     )
     result.write(folder)
+    draw_numbers(result, folder)
+    draw_worst(result, dataset, folder / "worst.jpg")
     if config.json:
         write_json(result.as_dict(), Path(config.json), indent=1)
-    for line in result.table().splitlines():
+    for line in (*result.table().splitlines(), *result.error_table().splitlines()):
         print(one_line(line))
     speed = "  ".join(f"{part} {value:.1f} ms" for part, value in result.speed_ms.items())
     print(f"an image: {speed}")
-    print(one_line(f"metrics.json, detections.json, ground_truth.json: {folder}"))
+    print(one_line(f"metrics.json, detections.json, ground_truth.json and pictures: {folder}"))
     following = ["python", "predict.py", str(dataset.records[0].image_path), "--weights", config.weights]
     print(one_line(f"next: {shlex.join([*following, *(['--phi', config.phi] if config.phi else [])])}"))
     return 0

@@ -49,8 +49,9 @@ def test_table_files_and_copy(room: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (following, weights) == (["next:", "python", "predict.py"], "best.pth")
     assert Path(picture).is_file()
     folder = room / "runs/evaluate/exp"
-    names = {"args.yaml", "metrics.json", "detections.json", "ground_truth.json"}
-    assert {path.name for path in folder.iterdir()} == names
+    names = {"args.yaml", "metrics.json", "detections.json", "ground_truth.json", "worst.jpg"}
+    charts = {f"{name}_curve.png" for name in ("PR", "P", "R", "F1")} | {"confusion_matrix.png", "errors.png"}
+    assert {path.name for path in folder.iterdir()} == names | charts
     metrics = json.loads((folder / "metrics.json").read_text())
     assert json.loads((room / "copy.json").read_text()) == metrics
     assert (metrics["images"], metrics["weights"], metrics["splits"]) == (3, "best.pth", ["test"])

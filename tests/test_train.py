@@ -68,7 +68,8 @@ def short() -> Path:
 @pytest.mark.slow
 def test_the_run_folder_tells_the_whole_story(whole: Path) -> None:
     files = {str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file()}
-    pictures = {"labels.png", "results.png", "train_batch0.jpg", "val_batch0.jpg"}
+    charts = {"labels.png", "results.png", "PR_curve.png", "confusion_matrix.png"}
+    pictures = {*charts, "train_batch0.jpg", "val_batch0.jpg"}
     tables = {"args.yaml", "metrics.json", "results.csv"}
     assert files == {*pictures, *tables, "weights/best.pth", "weights/last.pth"}
     rows = rows_of(whole)

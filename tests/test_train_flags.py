@@ -16,7 +16,7 @@ from nets.yolo import ModelConfig, YoloBody
 from utils.data.voc import VocObject, write_annotation
 from utils.errors import UserError
 from utils.images import letterbox
-from utils.inference.evaluate import EvalResult
+from utils.inference.result import EvalResult
 from utils.training import start
 from utils.training.run import Run
 from utils.weights.checkpoint import Checkpoint, load_checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from nets.attention import attention_name
 from utils.classes import parse_renames
 from utils.errors import UserError
 from utils.flags import (
+    as_arguments,
     as_plain,
     config_as_dict,
     config_from_dict,
@@ -22,6 +24,8 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "PredictConfig",
+    "RunConfig",
+    "WeightsConfig",
     "as_plain",
     "check_imgsz",
     "config_as_dict",
@@ -79,6 +83,12 @@ class DataConfig:
             "skip_bad": self.skip_bad,
         }
 
+    def data_arguments(self) -> list[str]:
+        """Return the arguments that name these data to another command."""
+        usual = {field.name: field.default for field in dataclasses.fields(DataConfig)}
+        told = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+        return as_arguments(DataConfig, {"data": self.data} | told)
+
     def check_data(self) -> None:
         """Refuse nonsense; the UserError names the flag."""
         check_settings(self)
@@ -86,22 +96,43 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(DataConfig):
+class WeightsConfig:
+    """The settings of every command that takes a trained network."""
+
+    weights: str = setting("coco", WEIGHTS_HELP, metavar="FILE")
+    imgsz: tuple[int, int] | None = setting(
+        None,
+        "side of the network's input in pixels, or height and width (default: the weights' own)",
+        nargs="+",
+        metavar="N",
+    )
+    phi: str | None = setting(None, OWN_PHI_HELP, group="network", aliases=("--attention",))
+
+    def check_weights(self) -> None:
+        """Refuse nonsense; the UserError names the flag."""
+        check_imgsz(self.imgsz)
+        object.__setattr__(self, "phi", phi_name(self.phi))
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The settings of every command that makes a folder for what it writes."""
+
+    project: str = setting("runs", "folder of the runs", group="output", metavar="DIR")
+    name: str = setting("exp", NAME_HELP, group="output")
+    exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(RunConfig, DataConfig, WeightsConfig):
     """Settings of evaluate.py; each field's help says what it is.
 
     Raises:
         UserError: a value makes no sense; the message names the flag.
     """
 
-    weights: str = setting("coco", WEIGHTS_HELP, metavar="FILE")
     split: tuple[str, ...] | None = setting(
         None, "splits to evaluate, such as VOC2007/test (default: test, else val)", nargs="+", metavar="SPLIT"
-    )
-    imgsz: tuple[int, int] | None = setting(
-        None,
-        "side of the network's input in pixels, or height and width (default: the weights' own)",
-        nargs="+",
-        metavar="N",
     )
     batch_size: int = setting(8, "images at a time", metavar="N", within="[1, 65536]")
     device: str = setting("auto", DEVICE_HELP)
@@ -118,22 +149,25 @@ class EvaluateConfig(DataConfig):
     max_det: int = setting(
         100, "most detections an image", group="detection", metavar="N", within="[1, 100000]"
     )
-    phi: str | None = setting(None, OWN_PHI_HELP, group="detection", aliases=("--attention",))
+    report_conf: float = setting(
+        0.25,
+        "score at which precision, recall, F1 and the confusion matrix are reported",
+        group="detection",
+        metavar="X",
+        within="[0, 1]",
+    )
     classes: str | None = setting(
         None, f"{CLASSES_HELP} (default: those of the weights)", group="data", metavar="FILE"
     )
     project: str = setting("runs/evaluate", "folder of the runs", group="output", metavar="DIR")
-    name: str = setting("exp", NAME_HELP, group="output")
-    exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
 
     def __post_init__(self) -> None:
         self.check_data()
-        check_imgsz(self.imgsz)
-        object.__setattr__(self, "phi", phi_name(self.phi))
+        self.check_weights()
 
 
 @dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(RunConfig, WeightsConfig):
     """Settings of predict.py; each field's help says what it is.
 
     Raises:
@@ -143,19 +177,12 @@ class PredictConfig:
     sources: tuple[str, ...] = setting(
         (), "image, folder or glob; several may be given", positional=True, nargs="*", metavar="SOURCE"
     )
-    weights: str = setting("coco", WEIGHTS_HELP, metavar="FILE")
     conf: float = setting(0.25, "lowest score shown", metavar="X", within="[0, 1]")
     nms_iou: float = setting(
         0.5, "overlap from which the weaker box of a class goes", metavar="X", within="[0, 1]"
     )
     max_det: int = setting(100, "most detections an image", metavar="N", within="[1, 100000]")
     only: tuple[str, ...] | None = setting(None, "keep these classes", nargs="+", metavar="NAME")
-    imgsz: tuple[int, int] | None = setting(
-        None,
-        "side of the network's input in pixels, or height and width (default: the weights' own)",
-        nargs="+",
-        metavar="N",
-    )
     batch_size: int = setting(1, "images at a time", metavar="N", within="[1, 65536]")
     device: str = setting("auto", DEVICE_HELP)
     json: str | None = setting(None, "write the detections here, a JSON object a line", metavar="FILE")
@@ -172,15 +199,11 @@ class PredictConfig:
     classes: str | None = setting(
         None, f"{CLASSES_HELP} (default: those of the weights)", group="detection", metavar="FILE"
     )
-    phi: str | None = setting(None, OWN_PHI_HELP, group="detection", aliases=("--attention",))
     project: str = setting("runs/predict", "folder of the runs", group="output", metavar="DIR")
-    name: str = setting("exp", NAME_HELP, group="output")
-    exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
 
     def __post_init__(self) -> None:
         check_settings(self)
-        check_imgsz(self.imgsz)
-        object.__setattr__(self, "phi", phi_name(self.phi))
+        self.check_weights()
         explained = "--heatmap" if self.heatmap is not None else "--attention-maps"
         if not self.save and (self.heatmap is not None or self.attention_maps):
             raise UserError(

@@ -172,7 +172,7 @@ def helpful_lines(cls: type, prog: str, description: str, example: str, everythi
         if field.metadata["group"] is None:
             lines += _help_of(field)
     groups = dict.fromkeys(field.metadata["group"] for field in fields if field.metadata["group"])
-    for group in groups if everything else ():
+    for group in sorted(groups, key="output".__eq__) if everything else ():  # which comes last
         lines += ["", f"{group}:"]
         for field in fields:
             if field.metadata["group"] == group:

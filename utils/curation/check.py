@@ -14,8 +14,8 @@ from typing import Any
 from utils.config import DataConfig
 from utils.console import log, one_line
 from utils.curation.survey import Survey, survey
+from utils.data.faults import SHOWN
 from utils.data.look import Finding
-from utils.data.scan import SHOWN
 from utils.errors import UserError
 from utils.files import atomic_write
 from utils.settings import setting
@@ -128,15 +128,18 @@ def _findings(found: Survey) -> Iterator[str]:
 
 def _next_command(config: CheckConfig, found: Survey) -> str:
     """Say what goes on from here."""
-    words = ["--data", config.data]
-    renames = [*(config.rename or ()), *found.renames]
-    words += ["--classes", config.classes] if config.classes else []
-    words += ["--unlabelled", config.unlabelled] if config.unlabelled != "skip" else []
+    renames = (*(config.rename or ()), *found.renames)
     if not found.can_be_skipped:
+        words = config.data_arguments()
         return f"mend the lists and files above, then: {shlex.join(['python', 'data.py', 'check', *words])}"
-    words += ["--skip-bad"] if found.count("error") else []
-    words += ["--rename", *renames] if renames else []
-    return f"next: {shlex.join(['python', 'train.py', *words])}"
+    changed = DataConfig(
+        data=config.data,
+        classes=config.classes,
+        rename=renames or None,
+        unlabelled=config.unlabelled,
+        skip_bad=found.count("error") > 0,
+    )
+    return f"next: {shlex.join(['python', 'train.py', *changed.data_arguments()])}"
 
 
 def _as_dict(config: CheckConfig, found: Survey, following: str) -> dict[str, Any]:

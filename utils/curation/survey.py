@@ -210,7 +210,7 @@ def _find_overlaps(data_dir: Path | str, listed: Mapping[str, Sequence[Sample]])
 
 
 def _find_duplicates(records: Sequence[Record], splits_of: Mapping[str, Sequence[str]]) -> list[Finding]:
-    """Report pictures that look the same: each across train, val and test; within one only how many groups."""
+    """Report pictures that look the same: each across train, val and test; within one how many groups."""
     roles = [_strictest(splits_of[record.image_id]) for record in records]
     findings, within = [], Counter[str]()
     for group in group_near_duplicates([record.image_hash or 0 for record in records]):

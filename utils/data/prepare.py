@@ -126,13 +126,52 @@ def prepare_evaluation(
         UserError: any fault in the data that may not be skipped.
     """
     chosen = tuple(splits) if splits else choose_evaluation_splits(data_dir)
+    dataset, report = prepare_splits(
+        data_dir,
+        chosen,
+        training=False,
+        classes=classes,
+        renames=renames,
+        unlabelled=unlabelled,
+        skip_bad=skip_bad,
+    )
+    return dataset, report, chosen
+
+
+def prepare_splits(
+    data_dir: Path | str,
+    splits: Sequence[str] | None,
+    *,
+    training: bool = True,
+    hashes: bool = False,
+    classes: Path | str | None = None,
+    renames: Mapping[str, str] | None = None,
+    unlabelled: str = "skip",
+    skip_bad: bool = False,
+) -> tuple[VocDataset, ScanReport]:
+    """Read and check the images of some splits, and say what they are.
+
+    Args:
+        data_dir: folder in one of the three layouts.
+        splits: names of the splits; None takes those that would be trained on.
+        training: False holds the data to the stricter rule of val and test.
+        hashes: give the records their `image_hash`.
+        classes: as in `prepare_evaluation`, like the rest.
+        renames: see there.
+        unlabelled: see there.
+        skip_bad: see there.
+
+    Raises:
+        UserError: any fault in the data that may not be skipped.
+    """
+    chosen = tuple(splits) if splits else choose_training_splits(data_dir)[0]
     names = None if classes is None else read_class_names(classes)
     samples = _load(data_dir, chosen, unlabelled)
-    report = look_over(samples, class_names=names, renames=renames, training=False)
+    report = look_over(samples, class_names=names, renames=renames, training=training, hashes=hashes)
     accept([report], skip_bad=skip_bad, advice=_advice(data_dir))
     _warn_about_renames(renames, [report])
     _announce("data", chosen, report)
-    return VocDataset(report.records, names or collect_class_names(report)), report, chosen
+    return VocDataset(report.records, names or collect_class_names(report)), report
 
 
 def _load(data_dir: Path | str, splits: Sequence[str], unlabelled: str) -> list[Sample]:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 from utils.console import warn
 from utils.data.facts import gather_facts
+from utils.data.faults import refuse, warn_each
 from utils.data.layout import Sample
 from utils.data.look import CLIPPED, LEFT_OUT, UNKNOWN, Finding, Record, look_at
 from utils.errors import UserError
-
-SHOWN = 10  # of a kind on the console; the rest is counted
 
 
 @dataclass
@@ -125,16 +124,12 @@ def accept(reports: Sequence[ScanReport], *, skip_bad: bool, advice: str = "") -
     """
     findings = [finding for report in reports for finding in report.findings]
     errors = [finding for finding in findings if finding.level == "error"]
-    if errors and not skip_bad:
-        if len(errors) > 1:
-            warn_each("", errors, advice)
-        more = f" (and {len(errors) - 1} more, see above)" if len(errors) > 1 else ""
-        raise UserError(f"{errors[0]}{more}; mend the data or add --skip-bad")
-    left_out = [finding for finding in findings if finding.kind == LEFT_OUT]
-    warn_each("left out: ", [finding for finding in errors if finding.kind != LEFT_OUT], advice)
-    warn_each("left out: ", left_out, advice)
-    warnings = [finding for finding in findings if finding.level == "warning"]
-    warn_each("", [finding for finding in warnings if finding.kind not in (LEFT_OUT, UNKNOWN)], advice)
+    if not skip_bad:
+        refuse(errors, advice=advice)
+    warn_each([finding for finding in errors if finding.kind != LEFT_OUT], "left out: ", advice)
+    warn_each([finding for finding in findings if finding.kind == LEFT_OUT], "left out: ", advice)
+    others = [f for f in findings if f.level == "warning" and f.kind not in (LEFT_OUT, UNKNOWN)]
+    warn_each(others, advice=advice)
     for report in reports:
         _warn_about_unknown(report)
     for report in reports:
@@ -169,11 +164,3 @@ def collect_class_names(report: ScanReport) -> tuple[str, ...]:
 def count_overlap(first: Iterable[Record], second: Iterable[Record]) -> int:
     """Count the images that stand in both lists, by file."""
     return len({record.image_path for record in first} & {record.image_path for record in second})
-
-
-def warn_each(prefix: str, findings: Sequence[Finding], advice: str = "") -> None:
-    """Write a warning for each of the first ten, then how many more there are."""
-    for finding in findings[:SHOWN]:
-        warn(f"{prefix}{finding}")
-    if len(findings) > SHOWN:
-        warn(f"… and {len(findings) - SHOWN} more{advice}")

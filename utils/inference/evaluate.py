@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,105 +16,14 @@ from utils.console import warn
 from utils.data.dataset import VocDataset
 from utils.data.look import Record
 from utils.errors import UserError
-from utils.files import atomic_write
 from utils.inference.ahead import batched, map_ahead
 from utils.inference.predictor import Predictor, Prepared, Timings
-from utils.metrics.coco_ap import CocoResult, build_detections, build_ground_truth, coco_ap
-from utils.metrics.voc_ap import VocResult, voc_ap
-
-
-@dataclass(frozen=True)
-class EvalResult:
-    """What an evaluation found; figures are None where there is no ground truth to find.
-
-    Attributes:
-        class_names: the data's classes; per-class figures are in this order.
-        images: number of images that were looked at.
-        skipped: number of images that were left out because they, or their annotations, could not be read.
-        coco: pycocotools' figures.
-        voc: the VOC devkit's figures.
-        speed_ms: mean milliseconds an image for preprocess, network and postprocess.
-        ground_truth: the ground truth in COCO's format.
-        detections: the detections in COCO's format.
-        weights: what was evaluated, for the record.
-        splits: on what, for the record.
-    """
-
-    class_names: tuple[str, ...]
-    images: int
-    skipped: int
-    coco: CocoResult
-    voc: VocResult
-    speed_ms: dict[str, float]
-    ground_truth: dict[str, list[dict[str, Any]]]
-    detections: list[dict[str, Any]]
-    weights: str
-    splits: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the content of metrics.json."""
-        per_class = {
-            name: {
-                "ground_truths": self.voc.ground_truths[index],
-                "ap50": self.coco.ap50[index],
-                "ap50_95": self.coco.ap50_95[index],
-                "voc_ap50_area": self.voc.area[index],
-                "voc_ap50_11point": self.voc.eleven_point[index],
-            }
-            for index, name in enumerate(self.class_names)
-        }
-        means = ("map50", "map75", "map50_95", "map_small", "map_medium", "map_large", "ar100")
-        return {
-            "images": self.images,
-            "skipped": self.skipped,
-            **{name: getattr(self.coco, name) for name in means},
-            "voc_ap50_area": self.voc.mean_area,
-            "voc_ap50_11point": self.voc.mean_eleven_point,
-            "per_class": per_class,
-            "speed_ms": self.speed_ms,
-            "weights": self.weights,
-            "splits": list(self.splits),
-        }
-
-    def table(self) -> str:
-        """Return the figures as lines for a console: a line a class, the means, the number of images."""
-        voc, coco = self.voc, self.coco
-        columns = zip(coco.ap50, coco.ap50_95, voc.area, voc.eleven_point, strict=True)
-        rows = list(zip(self.class_names, voc.ground_truths, columns, strict=True))
-        means = (coco.map50, coco.map50_95, voc.mean_area, voc.mean_eleven_point)
-        rows.append(("mean", sum(voc.ground_truths), means))
-        width = max(len("class"), *(len(name) for name, _, _ in rows))
-        lines = [f"{'class':<{width}}  objects    AP50  AP50-95  VOC area  VOC 11-point"]
-        for name, count, (ap50, ap50_95, area, eleven) in rows:
-            figures = f"{_shown(ap50):>6}  {_shown(ap50_95):>7}  {_shown(area):>8}  {_shown(eleven):>12}"
-            lines.append(f"{name:<{width}}  {count:>7}  {figures}")
-        unseen = sum(count == 0 for count in voc.ground_truths)
-        if unseen:
-            lines.append(
-                f"{unseen} of {len(self.class_names)} classes have no ground truth (-), left out of the means"
-            )
-        lines.append(
-            f"mAP over {self.images}{f' of {self.images + self.skipped}' if self.skipped else ''} images"
-        )
-        return "\n".join(lines)
-
-    def write_metrics(self, path: Path) -> None:
-        """Write metrics.json.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
-        write_json(self.as_dict(), path, indent=1)
-
-    def write(self, folder: Path) -> None:
-        """Write metrics.json, detections.json and ground_truth.json into a folder.
-
-        Raises:
-            UserError: a file cannot be written.
-        """
-        self.write_metrics(folder / "metrics.json")
-        write_json(self.detections, folder / "detections.json")
-        write_json(self.ground_truth, folder / "ground_truth.json")
+from utils.inference.result import EvalResult
+from utils.metrics.analysis import analyse
+from utils.metrics.coco_ap import coco_ap
+from utils.metrics.flat import flatten
+from utils.metrics.matching import match
+from utils.metrics.voc_ap import voc_ap
 
 
 @dataclass(frozen=True)
@@ -144,6 +51,7 @@ def evaluate(
     progress: bool = True,
     skip_bad: bool = False,
     left_out: int = 0,
+    report_conf: float = 0.25,
     weights: str = "",
     splits: Sequence[str] = (),
 ) -> EvalResult:
@@ -156,6 +64,7 @@ def evaluate(
         progress: show how far it is on stderr.
         skip_bad: leave an unreadable image out with a warning and count it, instead of stopping.
         left_out: images that the data set lacks because they are faulty; counted with the skipped ones.
+        report_conf: lowest score for precision, recall and F1 at one score and for the confusion matrix.
         weights: noted in the result.
         splits: noted in the result.
 
@@ -163,7 +72,9 @@ def evaluate(
         UserError: the predictor lacks a class of the data, or an image cannot be read.
     """
     findings = find(predictor, dataset, batch_size=batch_size, progress=progress, skip_bad=skip_bad)
-    return score(findings, dataset, left_out=left_out, weights=weights, splits=splits)
+    return score(
+        findings, dataset, left_out=left_out, report_conf=report_conf, weights=weights, splits=splits
+    )
 
 
 def find(
@@ -208,6 +119,7 @@ def score(
     dataset: VocDataset,
     *,
     left_out: int = 0,
+    report_conf: float = 0.25,
     weights: str = "",
     splits: Sequence[str] = (),
 ) -> EvalResult:
@@ -217,33 +129,22 @@ def score(
             "nothing to evaluate: not one image could be read" if len(dataset) else "no images to evaluate"
         )
     records = [dataset.records[index] for index in findings.indices]
-    sizes = [(record.height, record.width) for record in records]
-    names = _file_names(records)
-    ground_truth = build_ground_truth(findings.targets, dataset.class_names, names, sizes)
-    detections = build_detections(findings.detections)
+    boxes = flatten(findings.detections, findings.targets, len(dataset.class_names))
+    matching = match(boxes)
     return EvalResult(
         class_names=tuple(dataset.class_names),
-        images=len(records),
         skipped=left_out + len(dataset) - len(records),
-        coco=coco_ap(ground_truth, detections),
-        voc=voc_ap(findings.detections, findings.targets, len(dataset.class_names)),
+        coco=coco_ap(boxes),
+        voc=voc_ap(boxes, matching.overlaps),
+        matching=matching,
+        analysis=analyse(matching, report_conf),
         speed_ms=findings.timings.milliseconds(),
-        ground_truth=ground_truth,
-        detections=detections,
+        indices=tuple(findings.indices),
+        file_names=tuple(_file_names(records)),
+        image_sizes=tuple((record.height, record.width) for record in records),
         weights=weights,
         splits=tuple(splits),
     )
-
-
-def write_json(content: Any, path: Path, indent: int | None = None) -> None:
-    """Write a JSON file, whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    with atomic_write(path, "w") as file:
-        json.dump(content, file, indent=indent, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
 
 
 def _match_classes(known: Sequence[str], wanted: Sequence[str]) -> list[int]:
@@ -290,7 +191,3 @@ def _file_names(records: Sequence[Record]) -> list[str]:
     paths = [os.path.abspath(record.image_path) for record in records]
     common = os.path.commonpath([os.path.dirname(path) for path in paths])
     return [Path(os.path.relpath(path, common)).as_posix() for path in paths]
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

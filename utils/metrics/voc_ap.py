@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from nets.boxes import box_iou
-from nets.structures import Detections, Target
+from utils.metrics.flat import Bools, FlatBoxes, Integers, Overlaps, find_overlaps
+from utils.metrics.matching import IOU, falling
 
 
 @dataclass(frozen=True)
@@ -42,59 +41,45 @@ class VocResult:
         return mean_known(self.eleven_point)
 
 
-def voc_ap(
-    detections: Sequence[Detections], targets: Sequence[Target], num_classes: int, iou_threshold: float = 0.5
-) -> VocResult:
-    """Compute the devkit's AP of each class.
+def voc_ap(boxes: FlatBoxes, overlaps: Overlaps | None = None) -> VocResult:
+    """Compute the devkit's AP of each class; `overlaps` are those of the boxes if they are known already."""
+    overlaps = find_overlaps(boxes) if overlaps is None else overlaps
+    is_same = boxes.label[overlaps.detection] == boxes.truth_label[overlaps.truth]
+    best = overlaps[is_same & (overlaps.iou >= IOU)].best()
+    taken = np.full(len(boxes.label), -1)
+    taken[best.detection] = best.truth
 
-    Args:
-        detections: one an image, boxes in pixels of the image.
-        targets: one an image, in the same order.
-        num_classes: K; labels are below it.
-        iou_threshold: lowest IoU of a right detection.
-    """
-    matches = [_match_image(*pair, iou_threshold) for pair in zip(detections, targets, strict=True)]
-    taken = _concatenate(matches, np.int64)
-    first = np.cumsum(
-        [0] + [len(target) for target in targets]
-    )  # of each image, in one numbering of all objects
-    offsets = np.repeat(first[:-1], [len(found) for found in detections])
-    taken = np.where(taken >= 0, taken + offsets, -1)
-    scores = _concatenate([found.scores.cpu().numpy() for found in detections], np.float32)
-    labels = _concatenate([found.labels.cpu().numpy() for found in detections], np.int64)
-    truth_labels = _concatenate([target.labels.cpu().numpy() for target in targets], np.int64)
-    difficult = _concatenate([target.difficult.cpu().numpy() for target in targets], np.bool_)
-
-    counts, area, eleven_point = [], [], []
-    for label in range(num_classes):
-        count = int(np.sum((truth_labels == label) & ~difficult))
-        chosen = np.flatnonzero(labels == label)
-        order = chosen[np.argsort(-scores[chosen], kind="stable")]
-        right = _judge(taken[order], difficult)
-        counts.append(count)
+    truths = boxes.count_truths().tolist()
+    area: list[float | None] = []
+    eleven_point: list[float | None] = []
+    for label, count in enumerate(truths):
+        chosen = np.flatnonzero(boxes.label == label)
+        order = chosen[np.argsort(-boxes.score[chosen], kind="stable")]
+        right = _judge(taken[order], boxes.difficult)
         area.append(area_ap(right, count) if count else None)
         eleven_point.append(eleven_point_ap(right, count) if count else None)
-    return VocResult(tuple(counts), tuple(area), tuple(eleven_point))
+    return VocResult(tuple(truths), tuple(area), tuple(eleven_point))
 
 
-def area_ap(right: np.ndarray, count: int) -> float:
+def area_ap(right: Bools, count: int) -> float:
     """Compute the area under the precision-recall curve after making precision fall with recall.
 
     Args:
         right: bool (N,), whether each detection that counts is right, highest score first.
         count: number of ground truths, at least 1.
     """
-    precision = _falling_precision(np.cumsum(right))
+    hits = np.cumsum(right)
+    precision = falling(hits / np.arange(1, len(hits) + 1))
     return float(precision[right].sum() / count)  # recall rises by 1 / count at every right detection
 
 
-def eleven_point_ap(right: np.ndarray, count: int) -> float:
+def eleven_point_ap(right: Bools, count: int) -> float:
     """Compute the mean of the best precision at recall >= 0, 0.1 ... 1; arguments as `area_ap`.
 
     Recall is compared as whole numbers: 3 of 10 found reach 0.3 although 3 / 10 < 0.1 * 3 in floats.
     """
     hits = np.cumsum(right)
-    precision = _falling_precision(hits)
+    precision = falling(hits / np.arange(1, len(hits) + 1))
     first = np.searchsorted(10 * hits, np.arange(11) * count, side="left")
     return float(sum(precision[index] for index in first if index < len(precision)) / 11)
 
@@ -105,33 +90,10 @@ def mean_known(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _match_image(found: Detections, target: Target, iou_threshold: float) -> np.ndarray:
-    """Return for each detection the ground truth it overlaps most, int64 (N,); -1 if too little."""
-    if not len(found) or not len(target):
-        return np.full(len(found), -1, dtype=np.int64)
-    iou = box_iou(found.boxes.cpu().double(), target.boxes.cpu().double())  # (N, M)
-    same_class = found.labels.cpu()[:, None] == target.labels.cpu()[None]
-    best, index = torch.where(same_class, iou, -1.0).max(dim=1)
-    return torch.where(best >= iou_threshold, index, -1).numpy()
-
-
-def _judge(taken: np.ndarray, difficult: np.ndarray) -> np.ndarray:
-    """Return right or wrong, bool, for those of one class's detections, best first, that count."""
-    matched = taken >= 0
-    ignored = np.zeros(len(taken), dtype=bool)
-    ignored[matched] = difficult[taken[matched]]
-    taken = taken[~ignored]
+def _judge(taken: Integers, difficult: Bools) -> Bools:
+    """Return right or wrong for those of one class's detections, best first, that count."""
+    taken = taken[~np.append(difficult, False)[taken]]  # -1 is the False
     right = np.zeros(len(taken), dtype=bool)
     objects, firsts = np.unique(taken, return_index=True)
     right[firsts[objects >= 0]] = True
     return right
-
-
-def _falling_precision(hits: np.ndarray) -> np.ndarray:
-    """Return the best precision at this or a later rank, from the right detections up to each."""
-    precision = hits / np.arange(1, len(hits) + 1)
-    return np.maximum.accumulate(precision[::-1])[::-1]
-
-
-def _concatenate(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)

@@ -9,9 +9,8 @@ from nets.attention import ATTENTION
 from nets.yolo import PLACES
 from utils.config import (
     DEVICE_HELP,
-    EXIST_OK_HELP,
-    NAME_HELP,
     DataConfig,
+    RunConfig,
     check_imgsz,
     phi_name,
 )
@@ -35,7 +34,7 @@ def _workers() -> int:
 
 
 @dataclass(frozen=True)
-class TrainConfig(DataConfig):
+class TrainConfig(RunConfig, DataConfig):
     """Settings of train.py; each field's help says what it is.
 
     Raises:
@@ -208,8 +207,6 @@ class TrainConfig(DataConfig):
         within="[0, 1000000]",
     )
     project: str = setting("runs/train", "folder of the runs", group="output", metavar="DIR")
-    name: str = setting("exp", NAME_HELP, group="output")
-    exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
 
     def __post_init__(self) -> None:
         self.check_data()

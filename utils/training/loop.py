@@ -10,8 +10,9 @@ from utils.console import log, warn
 from utils.data.loaders import TrainLoader
 from utils.data.prepare import TrainingData
 from utils.errors import Interrupted, UserError
+from utils.inference.pictures import draw_summary
 from utils.metrics.diagnose import ENOUGH_STEPS, explain_low_map
-from utils.plots import plot_results
+from utils.plots.results import plot_results
 from utils.training.config import TrainConfig
 from utils.training.distributed import highest
 from utils.training.engine import EpochMeter, Trainer, set_frozen
@@ -152,6 +153,7 @@ def look_back(job: Job, measured: Measured | None, is_last: bool) -> None:
     predictor = build_predictor(job.trainer, val.class_names)
     job.run.attempt("val_batch0.jpg", lambda: save_val_batch(folder / "val_batch0.jpg", predictor, val))
     result, findings = measured
+    job.run.attempt("PR_curve.png, confusion_matrix.png", lambda: draw_summary(result, folder))
     map50, steps = result.coco.map50 or 0.0, job.trainer.schedule.step
     if is_last and job.config.overfit:
         log(describe_overfit(map50, len(val)))

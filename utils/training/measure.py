@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from utils.data.dataset import VocDataset
-from utils.inference.evaluate import EvalResult, Findings, find, join_findings, score
+from utils.inference.evaluate import Findings, find, join_findings, score
 from utils.inference.predictor import Predictor
+from utils.inference.result import EvalResult
 from utils.training.config import TrainConfig
 from utils.training.distributed import copy_from_first, gathered, rank, world_size
 from utils.training.engine import Trainer

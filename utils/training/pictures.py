@@ -17,7 +17,7 @@ from utils.data.labels import letterboxed_boxes
 from utils.errors import UserError
 from utils.images import Pixels
 from utils.inference.predictor import Predictor
-from utils.plots import plot_labels
+from utils.plots.labels import plot_labels
 from utils.sheets import cell_size, draw_cell, draw_pair, save_sheet
 
 CONF = 0.25  # what predict.py shows when nobody says otherwise

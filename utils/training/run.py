@@ -12,7 +12,7 @@ from utils.console import log, warn
 from utils.errors import UserError
 from utils.files import atomic_write
 from utils.flags import save_args_yaml
-from utils.inference.evaluate import EvalResult
+from utils.inference.result import EvalResult
 from utils.training.config import TrainConfig
 from utils.training.lock import FolderLock
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

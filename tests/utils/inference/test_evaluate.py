@@ -14,8 +14,9 @@ from nets.yolo import ModelConfig
 from utils.data.dataset import VocDataset
 from utils.data.look import Record
 from utils.errors import UserError
-from utils.inference.evaluate import EvalResult, Findings, evaluate, find, join_findings, score
+from utils.inference.evaluate import Findings, evaluate, find, join_findings, score
 from utils.inference.predictor import Predictor, Prepared, Timings
+from utils.inference.result import EvalResult
 
 BOX = [10.0, 10.0, 40.0, 30.0]
 
@@ -84,9 +85,11 @@ def test_classes_meet_by_name_and_aliases(tmp_path: Path) -> None:
     figures = measure(tmp_path).as_dict()
     assert figures["images"] == 3
     assert list(figures["per_class"]) == ["cat", "dog", "tvmonitor"]
-    assert figures["per_class"]["cat"] == pytest.approx(
-        {"ground_truths": 1, "ap50": 1.0, "ap50_95": 1.0, "voc_ap50_area": 1.0, "voc_ap50_11point": 1.0}
-    )
+    cat = figures["per_class"]["cat"]
+    rates = {"precision": 1.0, "recall": 1.0, "f1": 1.0}
+    assert cat.pop("at_report_conf") == rates
+    aps = {"ap50": 1.0, "ap50_95": 1.0, "voc_ap50_area": 1.0, "voc_ap50_11point": 1.0}
+    assert cat == pytest.approx({"ground_truths": 1, **aps, **rates, "threshold": 0.9})
     assert figures["per_class"]["dog"]["voc_ap50_area"] == 0.0
     assert figures["per_class"]["tvmonitor"]["ap50"] is None
     assert figures["map50"] == pytest.approx(0.5)
@@ -104,7 +107,19 @@ def test_metrics_json_holds_what_the_interface_promises(tmp_path: Path) -> None:
     result.write(tmp_path)
     figures = json.loads((tmp_path / "metrics.json").read_text())
     means = "map50 map75 map50_95 map_small map_medium map_large ar100 voc_ap50_area voc_ap50_11point"
-    assert {*means.split(), "images", "per_class", "speed_ms", "weights", "splits"} <= set(figures)
+    rest = "images skipped map50_interval report_conf per_class errors confusion speed_ms weights splits"
+    assert {*means.split(), *rest.split()} == set(figures)
+    rates = {"precision", "recall", "f1"}
+    per_class = {"ground_truths", "ap50", "ap50_95", "voc_ap50_area", "voc_ap50_11point", "threshold", *rates}
+    assert all(set(one) == {*per_class, "at_report_conf"} for one in figures["per_class"].values())
+    assert all(set(one["at_report_conf"]) == rates for one in figures["per_class"].values())
+    assert all(set(one) == {"count", "cost"} for one in figures["errors"].values())
+    assert figures["confusion"] == {
+        "conf": 0.25,
+        "iou": 0.5,
+        "labels": ["cat", "dog", "tvmonitor", "background"],
+        "matrix": [[1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]],
+    }
     assert set(figures["speed_ms"]) == {"preprocess", "network", "postprocess"}
     assert (figures["weights"], figures["splits"]) == ("best.pth", ["VOC2007/test"])
 
@@ -120,10 +135,40 @@ def test_the_coco_files_are_read_by_pycocotools(tmp_path: Path, capsys: pytest.C
 
 def test_the_table(tmp_path: Path) -> None:
     lines = measure(tmp_path).table().splitlines()
-    assert lines[1].split() == ["cat", "1", "1.0000", "1.0000", "1.0000", "1.0000"]
-    assert lines[3].split() == ["tvmonitor", "0", "-", "-", "-", "-"]
-    assert lines[4].split() == ["mean", "2", "0.5000", "0.5000", "0.5000", "0.5000"]
+    assert lines[1].split() == ["cat", "1", *["1.0000"] * 7, "0.9000"]
+    assert lines[2].split() == ["dog", "1", *["0.0000"] * 7, "0.7000"]
+    assert lines[3].split() == ["tvmonitor", "0", *["-"] * 8]
+    assert lines[4].split() == ["mean", "2", *["0.5000"] * 7, "-"]
+    assert lines[6] == "means at score 0.25: precision 0.5000  recall 0.5000  F1 0.5000"
+    assert lines[7].startswith("mAP50 0.5000, 95 % interval over the images 0.0000 to 1.0000")
     assert lines[-1] == "mAP over 3 images"
+    assert len({len(line) for line in lines[:5]}) == 1
+    assert len(lines[0]) <= 105
+
+
+def test_the_table_of_errors(tmp_path: Path) -> None:
+    lines = [line.split() for line in measure(tmp_path).error_table().splitlines()]
+    assert [line[0] for line in lines[1:]] == [
+        "class",
+        "location",
+        "both",
+        "duplicate",
+        "background",
+        "missed",
+    ]
+    assert lines[5] == ["background", "1", "0.0000"]
+    assert lines[6] == ["missed", "1", "0.0000"]
+
+
+def test_precision_and_recall_are_reported_at_the_score_that_is_asked_for(tmp_path: Path) -> None:
+    low, high = (measure(tmp_path, report_conf=conf).as_dict() for conf in (0.75, 0.95))
+    assert (low["report_conf"], high["report_conf"], high["confusion"]["conf"]) == (0.75, 0.95, 0.95)
+    assert low["per_class"]["cat"]["at_report_conf"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
+    assert high["per_class"]["cat"]["at_report_conf"] == {"precision": None, "recall": 0.0, "f1": 0.0}
+    assert low["per_class"]["dog"]["at_report_conf"] == {"precision": None, "recall": 0.0, "f1": 0.0}
+    assert {k: v for k, v in low.items() if k in ("map50", "errors")} == {
+        k: v for k, v in high.items() if k in ("map50", "errors")
+    }
 
 
 @pytest.mark.parametrize(("batch_size", "expected"), [(1, [1, 1, 1]), (2, [2, 1]), (8, [3])])
@@ -198,7 +243,9 @@ def test_joined_shares_are_scored_as_the_whole(four: VocDataset, shares: list[li
     assert joined.indices == [0, 1, 2, 3]
     result = score(joined, four, weights="w", splits=("s",))
     assert {**result.as_dict(), "speed_ms": 0} == {**whole.as_dict(), "speed_ms": 0}
-    assert (result.ground_truth, result.detections) == (whole.ground_truth, whole.detections)
+    for name in ("image", "label", "score", "box", "truth_box"):
+        assert np.array_equal(getattr(result.matching.boxes, name), getattr(whole.matching.boxes, name))
+    assert (result.indices, result.file_names) == (whole.indices, whole.file_names)
 
 
 def test_joining_keeps_what_belongs_together() -> None:

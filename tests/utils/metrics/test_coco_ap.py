@@ -1,51 +1,52 @@
 from __future__ import annotations
 
-import copy
+import dataclasses
 
 import pytest
-import torch
 
 from nets.structures import Detections, Target
-from utils.metrics.coco_ap import CocoResult, build_detections, build_ground_truth, coco_ap
+from tests.metrics_reference import as_files, make_detections, make_target, random_case, stock_coco
+from utils.metrics.coco_ap import ENGINES, CocoResult, coco_ap
+from utils.metrics.flat import flatten
 
-NAMES = ("cat", "dog")
 BOX, OTHER = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0]
+ALL_ENGINES = ("pycocotools", "faster-coco-eval")
 
 
-def make_target(boxes: list[list[float]], labels: list[int], difficult: list[bool] | None = None) -> Target:
-    hard = torch.tensor(difficult or [False] * len(labels), dtype=torch.bool)
-    return Target(torch.tensor(boxes).reshape(-1, 4), torch.tensor(labels, dtype=torch.int64), hard)
+@pytest.fixture(params=ALL_ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    if request.param not in ENGINES:
+        pytest.skip(f"{request.param} is not installed")
+    return request.param
 
 
-def make_found(boxes: list[list[float]], labels: list[int], scores: list[float]) -> Detections:
-    return Detections(
-        torch.tensor(boxes).reshape(-1, 4), torch.tensor(scores), torch.tensor(labels, dtype=torch.int64)
-    )
+def measure(targets: list[Target], found: list[Detections], engine: str) -> CocoResult:
+    return coco_ap(flatten(found, targets, num_classes=2), engine)
 
 
-def measure(targets: list[Target], found: list[Detections]) -> CocoResult:
-    names = [f"{index}.jpg" for index in range(len(targets))]
-    return coco_ap(
-        build_ground_truth(targets, NAMES, names, [(200, 300)] * len(targets)), build_detections(found)
-    )
+def as_list(result: CocoResult) -> list[float | None]:
+    *means, ap50, ap50_95 = dataclasses.astuple(result)
+    return [*means, *ap50, *ap50_95]
 
 
-def test_no_detections_is_zero_not_an_error() -> None:
-    result = measure([make_target([BOX], [0])], [Detections.empty()])
+def test_no_detections_is_zero_not_an_error(engine: str) -> None:
+    result = measure([make_target((BOX, 0))], [Detections.empty()], engine)
     assert (result.map50, result.map50_95, result.ar100) == (0.0, 0.0, 0.0)
     assert result.ap50 == (0.0, None)
 
 
-@pytest.mark.parametrize("found", [Detections.empty(), make_found([BOX], [0], [0.9])])
-def test_no_ground_truth_is_none(found: Detections) -> None:
-    result = measure([Target.empty()], [found])
+@pytest.mark.parametrize("target", [Target.empty(), make_target((BOX, 0, True))])
+@pytest.mark.parametrize("found", [Detections.empty(), make_detections((BOX, 0, 0.9))])
+def test_no_ground_truth_is_none(found: Detections, target: Target, engine: str) -> None:
+    result = measure([target], [found], engine)
     assert result.map50 is None
     assert result.map_small is None
     assert result.ap50_95 == (None, None)
 
 
-def test_perfect_detections() -> None:
-    result = measure([make_target([BOX, OTHER], [0, 1])], [make_found([BOX, OTHER], [0, 1], [0.9, 0.8])])
+def test_perfect_detections(engine: str) -> None:
+    found = make_detections((BOX, 0, 0.9), (OTHER, 1, 0.8))
+    result = measure([make_target((BOX, 0), (OTHER, 1))], [found], engine)
     assert result.map50 == pytest.approx(1.0)
     assert result.map50_95 == pytest.approx(1.0)
     assert result.ap50 == pytest.approx((1.0, 1.0))
@@ -55,36 +56,60 @@ def test_perfect_detections() -> None:
     assert result.map_large is None
 
 
-def test_the_thresholds_tell_apart_how_well_a_box_fits() -> None:
+def test_the_thresholds_tell_apart_how_well_a_box_fits(engine: str) -> None:
     shifted = [0.0, 0.0, 40.0, 32.0]  # IoU 0.8: right at 0.5, 0.55 ... 0.8, that is 7 of 10 thresholds
-    result = measure([make_target([BOX], [0])], [make_found([shifted], [0], [0.9])])
+    result = measure([make_target((BOX, 0))], [make_detections((shifted, 0, 0.9))], engine)
     assert result.map50 == pytest.approx(1.0)
     assert result.map75 == pytest.approx(1.0)
     assert result.map50_95 == pytest.approx(0.7)
 
 
-@pytest.mark.parametrize(("difficult", "expected"), [(False, 0.5), (True, 1.0)])
-def test_a_detection_on_a_difficult_object_does_not_count(difficult: bool, expected: float) -> None:
+@pytest.mark.parametrize(("difficult", "expected"), [(False, 51 / 101), (True, 1.0)])
+def test_a_missed_difficult_object_does_not_count(difficult: bool, expected: float, engine: str) -> None:
     """The stock evaluation forgets `ignore`: the missed OTHER would cost half the recall."""
-    target = make_target([BOX, OTHER], [0, 0], [False, difficult])
-    assert measure([target], [make_found([BOX], [0], [0.9])]).map50 == pytest.approx(expected, abs=0.01)
-    assert measure([target], [make_found([OTHER, BOX], [0, 0], [0.9, 0.8])]).map50 == pytest.approx(1.0)
+    target = make_target((BOX, 0), (OTHER, 0, difficult))
+    assert measure([target], [make_detections((BOX, 0, 0.9))], engine).map50 == pytest.approx(expected)
 
 
-def test_the_dictionaries_are_cocos_and_stay_unchanged() -> None:
-    target = make_target([[10.0, 20.0, 40.0, 60.0]], [1], [True])
-    truth = build_ground_truth([Target.empty(), target], NAMES, ["a.jpg", "b.jpg"], [(200, 300), (100, 50)])
-    found = build_detections([Detections.empty(), make_found([[10.0, 20.0, 40.5, 60.0]], [1], [0.75])])
-    assert truth["images"][1] == {"id": 2, "file_name": "b.jpg", "width": 50, "height": 100}
-    assert truth["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
-    box = {"id": 1, "image_id": 2, "category_id": 2, "bbox": [10.0, 20.0, 30.0, 40.0]}
-    assert truth["annotations"] == [box | {"area": 1200.0, "iscrowd": 0, "ignore": 1}]
-    assert found == [{"image_id": 2, "category_id": 2, "bbox": [10.0, 20.0, 30.5, 40.0], "score": 0.75}]
-    before = copy.deepcopy((truth, found))
-    coco_ap(truth, found)
-    assert (truth, found) == before
+@pytest.mark.parametrize(
+    ("objects", "found", "expected"),
+    [
+        # What is on the difficult object counts neither way,
+        ([(BOX, 0), (OTHER, 0, True)], [(OTHER, 0, 0.9), (BOX, 0, 0.8)], 1.0),
+        # but a second one there is wrong: by COCO's rule, not by the devkit's.
+        ([(BOX, 0), (OTHER, 0, True)], [(OTHER, 0, 0.9), (OTHER, 0, 0.8), (BOX, 0, 0.7)], 0.5),
+        # An object that is not difficult comes first although it is overlapped less (IoU 0.75 to 1).
+        ([(BOX, 0), ([0.0, 0.0, 40.0, 30.0], 0, True)], [([0.0, 0.0, 40.0, 30.0], 0, 0.9)], 1.0),
+        # A wrong detection, then one of two objects: precision 1/2 up to recall 1/2, that is at 51 points of 101.
+        ([(BOX, 0), (BOX, 0), (OTHER, 0, True)], [([200, 0, 240, 40], 0, 0.9), (BOX, 0, 0.8)], 0.5 * 51 / 101),
+    ],
+)  # fmt: skip
+def test_hand_worked_with_difficult_objects(objects: list, found: list, expected: float, engine: str) -> None:
+    result = measure([make_target(*objects)], [make_detections(*found)], engine)
+    assert result.map50 == pytest.approx(expected, abs=1e-9)
+    assert result.ap50 == (pytest.approx(expected, abs=1e-9), None)
 
 
-def test_pycocotools_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    measure([make_target([BOX], [0])], [make_found([BOX], [0], [0.9])])
+@pytest.mark.parametrize("seed", range(12))
+def test_equals_the_unchanged_cocoeval_where_nothing_is_difficult(seed: int, engine: str) -> None:
+    boxes = random_case(seed, difficult=0.0)
+    expected = as_list(stock_coco(*as_files(boxes)))
+    assert expected[0] is not None
+    assert as_list(coco_ap(boxes, engine)) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.skipif(len(ENGINES) < 2, reason="faster-coco-eval is not installed")
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_the_engines_are_equal_where_objects_are_difficult(seed: int) -> None:
+    ours, theirs = (as_list(coco_ap(random_case(seed, difficult=0.4), engine)) for engine in ALL_ENGINES)
+    assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+def test_difficult_objects_make_a_difference() -> None:
+    boxes = random_case(100, difficult=0.4)
+    assert coco_ap(boxes, "pycocotools").map50 != stock_coco(*as_files(boxes)).map50
+
+
+def test_pycocotools_is_silent(capsys: pytest.CaptureFixture[str], engine: str) -> None:
+    measure([make_target((BOX, 0))], [make_detections((BOX, 0, 0.9))], engine)
     assert capsys.readouterr() == ("", "")

@@ -16,8 +16,9 @@ from nets.yolo import ModelConfig
 from utils.data.dataset import VocDataset
 from utils.data.look import Record
 from utils.errors import UserError
-from utils.inference.evaluate import EvalResult, Findings, score
+from utils.inference.evaluate import Findings, score
 from utils.inference.predictor import Timings
+from utils.inference.result import EvalResult
 from utils.training import run as run_module
 from utils.training.config import TrainConfig
 from utils.training.run import Run, load_resumable

@@ -1,19 +1,12 @@
-"""Charts of a training run: what the labels are like, and how the figures went from epoch to epoch.
-
-Each chart is built as a Figure and then saved, so that a test can look at what is in it.
-"""
+"""What the labels of a data set are like: classes, sizes beside the anchors, shapes, places."""
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
@@ -21,17 +14,10 @@ from torch import Tensor
 
 from nets.boxes import xyxy_to_cxcywh
 from utils.draw import class_color
-from utils.files import atomic_write
+from utils.plots.canvas import families, save_figure, say_empty, shorten
 
-LOSSES = ("box", "objectness", "class")
-_SCORES = {"map50": "mAP50", "map50_95": "mAP50-95", "voc_ap50_area": "VOC AP50"}
-_DPI = 120
 _MOST_BARS = 100
-_LONGEST_NAME = 24
-_FEW_EPOCHS = 40  # up to here each epoch gets a dot
 _ASPECT_LIMIT = 4.0  # 16:1 and more share the last bar
-# The bundled font has no letters of China, Japan and Korea; one of these is on most machines.
-_WIDER_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC", "Arial Unicode MS")
 
 
 def plot_labels(
@@ -55,20 +41,7 @@ def plot_labels(
     Raises:
         UserError: the file cannot be written.
     """
-    _save(build_labels_figure(class_names, labels, boxes, input_size, anchors), path)
-
-
-def plot_results(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Write the curves of a run as a PNG.
-
-    Args:
-        path: the file to write.
-        rows: the rows of results.csv as csv.DictReader gives them; what is missing or empty is no point.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    _save(build_results_figure(rows), path)
+    save_figure(build_labels_figure(class_names, labels, boxes, input_size, anchors), path)
 
 
 def build_labels_figure(
@@ -93,45 +66,18 @@ def build_labels_figure(
     return figure
 
 
-def build_results_figure(rows: Sequence[Mapping[str, str]]) -> Figure:
-    """Build the chart that `plot_results` writes; arguments as there."""
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    losses, scores, rate, speed = figure.subplots(2, 2).flat
-    for name in LOSSES:
-        _draw_curve(losses, rows, name, name)
-    for name, label in _SCORES.items():
-        _draw_curve(scores, rows, name, label, "--" if name.startswith("voc") else "-")  # often like mAP50
-    _draw_curve(rate, rows, "lr", "learning rate")
-    _draw_curve(speed, rows, "images_per_second", "images a second")
-    _mark_best(scores, rows)
-    titles = ("Training losses", "Accuracy on the validation images", "Learning rate", "Images a second")
-    for axes, title in zip((losses, scores, rate, speed), titles, strict=True):
-        axes.set_title(title, fontsize=12)
-        axes.set_xlabel("epoch")
-        axes.grid(color="0.9")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        if axes.lines:
-            _fit_height(axes)
-        else:
-            axes.set(xticks=[], yticks=[])
-            _say_empty(axes, "no values yet")
-        if len(axes.lines) > 1:
-            axes.legend(fontsize=10)
-    return figure
-
-
 def _draw_classes(axes: Axes, class_names: Sequence[str], counts: np.ndarray) -> None:
     """Draw a bar a class, the commonest on top."""
     order = np.argsort(-counts, kind="stable")[:_MOST_BARS]
-    names = [_shorten(class_names[label]) for label in order]
+    names = [shorten(class_names[label]) for label in order]
     size = float(np.clip(330 / max(len(order), 1), 6, 11))  # points, so that the lines do not touch
     places = np.arange(len(order))
     colors = [tuple(part / 255 for part in class_color(int(label))) for label in order]
     bars = axes.barh(places, counts[order], color=colors, height=min(0.8, 0.25 + 0.05 * len(order)))
     axes.bar_label(bars, [f"{count:,}" for count in counts[order]], padding=3, fontsize=size)
-    axes.set_yticks(places, names, fontsize=size, family=_families(), parse_math=False)
+    axes.set_yticks(places, names, fontsize=size, family=families(), parse_math=False)
     axes.set_ylim(max(len(order), 1) - 0.4, -0.6)
-    axes.set_xlim(0, max(counts.max(), 1) * 1.17)  # room for the numbers
+    axes.set_xlim(0, counts.max(initial=1) * 1.17)  # room for the numbers
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     classes = f"{len(class_names)} class{'es' if len(class_names) != 1 else ''}"
@@ -149,7 +95,7 @@ def _draw_sizes(
     if len(sizes):
         axes.hist2d(inside[:, 0], inside[:, 1], bins=(edges, edges), cmin=1, cmap="viridis", norm=LogNorm())
     else:
-        _say_empty(axes, "no objects")
+        say_empty(axes, "no objects")
     axes.plot(*np.array(anchors).T, "x", color="red", markersize=9, markeredgewidth=2, label="anchor")
     ticks = [2**power for power in range(1, 12) if 2**power < longest]
     axes.set(xscale="log", yscale="log", xlim=edges[[0, -1]], ylim=edges[[0, -1]])
@@ -179,7 +125,7 @@ def _draw_aspects(axes: Axes, sizes: np.ndarray) -> None:
     axes.set(xlabel="width : height", ylabel="objects")
     axes.set_title("Shapes of the boxes", fontsize=12)
     if not len(sizes):
-        _say_empty(axes, "no objects")
+        say_empty(axes, "no objects")
 
 
 def _draw_centres(axes: Axes, centres: np.ndarray, input_size: tuple[int, int]) -> None:
@@ -195,63 +141,4 @@ def _draw_centres(axes: Axes, centres: np.ndarray, input_size: tuple[int, int]) 
     place = axes.inset_axes((1.03, 0, 0.05, 1))  # as high as the panel, whatever its shape
     axes.figure.colorbar(image, cax=place, ticks=MaxNLocator(5, integer=True))
     if not len(centres):
-        _say_empty(axes, "no objects")
-
-
-def _draw_curve(
-    axes: Axes, rows: Sequence[Mapping[str, str]], name: str, label: str, style: str = "-"
-) -> None:
-    points = _read_points(rows, name)
-    if points:
-        marker = "o" if len(points) <= _FEW_EPOCHS else ""
-        axes.plot(*zip(*points, strict=True), style, marker=marker, markersize=4, linewidth=1.8, label=label)
-
-
-def _fit_height(axes: Axes) -> None:
-    """Let the axis start at 0; where a wild start would press all that follows flat, make it logarithmic."""
-    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
-    if values.min() > 0 and values.max() > 10 * np.median(values):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    else:
-        axes.set_ylim(min(0.0, 1.08 * values.min()), 1.08 * values.max() or 1.0)
-
-
-def _mark_best(axes: Axes, rows: Sequence[Mapping[str, str]]) -> None:
-    """Mark the epoch of best.pth: of the highest mAP50, the later one of equals."""
-    points = _read_points(rows, "map50")
-    if not points:
-        return
-    epoch, value = max(points, key=lambda point: (point[1], point[0]))
-    label = f"best: {value:.4f} at epoch {epoch:g}"
-    axes.plot([epoch], [value], "*", color="black", markersize=12, linestyle="none", zorder=5, label=label)
-
-
-def _read_points(rows: Sequence[Mapping[str, str]], name: str) -> list[tuple[float, float]]:
-    """Return (epoch, value) of the rows that have a finite value in a column."""
-    pairs = [(float(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
-    return [pair for pair in pairs if math.isfinite(pair[1])]
-
-
-def _say_empty(axes: Axes, text: str) -> None:
-    field = {"facecolor": "white", "edgecolor": "none"}
-    axes.text(0.5, 0.15, text, transform=axes.transAxes, ha="center", va="center", fontsize=13, bbox=field)
-
-
-def _shorten(name: str) -> str:
-    line = "".join(letter if letter.isprintable() else " " for letter in name)
-    line = " ".join(line.split())
-    return line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 1]}…"
-
-
-def _families() -> list[str]:
-    """Return the fonts to look for letters in, in order."""
-    present = set(font_manager.get_font_names())
-    return ["DejaVu Sans", *(name for name in _WIDER_FONTS if name in present)]
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    with atomic_write(path) as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+")  # shown as a box; no reason to fill the console
-        figure.savefig(file, dpi=_DPI, format="png")
+        say_empty(axes, "no objects")

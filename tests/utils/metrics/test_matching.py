@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nets.structures import Detections, Target
+from tests.metrics_reference import CLASSES, as_files, devkit_iou, make_detections, make_target, random_case
+from utils.metrics.coco_ap import coco_ap
+from utils.metrics.flat import FlatBoxes, flatten
+from utils.metrics.matching import match
+
+BOX, OTHER = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0]
+
+
+def coco_greedy(boxes: FlatBoxes) -> tuple[list[int], list[int]]:
+    """Match as COCOeval.evaluateImg does, with its loops; returns `taken` and what counts."""
+    truth, found = as_files(boxes)
+    taken, counting = [-1] * len(found), []
+    for image, category in {(row["image_id"], row["category_id"]) for row in found}:
+        where = {"image_id": image, "category_id": category}
+        objects = [i for i, row in enumerate(truth["annotations"]) if where.items() <= row.items()]
+        objects.sort(key=lambda i: truth["annotations"][i]["ignore"])
+        rows = [i for i, row in enumerate(found) if where.items() <= row.items()]
+        rows.sort(key=lambda i: -found[i]["score"])
+        for row in rows[:100]:
+            best, iou = -1, 0.5
+            for index in objects:
+                one = truth["annotations"][index]
+                if index in taken:
+                    continue
+                if best >= 0 and one["ignore"] and not truth["annotations"][best]["ignore"]:
+                    break
+                if devkit_iou(found[row]["bbox"], one["bbox"]) >= iou:
+                    best, iou = index, devkit_iou(found[row]["bbox"], one["bbox"])
+            taken[row] = best
+            if best < 0 or not truth["annotations"][best]["ignore"]:
+                counting.append(row)
+    return taken, sorted(counting)
+
+
+@pytest.mark.parametrize("images", [0, 2])
+def test_nothing_at_all(images: int) -> None:
+    matching = match(flatten([Detections.empty()] * images, [Target.empty()] * images, 2))
+    assert (len(matching.ranked), matching.truths.tolist(), matching.map50()) == (0, [0, 0], None)
+    assert matching.reaching(0.0) == 0
+
+
+def test_only_difficult_objects() -> None:
+    matching = match(flatten([make_detections((BOX, 0, 0.9))], [make_target((BOX, 0, True))], 1))
+    assert (matching.taken.tolist(), matching.taker.tolist(), len(matching.ranked)) == ([0], [0], 0)
+    assert matching.map50() is None
+
+
+def test_objects_without_detections() -> None:
+    matching = match(flatten([Detections.empty()], [make_target((BOX, 0))], 1))
+    assert (matching.taker.tolist(), matching.map50()) == ([-1], 0.0)
+
+
+def test_hand_worked() -> None:
+    """A duplicate, another class, a difficult object with two detections, one beside everything."""
+    found = make_detections(
+        (BOX, 0, 0.9), (BOX, 0, 0.8), (BOX, 1, 0.7), (OTHER, 0, 0.6), (OTHER, 0, 0.5), ([0, 50, 9, 59], 0, 0.4)
+    )  # fmt: skip
+    matching = match(flatten([found], [make_target((BOX, 0), (OTHER, 0, True))], 2))
+    assert matching.taken.tolist() == [0, -1, -1, 1, -1, -1]
+    assert matching.taker.tolist() == [0, 3]
+    assert matching.ranked.tolist() == [0, 1, 2, 4, 5]
+    assert matching.right.tolist() == [True, False, False, False, False]
+    assert [matching.reaching(conf) for conf in (0.0, 0.5, 0.6, 0.7, 0.9, 1.0)] == [5, 4, 3, 3, 1, 0]
+    assert matching.map50() == pytest.approx(1.0)
+
+
+def test_the_ranking_is_over_all_images() -> None:
+    found = [make_detections((BOX, 0, 0.5), (OTHER, 0, 0.3)), make_detections((BOX, 0, 0.9), (OTHER, 0, 0.3))]
+    matching = match(flatten(found, [Target.empty()] * 2, 1))
+    assert matching.ranked.tolist() == [2, 0, 1, 3]
+
+
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_equals_cocos_loops(first: int) -> None:
+    for seed in range(first, first + 20):
+        boxes = random_case(seed)
+        matching = match(boxes)
+        taken, counting = coco_greedy(boxes)
+        assert matching.taken.tolist() == taken, seed
+        assert sorted(matching.ranked.tolist()) == counting
+        assert matching.right.tolist() == [taken[row] >= 0 for row in matching.ranked]
+        assert all(taken[row] == index for index, row in enumerate(matching.taker.tolist()) if row >= 0)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_map50_is_that_of_pycocotools(seed: int) -> None:
+    """On ties, difficult objects, duplicates, empty images and a class without objects."""
+    boxes = random_case(seed)
+    assert match(boxes).map50() == pytest.approx(coco_ap(boxes, "pycocotools").map50, abs=1e-9)
+
+
+def test_more_than_a_hundred_detections_of_a_class_in_an_image_are_capped_as_coco_does() -> None:
+    rows = [(([200.0, 0.0, 240.0, 40.0]), 0, 0.9 - 0.001 * i) for i in range(100)]
+    boxes = flatten(
+        [make_detections(*rows, (BOX, 0, 0.1), (OTHER, 1, 0.05))], [make_target((BOX, 0), (OTHER, 1))], 2
+    )
+    matching = match(boxes)
+    assert (matching.taken[100], matching.taken[101], len(matching.ranked)) == (-1, 1, 101)
+    assert matching.map50() == pytest.approx(coco_ap(boxes, "pycocotools").map50, abs=1e-9)
+    assert matching.map50() == pytest.approx(0.5)
+
+
+def test_scores_are_compared_as_predict_does() -> None:
+    """In float32 0.7 is a little less than in float64, and a score of 0.7 is one of at least 0.7."""
+    matching = match(flatten([make_detections((BOX, 0, 0.7))], [Target.empty()], 1))
+    assert float(np.float32(0.7)) < 0.7
+    assert matching.reaching(0.7) == 1
+
+
+def test_random_cases_hold_what_is_awkward() -> None:
+    cases = [random_case(seed) for seed in range(20)]
+    assert any(len(set(c.score.tolist())) < len(c.score) for c in cases)
+    assert any(c.difficult.any() for c in cases)
+    assert any((c.count_truths() == 0).any() for c in cases)
+    assert any(len(set(c.image.tolist())) < c.num_images for c in cases)
+    assert all(c.num_classes == CLASSES for c in cases)
+    assert any((np.array(match(c).overlaps.best().iou) == 0.5).any() for c in cases)

@@ -1,0 +1,90 @@
+"""Pascal VOC as source and as target: Annotations/, JPEGImages/ and ImageSets/Main/."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from utils.curation.formats.dataset import Dataset
+from utils.curation.formats.reading import clean_name
+from utils.curation.formats.source import Source, SourceImage, SourceObject
+from utils.data.layout import Sample, list_splits, load_samples
+from utils.data.voc import read_annotation, write_annotation
+from utils.errors import UserError
+from utils.files import atomic_write
+
+
+def read_voc(root: Path) -> Source:
+    """Read a VOCdevkit, a folder in VOC layout, or images with XML beside them.
+
+    The images of all splits are taken. VOC's lists of single classes (cat_train, with a column of 1, 0 and
+    -1) are no splits.
+
+    Raises:
+        UserError: no data in one of the layouts, or a split list that cannot be read.
+    """
+    source = Source()
+    names = list_splits(root)
+    class_lists = [name for name in names if _is_class_list(root, name, names)]
+    if class_lists:
+        source.notes.append(f"{len(class_lists)} lists of single classes, such as {class_lists[0]}, left out")
+    read: dict[str, SourceImage | None] = {}
+    for name in names:
+        for sample in load_samples(root, name) if name not in class_lists else ():
+            if sample.image_id not in read:
+                read[sample.image_id] = _read_image(sample, source)
+            image = read[sample.image_id]
+            if image is not None:
+                source.images.append(replace(image, splits=(name,)))
+    return source
+
+
+def write_voc(folder: Path, dataset: Dataset) -> None:
+    """Write Annotations/ and, where the source knows splits, ImageSets/Main/<split>.txt.
+
+    A lone split `all` needs no list: it is what the reader takes a folder without lists for.
+    """
+    (folder / "Annotations").mkdir()
+    (folder / "ImageSets" / "Main").mkdir(parents=True)
+    for picture in dataset.pictures:
+        write_annotation(
+            folder / "Annotations" / f"{picture.image_id}.xml",
+            picture.file_name,
+            picture.width,
+            picture.height,
+            picture.objects,
+        )
+    splits = dataset.splits if list(dataset.splits) != ["all"] else {}
+    for split, pictures in splits.items():
+        text = "".join(f"{picture.image_id}\n" for picture in pictures)
+        with atomic_write(folder / "ImageSets" / "Main" / f"{clean_name(split)}.txt", "w") as file:
+            file.write(text)
+
+
+def _read_image(sample: Sample, source: Source) -> SourceImage | None:
+    """Read one annotation; where it is not usable the source gets a fault."""
+    try:
+        if sample.problem:
+            raise UserError(sample.problem)
+        assert sample.xml_path is not None  # images without XML were left out
+        annotation = read_annotation(sample.xml_path)
+    except UserError as error:
+        source.image_faults.append(str(error))
+        return None
+    objects = [
+        SourceObject(f"{sample.xml_path}: object {number}", item.name, item.box, item.difficult)
+        for number, item in enumerate(annotation.objects, start=1)
+    ]
+    return SourceImage(sample.image_path, objects, size=annotation.size)
+
+
+def _is_class_list(root: Path, split: str, names: list[str]) -> bool:
+    """Tell whether a list holds the 1, 0 and -1 of one class for the images of another list."""
+    folder, slash, name = split.rpartition("/")
+    head, _, tail = name.rpartition("_")
+    if not head or folder + slash + tail not in names:
+        return False
+    path = root / folder / "ImageSets" / "Main" / f"{name}.txt"
+    with open(path, encoding="utf-8", errors="replace") as file:
+        columns = file.readline(1000).split()
+    return len(columns) == 2 and columns[1] in ("1", "0", "-1")

@@ -1,0 +1,75 @@
+"""How far mAP50 would scatter with other images of the same kind: the bootstrap over images.
+
+Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, the percentile interval. An image that
+is drawn twice counts twice; matches are within an image, so that none has to be made again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.metrics.flat import Floats
+from utils.metrics.matching import RECALLS, Matching, falling
+
+Counts = NDArray[np.int32]
+
+RESAMPLES = 200
+_OUTSIDE = 2.5  # per cent on either side
+_CELLS_AT_A_TIME = 4_000_000  # bounds the memory
+
+
+def map50_interval(matching: Matching) -> tuple[float, float] | None:
+    """Return the limits between which mAP50 lies in 95 % of the resamples, None without ground truth."""
+    values = resampled_map50(matching, draw_images(matching.boxes.num_images))
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return None
+    low, high = np.percentile(values, [_OUTSIDE, 100 - _OUTSIDE])
+    return float(low), float(high)
+
+
+def draw_images(count: int, resamples: int = RESAMPLES, seed: int = 0) -> Counts:
+    """Draw as many images as there are, with replacement: how often each one, int32 (resamples, count)."""
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros((resamples, count), dtype=np.int32)
+    for row in drawn if count else ():
+        row += np.bincount(rng.integers(0, count, count), minlength=count).astype(np.int32)
+    return drawn
+
+
+def resampled_map50(matching: Matching, weights: Counts) -> Floats:
+    """Return mAP50 (R,) with each image counted as often as `weights`, int32 (R, I), say.
+
+    It is NaN where no image with an object is drawn. Among equal scores a detection's repetitions stand
+    together.
+    """
+    total, known = np.zeros(len(weights)), np.zeros(len(weights))
+    for label in np.flatnonzero(matching.truths).tolist():
+        aps, objects = _resampled_aps(matching, label, weights)
+        total += np.where(objects > 0, aps, 0.0)
+        known += objects > 0
+    return np.where(known > 0, total / np.maximum(known, 1), np.nan)
+
+
+def _resampled_aps(matching: Matching, label: int, weights: Counts) -> tuple[Floats, Counts]:
+    """Return a class's average precision and its objects, both (R,), in each resample."""
+    boxes = matching.boxes
+    is_object = (boxes.truth_label == label) & ~boxes.difficult
+    objects = weights[:, boxes.truth_image[is_object]].sum(axis=1, dtype=np.int32)
+    chosen = matching.ranked_labels == label
+    images = boxes.image[matching.ranked[chosen]]
+    places = np.flatnonzero(matching.right[chosen])  # the best precision is at a right one
+    aps = np.zeros(len(weights))
+    step = max(1, _CELLS_AT_A_TIME // max(len(images), 1))
+    for start in range(0, len(weights) if len(places) else 0, step):
+        part = slice(start, start + step)
+        drawn = weights[part].take(images, axis=1)  # (r, n), highest score first
+        hits = drawn[:, places].cumsum(axis=1, dtype=np.int32)
+        ranks = drawn.cumsum(axis=1, dtype=np.int32)[:, places]
+        precision = falling(hits / np.maximum(ranks, 1))
+        recall = hits / np.maximum(objects[part], 1)[:, None]
+        for row in range(len(drawn)):
+            first = np.searchsorted(recall[row], RECALLS, side="left")
+            aps[start + row] = precision[row, first[first < len(places)]].sum() / len(RECALLS)
+    return aps, objects
