@@ -20,10 +20,6 @@ VERBS: dict[str, ModuleType] = {
     "convert": convert,
     "download": download,
 }
-    "anchors": anchors,
-    "convert": convert,
-    "download": download,
-}
 
 
 def main(argv: list[str] | None = None) -> int:
