@@ -11,7 +11,7 @@ from utils.classes import read_class_names
 from utils.console import log, warn
 from utils.data.dataset import VocDataset
 from utils.data.hashes import group_near_duplicates
-from utils.data.layout import Sample, choose_evaluation_splits, choose_training_splits, load_samples
+from utils.data.layout import Sample, load_samples
 from utils.data.scan import (
     ScanReport,
     accept,
@@ -21,6 +21,7 @@ from utils.data.scan import (
     require_objects,
 )
 from utils.data.split import hold_out
+from utils.data.splits import choose_evaluation_splits, choose_training_splits
 
 
 @dataclass(frozen=True)
