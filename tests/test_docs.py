@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import data
 from utils.comparison.config import parse_comparison
 from utils.config import EvaluateConfig, PredictConfig, parse_config
 from utils.errors import UserError
@@ -20,7 +21,6 @@ CONFIGS = {
     "predict.py": PredictConfig,
     "export.py": ExportConfig,
 }
-_OURS = r"(python|torchrun .*?) ?(train|evaluate|predict|compare|export)\.py "
 
 
 def commands(text):
@@ -30,7 +30,7 @@ def commands(text):
     lines += re.findall(r"`(python \w+\.py [^`]*)`", text)
     for line in lines:
         if (
-            re.match(r"(python|torchrun .*?) ?(train|evaluate|predict|compare|export)\.py ", line)
+            re.match(r"(python|torchrun .*?) ?(train|evaluate|predict|compare|export|data)\.py ", line)
             and "..." not in line
         ):
             yield line
@@ -40,7 +40,10 @@ def check(line):
     words = shlex.split(line, comments=True)
     start = next(index for index, word in enumerate(words) if word.endswith(".py"))
     script, *argv = words[start:]
-    if script == "compare.py":
+    if script == "data.py":
+        verb, *argv = argv
+        parse_config(data.VERBS[verb].CONFIG, argv, prog=f"data.py {verb}", description="", example="")
+    elif script == "compare.py":
         parse_comparison(argv, description="", example="")
     else:
         parse_config(CONFIGS[script], argv, prog=script, description="", example="")
