@@ -147,7 +147,7 @@ def test_lists_table_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> Non
     assert ["a", "28", "28", "4", "4", "8", "8"] in rows
     assert ["b", "7", "7", "1", "1", "2", "2"] in rows
     assert ["all", "28", "35", "4", "5", "8", "10"] in rows
-    assert rows[-1] == "next: python train.py --data voc".split()
+    assert rows[-1] == ["next:", "python", "train.py", "--data", "voc"]
     assert choose_training_splits("voc") == (("train",), ("val",))
 
 
