@@ -9,7 +9,7 @@ import torch
 import train
 from nets.yolo import ModelConfig, YoloBody
 from tests.faults.room import Captured, Room, furnish
-from utils.training import loop
+from utils.training import loop, run
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 MakeRoom = Callable[..., Room]
@@ -19,10 +19,13 @@ MakeRoom = Callable[..., Room]
 def make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> Iterator[MakeRoom]:
     """Give a function that makes a data set without a fault and goes there.
 
-    The pictures of a run are not drawn: they take longer than the run.
+    What takes longer than a run of two steps and says nothing of the data is left out of train.py: its
+    pictures, the estimate of its time, and its weights.
     """
     monkeypatch.setattr(train, "draw_data", lambda _: None)
+    monkeypatch.setattr(train, "log_estimate", lambda *_: None)
     monkeypatch.setattr(loop, "look_back", lambda *_: None)
+    monkeypatch.setattr(run, "save_checkpoint", lambda *_: None)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 

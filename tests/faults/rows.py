@@ -10,13 +10,15 @@ Outcomes:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from tests.faults.image_faults import IMAGE_MAKERS, TURNED_BOX
+from tests.faults.image_faults import IMAGE_MAKERS
 from tests.faults.list_faults import LIST_MAKERS
 from tests.faults.room import CIRCLE, HEIGHT, SQUARE, TRAIN, WIDTH, Room, draw
 from tests.faults.xml_faults import XML_MAKERS
@@ -252,11 +254,21 @@ ROWS: dict[str, Row] = {
 ANCHOR_ROWS = tuple(name for name in ROWS if name.startswith("cfg_anchors"))
 
 
-def rows(*outcomes: str) -> list[str]:
-    """Return the rows of these outcomes that run in this process and have no say in the anchors.
+HEAVY = ("xml_huge", "xml_deep", "xml_many_objects", "img_bomb", "img_bomb_warn")
+# A named pipe would stop the tests for ever where it stops the program, and the right to read a file is taken
+# from a process of its own only.
+APART = ("img_fifo", "img_unreadable")
 
-    A named pipe would stop the tests for ever where it stops the program, and the right to read a file is
-    taken from a process only.
+
+def rows(*outcomes: str, prefix: str = "", quick: Collection[str] | None = None) -> list[Any]:
+    """Return the rows of these outcomes as parameters of a test; those of the anchors and APART are left out.
+
+    Args:
+        outcomes: of the rows.
+        prefix: of their names.
+        quick: the rows that stand for the others in the quick tests; None marks only HEAVY as slow.
     """
-    apart = ("img_fifo", "img_unreadable", *ANCHOR_ROWS)
-    return [name for name, row in ROWS.items() if row.outcome in outcomes and name not in apart]
+    names = [name for name, row in ROWS.items() if row.outcome in outcomes and name.startswith(prefix)]
+    chosen = [name for name in names if name not in (*APART, *ANCHOR_ROWS)]
+    slow = [name for name in chosen if name in HEAVY or (quick is not None and name not in quick)]
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in chosen]

@@ -57,7 +57,7 @@ def test_a_fault_is_an_error(make_room: MakeRoom, name: str) -> None:
     assert check(room, "--skip-bad").status == (0 if ROWS[name].outcome == "image" else 2)
 
 
-@pytest.mark.parametrize("name", [name for name in rows("image", "object") if name[:3] == "xml"])
+@pytest.mark.parametrize("name", rows("image", "object", prefix="xml"))
 def test_a_fault_in_val_is_an_error(make_room: MakeRoom, name: str) -> None:
     room = make_room("000006")
     MAKERS[name](room)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,13 +12,12 @@ from tests.faults.conftest import MakeRoom
 from tests.faults.room import Outcome, Room, learn, measure
 from tests.faults.rows import ANCHOR_ROWS, MAKERS, ROWS, rows
 
-IN_VAL = [name for name in rows("image", "object") if name[:3] in ("xml", "img") and "in_val" not in name]
-QUICK_ROWS = ("good_control", "xml_box_outside", "xml_unknown_class", "img_1x1")
+FEW = ("good_control", "xml_empty", "xml_box_outside", "xml_unknown_class", "img_missing", "img_1x1")
 
 
-def in_two_parts(names: list[str]) -> list[object]:
-    """Mark as slow what is not among the rows that stand for their kind."""
-    return [name if name in QUICK_ROWS else pytest.param(name, marks=pytest.mark.slow) for name in names]
+def of_images(quick: Collection[str] | None = None) -> list[Any]:
+    """Return the rows whose fault sits in the files of one image."""
+    return [*rows("image", "object", prefix="xml", quick=quick), *rows("image", prefix="img", quick=quick)]
 
 
 def warnings_of(outcome: Outcome) -> str:
@@ -33,7 +33,7 @@ def test_training_does_not_begin(make_room: MakeRoom, name: str) -> None:
         assert learn(room, "--skip-bad").status == 2
 
 
-@pytest.mark.parametrize("name", IN_VAL)
+@pytest.mark.parametrize("name", of_images())
 def test_a_fault_in_val_stops_both(make_room: MakeRoom, weights: Path, name: str) -> None:
     room = make_room("000006")
     MAKERS[name](room)
@@ -48,7 +48,7 @@ def test_an_evaluation_stops(make_room: MakeRoom, weights: Path, name: str) -> N
     assert ROWS[name].says.format(id=room.image_id) in measure(room, weights).error
 
 
-@pytest.mark.parametrize("name", in_two_parts(rows("ok", "warned", "object")))
+@pytest.mark.parametrize("name", rows("ok", "warned", "object", quick=FEW))
 def test_training_goes_through(make_room: MakeRoom, name: str) -> None:
     room = make_room()
     MAKERS[name](room)
@@ -62,8 +62,7 @@ def test_training_goes_through(make_room: MakeRoom, name: str) -> None:
         assert "objects clipped: 0, left out: 1" in outcome.err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", rows("image"))
+@pytest.mark.parametrize("name", rows("image", quick=FEW))
 def test_training_leaves_an_image_out_when_asked(make_room: MakeRoom, name: str) -> None:
     room = make_room()
     MAKERS[name](room)
@@ -75,7 +74,7 @@ def test_training_leaves_an_image_out_when_asked(make_room: MakeRoom, name: str)
     assert f"skipped 1 of {total} images: 1 " in outcome.err
 
 
-@pytest.mark.parametrize("name", IN_VAL)
+@pytest.mark.parametrize("name", of_images(quick=FEW))
 def test_an_evaluation_says_over_how_many_images(make_room: MakeRoom, weights: Path, name: str) -> None:
     room = make_room("000006")
     MAKERS[name](room)

@@ -99,8 +99,8 @@ def xml_no_objects_anywhere(room: Room) -> None:
         Room(room.folder, name, room.captured).write("")
 
 
-_PART = "<part><name>head</name><bndbox><xmin>22</xmin><ymin>32</ymin><xmax>40</xmax><ymax>50</ymax></bndbox></part>"
-worded("xml_parts", item(more=_PART) + BOTH.removeprefix(item()).replace("</object>", f"{_PART}</object>"))
+_PART = item("head", (22, 32, 40, 50), "").replace("object>", "part>")
+worded("xml_parts", item(more=_PART) + item("circle", CIRCLE).replace("</object>", f"{_PART}</object>"))
 
 
 @row

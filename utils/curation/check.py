@@ -78,7 +78,7 @@ def run(config: CheckConfig) -> int:
         print(one_line(line))
     errors, warnings, notes = (found.count(level) for level in ("error", "warning", "note"))
     print(f"errors: {errors}, warnings: {warnings}, notes: {notes}")
-    print(one_line(following))
+    print(one_line(following), flush=True)  # an error line comes below it, in a log of both streams too
     if not errors:
         return 0
     if config.skip_bad and found.can_be_skipped:

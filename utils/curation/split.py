@@ -12,12 +12,12 @@ from pathlib import Path
 
 from utils.config import DataConfig
 from utils.console import one_line, warn
-from utils.curation.balance import count_images, divide, merge_groups
 from utils.data.hashes import group_near_duplicates
-from utils.data.layout import list_splits, voc_folders
 from utils.data.look import Record
 from utils.data.prepare import prepare_splits
 from utils.data.scan import require_objects
+from utils.data.split import count_images, divide, merge_groups
+from utils.data.splits import list_splits, voc_folders
 from utils.errors import UserError
 from utils.files import atomic_write
 from utils.settings import setting

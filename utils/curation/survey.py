@@ -11,15 +11,10 @@ from pathlib import Path
 
 from utils.classes import read_class_names
 from utils.data.hashes import group_near_duplicates
-from utils.data.layout import (
-    Sample,
-    choose_training_splits,
-    list_main_splits,
-    list_unused,
-    load_samples,
-)
+from utils.data.layout import Sample, list_unused, load_samples
 from utils.data.look import Finding, Record
 from utils.data.scan import ScanReport, collect_class_names, look_over, require_objects
+from utils.data.splits import choose_training_splits, list_main_splits
 from utils.errors import UserError
 
 FEW = 5  # objects of a class; fewer teach little

@@ -1,26 +1,24 @@
-"""Where the images of a split lie: the three folder layouts, split lists, and the splits used by default.
-
-1. a VOCdevkit: a folder of folders in VOC layout; a split is `VOC2007/trainval`, a list in ImageSets/Main;
-2. one folder in VOC layout (Annotations/, JPEGImages/, ImageSets/Main/); a split is `trainval`;
-3. images and XML side by side, as labelImg writes them: one split `all`, or folders train/, valid/ and test/.
-
-A folder in VOC layout without any list has the one split `all` too.
-"""
+"""The images of a split and their annotations: where they lie, and what is wrong with the list of them."""
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.console import warn
+from utils.data.splits import (
+    EVERYTHING,
+    is_voc,
+    list_names,
+    list_splits,
+    no_such_split,
+    nothing_found,
+    voc_folders,
+)
 from utils.errors import UserError
 from utils.images import IMAGE_SUFFIXES
-
-_EVERYTHING = "all"
-_FLAT_SPLITS = ("train", "trainval", "valid", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -40,96 +38,6 @@ class Sample:
     problem: str = ""
 
 
-def list_splits(data_dir: Path | str) -> list[str]:
-    """List the names of all splits of the data, sorted.
-
-    Raises:
-        UserError: the folder is missing, or in none of the three layouts.
-    """
-    root = Path(data_dir)
-    if _is_voc(root):
-        return _list_names(root)
-    if years := _list_years(root):
-        return [f"{year.name}/{name}" for year in years for name in _list_names(year)]
-    folders = [name for name in _FLAT_SPLITS if _has_images(root / name)]
-    if folders:
-        return sorted(folders)
-    if _has_images(root):
-        return [_EVERYTHING]
-    raise UserError(_nothing_found(root))
-
-
-def list_main_splits(data_dir: Path | str) -> list[str]:
-    """List the splits as `list_splits` does, without VOC's lists of one class, such as cat_train.
-
-    Raises:
-        UserError: as `list_splits`.
-    """
-    root = Path(data_dir)
-    names = list_splits(root)
-    return [name for name in names if not _is_class_list(root, name)] or names
-
-
-def voc_folders(data_dir: Path | str) -> list[Path]:
-    """List the folders in VOC layout: this one, or those of a VOCdevkit; none for images beside their XML."""
-    root = Path(data_dir)
-    return [root] if _is_voc(root) else _list_years(root)
-
-
-def choose_training_splits(
-    data_dir: Path | str, named: Sequence[str] | None = None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Choose what to train on and what to select on where the user does not say.
-
-    Each folder gives `train` and `val` where both exist, else `trainval`, else `train` alone, else
-    everything. A test list is never chosen.
-
-    Args:
-        data_dir: folder in one of the three layouts.
-        named: the training splits that the user named; a `train` among them brings the `val` beside it.
-
-    Returns:
-        Names of the training splits and of the validation splits; the latter is empty when a part of the
-        training images has to be held out.
-
-    Raises:
-        UserError: no layout is recognised, or there is no list to train on.
-    """
-    splits = list_splits(data_dir)
-    groups = _group_by_folder(splits)
-    val_of = {
-        f"{folder}train": folder + name
-        for folder, names in groups.items()
-        for name in ("valid", "val")
-        if "train" in names and name in names
-    }
-    train = list(named or ())
-    if not train:
-        for folder, names in groups.items():
-            wanted = ("train",) if f"{folder}train" in val_of else ("trainval", "train", _EVERYTHING)
-            train += [folder + name for name in wanted if name in names][:1]
-    if not train:
-        raise UserError(
-            f"{data_dir}: no ImageSets/Main/train.txt, trainval.txt or folder train; name one of "
-            f"{_listed(splits)} with --train"
-        )
-    return tuple(train), tuple(val_of[split] for split in train if split in val_of)
-
-
-def choose_evaluation_splits(data_dir: Path | str) -> tuple[str, ...]:
-    """Choose what to evaluate on when the user names nothing: the test lists, else the val lists.
-
-    Raises:
-        UserError: there is neither; names the splits that exist.
-    """
-    names = list_splits(data_dir)
-    for wanted in (("test",), ("val", "valid")):
-        found = tuple(name for name in names if name.rpartition("/")[2] in wanted)
-        if found:
-            return found
-    raise UserError(f"{data_dir}: no test or val list; name one of {_listed(names)} with --split")
-
-
 def list_unused(data_dir: Path | str) -> list[tuple[Path, str]]:
     """List the folders in VOC layout with images that no list names, or annotations without an image.
 
@@ -138,7 +46,7 @@ def list_unused(data_dir: Path | str) -> list[tuple[Path, str]]:
     """
     root = Path(data_dir)
     unused = []
-    for folder in [root] if _is_voc(root) else _list_years(root):
+    for folder in voc_folders(root):
         images = _index_images(folder / "JPEGImages")
         lists = sorted((folder / "ImageSets" / "Main").glob("*.txt"))
         named = {_resolve_id(line, images) for path in lists for line in _lines_of(path)}
@@ -171,17 +79,17 @@ def load_samples(
     """
     root = Path(data_dir)
     if not root.is_dir():
-        raise UserError(_nothing_found(root))
+        raise UserError(nothing_found(root))
     year, _, name = split.rpartition("/")
-    if _is_voc(root) and not year:
+    if is_voc(root) and not year:
         return _load_voc(root, name, "", unlabelled, say)
-    if year and ".." not in Path(year).parts and not Path(year).is_absolute() and _is_voc(root / year):
+    if year and ".." not in Path(year).parts and not Path(year).is_absolute() and is_voc(root / year):
         return _load_voc(root / year, name, f"{year}/", unlabelled, say)
     names = list_splits(root)
     name = {"val": "valid", "valid": "val"}.get(split, split) if split not in names else split
-    if name not in names or _is_voc(root) or _list_years(root):
-        raise UserError(_no_such_split(root, split, names))
-    folder, prefix = (root, "") if name == _EVERYTHING else (root / name, f"{name}/")
+    if name not in names or voc_folders(root):
+        raise UserError(no_such_split(root, split, names))
+    folder, prefix = (root, "") if name == EVERYTHING else (root / name, f"{name}/")
     return _load_flat(folder, prefix, unlabelled, say)
 
 
@@ -190,7 +98,7 @@ def _load_voc(
 ) -> list[Sample]:
     images = _index_images(folder / "JPEGImages")
     list_path = folder / "ImageSets" / "Main" / f"{split}.txt"
-    if split == _EVERYTHING and not list_path.exists():
+    if split == EVERYTHING and not list_path.exists():
         lines = sorted(images)
     else:
         lines = _read_list(list_path, folder)
@@ -247,7 +155,7 @@ def _read_list(path: Path, folder: Path) -> list[str]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise UserError(_no_such_split(folder, path.stem, _list_names(folder), path)) from None
+        raise UserError(no_such_split(folder, path.stem, list_names(folder), path)) from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file; write one image id a line") from None
     except OSError as error:
@@ -288,59 +196,3 @@ def _index_images(folder: Path) -> dict[str, list[Path]]:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             index[path.stem].append(path)
     return dict(index)
-
-
-def _is_voc(folder: Path) -> bool:
-    return (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()
-
-
-def _list_years(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if _is_voc(path)) if root.is_dir() else []
-
-
-def _list_names(folder: Path) -> list[str]:
-    lists = sorted(path.stem for path in (folder / "ImageSets" / "Main").glob("*.txt"))
-    return lists or [_EVERYTHING]
-
-
-def _is_class_list(root: Path, split: str) -> bool:
-    """Tell whether a split is a class's list: ids, and 1, 0 or -1 for yes, difficult and no."""
-    folder, _, name = split.rpartition("/")
-    if name.rpartition("_")[2] not in ("train", "val", "trainval", "test") or "_" not in name:
-        return False
-    try:
-        text = (root / folder / "ImageSets" / "Main" / f"{name}.txt").read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return False
-    rows = [line.split() for line in text.splitlines() if line.strip()]
-    return bool(rows) and all(len(row) == 2 and row[1] in ("1", "0", "-1") for row in rows)
-
-
-def _has_images(folder: Path) -> bool:
-    return folder.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
-
-
-def _group_by_folder(splits: Sequence[str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for split in splits:
-        folder, slash, name = split.rpartition("/")
-        groups[folder + slash].append(name)
-    return dict(groups)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
-
-
-def _no_such_split(root: Path, split: str, names: Sequence[str], path: Path | None = None) -> str:
-    near = difflib.get_close_matches(split, names, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"{path or root}: no split {split!r}{hint}; there are: {_listed(names)}"
-
-
-def _nothing_found(root: Path) -> str:
-    state = "no data in VOC layout here" if root.is_dir() else "no such folder"
-    return (
-        f"{root}: {state}; wanted is a VOCdevkit, a folder with Annotations/, JPEGImages/ and ImageSets/Main/"
-        ", or images with XML beside them; without data of your own try --demo"
-    )

@@ -11,7 +11,7 @@ from utils.classes import read_class_names
 from utils.console import log, warn
 from utils.data.dataset import VocDataset
 from utils.data.hashes import group_near_duplicates
-from utils.data.layout import Sample, choose_evaluation_splits, choose_training_splits, load_samples
+from utils.data.layout import Sample, load_samples
 from utils.data.scan import (
     ScanReport,
     accept,
@@ -21,8 +21,7 @@ from utils.data.scan import (
     require_objects,
 )
 from utils.data.split import hold_out
-
-HELD_OUT = 0.1
+from utils.data.splits import choose_evaluation_splits, choose_training_splits
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def prepare_training(
         return TrainingData(VocDataset(report.records, names), None, train_splits, ())
     if holds_out:
         groups = group_near_duplicates([record.image_hash or 0 for record in report.records])
-        kept, held = hold_out(report.records, groups, HELD_OUT, seed)
+        kept, held = hold_out(report.records, groups, seed)
         log(f"val: {len(held)} of the {len(report.records)} training images are held out (seed {seed})")
         return TrainingData(VocDataset(kept, names), VocDataset(held, names), train_splits, ())
     val_report = reports[1]

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from utils.console import log
-from utils.data.layout import choose_evaluation_splits
 from utils.data.prepare import TrainingData
+from utils.data.splits import choose_evaluation_splits
 from utils.errors import UserError
 from utils.flags import as_arguments
 from utils.training.config import TrainConfig

@@ -18,8 +18,9 @@ from tests.utils.curation.convert_room import (
     snapshot,
 )
 from utils.curation.formats.dataset import make_ids
-from utils.data.layout import list_splits, load_samples
+from utils.data.layout import load_samples
 from utils.data.scan import scan
+from utils.data.splits import list_splits
 from utils.data.voc import VocObject, write_annotation
 
 

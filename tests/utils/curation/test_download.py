@@ -13,7 +13,8 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 from data import main
 from tests.utils.curation.convert_room import snapshot
 from utils.curation import download
-from utils.data.layout import list_splits, load_samples
+from utils.data.layout import load_samples
+from utils.data.splits import list_splits
 
 KEYS = {"2007": ("2007", "trainval"), "2007-test": ("2007", "test"), "2012": ("2012", "trainval")}
 

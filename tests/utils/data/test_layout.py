@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.utils.data.conftest import MakeVoc
-from utils.data.layout import choose_evaluation_splits, choose_training_splits, list_splits, load_samples
+from utils.data.layout import load_samples
+from utils.data.splits import choose_evaluation_splits, choose_training_splits, list_splits
 from utils.data.voc import VocObject
 from utils.errors import UserError
 

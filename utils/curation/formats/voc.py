@@ -8,7 +8,8 @@ from pathlib import Path
 from utils.curation.formats.dataset import Dataset
 from utils.curation.formats.reading import clean_name
 from utils.curation.formats.source import Source, SourceImage, SourceObject
-from utils.data.layout import Sample, list_splits, load_samples
+from utils.data.layout import Sample, load_samples
+from utils.data.splits import list_splits
 from utils.data.voc import read_annotation, write_annotation
 from utils.errors import UserError
 from utils.files import atomic_write

@@ -15,7 +15,8 @@ from tests.utils.curation.convert_room import (
     save_text,
     snapshot,
 )
-from utils.data.layout import list_splits, load_samples
+from utils.data.layout import load_samples
+from utils.data.splits import list_splits
 from utils.data.voc import VocObject, write_annotation
 
 CAT = VocObject("cat", (2.0, 3.0, 10.0, 12.0))
