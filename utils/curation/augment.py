@@ -18,9 +18,10 @@ from utils.config import DataConfig, check_imgsz
 from utils.console import log, one_line, progress
 from utils.curation.folders import new_folder, refuse_used
 from utils.data.augment import LEVELS
-from utils.data.layout import Sample, list_splits, load_samples
+from utils.data.layout import Sample, load_samples
 from utils.data.look import Record
 from utils.data.prepare import TrainingData, prepare_splits, prepare_training
+from utils.data.splits import list_splits
 from utils.data.train_set import AugmentSettings, TrainDataset
 from utils.data.voc import VocObject, write_annotation
 from utils.errors import UserError

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.curation.balance import divide, merge_groups
 from utils.data.look import Record
+from utils.data.split import divide, merge_groups
 from utils.errors import UserError
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
