@@ -8,7 +8,7 @@ from types import ModuleType
 
 from utils.config import parse_config
 from utils.console import run_command
-from utils.curation import anchors, check, convert, download, show, split, stats
+from utils.curation import anchors, augment, check, convert, download, show, split, stats
 from utils.errors import UserError
 
 VERBS: dict[str, ModuleType] = {
@@ -17,6 +17,7 @@ VERBS: dict[str, ModuleType] = {
     "show": show,
     "split": split,
     "anchors": anchors,
+    "augment": augment,
     "convert": convert,
     "download": download,
 }

@@ -66,9 +66,16 @@ def plot_anchors(
     Raises:
         UserError: the file cannot be written.
     """
+    save_figure(build_anchors_figure(sizes, input_size, anchors), path)
+
+
+def build_anchors_figure(
+    sizes: np.ndarray, input_size: tuple[int, int], anchors: Mapping[str, Sequence[tuple[float, float]]]
+) -> Figure:
+    """Build the chart that `plot_anchors` writes; arguments as there."""
     figure = Figure(figsize=(8, 8), layout="constrained")
     _draw_sizes(figure.subplots(), sizes, input_size, anchors)
-    save_figure(figure, path)
+    return figure
 
 
 def build_labels_figure(

@@ -47,7 +47,7 @@ def fit(*argv: str) -> int:
 @pytest.mark.parametrize(
     ("objects", "reason"),
     [
-        ([], "nothing to learn"),
+        ([], "0 objects of 0 sizes are too few"),
         ([VocObject("cat", (1, 1, 9, 9))] * 8, "8 objects of 1 sizes are too few for 6 anchors"),
         ([VocObject("cat", (1, 1, 9 + n, 9), difficult=True) for n in range(9)], "0 objects of 0 sizes"),
     ],

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from tests.utils.plots.panel import panel
-from utils.plots.labels import build_labels_figure, plot_labels
+from utils.plots.labels import build_anchors_figure, build_labels_figure, plot_labels
 
 ANCHORS = ((10.0, 14.0), (81.0, 82.0))
 SIZE = (96, 128)
@@ -73,3 +73,13 @@ def test_a_box_without_area_or_out_of_range_is_drawn(tmp_path: Path) -> None:
     boxes = torch.tensor([[5.0, 5, 5, 5], [0, 0, 5000, 0.1]])
     plot_labels(tmp_path / "labels.png", ("cat",), torch.tensor([0, 0]), boxes, SIZE, ANCHORS)
     assert (tmp_path / "labels.png").exists()
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_two_sets_of_anchors_stand_in_one_chart(count: int) -> None:
+    sets = {"official": ((23, 27), (37, 58)), "fitted": ((20.5, 30.0),)}
+    (axes,) = build_anchors_figure(np.full((count, 2), 30.0), (64, 64), sets).axes
+    drawn = {line.get_label(): tuple(map(tuple, line.get_xydata())) for line in axes.lines}
+    assert drawn == sets
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["official", "fitted"]
