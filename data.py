@@ -8,13 +8,15 @@ from types import ModuleType
 
 from utils.config import parse_config
 from utils.console import run_command
-from utils.curation import check, convert, download, show, stats
+from utils.curation import anchors, check, convert, download, show, split, stats
 from utils.errors import UserError
 
 VERBS: dict[str, ModuleType] = {
     "check": check,
     "stats": stats,
     "show": show,
+    "split": split,
+    "anchors": anchors,
     "convert": convert,
     "download": download,
 }
@@ -46,7 +48,7 @@ def _help() -> list[str]:
     return [
         "usage: python data.py VERB [flags]",
         "",
-        "Look after a data set in VOC format; nothing is ever changed in it.",
+        "Look after a data set in VOC format; only split writes into it, the lists that it is asked for.",
         "",
         *lines,
         "",

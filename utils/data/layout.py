@@ -70,6 +70,12 @@ def list_main_splits(data_dir: Path | str) -> list[str]:
     return [name for name in names if not _is_class_list(root, name)] or names
 
 
+def voc_folders(data_dir: Path | str) -> list[Path]:
+    """List the folders in VOC layout: this one, or those of a VOCdevkit; none for images beside their XML."""
+    root = Path(data_dir)
+    return [root] if _is_voc(root) else _list_years(root)
+
+
 def choose_training_splits(
     data_dir: Path | str, named: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:

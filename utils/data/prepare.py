@@ -22,8 +22,6 @@ from utils.data.scan import (
 )
 from utils.data.split import hold_out
 
-HELD_OUT = 0.1
-
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -89,7 +87,7 @@ def prepare_training(
         return TrainingData(VocDataset(report.records, names), None, train_splits, ())
     if holds_out:
         groups = group_near_duplicates([record.image_hash or 0 for record in report.records])
-        kept, held = hold_out(report.records, groups, HELD_OUT, seed)
+        kept, held = hold_out(report.records, groups, seed)
         log(f"val: {len(held)} of the {len(report.records)} training images are held out (seed {seed})")
         return TrainingData(VocDataset(kept, names), VocDataset(held, names), train_splits, ())
     val_report = reports[1]

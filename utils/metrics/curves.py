@@ -112,7 +112,7 @@ def best_rates(matching: Matching) -> tuple[Rates, ...]:
 def _best(matching: Matching, label: int) -> Rates:
     if not matching.truths[label]:
         return Rates(None, None, None, None)
-    scores = np.unique(matching.boxes.score[matching.ranked[matching.ranked_labels == label]])[::-1]
+    scores = np.unique(matching.ranked_scores[matching.ranked_labels == label])[::-1]
     if not len(scores):
         return Rates(None, 0.0, 0.0, None)
     counts = _count(matching, label, scores)
@@ -123,7 +123,7 @@ def _best(matching: Matching, label: int) -> Rates:
 def _count(matching: Matching, label: int, thresholds: Floats) -> _Counts:
     """Count what is taken of a class, and right, at each of some lowest scores (S,)."""
     chosen = matching.ranked_labels == label
-    scores = matching.boxes.score[matching.ranked[chosen]]
+    scores = matching.ranked_scores[chosen]
     lowest = thresholds.astype(np.float32)  # as predict compares them
     taken = np.searchsorted(-scores, -lowest.astype(np.float64), side="right")
     right = np.append(0, np.cumsum(matching.right[chosen]))

@@ -12,7 +12,8 @@ tests. A detection that is not right is, by the objects that it overlaps most, t
 An object that nothing took is missed, unless a class or location error points at it. The cost of a kind is
 what mAP50 gains when an oracle mends its errors: of the class or location errors that point at an object
 which nobody took the best becomes right; all other wrong detections of the kind go; missed objects are no
-longer asked for. Where that leaves a class without objects, its AP is 1 if nothing was detected of it, else 0.
+longer asked for. Where that leaves a class without objects, its AP is 1 if nothing was detected of it, else
+0.
 
 Difficult objects are ignored: what took one does not count, and for the rest they are not there.
 """

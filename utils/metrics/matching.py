@@ -9,6 +9,7 @@ one only if there is no other; what took a difficult one does not count.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -41,14 +42,19 @@ class Matching:
     right: Bools
     truths: Integers
 
-    @property
+    @cached_property
     def ranked_labels(self) -> Integers:
-        """Return int64 (C,), the classes of `ranked`."""
+        """The classes of `ranked`, int64 (C,)."""
         return self.boxes.label[self.ranked]
+
+    @cached_property
+    def ranked_scores(self) -> Floats:
+        """The scores of `ranked`, float64 (C,), falling."""
+        return self.boxes.score[self.ranked]
 
     def reaching(self, conf: float) -> int:
         """Return how many of `ranked` have at least this score, compared in float32 as predict does."""
-        return int(np.searchsorted(-self.boxes.score[self.ranked], -float(np.float32(conf)), side="right"))
+        return int(np.searchsorted(-self.ranked_scores, -float(np.float32(conf)), side="right"))
 
     def map50(self) -> float | None:
         """Return COCO's mean average precision at IoU 0.5, None without ground truth."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +18,10 @@ from utils.draw import class_color
 from utils.plots.canvas import families, save_figure, say_empty, shorten
 
 _MOST_BARS = 100
+_ANCHOR_STYLES: tuple[dict[str, Any], ...] = (
+    {"marker": "x", "color": "red", "markersize": 9, "markeredgewidth": 2},
+    {"marker": "D", "color": "black", "markersize": 9, "markeredgewidth": 2, "fillstyle": "none"},
+)
 _ASPECT_LIMIT = 4.0  # 16:1 and more share the last bar
 
 
@@ -44,6 +49,28 @@ def plot_labels(
     save_figure(build_labels_figure(class_names, labels, boxes, input_size, anchors), path)
 
 
+def plot_anchors(
+    path: Path,
+    sizes: np.ndarray,
+    input_size: tuple[int, int],
+    anchors: Mapping[str, Sequence[tuple[float, float]]],
+) -> None:
+    """Write a chart of the sizes of boxes and of sets of anchors as a PNG.
+
+    Args:
+        path: the file to write.
+        sizes: (N, 2), width and height of the boxes in network pixels.
+        input_size: (height, width) of the network input in pixels.
+        anchors: (width, height) pairs in network pixels, by what the legend calls them.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    _draw_sizes(figure.subplots(), sizes, input_size, anchors)
+    save_figure(figure, path)
+
+
 def build_labels_figure(
     class_names: Sequence[str],
     labels: Tensor,
@@ -60,7 +87,7 @@ def build_labels_figure(
     )
     centres, sizes = np.split(xyxy_to_cxcywh(boxes.cpu().double()).numpy(), 2, axis=1)  # each (N, 2), x first
     _draw_classes(panels["classes"], class_names, np.bincount(labels.cpu(), minlength=len(class_names)))
-    _draw_sizes(panels["sizes"], sizes, input_size, anchors)
+    _draw_sizes(panels["sizes"], sizes, input_size, {"anchor": anchors})
     _draw_aspects(panels["aspects"], sizes)
     _draw_centres(panels["centres"], centres, input_size)
     return figure
@@ -86,17 +113,22 @@ def _draw_classes(axes: Axes, class_names: Sequence[str], counts: np.ndarray) ->
 
 
 def _draw_sizes(
-    axes: Axes, sizes: np.ndarray, input_size: tuple[int, int], anchors: Sequence[tuple[float, float]]
+    axes: Axes,
+    sizes: np.ndarray,
+    input_size: tuple[int, int],
+    anchors: Mapping[str, Sequence[tuple[float, float]]],
 ) -> None:
     """Draw how many boxes have which width and height, and the anchors that they are learnt from."""
-    longest = float(max(*input_size, *(side for anchor in anchors for side in anchor)))
+    sides = [side for shapes in anchors.values() for anchor in shapes for side in anchor]
+    longest = float(max(*input_size, *sides))
     edges = np.geomspace(2, longest * 1.1, 49)
     inside = sizes.clip(edges[0], edges[-1])
     if len(sizes):
         axes.hist2d(inside[:, 0], inside[:, 1], bins=(edges, edges), cmin=1, cmap="viridis", norm=LogNorm())
     else:
         say_empty(axes, "no objects")
-    axes.plot(*np.array(anchors).T, "x", color="red", markersize=9, markeredgewidth=2, label="anchor")
+    for (label, shapes), style in zip(anchors.items(), _ANCHOR_STYLES, strict=False):
+        axes.plot(*np.array(shapes).T, linestyle="none", label=label, **style)
     ticks = [2**power for power in range(1, 12) if 2**power < longest]
     axes.set(xscale="log", yscale="log", xlim=edges[[0, -1]], ylim=edges[[0, -1]])
     for axis in (axes.xaxis, axes.yaxis):

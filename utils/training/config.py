@@ -109,6 +109,14 @@ class TrainConfig(RunConfig, DataConfig):
         5, "epochs at the end without mosaic and mixup", group="data", metavar="N", within="[0, 100000]"
     )
 
+    anchors: str | None = setting(
+        None,
+        "file of anchors, width,height in network pixels, as data.py anchors writes it; official ones keep "
+        "their masks, six others are halved between the heads unless the file says otherwise (default: those "
+        "of --weights)",
+        group="network",
+        metavar="FILE",
+    )
     phi_at: tuple[str, ...] = setting(
         ("c4", "c5", "up"),
         "where attention blocks stand",

@@ -18,6 +18,7 @@ from nets.yolo import ModelConfig, YoloBody
 from utils.classes import read_class_names
 from utils.config import config_as_dict, config_from_dict
 from utils.console import log, warn
+from utils.data.anchors import Anchors, Masks, read_anchors
 from utils.data.dataset import VocDataset
 from utils.data.loaders import TrainLoader, build_train_loader
 from utils.data.prepare import TrainingData, prepare_training
@@ -229,17 +230,29 @@ def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Chec
             )
         return YoloBody(dataclasses.replace(resumed.config, phi=config.phi))
     shape = ModelConfig(len(class_names), config.phi, config.phi_at, config.imgsz)
+    own: dict[str, Any] = {}
+    if config.anchors is not None:
+        own["anchors"], own["anchor_masks"] = read_anchors(config.anchors)
+        log(f"anchors: {_describe_anchors(**own)} ({config.anchors})")
+    shape = dataclasses.replace(shape, **own)
     if config.weights == "none":
         return YoloBody(shape)
     source = read_weights(config.weights)
     if source.class_names is None:
         source = dataclasses.replace(source, class_names=_names_of(source, config.classes))
-    meaning = {name: getattr(source.config, name) for name in ("anchors", "anchor_masks", "scale_x_y")}
+    names = ("anchors", "anchor_masks", "scale_x_y")
+    meaning = {name: getattr(source.config, name) for name in names} | own
     model = YoloBody(dataclasses.replace(shape, **meaning))
     lines = transfer(model, class_names, source, insert=config.insert, partial=config.partial)
     for line in lines:
         log(line)
     return model
+
+
+def _describe_anchors(anchors: Anchors, anchor_masks: Masks) -> str:
+    """Say which anchors each head owns, coarse first."""
+    shapes = [f"{width:g}x{height:g}" for width, height in anchors]
+    return "; ".join(" ".join(shapes[index] for index in mask) for mask in anchor_masks)
 
 
 def _names_of(source: WeightsFile, classes: str | None) -> tuple[str, ...] | None:

@@ -30,8 +30,9 @@ def transfer(
 ) -> list[str]:
     """Copy into a network what fits of a file, which may know other classes and have no attention.
 
-    Backbone, neck, and the box and objectness rows of the heads are copied always, class rows where a class
-    has the same name; attention blocks where the file has the same ones.
+    Backbone, neck, and the box and objectness rows of the heads are copied always, also for other anchors as
+    long as a head has as many; class rows where a class has the same name; attention blocks where the file
+    has the same ones.
 
     Args:
         model: the network to fill; changed in place.
@@ -55,8 +56,6 @@ def transfer(
             f"{source.path}: was made with attention={_describe(source.config)}, you asked for "
             f"{_describe(model.config)}; start from weights without, with the same, or add --partial"
         )
-    if source.config.anchor_masks != model.config.anchor_masks:
-        raise UserError(f"{source.path}: has other anchor masks than this network")
     last_layers = [f"{head}.predict.{part}" for head in _HEADS for part in ("weight", "bias")]
     heads = {name: theirs.pop(name) for name in last_layers if name in theirs}
     blocks = tuple(f"attention.{place}." for place in (*inserted, *replaced))
@@ -64,6 +63,7 @@ def transfer(
         name: value for name, value in ours.items() if name not in heads and not name.startswith(blocks)
     }
     heads, misshaped = _split_heads(ours, heads, source)
+    heads, report = _heads_for_anchors(heads, model.config, source)
     fit = fit_tensors(expected, theirs)
     fit.without_place.update(misshaped)
     if not (partial or fit.is_exact or (source.is_partial and not fit.without_place)):
@@ -72,7 +72,7 @@ def transfer(
         raise UserError(f"{source.path}: nothing in it fits this network: {fit.summary()}")
     for name in fit.fitting:
         ours[name].copy_(theirs[name])
-    report = _report_tensors(source, fit, ours, heads)
+    report += _report_tensors(source, fit, ours, heads)
     report += _copy_heads(ours, heads, class_names, source)
     return report + _insert_attention(model, inserted, replaced, insert)
 
@@ -103,6 +103,20 @@ def _split_heads(
         for name, value in heads.items()
         if name not in fitting
     }
+
+
+def _heads_for_anchors(
+    heads: dict[str, Tensor], ours: ModelConfig, source: WeightsFile
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Keep the last layers where the file has as many anchors a head, and say where the anchors differ."""
+    theirs = source.config
+    if not heads or (theirs.anchors, theirs.anchor_masks) == (ours.anchors, ours.anchor_masks):
+        return heads, []
+    begin = f"weights: {source.path.name} was trained with other anchors, which are left"
+    counts = [len(config.anchor_masks[0]) for config in (theirs, ours)]
+    if counts[0] != counts[1]:
+        return {}, [f"{begin}; it has {counts[0]} a head, here are {counts[1]}: the last layers start new"]
+    return heads, [f"{begin}; its box and objectness rows are copied for the new ones"]
 
 
 def _report_tensors(

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import dataclasses
+import runpy
+import sys
 
 import pytest
 
 from nets.structures import Detections, Target
 from tests.metrics_reference import as_files, make_detections, make_target, random_case, stock_coco
-from utils.metrics.coco_ap import ENGINES, CocoResult, coco_ap
+from utils.metrics import coco_ap as coco_ap_module
+from utils.metrics.coco_ap import ENGINE, ENGINES, CocoResult, coco_ap
 from utils.metrics.flat import flatten
 
-BOX, OTHER = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0]
+BOX, OTHER, FAR = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0], [200.0, 0.0, 240.0, 40.0]
 ALL_ENGINES = ("pycocotools", "faster-coco-eval")
 
 
@@ -80,8 +83,8 @@ def test_a_missed_difficult_object_does_not_count(difficult: bool, expected: flo
         ([(BOX, 0), (OTHER, 0, True)], [(OTHER, 0, 0.9), (OTHER, 0, 0.8), (BOX, 0, 0.7)], 0.5),
         # An object that is not difficult comes first although it is overlapped less (IoU 0.75 to 1).
         ([(BOX, 0), ([0.0, 0.0, 40.0, 30.0], 0, True)], [([0.0, 0.0, 40.0, 30.0], 0, 0.9)], 1.0),
-        # A wrong detection, then one of two objects: precision 1/2 up to recall 1/2, that is at 51 points of 101.
-        ([(BOX, 0), (BOX, 0), (OTHER, 0, True)], [([200, 0, 240, 40], 0, 0.9), (BOX, 0, 0.8)], 0.5 * 51 / 101),
+        # A wrong detection, then one of two objects: precision 1/2 up to recall 1/2, at 51 points of 101.
+        ([(BOX, 0), (BOX, 0), (OTHER, 0, True)], [(FAR, 0, 0.9), (BOX, 0, 0.8)], 0.5 * 51 / 101),
     ],
 )  # fmt: skip
 def test_hand_worked_with_difficult_objects(objects: list, found: list, expected: float, engine: str) -> None:
@@ -108,6 +111,14 @@ def test_the_engines_are_equal_where_objects_are_difficult(seed: int) -> None:
 def test_difficult_objects_make_a_difference() -> None:
     boxes = random_case(100, difficult=0.4)
     assert coco_ap(boxes, "pycocotools").map50 != stock_coco(*as_files(boxes)).map50
+
+
+def test_without_the_optional_package_pycocotools_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [*ENGINES][-1] == ENGINE
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)  # importing it fails
+    module = runpy.run_path(str(coco_ap_module.__file__))
+    assert module["ENGINE"] == "pycocotools"
+    assert [*module["ENGINES"]] == ["pycocotools"]
 
 
 def test_pycocotools_is_silent(capsys: pytest.CaptureFixture[str], engine: str) -> None:

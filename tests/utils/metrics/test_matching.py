@@ -9,7 +9,7 @@ from utils.metrics.coco_ap import coco_ap
 from utils.metrics.flat import FlatBoxes, flatten
 from utils.metrics.matching import match
 
-BOX, OTHER = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0]
+BOX, OTHER, FAR = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0], [0.0, 50.0, 9.0, 59.0]
 
 
 def coco_greedy(boxes: FlatBoxes) -> tuple[list[int], list[int]]:
@@ -59,7 +59,7 @@ def test_objects_without_detections() -> None:
 def test_hand_worked() -> None:
     """A duplicate, another class, a difficult object with two detections, one beside everything."""
     found = make_detections(
-        (BOX, 0, 0.9), (BOX, 0, 0.8), (BOX, 1, 0.7), (OTHER, 0, 0.6), (OTHER, 0, 0.5), ([0, 50, 9, 59], 0, 0.4)
+        (BOX, 0, 0.9), (BOX, 0, 0.8), (BOX, 1, 0.7), (OTHER, 0, 0.6), (OTHER, 0, 0.5), (FAR, 0, 0.4)
     )  # fmt: skip
     matching = match(flatten([found], [make_target((BOX, 0), (OTHER, 0, True))], 2))
     assert matching.taken.tolist() == [0, -1, -1, 1, -1, -1]
@@ -92,6 +92,21 @@ def test_equals_cocos_loops(first: int) -> None:
 def test_map50_is_that_of_pycocotools(seed: int) -> None:
     """On ties, difficult objects, duplicates, empty images and a class without objects."""
     boxes = random_case(seed)
+    assert match(boxes).map50() == pytest.approx(coco_ap(boxes, "pycocotools").map50, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(0, 6, 2))
+def test_equal_scores_in_many_images_are_ranked_as_pycocotools_does(seed: int) -> None:
+    boxes = random_case(seed, images=60)
+    assert match(boxes).map50() == pytest.approx(coco_ap(boxes, "pycocotools").map50, abs=1e-9)
+
+
+def test_of_equally_overlapped_objects_the_last_is_taken_as_pycocotools_does() -> None:
+    """The first detection lies half-way between the objects, the second on the last one only."""
+    target = make_target(([0, 0, 10, 30], 0), ([4, 0, 14, 30], 0))
+    found = make_detections(([2, 0, 12, 30], 0, 0.9), ([6, 0, 16, 30], 0, 0.8))
+    boxes = flatten([found], [target], 1)
+    assert match(boxes).taken.tolist() == [1, -1]
     assert match(boxes).map50() == pytest.approx(coco_ap(boxes, "pycocotools").map50, abs=1e-9)
 
 
