@@ -15,7 +15,7 @@ from tests.faults.rows import ANCHOR_ROWS, MAKERS, ROWS, rows
 FEW = ("good_control", "xml_empty", "xml_box_outside", "xml_unknown_class", "img_missing", "img_1x1")
 
 
-def of_images(quick: Collection[str] | None = None) -> list[Any]:
+def of_images(quick: Collection[str]) -> list[Any]:
     """Return the rows whose fault sits in the files of one image."""
     return [*rows("image", "object", prefix="xml", quick=quick), *rows("image", prefix="img", quick=quick)]
 
@@ -33,7 +33,7 @@ def test_training_does_not_begin(make_room: MakeRoom, name: str) -> None:
         assert learn(room, "--skip-bad").status == 2
 
 
-@pytest.mark.parametrize("name", of_images())
+@pytest.mark.parametrize("name", of_images(quick=FEW))
 def test_a_fault_in_val_stops_both(make_room: MakeRoom, weights: Path, name: str) -> None:
     room = make_room("000006")
     MAKERS[name](room)
@@ -97,14 +97,14 @@ def truths(outcome: Outcome) -> tuple[int, int, int]:
     [
         ("good_control", (2, 2, 2)),
         ("xml_difficult", (2, 2, 1)),
-        ("xml_difficult_text", (2, 2, 2)),
-        ("xml_no_objects", (2, 1, 1)),
-        ("xml_parts", (2, 2, 2)),
-        ("xml_duplicate_object", (2, 3, 2)),
-        ("xml_unknown_class", (2, 1, 2)),
-        ("split_duplicate", (2, 2, 2)),
-        ("split_overlap", (4, 4, 4)),
-        ("img_1x1", (2, 1, 1)),
+        pytest.param("xml_difficult_text", (2, 2, 2), marks=pytest.mark.slow),
+        pytest.param("xml_no_objects", (2, 1, 1), marks=pytest.mark.slow),
+        pytest.param("xml_parts", (2, 2, 2), marks=pytest.mark.slow),
+        pytest.param("xml_duplicate_object", (2, 3, 2), marks=pytest.mark.slow),
+        pytest.param("xml_unknown_class", (2, 1, 2), marks=pytest.mark.slow),
+        pytest.param("split_duplicate", (2, 2, 2), marks=pytest.mark.slow),
+        pytest.param("split_overlap", (4, 4, 4), marks=pytest.mark.slow),
+        pytest.param("img_1x1", (2, 1, 1), marks=pytest.mark.slow),
     ],
 )
 def test_an_evaluation_counts_what_is_there(

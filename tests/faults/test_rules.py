@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -81,17 +82,21 @@ def test_a_named_pipe_is_not_waited_for(make_room: MakeRoom, weights: Path, imag
     MAKERS["img_fifo"](room)
     assert stat.S_ISFIFO(room.image.stat().st_mode)
     before = contents(room.folder)
-    commands = [(data.main, ("check", *ON_DATA)), (train.main, (*ON_DATA, *QUICK))]
+    commands = [(data.main, ("check", *ON_DATA, "--json", "report.json")), (train.main, (*ON_DATA, *QUICK))]
     if image_id in VAL:
         commands.append((evaluate.main, (*ON_DATA, "--weights", str(weights), "--device", "cpu")))
     for work, argv in commands:
         with started(*argv, work=work) as command:
             assert command.wait(60) == 2
-            *counts, line = errors_in(command.text)
-        assert counts == (["error: unreadable: 1"] if work is data.main else [])  # stands on stdout
+            *heads, line = errors_in(command.text)
+        assert heads == (["error: unreadable: 1"] if work is data.main else [])  # stands on stdout
         assert f"{image_id}.jpg: not a regular file" in line
         assert len(line) <= 400
     assert contents(room.folder) == before
+    findings = json.loads((room.folder / "report.json").read_text())["findings"]
+    (found,) = [row for row in findings if row["level"] == "error"]
+    assert found["file"].endswith(f"{image_id}.jpg")
+    assert (found["kind"], found["reason"]) == ("unreadable", "not a regular file")
 
 
 def without_rights(*argv: str) -> list[str]:
