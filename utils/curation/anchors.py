@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nets.yolo import ModelConfig
-from utils.config import EXIST_OK_HELP, NAME_HELP, DataConfig, check_imgsz
+from utils.config import DataConfig, RunConfig, check_imgsz
 from utils.console import one_line
 from utils.data.anchors import (
     Anchors,
@@ -36,7 +36,7 @@ _BOUNDS = (0.25, 0.5)  # of the best IoU, for the share of the objects that reac
 
 
 @dataclass(frozen=True)
-class AnchorsConfig(DataConfig):
+class AnchorsConfig(RunConfig, DataConfig):
     """Settings of data.py anchors; each field's help says what it is.
 
     Raises:
@@ -52,8 +52,6 @@ class AnchorsConfig(DataConfig):
     number: int = setting(6, "anchors, half of them for each head", metavar="N", within="[2, 64]")
     seed: int = setting(0, "of the starts of k-means", metavar="N", within="[0, 4294967295]")
     project: str = setting("runs/anchors", "folder of the runs", group="output", metavar="DIR")
-    name: str = setting("exp", NAME_HELP, group="output")
-    exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
 
     def __post_init__(self) -> None:
         self.check_data()
@@ -124,7 +122,7 @@ def _mean_iou(sizes: Sizes, anchors: Anchors) -> float:
 
 def _advise(config: AnchorsConfig, gain: float, path: str) -> list[str]:
     """Say what to do with the anchors, and what to type next."""
-    command = ["python", "train.py", "--data", config.data]
+    command = ["python", "train.py", *config.data_arguments()]
     command += ["--train", *config.split] if config.split else []
     if config.imgsz != (416, 416):
         command += ["--imgsz", *dict.fromkeys(map(str, config.imgsz))]

@@ -95,7 +95,7 @@ def run(config: SplitConfig) -> int:
     for line in lines:
         print(one_line(line))
     print(one_line(f"written: {', '.join(f'{name}.txt' for name in ids)} in {lists}"))
-    print(one_line(f"next: {shlex.join(['python', 'train.py', '--data', config.data])}"))
+    print(one_line(f"next: {shlex.join(['python', 'train.py', *config.data_arguments()])}"))
     return 0
 
 
