@@ -32,6 +32,7 @@ def table(name="exp"):
         return {row["block"]: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_only_the_cheap_columns(capsys):
     assert compare.main(["--no-train", "--phi", "none", "eca", "--imgsz", "64"]) == 0
     rows = table()
@@ -60,14 +61,14 @@ def test_what_cannot_be_compared_is_said_before_the_first_run(argv, words, capsy
     grid = [] if "--from" in argv else [*QUICK, "--phi", "none"]
     assert compare.main([*grid, *argv]) == 2
     assert words in capsys.readouterr().err
-    assert not Path("runs").exists()
+    assert not Path("runs/compare").exists()
 
 
 def test_bad_data_stop_it_before_the_first_run(capsys):
     Path("data/Annotations/5.xml").write_text("<annotation>")
     assert compare.main([*QUICK, "--phi", "none"]) == 2
     assert "5.xml" in capsys.readouterr().err
-    assert not Path("runs").exists()
+    assert not Path("runs/compare").exists()
 
 
 @pytest.mark.slow

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import evaluate
 import train
 from nets.yolo import ModelConfig, YoloBody
 from tests.faults.room import Captured, Room, furnish
+from utils.data import facts
 from utils.training import loop, run
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
@@ -19,13 +21,16 @@ MakeRoom = Callable[..., Room]
 def make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> Iterator[MakeRoom]:
     """Give a function that makes a data set without a fault and goes there.
 
-    What takes longer than a run of two steps and says nothing of the data is left out of train.py: its
-    pictures, the estimate of its time, and its weights.
+    What takes longer than a run of two steps and says nothing of the data is left out: the pictures of
+    train.py and evaluate.py, the estimate of the time, and the weights.
     """
     monkeypatch.setattr(train, "draw_data", lambda _: None)
     monkeypatch.setattr(train, "log_estimate", lambda *_: None)
     monkeypatch.setattr(loop, "look_back", lambda *_: None)
     monkeypatch.setattr(run, "save_checkpoint", lambda *_: None)
+    for picture in ("draw_numbers", "draw_worst"):
+        monkeypatch.setattr(evaluate, picture, lambda *_: None)
+    monkeypatch.setattr(facts, "CACHE", Path("runs") / "cache")  # what it holds is looked at too
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 

@@ -119,6 +119,7 @@ def test_class_names_that_are_alike_and_their_repair(voc: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_rename_merges_classes_in_training(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--data", "voc", "--rename", "dog=cat", "mouse=rat", "--weights", "none", "--imgsz", "32"]
     assert train.main([*argv, "--epochs", "1", "--batch-size", "3", "--workers", "0", "--mosaic", "0"]) == 0

@@ -92,5 +92,5 @@ def test_a_spoilt_memory_is_done_without(voc: Path, content: bytes) -> None:
 
 
 def test_a_memory_that_cannot_be_written_is_done_without(voc: Path) -> None:
-    Path("runs").write_text("")
+    facts.CACHE.write_text("")
     assert gather_facts(load_samples(voc, "train"))[0].fault == ""
