@@ -36,6 +36,9 @@ class CheckConfig(DataConfig):
     split: tuple[str, ...] | None = setting(
         None, "splits to check (default: all)", nargs="+", metavar="SPLIT"
     )
+    anchors: str | None = setting(
+        None, "check this file of anchors too, as train.py --anchors takes it", metavar="FILE"
+    )
     decode: bool = setting(False, "read every pixel, which finds damage in the middle of a file too")
     json: str | None = setting(None, "write the report here", metavar="FILE")
     csv: str | None = setting(None, "write the findings here, a row each", metavar="FILE")
@@ -63,6 +66,7 @@ def run(config: CheckConfig) -> int:
         config.data,
         splits=config.split,
         classes=config.classes,
+        anchors=config.anchors,
         renames=config.renames,
         unlabelled=config.unlabelled,
         decode=config.decode,

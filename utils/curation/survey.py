@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import filecmp
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import TypeVar
 
 from utils.classes import read_class_names
+from utils.data.anchors import read_anchors
 from utils.data.hashes import group_near_duplicates
 from utils.data.layout import Sample, list_unused, load_samples
 from utils.data.look import Finding, Record
@@ -17,6 +19,7 @@ from utils.data.scan import ScanReport, collect_class_names, look_over, require_
 from utils.data.splits import choose_training_splits, list_main_splits
 from utils.errors import UserError
 
+Read = TypeVar("Read")
 FEW = 5  # objects of a class; fewer teach little
 _LISTS = "split list"
 _ROLES = ("train", "val", "test")
@@ -72,6 +75,7 @@ def survey(
     *,
     splits: Sequence[str] | None = None,
     classes: Path | str | None = None,
+    anchors: Path | str | None = None,
     renames: Mapping[str, str] | None = None,
     unlabelled: str = "skip",
     decode: bool = False,
@@ -84,6 +88,7 @@ def survey(
         data_dir: folder in one of the three layouts.
         splits: the splits to look at; None takes all but VOC's lists of one class.
         classes: file of class names; None takes those of the training splits.
+        anchors: file of anchors to check too.
         renames: other names for classes of the annotations.
         unlabelled: "skip" or "background", see `load_samples`.
         decode: read every pixel.
@@ -92,31 +97,10 @@ def survey(
         UserError: there is no data in any of the layouts.
     """
     found = Survey()
-    names = None
-    if classes is not None:
-        try:
-            names = read_class_names(classes)
-        except UserError as error:
-            found.findings.append(_as_finding("class names", error))
+    names = _try(found, "class names", read_class_names, classes)
+    _try(found, "anchors", read_anchors, anchors)
     listed = _list_samples(data_dir, splits, unlabelled, found)
-    samples = {sample.image_id: sample for part in listed.values() for sample in part}
-    tested = {sample.image_id for split, part in listed.items() if _role(split) != "train" for sample in part}
-    training = look_over(
-        [sample for sample in samples.values() if sample.image_id not in tested],
-        class_names=names,
-        renames=renames,
-        decode=decode,
-        hashes=True,
-    )
-    known = names or (collect_class_names(training) if training.records else None)
-    testing = look_over(
-        [samples[image_id] for image_id in samples if image_id in tested],
-        class_names=known,
-        renames=renames,
-        training=False,
-        decode=decode,
-        hashes=True,
-    )
+    training, testing = _look_over_all(listed, names, renames, decode)
     records = {record.image_id: record for record in (*training.records, *testing.records)}
     for split, part in listed.items():
         found.splits[split] = _summarize(part, records)
@@ -124,12 +108,41 @@ def survey(
     found.findings += _find_overlaps(data_dir, listed)
     found.findings += _find_duplicates(list(records.values()), found.splits_of)
     _judge_classes(Path(data_dir), training, testing, found)
-    found.findings += [
-        Finding("note", "in no list", folder, reason)
-        for folder, reason in (list_unused(data_dir) if splits is None else ())
-    ]
+    unused = list_unused(data_dir) if splits is None else ()
+    found.findings += [Finding("note", "in no list", folder, reason) for folder, reason in unused]
     found.findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.level))
     return found
+
+
+def _try(
+    found: Survey, kind: str, read: Callable[[Path | str], Read], path: Path | str | None
+) -> Read | None:
+    """Read a file if there is one; what is wrong with it is a finding."""
+    try:
+        return None if path is None else read(path)
+    except UserError as error:
+        found.findings.append(_as_finding(kind, error))
+        return None
+
+
+def _look_over_all(
+    listed: Mapping[str, Sequence[Sample]],
+    names: Sequence[str] | None,
+    renames: Mapping[str, str] | None,
+    decode: bool,
+) -> tuple[ScanReport, ScanReport]:
+    """Scan each image once: those to train on, and by the stricter rule those of val and test lists."""
+    samples = {sample.image_id: sample for part in listed.values() for sample in part}
+    tested = {sample.image_id for split, part in listed.items() if _role(split) != "train" for sample in part}
+
+    def look(part: Sequence[Sample], names: Sequence[str] | None, training: bool) -> ScanReport:
+        return look_over(
+            part, class_names=names, renames=renames, training=training, decode=decode, hashes=True
+        )
+
+    training = look([samples[i] for i in samples if i not in tested], names, training=True)
+    known = names or (collect_class_names(training) if training.records else None)
+    return training, look([samples[i] for i in samples if i in tested], known, training=False)
 
 
 def _list_samples(

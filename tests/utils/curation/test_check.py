@@ -161,6 +161,15 @@ def test_only_unknown_classes(voc: Path) -> None:
     assert check("--classes", "missing.txt")[1]["findings"][0]["kind"] == "class names"
 
 
+def test_anchors_are_checked_too(voc: Path) -> None:
+    Path("anchors.txt").write_text("10,14, 23,27, 37,58, 81,82, 135,169, 344,319")
+    assert check("--anchors", "anchors.txt")[0] == 0
+    Path("anchors.txt").write_text("10,14, 23")
+    status, report = check("--anchors", "anchors.txt", "--skip-bad")
+    assert status == 2
+    assert [(f["kind"], f["file"]) for f in report["findings"]] == [("anchors", "anchors.txt")]
+
+
 def test_duplicates_across_and_within_splits(voc: Path) -> None:
     images = voc / "JPEGImages"
     shutil.copy(images / "00.jpg", images / "10.jpg")
