@@ -37,13 +37,15 @@ class Facts:
     Attributes:
         annotation: of an image without XML one without objects; None when it cannot be read.
         header: None when the image cannot be read.
-        fault: why one of the two is None, starting with the file; empty when none is.
+        xml_fault: why there is no annotation, starting with the file; empty when there is one.
+        image_fault: the same of the image.
         image_hash: 64-bit difference hash, when it was asked for and the image can be read.
     """
 
     annotation: VocAnnotation | None
     header: ImageHeader | None
-    fault: str = ""
+    xml_fault: str = ""
+    image_fault: str = ""
     image_hash: int | None = None
 
 
@@ -146,25 +148,25 @@ def _memory_of(folder: Path) -> Path:
 
 def _look(sample: Sample, cache: FactsCache, decode: bool, hashes: bool) -> Facts:
     if sample.problem:
-        return Facts(None, None, sample.problem)
-    annotation = VocAnnotation(None, ())
-    header = None
+        return Facts(None, None)
+    annotation: VocAnnotation | None = VocAnnotation(None, ())
+    header = image_hash = None
+    xml_fault = image_fault = ""
     try:
         if sample.xml_path is not None:
             stored = cache.recall(sample.xml_path, "annotation", lambda path: astuple(read_annotation(path)))
             annotation = _restore(stored)
     except UserError as error:
-        return Facts(None, None, str(error))
+        annotation, xml_fault = None, str(error)
     try:
-        header = ImageHeader(
-            *cache.recall(sample.image_path, "header", lambda path: astuple(read_header(path)))
-        )
+        sides = cache.recall(sample.image_path, "header", lambda path: astuple(read_header(path)))
         if decode or cache.knows(sample.image_path, "decoded"):  # a fault once found stays one
             cache.recall(sample.image_path, "decoded", verify_image)
         image_hash = cache.recall(sample.image_path, "hash", hash_image) if hashes else None
+        header = ImageHeader(*sides)
     except UserError as error:
-        return Facts(annotation, None, str(error))
-    return Facts(annotation, header, image_hash=image_hash)
+        image_fault = str(error)
+    return Facts(annotation, header, xml_fault, image_fault, image_hash)
 
 
 def _restore(stored: Sequence[Any]) -> VocAnnotation:

@@ -20,6 +20,7 @@ from utils.data.layout import Sample
 from utils.data.voc import VocAnnotation, VocObject
 from utils.images import ImageHeader
 
+BROKEN = "with a broken annotation"
 LEFT_OUT = "object left out"
 CLIPPED = "object clipped"
 UNKNOWN = "unknown class"
@@ -108,60 +109,61 @@ def look_at(
         renames: other names for classes of the annotations, looked up first.
         training: False makes an object that is left out an error.
     """
-    if facts.annotation is None or facts.header is None:
-        return Look(None, [_fault_of(sample, facts)])
+    faults = _faults_of(sample, facts)
+    if faults or facts.annotation is None or facts.header is None:
+        return Look(None, faults)
     xml = sample.xml_path or sample.image_path
-    if facts.annotation.faults:
-        kind = "with a broken annotation"
-        return Look(
-            None,
-            [
-                Finding("error", kind, xml, reason, number, name, sample.image_id)
-                for number, name, reason in facts.annotation.faults
-            ],
-        )
-    look = Look()
+    findings: list[Finding] = []
 
     def say(level: str, kind: str, reason: str, number: int = 0, name: str = "") -> None:
-        look.findings.append(Finding(level, kind, xml, reason, number, name, sample.image_id))
+        findings.append(Finding(level, kind, xml, reason, number, name, sample.image_id))
 
     header = facts.header
     turned = _written_for_stored_pixels(facts.annotation, header)
     if turned:
-        stored = f"stored as {header.height}x{header.width} and displayed as {header.width}x{header.height}"
-        say(
-            "note", "turned by EXIF", f"{stored}: its boxes, which are those of the stored pixels, are turned"
-        )
+        sides = f"stored as {header.height}x{header.width}, displayed as {header.width}x{header.height}"
+        say("note", "turned by EXIF", f"{sides}; its boxes, drawn on the stored pixels, are turned with it")
     elif facts.annotation.size not in (None, (header.width, header.height)):
         stated = "x".join(map(str, facts.annotation.size or ()))
         say("warning", "wrong <size>", f"<size> is {stated}, the image {header.width}x{header.height}")
     kept: list[VocObject] = []
     for number, item in enumerate(facts.annotation.objects, start=1):
         name = renames.get(item.name, item.name)
-        if wanted is not None and name not in wanted:
-            say("warning", UNKNOWN, "its class is not among the wanted ones", number, name)
-            continue
         box = turn_box(item.box, header) if turned else item.box
         clipped, reason = clip_box(box, header.width, header.height)
-        if clipped is None:
+        if wanted is not None and name not in wanted:
+            say("warning", UNKNOWN, "its class is not among the wanted ones", number, name)
+        elif clipped is None:
             say("warning" if training else "error", LEFT_OUT, reason, number, name)
-            continue
-        if clipped != box:  # files that count pixels from 0 are many, and reach out by one
-            say("warning" if reason else "note", CLIPPED, f"clipped, {reason or 'by a pixel'}", number, name)
-        kept.append(VocObject(name, clipped, item.difficult))
-    look.record = _make_record(sample, header, kept, facts.image_hash)
-    return look
+        else:
+            kept.append(VocObject(name, clipped, item.difficult))
+            if clipped != box:  # files that count pixels from 0 are many, and reach out by one
+                say(
+                    "warning" if reason else "note",
+                    CLIPPED,
+                    f"clipped, {reason or 'by a pixel'}",
+                    number,
+                    name,
+                )
+    return Look(_make_record(sample, header, kept, facts.image_hash), findings)
 
 
-def _fault_of(sample: Sample, facts: Facts) -> Finding:
+def _faults_of(sample: Sample, facts: Facts) -> list[Finding]:
+    """Return what rules the image out."""
+    image, xml = sample.image_path, sample.xml_path or sample.image_path
+    found = []
     if sample.problem:
-        kind, file = "missing or ambiguous", sample.image_path
-    elif facts.annotation is None:
-        file = sample.xml_path or sample.image_path
-        kind = "with a broken annotation" if file.exists() else "without annotation"
-    else:
-        kind, file = "unreadable", sample.image_path
-    return Finding("error", kind, file, facts.fault.removeprefix(f"{file}: "), image_id=sample.image_id)
+        found.append(("missing or ambiguous", image, sample.problem, 0, ""))
+    if facts.xml_fault:
+        found.append((BROKEN if xml.exists() else "without annotation", xml, facts.xml_fault, 0, ""))
+    for number, name, reason in facts.annotation.faults if facts.annotation else ():
+        found.append((BROKEN, xml, reason, number, name))
+    if facts.image_fault:
+        found.append(("unreadable", image, facts.image_fault, 0, ""))
+    return [
+        Finding("error", kind, file, reason.removeprefix(f"{file}: "), number, name, sample.image_id)
+        for kind, file, reason, number, name in found
+    ]
 
 
 def _make_record(

@@ -78,6 +78,13 @@ def test_all_faults_of_all_splits_in_one_go(voc: Path, capsys: pytest.CaptureFix
     assert check("--skip-bad")[0] == 0
 
 
+def test_both_files_of_an_image_are_looked_at(voc: Path) -> None:
+    (voc / "Annotations" / "00.xml").write_text("")
+    (voc / "JPEGImages" / "00.jpg").write_bytes(b"GIF")
+    _, report = check()
+    assert kinds(report, "error") == ["with a broken annotation", "unreadable"]
+
+
 def test_the_list_on_the_console_is_cut_off(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     objects = [VocObject("cat", (20, 3, 60, 12))] * 14
     write_annotation(voc / "Annotations" / "00.xml", "00.jpg", 40, 30, objects)

@@ -64,7 +64,7 @@ def test_faults_are_remembered_too(voc: Path, reads: list[str]) -> None:
     samples = load_samples(voc, "train")
     first = gather_facts(samples)[0]
     assert first.header is None
-    assert first.fault.startswith(str(voc / "JPEGImages" / "a.jpg"))
+    assert first.image_fault.startswith(str(voc / "JPEGImages" / "a.jpg"))
     reads.clear()
     assert gather_facts(samples)[0] == first
     assert reads == []
@@ -77,9 +77,9 @@ def test_damage_that_only_decoding_finds_is_not_forgotten(voc: Path) -> None:
     content[len(content) // 2] ^= 1  # the end marker is there
     image.write_bytes(content)
     samples = load_samples(voc, "train")
-    assert gather_facts(samples)[0].fault == ""
-    assert "a.jpg" in gather_facts(samples, decode=True)[0].fault
-    assert "a.jpg" in gather_facts(samples)[0].fault
+    assert gather_facts(samples)[0].image_fault == ""
+    assert "a.jpg" in gather_facts(samples, decode=True)[0].image_fault
+    assert "a.jpg" in gather_facts(samples)[0].image_fault
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 0}', b"\xff"])
@@ -93,4 +93,4 @@ def test_a_spoilt_memory_is_done_without(voc: Path, content: bytes) -> None:
 
 def test_a_memory_that_cannot_be_written_is_done_without(voc: Path) -> None:
     facts.CACHE.write_text("")
-    assert gather_facts(load_samples(voc, "train"))[0].fault == ""
+    assert gather_facts(load_samples(voc, "train"))[0].image_fault == ""
