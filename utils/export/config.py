@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utils.config import CLASSES_HELP, RunConfig, WeightsConfig
+from utils.config import CLASSES_HELP, NETWORK_HELP, RunConfig, WeightsConfig
 from utils.errors import UserError
 from utils.settings import check_settings, setting
 
@@ -19,6 +19,7 @@ class ExportConfig(RunConfig, WeightsConfig):
         UserError: a value makes no sense; the message names the flag.
     """
 
+    weights: str = setting("coco", NETWORK_HELP, metavar="FILE")
     format: tuple[str, ...] = setting(
         ("onnx",),
         "onnx, darknet (.weights and .cfg), published (the reference's .pth) or pth (ours, without the "

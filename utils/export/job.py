@@ -12,6 +12,7 @@ from torch import Tensor
 from nets.yolo import ModelConfig, YoloBody
 from utils.config import PredictConfig
 from utils.images import FILL
+from utils.inference.backends.backend import DESCRIPTION_VERSION
 
 LABELS = "labels.txt"
 
@@ -54,6 +55,7 @@ class ExportJob:
     def describe(self) -> dict[str, Any]:
         """Return what whoever runs the model must know, as plain values."""
         return {
+            "format_version": DESCRIPTION_VERSION,
             "class_names": list(self.class_names),
             "input_size": list(self.config.input_size),  # height, width
             "anchors": [list(anchor) for anchor in self.config.anchors],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib
 import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -21,9 +20,10 @@ from utils.errors import UserError
 from utils.export.job import ExportJob
 from utils.export.parity import Reader, make_images
 from utils.files import atomic_write
+from utils.inference.backends.backend import as_texts
+from utils.inference.backends.onnx_runtime import HEADS, IMAGES, OnnxRuntimeBackend
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-_HEADS = ["p5", "p4"]
 
 
 class _Heads(nn.Module):
@@ -66,10 +66,7 @@ def write(job: ExportJob, folder: Path) -> list[Path]:
     model = _trace(job)
     _forget_this_machine(model.graph)
     model.ClearField("metadata_props")
-    described = job.describe().items()
-    onnx.helper.set_model_props(
-        model, {key: value if isinstance(value, str) else json.dumps(value) for key, value in described}
-    )
+    onnx.helper.set_model_props(model, as_texts(job.describe()))
     path = folder / job.named(".onnx")
     with atomic_write(path) as file:
         file.write(model.SerializeToString())
@@ -77,29 +74,14 @@ def write(job: ExportJob, folder: Path) -> list[Path]:
 
 
 def readers(job: ExportJob, path: Path) -> list[Reader]:
-    """Return ONNX Runtime with the model."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what matters comes as an exception
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime's exceptions have no common class of their own
-        raise UserError(
-            f"--format onnx: ONNX Runtime refuses the model: {_reason(error)}", exit_code=1
-        ) from error
-
-    def run(images: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(raw) for raw in session.run(_HEADS, {"images": images.numpy()})]
-
-    return [Reader(f"ONNX Runtime {onnxruntime.__version__}", run)]
+    """Return ONNX Runtime with the model, as predict.py loads it."""
+    backend = OnnxRuntimeBackend(path, "cpu")
+    return [Reader(backend.name, backend)]
 
 
 def following(job: ExportJob, folder: Path) -> list[str] | None:
-    """Return the command that shows what the model says of itself."""
-    session = f"onnxruntime.InferenceSession({str(folder / job.named('.onnx'))!r})"
-    return ["python", "-c", f"import onnxruntime; print({session}.get_modelmeta().custom_metadata_map)"]
+    """Return the command that uses the export."""
+    return job.predict_command(folder, ".onnx", has_config=True)
 
 
 def _trace(job: ExportJob) -> Any:
@@ -113,8 +95,8 @@ def _trace(job: ExportJob) -> Any:
                 (images,),
                 dynamo=True,
                 verbose=False,
-                input_names=["images"],
-                output_names=_HEADS,
+                input_names=[IMAGES],
+                output_names=HEADS,
                 dynamic_shapes=shapes,
             )
     except Exception as error:  # from the exporter or from a block of the user's own: anything
