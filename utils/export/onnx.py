@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import io
 import logging
 import warnings
@@ -17,11 +16,11 @@ from torch import Tensor, nn
 
 from nets.yolo import YoloBody
 from utils.errors import UserError
-from utils.export.job import ExportJob
+from utils.export.job import ExportJob, hold_packages
 from utils.export.parity import Reader, make_images
 from utils.files import atomic_write
-from utils.inference.backends.backend import as_texts
-from utils.inference.backends.onnx_runtime import HEADS, IMAGES, OnnxRuntimeBackend
+from utils.inference.backends.backend import HEADS, IMAGES, as_texts
+from utils.inference.backends.onnx_runtime import OnnxRuntimeBackend
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -41,13 +40,7 @@ class _Heads(nn.Module):
 
 def check(job: ExportJob) -> None:
     """Hold that the packages are there; a UserError says how to get them."""
-    for package in _PACKAGES:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise UserError(
-                f"--format onnx: cannot import {package} ({error}); pip install -r requirements-export.txt"
-            ) from None
+    hold_packages("onnx", _PACKAGES)
 
 
 def notes(job: ExportJob) -> list[str]:
@@ -63,9 +56,7 @@ def write(job: ExportJob, folder: Path) -> list[Path]:
     """
     import onnx
 
-    model = _trace(job)
-    _forget_this_machine(model.graph)
-    model.ClearField("metadata_props")
+    model = trace("onnx", job, half=job.half)
     onnx.helper.set_model_props(model, as_texts(job.describe()))
     path = folder / job.named(".onnx")
     with atomic_write(path) as file:
@@ -84,14 +75,23 @@ def following(job: ExportJob, folder: Path) -> list[str] | None:
     return job.predict_command(folder, ".onnx", has_config=True)
 
 
-def _trace(job: ExportJob) -> Any:
-    """Turn the network into an ONNX model in memory."""
+def trace(name: str, job: ExportJob, *, half: bool) -> Any:
+    """Turn the network into an ONNX model in memory, without metadata.
+
+    Args:
+        name: of the format that is on its way, for the messages.
+        job: what to export.
+        half: compute in 16 bits inside.
+
+    Raises:
+        UserError: torch cannot export the network, such as for an operation of a block (exit code 1).
+    """
     images = make_images(job.config.input_size)[:1].expand(job.batch or 2, -1, -1, -1).contiguous()
     shapes = {"images": {0: torch.export.Dim("batch")}} if job.batch is None else None
     try:
         with _quiet():
             program = torch.onnx.export(
-                _Heads(job.model, job.half),
+                _Heads(job.model, half),
                 (images,),
                 dynamo=True,
                 verbose=False,
@@ -101,13 +101,16 @@ def _trace(job: ExportJob) -> Any:
             )
     except Exception as error:  # from the exporter or from a block of the user's own: anything
         raise UserError(
-            f"--format onnx: torch cannot export this network: {_reason(error)}; "
+            f"--format {name}: torch cannot export this network: {_reason(error)}; "
             "change the attention block, or take --format pth",
             exit_code=1,
         ) from error
     if program is None:
-        raise UserError("--format onnx: torch returned no model; update torch", exit_code=1)
-    return program.model_proto
+        raise UserError(f"--format {name}: torch returned no model; update torch", exit_code=1)
+    model = program.model_proto
+    _forget_this_machine(model.graph)
+    model.ClearField("metadata_props")
+    return model
 
 
 def _reason(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from utils.device import choose_device
 from utils.errors import UserError
 
 DESCRIPTION_VERSION = 1
+IMAGES, HEADS = "images", ("p5", "p4")  # names of the input and of the raw maps in the model
 _TEXTS = ("phi", "channels")  # what metadata of strings hold as it is; the rest is JSON
 
 
@@ -54,10 +55,8 @@ class Backend(nn.Module, ABC):
         pixels = np.ascontiguousarray(images.cpu().numpy())
         size = self.batch or len(pixels)
         parts = [self.run(_fill(pixels[at : at + size], size)) for at in range(0, len(pixels), size)]
-        maps = [
-            np.concatenate(raw)[: len(pixels)] if len(raw) > 1 else raw[0] for raw in zip(*parts, strict=True)
-        ]
-        return [torch.from_numpy(raw[: len(pixels)]).to(images.device) for raw in maps]
+        maps = [np.concatenate(raw)[: len(pixels)] for raw in zip(*parts, strict=True)]
+        return [torch.from_numpy(raw).to(images.device) for raw in maps]
 
 
 def as_texts(described: Mapping[str, Any]) -> dict[str, str]:

@@ -11,9 +11,10 @@ from nets.yolo import ModelConfig
 from utils.errors import UserError
 from utils.inference.backends.backend import Backend
 from utils.inference.backends.onnx_runtime import OnnxRuntimeBackend
+from utils.inference.backends.open_vino import OpenVinoBackend
 from utils.weights.load import find_weights
 
-_BACKENDS: dict[str, Callable[[Path, str], Backend]] = {".onnx": OnnxRuntimeBackend}
+_BACKENDS: dict[str, Callable[[Path, str], Backend]] = {".onnx": OnnxRuntimeBackend, ".xml": OpenVinoBackend}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,8 @@ import torch
 
 from utils.errors import UserError
 from utils.inference.backends.backend import (
+    HEADS,
+    IMAGES,
     Backend,
     choose_runtime_device,
     from_texts,
@@ -17,8 +19,6 @@ from utils.inference.backends.backend import (
     reason_of,
 )
 
-HEADS = ["p5", "p4"]
-IMAGES = "images"
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 import torch
 from PIL import Image
@@ -24,7 +25,7 @@ from utils.weights.checkpoint import Checkpoint, save_checkpoint
 NAMES = ("cat", "dög")
 SIZES = ((60, 80), (90, 70), (64, 96), (120, 200), (33, 47))  # height, width of the pictures
 CONF = 0.3
-FORMATS = {"onnx": ".onnx"}
+FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 CONFIG = ModelConfig(
     2,
     phi="cbam",
@@ -200,7 +201,9 @@ def test_what_an_export_cannot_do_is_one_line(
     assert named.format(ending) in errors[0]
 
 
-@pytest.mark.parametrize(("weights", "package"), [("three/best.onnx", "onnxruntime")])
+@pytest.mark.parametrize(
+    ("weights", "package"), [("three/best.onnx", "onnxruntime"), ("three/best.xml", "openvino")]
+)
 def test_a_missing_runtime_is_one_line(
     room: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -227,6 +230,10 @@ def make_foreign(path: Path) -> None:
 
 def test_a_model_of_somebody_else_is_one_line(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_foreign(room / "foreign.onnx")
+    model = openvino.Core().read_model(room / "foreign.onnx")
+    openvino.save_model(model, room / "foreign.xml")
+    (room / "empty.xml").write_bytes(b"")
+    (room / "alone.xml").write_bytes((room / "three/best.xml").read_bytes())
     (room / "empty.onnx").write_bytes(b"")
     (room / "cut.onnx").write_bytes((room / "three/best.onnx").read_bytes()[:5000])
     for name, reason in (
@@ -234,6 +241,13 @@ def test_a_model_of_somebody_else_is_one_line(room: Path, capsys: pytest.Capture
         ("empty.onnx", "ONNX Runtime refuses the model"),
         ("cut.onnx", "ONNX Runtime refuses the model"),
         ("nowhere.onnx", "no such weights file"),
+        ("foreign.xml", "no format_version"),
+        ("empty.xml", "is no OpenVINO model"),
+        (
+            "alone.xml",
+            "OpenVINO refuses the model: Empty weights data in bin file or bin file cannot be found",
+        ),
+        ("data/Annotations/0.xml", "is a VOC annotation; give the .xml that export.py"),
     ):
         assert predict.main(["data/JPEGImages", "--weights", name]) == 2
         (line,) = capsys.readouterr().err.splitlines()
