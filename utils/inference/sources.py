@@ -23,10 +23,11 @@ def find_images(sources: Sequence[str]) -> list[Path]:
     Raises:
         UserError: a source is not there, holds no image, or is none of the three kinds.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for source in sources:
-        found.update(dict.fromkeys(_expand(source)))
-    return list(found)
+        for path in _expand(source):
+            found.setdefault(os.path.abspath(path), path)
+    return list(found.values())
 
 
 def _expand(source: str) -> list[Path]:

@@ -1,8 +1,11 @@
-"""What a prediction leaves behind: annotated pictures, a line of JSON an image, a line for the console."""
+"""What a prediction leaves behind: annotated pictures, cut-out objects, lines of JSON and for the console."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,10 +47,44 @@ class PictureWriter:
             UserError: it cannot be written.
         """
         target = self._targets[source]
-        kind = {"format": "PNG"} if target.suffix == ".png" else {"format": "JPEG", "quality": 92}
-        with atomic_write(target) as file:
-            Image.fromarray(image).save(file, **kind)
+        _save(image, target)
         return target
+
+
+class CropWriter:
+    """Writes each object that was found to FOLDER/CLASS/IMAGE_N.jpg, N counting those of the image."""
+
+    def __init__(self, folder: Path, sources: Sequence[Path], class_names: Sequence[str]) -> None:
+        """Choose a stem for every source; one that is taken gets a number.
+
+        Args:
+            folder: where the folders of the classes go.
+            sources: the files that the objects are cut from.
+            class_names: the names behind the labels.
+        """
+        self._stems: dict[Path, str] = {}
+        taken: set[str] = set()
+        for source in sources:
+            stem = _free_stem(source.stem, taken)
+            taken.add(stem.casefold())
+            self._stems[source] = stem
+        self._folders = [folder / _as_file_name(name) for name in class_names]
+
+    def write(self, source: Path, image: np.ndarray, found: Detections) -> None:
+        """Write the objects found in an image, uint8 (H, W, 3) in RGB.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        rows = zip(found.boxes.tolist(), found.labels.tolist(), strict=True)
+        for number, ((left, top, right, bottom), label) in enumerate(rows, start=1):
+            folder = self._folders[label]
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"{folder}: cannot write here: {error.strerror}", exit_code=1) from None
+            rows_of, columns = slice(int(top), math.ceil(bottom)), slice(int(left), math.ceil(right))
+            _save(image[rows_of, columns], folder / f"{self._stems[source]}_{number}.jpg")
 
 
 def refuse_overwriting(outputs: Any, sources: Sequence[Path]) -> None:
@@ -84,22 +121,46 @@ def json_line(path: Path, image_size: tuple[int, int], found: Detections, class_
         for box, score, label in rows
     ]
     height, width = image_size
-    line = {"path": str(path), "width": width, "height": height, "detections": detections}
+    line = {"path": shown(path), "width": width, "height": height, "detections": detections}
     return json.dumps(line, ensure_ascii=False, allow_nan=False)
 
 
 def console_line(path: Path, found: Detections, class_names: Sequence[str], milliseconds: float) -> str:
     """Describe what was found in an image for a reader, such as `a.jpg  2 cat 1 dog  31 ms`."""
     counts = Counter(class_names[label] for label in found.labels.tolist())
-    objects = " ".join(f"{count} {name}" for name, count in counts.most_common()) or "0 objects"
-    return f"{path}  {objects}  {milliseconds:.0f} ms"
+    return f"{path}  {describe_counts(counts)}  {milliseconds:.0f} ms"
+
+
+def shown(path: Path | str) -> str:
+    """Return a path as text that any file can hold: bytes that are no UTF-8 become escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def describe_counts(counts: Counter[str]) -> str:
+    """Describe how many objects there are of each class, such as `2 cat 1 dog`."""
+    return " ".join(f"{count} {name}" for name, count in counts.most_common()) or "0 objects"
+
+
+def _save(image: np.ndarray, target: Path) -> None:
+    kind = {"format": "PNG"} if target.suffix == ".png" else {"format": "JPEG", "quality": 92}
+    with atomic_write(target) as file:
+        Image.fromarray(image).save(file, **kind)
 
 
 def _free_name(folder: Path, source: Path, taken: set[str]) -> Path:
     suffix = ".png" if source.suffix.lower() == ".png" else ".jpg"
+    return folder / f"{_free_stem(source.stem, taken, suffix)}{suffix}"
+
+
+def _free_stem(stem: str, taken: set[str], suffix: str = "") -> str:
     number = 1
     while True:
-        name = f"{source.stem}{suffix}" if number == 1 else f"{source.stem}_{number}{suffix}"
-        if name.casefold() not in taken:
-            return folder / name
+        candidate = stem if number == 1 else f"{stem}_{number}"
+        if f"{candidate}{suffix}".casefold() not in taken:
+            return candidate
         number += 1
+
+
+def _as_file_name(class_name: str) -> str:
+    """Return the name of a class as that of a folder: a name such as ../x must not lead out of its place."""
+    return re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", class_name).strip(" .") or "_"
