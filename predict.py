@@ -1,4 +1,4 @@
-"""Find objects in pictures: python predict.py photo.jpg."""
+"""Find objects in pictures and videos: python predict.py photo.jpg."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from utils.console import log, run_command
 from utils.errors import UserError
 from utils.inference.ahead import batched
 from utils.inference.explainer import Explainer
-from utils.inference.frames import Failures, read_pictures
+from utils.inference.frames import Failures
 from utils.inference.outputs import Outputs
 from utils.inference.predictor import Predictor, Timings, build_predictor
-from utils.inference.sources import find_images
+from utils.inference.sources import find_sources
+from utils.inference.streams import open_streams
+from utils.signals import StopSignals
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,20 +29,23 @@ def _predict(argv: list[str]) -> int:
         PredictConfig,
         argv,
         prog="predict.py",
-        description="Find objects in images; pictures with boxes go to the run's folder.",
+        description="Find objects in images and videos; both go to the run's folder with boxes drawn.",
         example="python predict.py street.jpg photos/ --conf 0.4 --json found.jsonl",
     )
-    paths = find_images(config.sources)
+    sources = find_sources(config.sources)
     predictor = _load_predictor(config)
     explainer = Explainer(predictor, attention_maps=config.attention_maps, heatmap=config.heatmap)
-    outputs = Outputs(config, paths, predictor, explainer)
-    failures = Failures(len(paths))
-    with outputs:
-        for batch in batched(read_pictures(paths, predictor, failures), config.batch_size):
-            timings = Timings()
-            results = predictor.detect([frame.prepared for frame in batch], timings)
-            for frame, found in zip(batch, results, strict=True):
-                outputs.write(frame, found, sum(timings.milliseconds().values()))
+    outputs = Outputs(config, sources, predictor, explainer)
+    is_only_images = all(source.kind == "image" for source in sources)
+    failures = Failures(len(sources), "images" if is_only_images else "sources")
+    with StopSignals() as signals, signals.deferred(), outputs:
+        for stream in signals.interruptible(open_streams(sources, failures)):
+            with outputs.of(stream):
+                for batch in signals.interruptible(batched(stream.frames(predictor), config.batch_size)):
+                    timings = Timings()
+                    results = predictor.detect([frame.prepared for frame in batch], timings)
+                    for frame, found in zip(batch, results, strict=True):
+                        outputs.write(frame, found, sum(timings.milliseconds().values()))
     status = failures.conclude()
     outputs.conclude()
     return status

@@ -175,7 +175,11 @@ class PredictConfig(RunConfig, WeightsConfig):
     """
 
     sources: tuple[str, ...] = setting(
-        (), "image, folder or glob; several may be given", positional=True, nargs="*", metavar="SOURCE"
+        (),
+        "image, video, folder, glob, camera number or stream URL; several may be given",
+        positional=True,
+        nargs="*",
+        metavar="SOURCE",
     )
     conf: float = setting(0.25, "lowest score shown", metavar="X", within="[0, 1]")
     nms_iou: float = setting(

@@ -17,6 +17,8 @@ from PIL import Image
 from nets.structures import Detections
 from utils.errors import UserError
 from utils.files import atomic_write
+from utils.inference.frames import Frame
+from utils.inference.sources import VIDEO_SUFFIXES
 
 
 class PictureWriter:
@@ -32,13 +34,13 @@ class PictureWriter:
         Raises:
             UserError: a picture would overwrite a source.
         """
-        self._targets: dict[Path, Path] = {}
+        self.targets: dict[Path, Path] = {}
         taken: set[str] = set()
         for source in sources:
             target = _free_name(folder, source, taken)
             taken.add(target.name.casefold())  # some file systems take A.jpg and a.jpg for one
-            self._targets[source] = target
-        refuse_overwriting(self._targets.values(), sources)
+            self.targets[source] = target
+        refuse_overwriting(self.targets.values(), sources)
 
     def write(self, source: Path, image: np.ndarray) -> Path:
         """Write the picture of a source, uint8 (H, W, 3) in RGB, and return its path.
@@ -46,7 +48,7 @@ class PictureWriter:
         Raises:
             UserError: it cannot be written.
         """
-        target = self._targets[source]
+        target = self.targets[source]
         _save(image, target)
         return target
 
@@ -70,12 +72,15 @@ class CropWriter:
             self._stems[source] = stem
         self._folders = [folder / _as_file_name(name) for name in class_names]
 
-    def write(self, source: Path, image: np.ndarray, found: Detections) -> None:
-        """Write the objects found in an image, uint8 (H, W, 3) in RGB.
+    def write(self, frame: Frame, found: Detections) -> None:
+        """Write the objects found in a picture; of a video IMAGE is followed by the number of the frame.
 
         Raises:
             UserError: a file cannot be written.
         """
+        stem = self._stems[frame.path]
+        if frame.number is not None:
+            stem = f"{stem}_frame{frame.number:06}"
         rows = zip(found.boxes.tolist(), found.labels.tolist(), strict=True)
         for number, ((left, top, right, bottom), label) in enumerate(rows, start=1):
             folder = self._folders[label]
@@ -84,7 +89,7 @@ class CropWriter:
             except OSError as error:
                 raise UserError(f"{folder}: cannot write here: {error.strerror}", exit_code=1) from None
             rows_of, columns = slice(int(top), math.ceil(bottom)), slice(int(left), math.ceil(right))
-            _save(image[rows_of, columns], folder / f"{self._stems[source]}_{number}.jpg")
+            _save(frame.image[rows_of, columns], folder / f"{stem}_{number}.jpg")
 
 
 def refuse_overwriting(outputs: Any, sources: Sequence[Path]) -> None:
@@ -101,13 +106,12 @@ def refuse_overwriting(outputs: Any, sources: Sequence[Path]) -> None:
             )
 
 
-def json_line(path: Path, image_size: tuple[int, int], found: Detections, class_names: Sequence[str]) -> str:
-    """Describe what was found in an image as one line of JSON.
+def json_line(frame: Frame, found: Detections, class_names: Sequence[str]) -> str:
+    """Describe what was found in a picture as one line of JSON.
 
     Args:
-        path: the image's file.
-        image_size: (height, width) as displayed.
-        found: detections in pixels of the image.
+        frame: the picture; one of a video adds its number, from 0, and its time in seconds.
+        found: detections in pixels of the picture.
         class_names: the names behind the labels.
     """
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
@@ -120,9 +124,11 @@ def json_line(path: Path, image_size: tuple[int, int], found: Detections, class_
         }
         for box, score, label in rows
     ]
-    height, width = image_size
-    line = {"path": shown(path), "width": width, "height": height, "detections": detections}
-    return json.dumps(line, ensure_ascii=False, allow_nan=False)
+    height, width = frame.image.shape[:2]
+    line: dict[str, Any] = {"path": shown(frame.name), "width": width, "height": height}
+    if frame.number is not None and frame.time_s is not None:
+        line |= {"frame": frame.number, "time_s": round(frame.time_s, 3)}
+    return json.dumps(line | {"detections": detections}, ensure_ascii=False, allow_nan=False)
 
 
 def console_line(path: Path, found: Detections, class_names: Sequence[str], milliseconds: float) -> str:
@@ -148,7 +154,8 @@ def _save(image: np.ndarray, target: Path) -> None:
 
 
 def _free_name(folder: Path, source: Path, taken: set[str]) -> Path:
-    suffix = ".png" if source.suffix.lower() == ".png" else ".jpg"
+    suffix = source.suffix.lower()
+    suffix = ".mp4" if suffix in VIDEO_SUFFIXES else ".png" if suffix == ".png" else ".jpg"
     return folder / f"{_free_stem(source.stem, taken, suffix)}{suffix}"
 
 
