@@ -15,6 +15,7 @@ from utils.data.loaders import TrainLoader
 from utils.data.prepare import TrainingData
 from utils.failures import is_out_of_memory
 from utils.files import new_run_folder
+from utils.signals import StopSignals
 from utils.training.attention import check_attention, check_smallest_batch
 from utils.training.config import TrainConfig
 from utils.training.distributed import (
@@ -30,7 +31,6 @@ from utils.training.estimate import log_estimate
 from utils.training.loop import Job, draw_data, run_epochs
 from utils.training.report import explain_memory
 from utils.training.run import Run
-from utils.training.signals import StopSignals
 from utils.training.start import (
     build_loader,
     build_model,

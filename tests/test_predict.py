@@ -11,24 +11,15 @@ from PIL import Image
 import predict
 from nets.structures import Detections
 from nets.yolo import ModelConfig, YoloBody
+from tests.predict_room import furnish, run
 from utils.config import PredictConfig, parse_config
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 
 @pytest.fixture
 def room(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with the weights and a folder `photos` of two pictures."""
-    (tmp_path / "best.pth").symlink_to(weights)
-    (tmp_path / "photos").mkdir()
-    for name, size in (("a.jpg", (60, 80)), ("b c.png", (90, 30))):
-        pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "photos" / name)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def run(*argv: str) -> int:
-    return predict.main([*argv, "--weights", "best.pth", "--device", "cpu"])
+    return furnish(tmp_path, weights)
 
 
 def test_pictures_json_and_lines(room: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,10 +36,10 @@ from utils.config import given_settings
 from utils.console import run_command
 from utils.errors import Interrupted, UserError
 from utils.failures import explain_failure
+from utils.signals import StopSignals
 from utils.training.config import TrainConfig
 from utils.training.distributed import joined, rank, together
 from utils.training.engine import EpochMeter, Trainer
-from utils.training.signals import StopSignals
 from utils.training.start import build_trainer, resolve_settings
 
 EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")

@@ -176,7 +176,11 @@ class PredictConfig(RunConfig, WeightsConfig):
     """
 
     sources: tuple[str, ...] = setting(
-        (), "image, folder or glob; several may be given", positional=True, nargs="*", metavar="SOURCE"
+        (),
+        "image, video, folder, glob, camera number or stream URL; several may be given",
+        positional=True,
+        nargs="*",
+        metavar="SOURCE",
     )
     conf: float = setting(0.25, "lowest score shown", metavar="X", within="[0, 1]")
     nms_iou: float = setting(
@@ -187,6 +191,16 @@ class PredictConfig(RunConfig, WeightsConfig):
     batch_size: int = setting(1, "images at a time", metavar="N", within="[1, 65536]")
     device: str = setting("auto", DEVICE_HELP)
     json: str | None = setting(None, "write the detections here, a JSON object a line", metavar="FILE")
+    xml: str | None = setting(
+        None,
+        "write VOC XML here, which labelImg opens and train.py reads; may be the images' folder",
+        metavar="DIR",
+    )
+    txt: str | None = setting(
+        None, "write YOLO's label files here: class cx cy w h a line, and classes.txt", metavar="DIR"
+    )
+    crop: bool = setting(False, "a picture more an object: crops/CLASS/IMAGE_N.jpg in the run's folder")
+    count: bool = setting(False, "print how many objects of each class there are in all")
     heatmap: str | None = setting(
         None,
         "a picture more an image: what raises the scores of the detections, or of CLASS alone",
@@ -200,16 +214,13 @@ class PredictConfig(RunConfig, WeightsConfig):
     classes: str | None = setting(
         None, f"{CLASSES_HELP} (default: those of the weights)", group="detection", metavar="FILE"
     )
+    txt_scores: bool = setting(False, "end the lines of --txt with the score", group="output")
     project: str = setting("runs/predict", "folder of the runs", group="output", metavar="DIR")
 
     def __post_init__(self) -> None:
         check_settings(self)
         self.check_weights()
-        explained = "--heatmap" if self.heatmap is not None else "--attention-maps"
-        if not self.save and (self.heatmap is not None or self.attention_maps):
-            raise UserError(
-                f"--no-save: writes no pictures, and {explained} asks for one; leave one of them out"
-            )
+        self._check_outputs()
         if not self.sources and self.heatmap not in (None, ALL_CLASSES):
             raise UserError(
                 f"SOURCE: nothing to look at; --heatmap took {self.heatmap} for its class, so write the "
@@ -221,6 +232,17 @@ class PredictConfig(RunConfig, WeightsConfig):
             )
         if "" in self.sources:
             raise UserError("SOURCE '': is empty")
+
+    def _check_outputs(self) -> None:
+        """Refuse outputs that exclude each other; the UserError names the flags."""
+        asked = {"--heatmap": self.heatmap is not None, "--attention-maps": self.attention_maps}
+        pictures = [flag for flag, wanted in {**asked, "--crop": self.crop}.items() if wanted]
+        if not self.save and pictures:
+            raise UserError(
+                f"--no-save: writes no pictures, and {pictures[0]} asks for one; leave one of them out"
+            )
+        if self.txt_scores and self.txt is None:
+            raise UserError("--txt-scores: there is nothing to write them into; add --txt DIR")
 
 
 def phi_name(phi: str | None) -> str | None:

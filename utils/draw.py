@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from nets.structures import Detections, Target
+from utils.console import warn
+from utils.fonts import has_letters, load_font
 from utils.images import letterbox
 
 Color = tuple[int, int, int]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _GOLDEN = 0.618034  # hues this far apart stay apart, however many classes there are
 _SMALLEST_FONT = 10  # pixels
-# The bundled font has no letters beyond Latin; one of these is on most machines.
-_WIDER_FONTS = (
-    "NotoSansCJK-Regular.ttc",
-    "NotoSans-Regular.ttf",
-    "Arial Unicode.ttf",
-    "msyh.ttc",
-    "DejaVuSans.ttf",
-)
 
 
 def draw_detections(
@@ -92,13 +85,27 @@ def sheet(
 
 
 def _captions(objects: Detections | Target, class_names: Sequence[str]) -> list[str]:
-    names = [" ".join(class_names[label].split()) for label in objects.labels.tolist()]
+    names = [_written(class_names[label], label) for label in objects.labels.tolist()]
     if isinstance(objects, Detections):
         return [f"{name} {score:.2f}" for name, score in zip(names, objects.scores.tolist(), strict=True)]
     return [
         f"{name} (difficult)" if hard else name
         for name, hard in zip(names, objects.difficult.tolist(), strict=True)
     ]
+
+
+def _written(name: str, label: int) -> str:
+    """Return the name of a class as it can be drawn: on one line, and by its number where letters lack."""
+    name = " ".join(name.split())
+    if has_letters(name):
+        return name
+    _warn_of_letters(name)
+    return f"class {label}"
+
+
+@cache
+def _warn_of_letters(name: str) -> None:
+    warn(f"no font here has the letters of {name}: its number is drawn; install one such as Noto Sans CJK")
 
 
 def _inside(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -113,11 +120,11 @@ def _draw_caption(
 ) -> None:
     """Write on a filled field above the box, or inside its top where there is no room above."""
     width, height = draw.im.size
-    font = load_font(size, caption.isascii())
+    font = load_font(size, caption)
     length = draw.textlength(caption, font=font)
     if length > width and size > _SMALLEST_FONT:  # a small picture: shrink to fit
         size = max(_SMALLEST_FONT, int(size * width / length))
-        font = load_font(size, caption.isascii())
+        font = load_font(size, caption)
         length = draw.textlength(caption, font=font)
     pad = max(1, size // 6)
     field_width, field_height = round(length) + 2 * pad, round(1.2 * size) + pad
@@ -128,14 +135,3 @@ def _draw_caption(
     brightness = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
     ink = (0, 0, 0) if brightness > 140 else (255, 255, 255)
     draw.text((left + pad, top + field_height / 2), caption, fill=ink, font=font, anchor="lm")
-
-
-@lru_cache(maxsize=64)
-def load_font(size: int, latin: bool = True) -> Font:
-    """Return a font of a size in pixels, for Latin letters or, where the machine has one, for all."""
-    for name in () if latin else _WIDER_FONTS:
-        try:
-            return ImageFont.truetype(name, size)
-        except OSError:
-            continue
-    return ImageFont.load_default(size)

@@ -72,6 +72,12 @@ _HABITS = {
     "output_dir": "project",
     "save_dir": "project",
     "nosave": "save",
+    "save_txt": "txt",
+    "save_conf": "txt_scores",
+    "save_crop": "crop",
+    "save_xml": "xml",
+    "view_img": "view",
+    "show": "view",
     "noval": "val",
     "attention": "phi",
 }

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from nets.structures import Detections
-from utils.draw import draw_detections, load_font
+from utils.draw import draw_detections
+from utils.fonts import load_font
 from utils.images import Pixels
 
 _INK, _GREY, _PAPER = (25, 25, 25), (190, 190, 190), (255, 255, 255)
@@ -148,10 +149,10 @@ def _text(lines: Sequence[str], width: int) -> Pixels:
     draw = ImageDraw.Draw(canvas)
     for index, line in enumerate(lines):
         size = _FONT
-        while size > 6 and draw.textlength(line, font=load_font(size, line.isascii())) > width:
+        while size > 6 and draw.textlength(line, font=load_font(size, line)) > width:
             size -= 1
         middle = _LINE * index + _LINE / 2
-        draw.text((0, middle), line, fill=_INK, font=load_font(size, line.isascii()), anchor="lm")
+        draw.text((0, middle), line, fill=_INK, font=load_font(size, line), anchor="lm")
     return np.asarray(canvas)
 
 

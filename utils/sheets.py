@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from nets.structures import Detections, Target
-from utils.draw import draw_detections, load_font, sheet
+from utils.draw import draw_detections, sheet
 from utils.files import atomic_write
+from utils.fonts import load_font
 from utils.images import Pixels, letterbox
 
 _LONGEST = 416  # pixels of a picture on a sheet
@@ -77,7 +78,7 @@ def _draw_strip(caption: str, width: int) -> Pixels:
     """Write a line, cut off in the middle where it is too long: ids differ at the end."""
     canvas = Image.new("RGB", (width, _STRIP), "white")
     draw = ImageDraw.Draw(canvas)
-    font = load_font(15, caption.isascii())
+    font = load_font(15, caption)
     room, shown = len(caption), caption
     while room > 2 and draw.textlength(shown, font=font) > width - 4:
         room -= 1

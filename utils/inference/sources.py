@@ -1,54 +1,94 @@
-"""What a user points at, turned into image files."""
+"""What a user points at, turned into image files, videos, cameras and streams."""
 
 from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from utils.errors import UserError
 from utils.images import IMAGE_SUFFIXES
 
-_ACCEPTED = "an image, a folder of images or a glob such as 'photos/*.jpg' is accepted"
-_VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".wmv", ".mpg", ".mpeg"}
+_ACCEPTED = (
+    "an image, a video, a folder of them, a glob such as 'photos/*.jpg', a camera's number or a stream's URL "
+    "is accepted"
+)
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".wmv", ".mpg", ".mpeg", ".mjpeg", ".flv", ".3gp"),
+    *(".ts", ".mts", ".m2ts", ".ogv"),
+)
 
 
-def find_images(sources: Sequence[str]) -> list[Path]:
-    """List the image files behind the sources, each once, in the order of the sources and by name within one.
+@dataclass(frozen=True)
+class Source:
+    """One thing to look at.
+
+    Attributes:
+        kind: "image", "video" (a file) or "live" (a camera or a stream).
+        path: the file; of a live source the file that a recording of it would be.
+        address: of a live source: the camera's number or the stream's URL.
+    """
+
+    kind: Literal["image", "video", "live"]
+    path: Path
+    address: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called in lines and in JSON; the password in an address is not shown."""
+        return re.sub(r"//[^/@]*@", "//***@", self.address) or str(self.path)
+
+
+def find_sources(sources: Sequence[str]) -> list[Source]:
+    """List what stands behind the sources, each once, in the order of the sources and by name within one.
 
     Args:
-        sources: image files of any suffix, folders (the images directly in them) and globs (`**` descends).
+        sources: image files of any suffix, video files, folders (what lies directly in them), globs (`**`
+            descends), numbers of cameras and URLs of streams.
 
     Raises:
-        UserError: a source is not there, holds no image, or is none of the three kinds.
+        UserError: a source is not there, holds nothing to look at, or is none of these.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Source] = {}
     for source in sources:
-        found.update(dict.fromkeys(_expand(source)))
-    return list(found)
+        for one in _expand(source):
+            found.setdefault(one.address or os.path.abspath(one.path), one)
+    return list(found.values())
 
 
-def _expand(source: str) -> list[Path]:
+def _expand(source: str) -> list[Source]:
     path = Path(source)
     if path.is_dir():
-        images = _images_among(path / name for name in os.listdir(path))
-        if not images:
+        found = _visible_among(path / name for name in os.listdir(path))
+        if not found:
             raise UserError(
                 f"{source}: no images directly in this folder; '{source.rstrip('/')}/**/*' looks below it"
             )
-        return images
-    if path.suffix.lower() in _VIDEO_SUFFIXES or source.isdigit() or "://" in source:
-        raise UserError(f"{source}: videos, cameras and streams are not read yet; {_ACCEPTED}")
+        return found
     if os.path.lexists(path):  # a broken link is there too: reading it says what is wrong
-        return [path]
+        return [_as_source(path)]
+    if source.isascii() and source.isdigit():
+        return [Source("live", Path(f"camera{source}.mp4"), source)]
+    if "://" in source:
+        place = re.sub(r"^[^/@]*@|[?#].*", "", source.partition("://")[2])
+        return [Source("live", Path(re.sub(r"[^\w.-]+", "_", place).strip("_.") + ".mp4"), source)]
     if not glob.has_magic(source):
         raise UserError(f"{source}: no such file or folder; {_ACCEPTED}")
-    images = _images_among(map(Path, glob.iglob(source, recursive=True)))
-    if not images:
+    found = _visible_among(map(Path, glob.iglob(source, recursive=True)))
+    if not found:
         raise UserError(f"{source}: matches no image; {_ACCEPTED}")
-    return images
+    return found
 
 
-def _images_among(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
+def _visible_among(paths: Iterable[Path]) -> list[Source]:
+    suffixes = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+    found = sorted(path for path in paths if path.suffix.lower() in suffixes and not path.is_dir())
+    return [_as_source(path) for path in found]
+
+
+def _as_source(path: Path) -> Source:
+    return Source("video" if path.suffix.lower() in VIDEO_SUFFIXES else "image", path)

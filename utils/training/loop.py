@@ -13,6 +13,7 @@ from utils.errors import Interrupted, UserError
 from utils.inference.pictures import draw_summary
 from utils.metrics.diagnose import ENOUGH_STEPS, explain_low_map
 from utils.plots.results import plot_results
+from utils.signals import StopSignals
 from utils.training.config import TrainConfig
 from utils.training.distributed import highest
 from utils.training.engine import EpochMeter, Trainer, set_frozen
@@ -26,7 +27,6 @@ from utils.training.report import (
     memory_in_use,
 )
 from utils.training.run import Run
-from utils.training.signals import StopSignals
 from utils.training.state import Place, take_snapshot
 from utils.weights.checkpoint import Checkpoint
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.inference.sources import find_images
+from utils.inference.sources import find_sources
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def folder(tmp_path: Path) -> Path:
 
 def names(folder: Path, *sources: str) -> list[str]:
     return [
-        path.relative_to(folder).as_posix()
-        for path in find_images([f"{folder}/{source}" for source in sources])
+        one.path.relative_to(folder).as_posix()
+        for one in find_sources([f"{folder}/{source}" for source in sources])
     ]
 
 
@@ -47,17 +47,47 @@ def test_sources(folder: Path, sources: list[str], expected: list[str]) -> None:
         ("nowhere.jpg", "no such file"),
         ("empty", "no images directly in this folder"),
         ("*.webp", "matches no image"),
-        ("street.mp4", "not read yet"),
+        ("street.mp4", "no such file"),
     ],
 )
 def test_what_is_no_source_is_named(folder: Path, source: str, reason: str) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(UserError, match=reason) as caught:
-        find_images([f"{folder}/{source}"])
+        find_sources([f"{folder}/{source}"])
     assert source in str(caught.value)
 
 
-@pytest.mark.parametrize("source", ["0", "rtsp://camera/1"])
-def test_cameras_and_streams_are_refused_in_words(source: str) -> None:
-    with pytest.raises(UserError, match="not read yet; an image, a folder"):
-        find_images([source])
+def test_videos_stand_among_the_images(folder: Path) -> None:
+    (folder / "aa.MP4").write_bytes(b"")
+    kinds = {one.path.name: one.kind for one in find_sources([str(folder)])}
+    assert kinds == {"a.PNG": "image", "aa.MP4": "video", "b.jpg": "image", "c[1].bmp": "image"}
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "path"),
+    [
+        ("0", "0", "camera0.mp4"),
+        ("rtsp://camera/1", "rtsp://camera/1", "camera_1.mp4"),
+        (
+            "rtsp://me:secret@10.0.0.7:554/live?x=1",
+            "rtsp://***@10.0.0.7:554/live?x=1",
+            "10.0.0.7_554_live.mp4",
+        ),
+        ("http://host/../../a.mp4", "http://host/../../a.mp4", "host_.._.._a.mp4.mp4"),
+    ],
+)
+def test_cameras_and_streams(source: str, name: str, path: str) -> None:
+    (one,) = find_sources([source, source])
+    assert (one.kind, one.name, one.path, one.address) == ("live", name, Path(path), source)
+
+
+def test_a_file_beats_the_camera_of_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("0").write_bytes(b"")
+    assert [one.kind for one in find_sources(["0", "1"])] == ["image", "live"]
+
+
+def test_one_file_under_several_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (one,) = find_sources(["b.jpg", "./b.jpg", str(folder / "b.jpg"), "deep/../b.jpg", "./b.*"])
+    assert one.path == Path("b.jpg")

@@ -10,6 +10,9 @@ from PIL import Image
 
 from nets.structures import Detections
 from utils.errors import UserError
+from utils.images import letterbox, to_tensor
+from utils.inference.frames import Frame
+from utils.inference.predictor import Prepared
 from utils.inference.writers import PictureWriter, console_line, json_line
 
 NAMES = ("cat", "狗")
@@ -20,15 +23,21 @@ FOUND = Detections(
 )
 
 
+def make_frame(name: str, **knobs: float) -> Frame:
+    image = np.zeros((48, 64, 3), dtype=np.uint8)
+    canvas, placement = letterbox(image, (32, 32))
+    return Frame(name, Path(name), image, Prepared(to_tensor(canvas), placement, 0.0), **knobs)
+
+
 def test_nothing_found() -> None:
     assert console_line(Path("a.jpg"), Detections.empty(), NAMES, 31.4) == "a.jpg  0 objects  31 ms"
-    line = json.loads(json_line(Path("a.jpg"), (48, 64), Detections.empty(), NAMES))
+    line = json.loads(json_line(make_frame("a.jpg"), Detections.empty(), NAMES))
     assert line == {"path": "a.jpg", "width": 64, "height": 48, "detections": []}
 
 
 def test_what_was_found() -> None:
     assert console_line(Path("a.jpg"), FOUND, NAMES, 31.4) == "a.jpg  2 狗 1 cat  31 ms"
-    text = json_line(Path("d/a.jpg"), (48, 64), FOUND, NAMES)
+    text = json_line(make_frame("d/a.jpg"), FOUND, NAMES)
     assert "\n" not in text
     line = json.loads(text)
     assert line["detections"][0] == {
@@ -38,6 +47,11 @@ def test_what_was_found() -> None:
         "class_id": 1,
     }
     assert len(line["detections"]) == 3
+
+
+def test_a_frame_of_a_video_says_where_it_stands() -> None:
+    line = json.loads(json_line(make_frame("v.mp4", number=3, time_s=0.12), FOUND, NAMES))
+    assert (line["path"], line["frame"], line["time_s"], line["width"]) == ("v.mp4", 3, 0.12, 64)
 
 
 def test_pictures_get_names_of_their_own(tmp_path: Path) -> None:

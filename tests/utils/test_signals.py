@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import pytest
 
 from utils.errors import Interrupted
-from utils.training.signals import StopSignals
+from utils.signals import StopSignals
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
 
 from utils.errors import Interrupted
 
+Item = TypeVar("Item")
 # Ctrl-C, what `kill`, torchrun and schedulers send, and a terminal that is closed (which Windows has not).
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -56,6 +58,16 @@ class StopSignals:
             yield
         finally:
             self._is_deferred = True
+
+    def interruptible(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Inside `deferred`: take items; a signal ends the waiting for one, but not the work on it."""
+        iterator = iter(items)
+        while True:
+            with self.at_once():
+                item = next(iterator, None)
+            if item is None:
+                return
+            yield item
 
     def check(self, requested: int | None = None) -> None:
         """Raise `Interrupted` if a signal has come, here or (`requested`) in another process of the run.

@@ -1,0 +1,224 @@
+"""What predict.py leaves behind: annotations, cut-out objects and counts, never over a file of the user."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import predict
+import train
+from tests.predict_room import EVERYTHING, furnish, run
+from tests.training_room import errors_in
+from utils.curation.formats.yolo import read_yolo
+from utils.data.voc import read_annotation
+
+
+@pytest.fixture
+def room(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return furnish(tmp_path, weights)
+
+
+def found_by(*argv: str) -> list[dict]:
+    """Return what --json says of these sources."""
+    assert run(*argv, "--no-save", "--json", "found.jsonl") == 0
+    return [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
+
+
+def test_xml_of_nothing_is_an_image_without_objects(room: Path) -> None:
+    assert run("photos/a.jpg", "--conf", "1", "--no-save", "--xml", "new/labels") == 0
+    annotation = read_annotation("new/labels/a.xml")
+    assert (annotation.size, annotation.objects) == ((80, 60), ())
+
+
+def test_xml_holds_the_detections_in_whole_pixels(room: Path) -> None:
+    assert run("photos", *EVERYTHING, "--no-save", "--xml", "labels") == 0
+    assert sorted(path.name for path in Path("labels").iterdir()) == ["a.xml", "b c.xml"]
+    for line in found_by("photos", *EVERYTHING):
+        path = Path(line["path"])
+        annotation = read_annotation(f"labels/{path.stem}.xml")
+        assert annotation.size == (line["width"], line["height"])
+        assert not annotation.faults
+        assert f"<filename>{path.name}</filename>" in Path(f"labels/{path.stem}.xml").read_text()
+        expected = [
+            (one["label"], tuple(round(edge) for edge in one["box"]))
+            for one in line["detections"]
+            if all(round(one["box"][axis + 2]) - round(one["box"][axis]) >= 2 for axis in (0, 1))
+        ]
+        assert [(item.name, item.box) for item in annotation.objects] == expected
+        assert expected
+
+
+@pytest.mark.slow
+def test_predict_correct_train(room: Path) -> None:
+    for number in range(4):
+        with Image.open("photos/a.jpg") as picture:
+            picture.rotate(90 * number).save(f"photos/{number}.jpg")
+    assert run("photos", *EVERYTHING, "--no-save", "--xml", "photos") == 0
+    text = Path("photos/a.xml").read_text().replace("<name>cat<", "<name>dog<")
+    Path("photos/a.xml").write_text(text)
+    argv = ["--data", "photos", "--epochs", "1", "--imgsz", "64", "--weights", "best.pth", "--workers", "0"]
+    assert train.main([*argv, "--batch-size", "2", "--device", "cpu", "--name", "again"]) == 0
+    assert (room / "runs/train/again/weights/best.pth").is_file()
+
+
+def test_corrections_are_not_overwritten(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flag, suffix in (("--xml", ".xml"), ("--txt", ".txt")):
+        mine = Path("photos/a").with_suffix(suffix)
+        mine.write_text("my work")
+        assert run("photos", flag, "photos") == 2
+        (error,) = errors_in(capsys.readouterr().err)
+        assert f"{flag} photos: {mine.name} is there already" in error
+        assert mine.read_text() == "my work"
+        mine.unlink()
+    assert not (room / "runs").exists()
+
+
+@pytest.mark.parametrize("flag", ["--xml", "--txt"])
+def test_two_images_of_one_name_are_refused(
+    room: Path, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    Path("more").mkdir()
+    Path("more/a.jpg").write_bytes(Path("photos/a.jpg").read_bytes())
+    assert run("photos", "more", flag, "labels") == 2
+    (error,) = errors_in(capsys.readouterr().err)
+    assert "photos/a.jpg and more/a.jpg would both become a." in error
+    with Image.open("photos/a.jpg") as picture:
+        picture.save("more/a.png")
+    assert run("more", flag, "labels") == 2
+    assert not Path("labels").exists()
+
+
+def test_txt_is_read_back_by_convert(room: Path) -> None:
+    assert run("photos", *EVERYTHING, "--no-save", "--txt", "photos") == 0
+    assert Path("photos/classes.txt").read_text() == "cat\ndog\n"
+    lines = {Path(line["path"]).name: line for line in found_by("photos", *EVERYTHING)}
+    source = read_yolo(Path("photos"))
+    assert len(source.images) == 2
+    for image in source.images:
+        line = lines[image.path.name]
+        found = [(one["label"], one["box"]) for one in line["detections"]]
+        assert [item.name for item in image.objects] == [name for name, _ in found]
+        sides = (line["width"], line["height"]) * 2
+        for item, (_, box) in zip(image.objects, found, strict=True):
+            assert [edge * side for edge, side in zip(item.box, sides, strict=True)] == pytest.approx(
+                box, abs=0.01
+            )
+
+
+def test_txt_scores_are_a_sixth_number(room: Path) -> None:
+    assert run("photos/a.jpg", *EVERYTHING, "--no-save", "--txt", "labels", "--txt-scores") == 0
+    (line,) = found_by("photos/a.jpg", *EVERYTHING)
+    rows = [row.split() for row in Path("labels/a.txt").read_text().splitlines()]
+    assert {len(row) for row in rows} == {6}
+    scores = [one["score"] for one in line["detections"]]
+    assert [float(row[5]) for row in rows] == pytest.approx(scores, abs=1e-6)
+
+
+def test_txt_goes_on_in_a_folder_of_the_same_classes_only(
+    room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("photos/a.jpg", "--no-save", "--txt", "labels") == 0
+    assert run("photos/b c.png", "--no-save", "--txt", "labels") == 0
+    assert {path.name for path in Path("labels").iterdir()} == {"classes.txt", "a.txt", "b c.txt"}
+    Path("other").mkdir()
+    Path("other/classes.txt").write_text("dog\ncat\n")
+    assert run("photos", "--no-save", "--txt", "other") == 2
+    assert "classes.txt there names other classes" in capsys.readouterr().err
+    Path("photos/classes.jpg").write_bytes(Path("photos/a.jpg").read_bytes())
+    assert run("photos", "--no-save", "--txt", "third") == 2
+    assert "give the image another name" in capsys.readouterr().err
+
+
+def test_crops_are_the_pixels_of_the_boxes(room: Path) -> None:
+    with Image.open("photos/b c.png") as picture:
+        pixels = np.asarray(picture)
+    Path("photos/b c.jpg").write_bytes(Path("photos/a.jpg").read_bytes())  # the same stem
+    assert run("photos", *EVERYTHING, "--crop") == 0
+    folder = Path("runs/predict/exp/crops")
+    count = 0
+    for line in found_by("photos", *EVERYTHING):
+        stem = {"b c.png": "b c_2"}.get(Path(line["path"]).name, Path(line["path"]).stem)
+        for number, one in enumerate(line["detections"], start=1):
+            left, top, right, bottom = one["box"]
+            with Image.open(folder / one["label"] / f"{stem}_{number}.jpg") as crop:
+                size = np.ceil([right, bottom]) - np.floor([left, top])
+                assert crop.size == pytest.approx(tuple(size))
+                if stem == "b c_2":
+                    part = pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
+                    assert np.asarray(crop).mean() == pytest.approx(part.mean(), abs=8)
+            count += 1
+    assert len(list(folder.rglob("*.jpg"))) == count > 0
+
+
+def test_crops_stay_in_their_folder_whatever_the_class_is_called(room: Path) -> None:
+    Path("names.txt").write_text("../../out\n..\n")
+    argv = ("photos/a.jpg", *EVERYTHING, "--crop", "--classes", "names.txt")
+    assert run(*argv) == 0
+    written = {path.parent.name for path in Path("runs/predict/exp/crops").rglob("*.jpg")}
+    assert written <= {"_.._out", "_"}
+    assert len(list(room.rglob("*_1.jpg"))) == len(list(Path("runs/predict/exp/crops").rglob("*_1.jpg")))
+
+
+def test_counts(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("photos", "--conf", "1", "--no-save", "--count") == 0
+    assert "in 2 images: 0 objects\n" in capsys.readouterr().out
+    names = [one["label"] for line in found_by("photos", *EVERYTHING) for one in line["detections"]]
+    capsys.readouterr()
+    assert run("photos", *EVERYTHING, "--no-save", "--count") == 0
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.startswith("in 2 images: ")]
+    for name in set(names):
+        assert f"{names.count(name)} {name}" in line
+
+
+def test_one_image_named_twice_is_one(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = ["photos/a.jpg", "./photos/a.jpg", str(room / "photos/a.jpg"), "photos/../photos/a.jpg"]
+    assert run(*again, "./photos/*.jpg", "--no-save") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_name_that_is_no_text(room: Path) -> None:
+    name = os.fsdecode(b"photos/\xff\xfe.jpg")
+    try:
+        os.replace("photos/a.jpg", name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    (line,) = found_by(name)
+    assert line["path"] == r"photos/\xff\xfe.jpg"
+    assert run(name, "--xml", "labels", "--txt", "labels", "--crop", *EVERYTHING) == 0
+    assert len(list(Path("labels").glob("*.xml"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "named"),
+    [
+        (["photos", "--no-save", "--crop"], 2, "--no-save"),
+        (["photos", "--txt-scores"], 2, "--txt-scores"),
+        (["photos", "--xml", "photos/a.jpg"], 2, "--xml photos/a.jpg"),
+        (["photos", "--txt", ""], 2, "--txt ''"),
+        (["photos", "--save-txt"], 2, "here it is --txt"),
+        (["photos", "--json", "weights.pth"], 2, "weights.pth: is also a source"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    room: Path, capsys: pytest.CaptureFixture[str], argv: list[str], status: int, named: str
+) -> None:
+    (room / "weights.pth").write_bytes((room / "best.pth").read_bytes())
+    assert predict.main([*argv, "--weights", "weights.pth"]) == status
+    (error,) = errors_in(capsys.readouterr().err)
+    assert named in error
+    assert not (room / "runs").exists()
+
+
+def test_a_disk_that_is_full_leaves_no_half_file(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("labels/a.xml.tmp").mkdir(parents=True)  # nothing can be written there
+    assert run("photos", "--xml", "labels", "--json", "found.jsonl", "--no-save") == 1
+    (error,) = errors_in(capsys.readouterr().err)
+    assert "labels/a.xml: cannot write" in error
+    assert not Path("found.jsonl").exists()
