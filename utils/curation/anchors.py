@@ -129,6 +129,9 @@ def _advise(config: AnchorsConfig, gain: float, path: str) -> list[str]:
     if gain < WORTH:
         verdict = f"keep the official anchors: fitted ones gain {gain:+.4f} of mean IoU, less than {WORTH:g}"
     else:
-        verdict = f"the fitted anchors gain {gain:+.4f} of mean IoU, at least {WORTH:g}: train with them"
+        verdict = (
+            f"the fitted anchors gain {gain:+.4f} of mean IoU; weights trained with the official ones have "
+            "to learn the new, so compare both: a short run may be worse off (docs/data.md)"
+        )
         command += ["--anchors", path]
     return [verdict, f"written: {path} and anchors.png beside it", f"next: {shlex.join(command)}"]

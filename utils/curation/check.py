@@ -123,7 +123,7 @@ def _findings(found: Survey) -> Iterator[str]:
         kinds[finding.level, finding.kind].append(finding)
     for (level, kind), findings in kinds.items():
         yield ""
-        yield f"{level}: {kind}: {len(findings)}"
+        yield f"{kind} ({level}): {len(findings)}"
         yield from (f"  {finding}" for finding in findings[:SHOWN])
         if len(findings) > SHOWN:
             yield f"  … and {len(findings) - SHOWN} more; --csv FILE lists all"

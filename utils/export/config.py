@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utils.config import CLASSES_HELP, RunConfig, WeightsConfig
+from utils.config import CLASSES_HELP, NETWORK_HELP, RunConfig, WeightsConfig
 from utils.errors import UserError
 from utils.settings import check_settings, setting
 
@@ -19,15 +19,18 @@ class ExportConfig(RunConfig, WeightsConfig):
         UserError: a value makes no sense; the message names the flag.
     """
 
+    weights: str = setting("coco", NETWORK_HELP, metavar="FILE")
     format: tuple[str, ...] = setting(
         ("onnx",),
-        "onnx, darknet (.weights and .cfg), published (the reference's .pth) or pth (ours, without the "
-        "training state); several may be given",
-        choices=("onnx", "darknet", "published", "pth"),
+        "onnx, openvino (.xml and .bin), darknet (.weights and .cfg), published (the reference's .pth) or "
+        "pth (ours, without the training state); several may be given",
+        choices=("onnx", "openvino", "darknet", "published", "pth"),
         nargs="+",
     )
-    batch: str = setting("1", "images at a time of the ONNX model, or dynamic for any number", metavar="N")
-    half: bool = setting(False, "16-bit weights; ONNX takes and gives 32-bit values all the same")
+    batch: str = setting(
+        "1", "images at a time of the ONNX or OpenVINO model, or dynamic for any number", metavar="N"
+    )
+    half: bool = setting(False, "16-bit weights; the model takes and gives 32-bit values all the same")
     classes: str | None = setting(
         None, f"{CLASSES_HELP} (default: those of the weights)", group="network", metavar="FILE"
     )
@@ -41,12 +44,14 @@ class ExportConfig(RunConfig, WeightsConfig):
         number = int(self.batch) if self.batch.isdecimal() else 0
         if self.batch != "dynamic" and not 1 <= number <= _MOST_IMAGES:
             raise UserError(f"--batch {self.batch}: needs a number from 1 to {_MOST_IMAGES}, or dynamic")
-        if self.batch != "1" and "onnx" not in self.format:
-            raise UserError(f"--batch {self.batch}: only ONNX has it, which --format does not name")
+        if self.batch != "1" and not {"onnx", "openvino"} & set(self.format):
+            raise UserError(
+                f"--batch {self.batch}: only ONNX and OpenVINO have it, neither of which --format names"
+            )
         if self.half and "darknet" in self.format:
             raise UserError("--half: Darknet's format holds 32-bit values only; leave one of the two out")
 
     @property
     def batch_size(self) -> int | None:
-        """Return how many images the ONNX model takes at a time, None for any number."""
+        """Return how many images a model takes at a time, None for any number."""
         return None if self.batch == "dynamic" else int(self.batch)

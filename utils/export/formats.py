@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from utils.export import darknet, onnx, pth, published
+from utils.export import darknet, onnx, openvino, pth, published
 from utils.export.job import ExportJob
 from utils.export.parity import Reader, hold_parity
 from utils.inference.writers import refuse_overwriting
@@ -32,7 +32,13 @@ class Format(Protocol):
         """Return the command to type next, None where there is none."""
 
 
-FORMATS: dict[str, Format] = {"onnx": onnx, "darknet": darknet, "published": published, "pth": pth}
+FORMATS: dict[str, Format] = {
+    "onnx": onnx,
+    "openvino": openvino,
+    "darknet": darknet,
+    "published": published,
+    "pth": pth,
+}
 
 
 def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict[str, float]]:

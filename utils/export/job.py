@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from torch import Tensor
 
 from nets.yolo import ModelConfig, YoloBody
 from utils.config import PredictConfig
+from utils.errors import UserError
 from utils.images import FILL
+from utils.inference.backends.backend import DESCRIPTION_VERSION
 
 LABELS = "labels.txt"
 
@@ -54,6 +58,7 @@ class ExportJob:
     def describe(self) -> dict[str, Any]:
         """Return what whoever runs the model must know, as plain values."""
         return {
+            "format_version": DESCRIPTION_VERSION,
             "class_names": list(self.class_names),
             "input_size": list(self.config.input_size),  # height, width
             "anchors": [list(anchor) for anchor in self.config.anchors],
@@ -92,3 +97,14 @@ class ExportJob:
         if self.config.input_size != ModelConfig(1).input_size:
             command += ["--imgsz", *map(str, self.config.input_size)]
         return command
+
+
+def hold_packages(name: str, packages: Iterable[str]) -> None:
+    """Hold that the packages that a format needs can be imported; a UserError says how to get them."""
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise UserError(
+                f"--format {name}: cannot import {package} ({error}); pip install -r requirements-export.txt"
+            ) from None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -18,12 +16,13 @@ from torch import Tensor, nn
 
 from nets.yolo import YoloBody
 from utils.errors import UserError
-from utils.export.job import ExportJob
+from utils.export.job import ExportJob, hold_packages
 from utils.export.parity import Reader, make_images
 from utils.files import atomic_write
+from utils.inference.backends.backend import HEADS, IMAGES, as_texts
+from utils.inference.backends.onnx_runtime import OnnxRuntimeBackend
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-_HEADS = ["p5", "p4"]
 
 
 class _Heads(nn.Module):
@@ -41,13 +40,7 @@ class _Heads(nn.Module):
 
 def check(job: ExportJob) -> None:
     """Hold that the packages are there; a UserError says how to get them."""
-    for package in _PACKAGES:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise UserError(
-                f"--format onnx: cannot import {package} ({error}); pip install -r requirements-export.txt"
-            ) from None
+    hold_packages("onnx", _PACKAGES)
 
 
 def notes(job: ExportJob) -> list[str]:
@@ -63,13 +56,8 @@ def write(job: ExportJob, folder: Path) -> list[Path]:
     """
     import onnx
 
-    model = _trace(job)
-    _forget_this_machine(model.graph)
-    model.ClearField("metadata_props")
-    described = job.describe().items()
-    onnx.helper.set_model_props(
-        model, {key: value if isinstance(value, str) else json.dumps(value) for key, value in described}
-    )
+    model = trace("onnx", job, half=job.half)
+    onnx.helper.set_model_props(model, as_texts(job.describe()))
     path = folder / job.named(".onnx")
     with atomic_write(path) as file:
         file.write(model.SerializeToString())
@@ -77,55 +65,52 @@ def write(job: ExportJob, folder: Path) -> list[Path]:
 
 
 def readers(job: ExportJob, path: Path) -> list[Reader]:
-    """Return ONNX Runtime with the model."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what matters comes as an exception
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime's exceptions have no common class of their own
-        raise UserError(
-            f"--format onnx: ONNX Runtime refuses the model: {_reason(error)}", exit_code=1
-        ) from error
-
-    def run(images: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(raw) for raw in session.run(_HEADS, {"images": images.numpy()})]
-
-    return [Reader(f"ONNX Runtime {onnxruntime.__version__}", run)]
+    """Return ONNX Runtime with the model, as predict.py loads it."""
+    backend = OnnxRuntimeBackend(path, "cpu")
+    return [Reader(backend.name, backend)]
 
 
 def following(job: ExportJob, folder: Path) -> list[str] | None:
-    """Return the command that shows what the model says of itself."""
-    session = f"onnxruntime.InferenceSession({str(folder / job.named('.onnx'))!r})"
-    return ["python", "-c", f"import onnxruntime; print({session}.get_modelmeta().custom_metadata_map)"]
+    """Return the command that uses the export."""
+    return job.predict_command(folder, ".onnx", has_config=True)
 
 
-def _trace(job: ExportJob) -> Any:
-    """Turn the network into an ONNX model in memory."""
+def trace(name: str, job: ExportJob, *, half: bool) -> Any:
+    """Turn the network into an ONNX model in memory, without metadata.
+
+    Args:
+        name: of the format that is on its way, for the messages.
+        job: what to export.
+        half: compute in 16 bits inside.
+
+    Raises:
+        UserError: torch cannot export the network, such as for an operation of a block (exit code 1).
+    """
     images = make_images(job.config.input_size)[:1].expand(job.batch or 2, -1, -1, -1).contiguous()
     shapes = {"images": {0: torch.export.Dim("batch")}} if job.batch is None else None
     try:
         with _quiet():
             program = torch.onnx.export(
-                _Heads(job.model, job.half),
+                _Heads(job.model, half),
                 (images,),
                 dynamo=True,
                 verbose=False,
-                input_names=["images"],
-                output_names=_HEADS,
+                input_names=[IMAGES],
+                output_names=HEADS,
                 dynamic_shapes=shapes,
             )
     except Exception as error:  # from the exporter or from a block of the user's own: anything
         raise UserError(
-            f"--format onnx: torch cannot export this network: {_reason(error)}; "
+            f"--format {name}: torch cannot export this network: {_reason(error)}; "
             "change the attention block, or take --format pth",
             exit_code=1,
         ) from error
     if program is None:
-        raise UserError("--format onnx: torch returned no model; update torch", exit_code=1)
-    return program.model_proto
+        raise UserError(f"--format {name}: torch returned no model; update torch", exit_code=1)
+    model = program.model_proto
+    _forget_this_machine(model.graph)
+    model.ClearField("metadata_props")
+    return model
 
 
 def _reason(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from utils.console import log, one_line
 from utils.errors import UserError
 from utils.heat import draw_gates, draw_heat
 from utils.images import Pixels
+from utils.inference.backends.backend import Backend
 from utils.inference.explain import attention_gates, find_gated_blocks, heat_map
 from utils.inference.predictor import Predictor, Prepared
 
@@ -30,8 +31,14 @@ class Explainer:
             heatmap: the class whose detections a heat map explains, "all" for every one; None for no map.
 
         Raises:
-            UserError: the network has no attention, or no such class.
+            UserError: the network has no attention, or no such class, or it is run by another runtime.
         """
+        if isinstance(predictor.model, Backend) and (attention_maps or heatmap is not None):
+            flag = "--attention-maps" if attention_maps else "--heatmap"
+            raise UserError(
+                f"{flag}: looks into the network, which {predictor.model.name} does not show; "
+                f"give the weights that {predictor.source} was exported from"
+            )
         self._predictor = predictor
         self._gates = False
         self._labels = None if heatmap is None else _labels_of(heatmap, predictor.class_names)

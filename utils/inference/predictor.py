@@ -22,7 +22,9 @@ from utils.classes import read_class_names
 from utils.config import EvaluateConfig, PredictConfig
 from utils.device import choose_device
 from utils.images import Placement, from_pil, letterbox, read_image, to_tensor
-from utils.weights.load import load_model
+from utils.inference.backends.backend import Backend
+from utils.inference.backends.load import ExportedModel, is_exported, load_exported
+from utils.weights.load import LoadedModel, load_model
 
 Picture = str | Path | Image.Image | np.ndarray
 
@@ -120,7 +122,7 @@ class Predictor:
         """Build a predictor from weights alone: network, classes, anchors and input size stand in the file.
 
         Args:
-            path: a .pth or .weights file, "coco" or "last".
+            path: a .pth, .weights, .onnx, .xml or .param file, "coco" or "last".
             classes: the names of the classes, for a file that does not hold them.
             phi: confirms a block of the user's own, whose code is only then imported.
             device: "auto", "cpu", "cuda", "cuda:1" or "mps".
@@ -132,8 +134,14 @@ class Predictor:
         Raises:
             UserError: the file cannot be loaded, or there is no such device.
         """
-        place = choose_device(device)
-        loaded = load_model(str(path), classes=None if classes is None else tuple(classes), phi=phi)
+        names = None if classes is None else tuple(classes)
+        loaded: LoadedModel | ExportedModel
+        if is_exported(path):
+            loaded = load_exported(path, classes=names, phi=phi, input_size=input_size, device=device)
+            place = loaded.model.device
+        else:
+            place = choose_device(device)
+            loaded = load_model(str(path), classes=names, phi=phi)
         predictor = cls(
             loaded.model,
             loaded.config,
@@ -151,9 +159,10 @@ class Predictor:
         """Return a line that says what is in use: weights, attention, classes, input size, device."""
         height, width = self.input_size
         names = ", ".join(self.class_names[:20]) + (" ..." if len(self.class_names) > 20 else "")
+        runtime = f" ({self.model.name})" if isinstance(self.model, Backend) else ""
         return (
             f"weights {self.source or 'in memory'}  phi {self.config.phi}  input {height}x{width}  "
-            f"device {self.device}  {len(self.class_names)} classes: {names}"
+            f"device {self.device}{runtime}  {len(self.class_names)} classes: {names}"
         )
 
     def limited_to(self, labels: Sequence[int]) -> Predictor:

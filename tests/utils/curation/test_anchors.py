@@ -92,7 +92,7 @@ def test_the_file_the_table_and_the_picture(capsys: pytest.CaptureFixture[str]) 
     assert (folder / "anchors.png").read_bytes().startswith(b"\x89PNG")
     assert yaml.safe_load((folder / "args.yaml").read_text())["imgsz"] == [64, 64]
     assert "16 objects" in out  # two of 18 are difficult, those of val are others
-    assert "train with them" in out
+    assert "compare both" in out
     assert out.splitlines()[-1] == (
         "next: python train.py --data voc --imgsz 64 --anchors runs/anchors/exp/anchors.txt"
     )

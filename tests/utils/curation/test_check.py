@@ -92,7 +92,7 @@ def test_the_list_on_the_console_is_cut_off(voc: Path, capsys: pytest.CaptureFix
     assert status == 0
     assert kinds(report, "warning") == ["object clipped"] * 14
     out = capsys.readouterr().out
-    assert "warning: object clipped: 14" in out
+    assert "object clipped (warning): 14" in out
     assert out.count("partly outside") == 10
     assert "… and 4 more; --csv FILE lists all" in out
 

@@ -24,12 +24,12 @@ def test_values_are_read():
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--format", "tflite"], "--format tflite: choose from onnx, darknet, published, pth"),
+        (["--format", "tflite"], "--format tflite: choose from onnx, openvino, darknet, published, pth"),
         (["--format", "pth", "pth"], "--format pth pth: names a format twice"),
         (["--batch", "0"], "--batch 0"),
         (["--batch", "many"], "--batch many"),
         (["--batch", "1025"], "--batch 1025"),
-        (["--batch", "2", "--format", "pth"], "only ONNX has it"),
+        (["--batch", "2", "--format", "pth"], "only ONNX and OpenVINO have it"),
         (["--half", "--format", "onnx", "darknet"], "--half: Darknet's format holds 32-bit values only"),
         (["--imgsz", "100"], "--imgsz 100"),
         (["--phi", "nonsense"], "--phi nonsense"),
