@@ -7,15 +7,17 @@ from collections.abc import Sequence
 
 from utils.classes import match_class_names
 from utils.config import PredictConfig, parse_config
-from utils.console import log, run_command
+from utils.console import log, one_line, run_command
 from utils.errors import UserError
 from utils.inference.ahead import batched
 from utils.inference.explainer import Explainer
 from utils.inference.frames import Failures
 from utils.inference.outputs import Outputs
 from utils.inference.predictor import Predictor, Timings, build_predictor
-from utils.inference.sources import find_sources
+from utils.inference.sources import Source, find_sources
+from utils.inference.speed import measure_speed, speed_table
 from utils.inference.streams import open_streams
+from utils.inference.view import View
 from utils.signals import StopSignals
 
 
@@ -32,10 +34,13 @@ def _predict(argv: list[str]) -> int:
         description="Find objects in images and videos; both go to the run's folder with boxes drawn.",
         example="python predict.py street.jpg photos/ --conf 0.4 --json found.jsonl",
     )
+    view = View() if config.view else None  # first, as it fails on most servers
     sources = find_sources(config.sources)
     predictor = _load_predictor(config)
+    if config.fps is not None:
+        return _measure(config, sources[:1], predictor)
     explainer = Explainer(predictor, attention_maps=config.attention_maps, heatmap=config.heatmap)
-    outputs = Outputs(config, sources, predictor, explainer)
+    outputs = Outputs(config, sources, predictor, explainer, view)
     is_only_images = all(source.kind == "image" for source in sources)
     failures = Failures(len(sources), "images" if is_only_images else "sources")
     with StopSignals() as signals, signals.deferred(), outputs:
@@ -46,9 +51,24 @@ def _predict(argv: list[str]) -> int:
                     results = predictor.detect([frame.prepared for frame in batch], timings)
                     for frame, found in zip(batch, results, strict=True):
                         outputs.write(frame, found, sum(timings.milliseconds().values()))
+                    if outputs.is_closed:
+                        break
+            if outputs.is_closed:
+                break
     status = failures.conclude()
     outputs.conclude()
     return status
+
+
+def _measure(config: PredictConfig, sources: Sequence[Source], predictor: Predictor) -> int:
+    """Print what the first picture takes."""
+    failures = Failures(len(sources))
+    for stream in open_streams(sources, failures):
+        for frame in stream.frames(predictor):
+            found = measure_speed(predictor, frame.image, runs=config.fps or 1, batch_size=config.batch_size)
+            print(speed_table(found, one_line(f"{frame.name}  {config.fps} runs  batch {config.batch_size}")))
+            return 0
+    return failures.conclude()
 
 
 def _load_predictor(config: PredictConfig) -> Predictor:

@@ -6,7 +6,10 @@ labels start at 0. Nothing found is an object of length 0, never None.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,3 +97,25 @@ class Detections:
     def to(self, device: torch.device | str) -> Detections:
         """Copy the tensors to a device."""
         return Detections(self.boxes.to(device), self.scores.to(device), self.labels.to(device))
+
+    def to_supervision(self, class_names: Sequence[str] | None = None) -> Any:
+        """Return these detections as `supervision.Detections`, for its trackers, counters and annotators.
+
+        Args:
+            class_names: the names behind the labels, which then travel as `class_name`; None leaves them out.
+
+        Raises:
+            ImportError: supervision is not installed; nothing here needs it.
+        """
+        try:
+            supervision = import_module("supervision")
+        except ImportError as error:
+            raise ImportError("Detections.to_supervision needs it: pip install supervision") from error
+        found = self.to("cpu")
+        data = {} if class_names is None else {"class_name": [class_names[i] for i in found.labels.tolist()]}
+        return supervision.Detections(
+            xyxy=found.boxes.numpy(),
+            confidence=found.scores.numpy(),
+            class_id=found.labels.numpy(),
+            data=data,
+        )

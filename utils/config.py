@@ -209,6 +209,10 @@ class PredictConfig(RunConfig, WeightsConfig):
         metavar="[CLASS]",
     )
     attention_maps: bool = setting(False, "a picture more an image: the gates of the attention blocks")
+    view: bool = setting(False, "show the pictures in a window; q ends")
+    fps: int | None = setting(
+        None, "measure N runs on the first picture and write nothing", metavar="N", within="[1, 1000000]"
+    )
     save: bool = setting(True, "write no pictures")
 
     classes: str | None = setting(
@@ -228,7 +232,7 @@ class PredictConfig(RunConfig, WeightsConfig):
             )
         if not self.sources:
             raise UserError(
-                "SOURCE: nothing to look at; name an image, a folder or a glob: python predict.py photo.jpg"
+                "SOURCE: nothing to look at; name an image, a video or a folder: python predict.py photo.jpg"
             )
         if "" in self.sources:
             raise UserError("SOURCE '': is empty")
@@ -241,6 +245,10 @@ class PredictConfig(RunConfig, WeightsConfig):
             raise UserError(
                 f"--no-save: writes no pictures, and {pictures[0]} asks for one; leave one of them out"
             )
+        written = {"--json": self.json, "--xml": self.xml, "--txt": self.txt, "--crop": self.crop or None}
+        files = [flag for flag, place in written.items() if place is not None]
+        if self.fps is not None and files:
+            raise UserError(f"--fps: measures and writes nothing, and {files[0]} asks for files")
         if self.txt_scores and self.txt is None:
             raise UserError("--txt-scores: there is nothing to write them into; add --txt DIR")
 

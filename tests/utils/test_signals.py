@@ -158,3 +158,35 @@ def test_in_a_thread_there_are_no_handlers_but_no_error_either(handlers: dict[in
     thread.start()
     thread.join()
     assert seen == [handlers]
+
+
+def test_interruptible_gives_what_there_is() -> None:
+    with StopSignals() as stop, stop.deferred():
+        assert list(stop.interruptible([])) == []
+        assert list(stop.interruptible("abc")) == ["a", "b", "c"]
+
+
+def test_the_work_on_an_item_is_finished_before_a_signal_ends_it() -> None:
+    done = []
+
+    def work(stop: StopSignals) -> None:
+        for item in stop.interruptible("abc"):
+            signal.raise_signal(signal.SIGTERM)
+            done.append(item)
+
+    with StopSignals() as stop, stop.deferred(), pytest.raises(Interrupted):
+        work(stop)
+    assert done == ["a"]
+
+
+def test_waiting_for_an_item_is_ended_at_once() -> None:
+    done = []
+
+    def items() -> Iterator[str]:
+        yield "a"
+        signal.raise_signal(signal.SIGTERM)
+        yield "b"
+
+    with StopSignals() as stop, stop.deferred(), pytest.raises(Interrupted):
+        done += stop.interruptible(items())
+    assert done == ["a"]

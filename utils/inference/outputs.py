@@ -23,6 +23,7 @@ from utils.inference.recording import Recording
 from utils.inference.sources import Source
 from utils.inference.streams import Stream
 from utils.inference.tally import Tally
+from utils.inference.view import View
 from utils.inference.writers import CropWriter, PictureWriter, console_line, json_line, refuse_overwriting
 
 
@@ -34,7 +35,12 @@ class Outputs:
     """
 
     def __init__(
-        self, config: PredictConfig, sources: Sequence[Source], predictor: Predictor, explainer: Explainer
+        self,
+        config: PredictConfig,
+        sources: Sequence[Source],
+        predictor: Predictor,
+        explainer: Explainer,
+        view: View | None = None,
     ) -> None:
         """Choose every file that will be written.
 
@@ -43,12 +49,13 @@ class Outputs:
             sources: what is looked at.
             predictor: what makes the detections.
             explainer: draws further pictures.
+            view: shows the pictures.
 
         Raises:
             UserError: a file of the user's would be overwritten, a folder cannot be written to, or what is
                 asked for is made of image files only.
         """
-        self._config, self._explainer = config, explainer
+        self._config, self._explainer, self._view = config, explainer, view
         self._class_names = predictor.class_names
         self._pictures_tally = self._tally = Tally(self._class_names)
         self._files = ExitStack()
@@ -86,12 +93,19 @@ class Outputs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._view:
+            self._view.close()
         if not isinstance(error, Interrupted):
             self._files.__exit__(kind, error, trace)
             return
         self._files.close()  # what a signal ends is kept up to there
         kept = [str(place) for place in (self._config.json, self.folder) if place]
         error.message = one_line(f"what was found so far is in {' and '.join(kept)}" if kept else "no files")
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the user closed the window, which ends the run."""
+        return self._view is not None and self._view.is_closed
 
     @contextmanager
     def of(self, stream: Stream) -> Iterator[None]:
@@ -151,12 +165,14 @@ class Outputs:
             labels.write(frame, found)
         if self._crops:
             self._crops.write(frame, found)
-        if self._pictures:
-            self._show(frame, found, draw_detections(frame.image, found, self._class_names))
+        if self._pictures or self._view:
+            self._draw(frame, found, draw_detections(frame.image, found, self._class_names))
         if frame.number is None:
             print(one_line(console_line(frame.path, found, self._class_names, milliseconds)), flush=True)
 
-    def _show(self, frame: Frame, found: Detections, drawn: Pixels) -> None:
+    def _draw(self, frame: Frame, found: Detections, drawn: Pixels) -> None:
+        if self._view:
+            self._view.show(drawn, wait=frame.number is None)
         if self._recording:
             self._recording.write(drawn, frame.time_s if self._is_live else None)
         elif self._pictures:

@@ -98,9 +98,9 @@ def refuse_overwriting(outputs: Any, sources: Sequence[Path]) -> None:
     Raises:
         UserError: one is; names it.
     """
-    read = {source.resolve() for source in sources}
+    read = {os.path.realpath(source) for source in sources}  # Path.resolve stumbles over a link to itself
     for output in outputs:
-        if Path(output).resolve() in read:
+        if os.path.realpath(output) in read:
             raise UserError(
                 f"{output}: is also a source, which is never overwritten; choose another place to write to"
             )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +184,23 @@ def test_from_checkpoint_takes_everything_from_the_file(monkeypatch: pytest.Monk
     assert predictor.describe().startswith(
         "weights best.pth  phi se  input 64x96  device cpu  2 classes: cat, dog"
     )
+
+
+def test_four_threads_get_what_one_gets() -> None:
+    torch.manual_seed(0)
+    model = YoloBody(ModelConfig(2, phi="cbam", input_size=(64, 64)))
+    predictor = Predictor(model, model.config, NAMES, conf=1e-6, max_det=20)
+    only_dogs = predictor.limited_to([1])
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (40 + 7 * number, 90, 3), dtype=np.uint8) for number in range(24)]
+
+    def look(number: int) -> Detections:
+        return (predictor, only_dogs)[number % 2](images[number])
+
+    expected = [look(number) for number in range(len(images))]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(look, range(len(images))))
+    for one, other in zip(results, expected, strict=True):
+        assert torch.equal(one.labels, other.labels)
+        assert torch.allclose(one.boxes, other.boxes, atol=1e-3)
+    assert any(len(one) for one in expected)

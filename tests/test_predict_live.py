@@ -1,0 +1,176 @@
+"""predict.py on cameras and streams: there, gone, silent, and recorded videos behind a URL."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import predict
+from tests.predict_room import EVERYTHING, furnish, run
+from tests.training_room import errors_in, started, wait_until
+from tests.video_files import frames_of, make_video
+from utils.inference import live
+from utils.inference.frames import Frame
+
+FOLDER = Path("runs/predict/exp")
+
+
+@pytest.fixture
+def room(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield furnish(tmp_path, weights)
+    torch.set_num_threads(threads)
+
+
+class Camera:
+    """A camera that gives so many frames, one every `interval` seconds, and is then silent or gone."""
+
+    def __init__(self, count: int, interval: float, silent: float = 0.0) -> None:
+        self.count, self.interval, self.silent = count, interval, silent
+        self.given = 0
+        self.is_released = False
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self.count > 0
+
+    def get(self, which: int) -> float:
+        return {cv2.CAP_PROP_FPS: 20.0}.get(which, -1.0)
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        if self.given == self.count:
+            time.sleep(self.silent)
+            return False, None
+        time.sleep(self.interval)
+        self.given += 1
+        return True, np.full((48, 64, 3), self.given, dtype=np.uint8)
+
+    def release(self) -> None:
+        self.is_released = True
+
+
+def plug_in(patch: pytest.MonkeyPatch, camera: Camera) -> Camera:
+    patch.setattr(live, "_open", lambda _: camera)
+    return camera
+
+
+@pytest.mark.parametrize("source", ["7", "rtsp://127.0.0.1:1/none", "http://127.0.0.1:1/none.mp4"])
+def test_what_cannot_be_opened_is_one_line(
+    room: Path, capfd: pytest.CaptureFixture[str], source: str
+) -> None:
+    assert run(source) == 1
+    (error,) = errors_in(capfd.readouterr().err)
+    assert error.startswith(f"error: {source}: ")
+    assert not list(FOLDER.glob("*.mp4"))
+
+
+def test_a_camera_beside_images_that_is_not_there(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("7", "photos") == 1
+    out, err = capsys.readouterr()
+    assert "warning: 7: no such camera, or it is in use; no frame came; skipped" in err
+    assert "photos/a.jpg" in out
+
+
+def test_a_camera_that_ends(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    camera = plug_in(monkeypatch, Camera(10, interval=0.05))
+    assert run("0", *EVERYTHING, "--json", "found.jsonl") == 0
+    out, err = capsys.readouterr()
+    assert "0: no more frames" in err
+    lines = [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
+    assert {line["path"] for line in lines} == {"0"}
+    times = [line["time_s"] for line in lines]
+    assert times == sorted(times)
+    assert f"0  {len(lines)} frames" in out
+    recorded = frames_of(FOLDER / "camera0.mp4")
+    assert len(recorded) == pytest.approx(times[-1] * 20 + 1, abs=1)  # plays as long as it took
+    assert {path.name for path in FOLDER.iterdir()} == {"camera0.mp4", "args.yaml"}  # no picture a frame
+    assert camera.is_released
+
+
+def test_a_slow_reader_sees_the_newest_frame(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, Camera(100, interval=0.005))
+    seen, write = [], predict.Outputs.write
+
+    def look(self: predict.Outputs, frame: Frame, *more: object) -> None:
+        seen.append(int(frame.image[0, 0, 0]))
+        time.sleep(0.1)
+        write(self, frame, *more)
+
+    monkeypatch.setattr(predict.Outputs, "write", look)
+    assert run("0", "--no-save") == 0
+    assert seen == sorted(set(seen))
+    assert len(seen) < 20
+    assert np.diff(seen).max() > 5
+
+
+def test_a_stream_that_falls_silent_ends(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live, "PATIENCE", 0.5)
+    plug_in(monkeypatch, Camera(3, interval=0.01, silent=20.0))
+    start = time.monotonic()
+    assert run("rtsp://camera/1", "--no-save") == 0
+    assert time.monotonic() - start < 10
+    assert "rtsp://camera/1: no frame for 0.5 seconds" in capsys.readouterr().err
+
+
+def test_a_stream_without_a_first_frame_is_an_error(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live, "PATIENCE", 0.3)
+    plug_in(monkeypatch, Camera(1, interval=20.0))
+    assert run("rtsp://me:secret@camera/1") == 1
+    err = capsys.readouterr().err
+    assert errors_in(err) == ["error: rtsp://***@camera/1: cannot be opened; no frame came"]
+    assert "secret" not in err
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_of_a_video_behind_a_url_every_frame_is_seen(room: Path) -> None:
+    make_video(Path("v.avi"), count=30)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=".")) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert run(f"http://127.0.0.1:{server.server_port}/v.avi", *EVERYTHING, "--json", "url.jsonl") == 0
+        server.shutdown()
+    assert run("v.avi", *EVERYTHING, "--no-save", "--json", "file.jsonl") == 0
+    ours, theirs = (
+        [json.loads(line) for line in Path(name).read_text().splitlines()]
+        for name in ("url.jsonl", "file.jsonl")
+    )
+    assert len(ours) == 30
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one["detections"], one["time_s"]) == (other["detections"], other["time_s"])
+    (recorded,) = FOLDER.glob("*.mp4")
+    assert len(frames_of(recorded)) == 30
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_camera(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, Camera(10**6, interval=0.02))
+    argv = ("0", "--json", "found.jsonl", "--weights", "best.pth", "--device", "cpu")
+    with started(*argv, before=lambda: torch.set_num_threads(1), work=predict.main) as command:
+        wait_until(lambda: list(FOLDER.glob(".camera0*")))
+        time.sleep(1.0)
+        command.signal(signal.SIGINT)
+        assert command.wait(20) == 130
+        assert "interrupted: what was found so far is in found.jsonl" in command.text
+    assert frames_of(FOLDER / "camera0.mp4")
+    assert Path("found.jsonl").read_text()
