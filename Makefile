@@ -95,4 +95,4 @@ active-run:
 	$(FIND_MISSING) requirements.txt $(RUN_MODULES)
 
 active-dev:
-	$(FIND_MISSING) requirements-dev.txt $(RUN_MODULES) onnx onnxscript onnxruntime openvino pytest xdist ruff mypy
+	$(FIND_MISSING) requirements-dev.txt $(RUN_MODULES) onnx onnxscript onnxruntime openvino ncnn pnnx pytest xdist ruff mypy

@@ -41,7 +41,7 @@ OWN_PHI_HELP = (
     "confirm the attention block of your own that the weights were trained with, as path/to/file.py:Class"
 )
 NETWORK_HELP = "coco (the official Darknet weights), last (the newest best.pth), or a .pth or .weights file"
-WEIGHTS_HELP = f"{NETWORK_HELP}, or an .onnx or .xml model that export.py wrote"
+WEIGHTS_HELP = f"{NETWORK_HELP}, or an .onnx, .xml or .param that export.py wrote"
 DATA_HELP = "a VOCdevkit, a folder in VOC layout, or a folder of images with their XML"
 SKIP_BAD_HELP = "leave out broken files (counted and named) instead of stopping"
 UNLABELLED_HELP = "images without XML: skip (an error where a VOC list names them) or take as background"

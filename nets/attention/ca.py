@@ -34,7 +34,7 @@ class CoordinateAttention(nn.Module):
         strip = torch.cat((x.mean(dim=3), x.mean(dim=2)), dim=2)[..., None]  # (B, C, H + W, 1)
         strip = self.norm(self.squeeze(strip)).relu()  # (B, C / ratio, H + W, 1)
         rows, columns = strip.split((height, width), dim=2)
-        return {"rows": self.rows(rows).sigmoid(), "columns": self.columns(columns.mT).sigmoid()}
+        return {"rows": self.rows(rows).sigmoid(), "columns": self.columns(columns.transpose(2, 3)).sigmoid()}
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""

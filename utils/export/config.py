@@ -22,9 +22,9 @@ class ExportConfig(RunConfig, WeightsConfig):
     weights: str = setting("coco", NETWORK_HELP, metavar="FILE")
     format: tuple[str, ...] = setting(
         ("onnx",),
-        "onnx, openvino (.xml and .bin), darknet (.weights and .cfg), published (the reference's .pth) or "
-        "pth (ours, without the training state); several may be given",
-        choices=("onnx", "openvino", "darknet", "published", "pth"),
+        "onnx, openvino (.xml and .bin), ncnn (.param and .bin), darknet (.weights and .cfg), published "
+        "(the reference's .pth) or pth (ours, without the training state); several may be given",
+        choices=("onnx", "openvino", "ncnn", "darknet", "published", "pth"),
         nargs="+",
     )
     batch: str = setting(

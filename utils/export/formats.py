@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from utils.export import darknet, onnx, openvino, pth, published
+from utils.export import darknet, ncnn, onnx, openvino, pth, published
 from utils.export.job import ExportJob
 from utils.export.parity import Reader, hold_parity
 from utils.inference.writers import refuse_overwriting
@@ -35,6 +35,7 @@ class Format(Protocol):
 FORMATS: dict[str, Format] = {
     "onnx": onnx,
     "openvino": openvino,
+    "ncnn": ncnn,
     "darknet": darknet,
     "published": published,
     "pth": pth,

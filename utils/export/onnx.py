@@ -89,7 +89,7 @@ def trace(name: str, job: ExportJob, *, half: bool) -> Any:
     images = make_images(job.config.input_size)[:1].expand(job.batch or 2, -1, -1, -1).contiguous()
     shapes = {"images": {0: torch.export.Dim("batch")}} if job.batch is None else None
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 _Heads(job.model, half),
                 (images,),
@@ -101,7 +101,7 @@ def trace(name: str, job: ExportJob, *, half: bool) -> Any:
             )
     except Exception as error:  # from the exporter or from a block of the user's own: anything
         raise UserError(
-            f"--format {name}: torch cannot export this network: {_reason(error)}; "
+            f"--format {name}: torch cannot export this network: {reason_of(error)}; "
             "change the attention block, or take --format pth",
             exit_code=1,
         ) from error
@@ -113,7 +113,7 @@ def trace(name: str, job: ExportJob, *, half: bool) -> Any:
     return model
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Return the first line of what is at the bottom of an exception."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -134,7 +134,7 @@ def _forget_this_machine(graph: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's advice to developers of torch off the console."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

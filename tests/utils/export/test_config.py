@@ -24,7 +24,10 @@ def test_values_are_read():
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--format", "tflite"], "--format tflite: choose from onnx, openvino, darknet, published, pth"),
+        (
+            ["--format", "tflite"],
+            "--format tflite: choose from onnx, openvino, ncnn, darknet, published, pth",
+        ),
         (["--format", "pth", "pth"], "--format pth pth: names a format twice"),
         (["--batch", "0"], "--batch 0"),
         (["--batch", "many"], "--batch many"),

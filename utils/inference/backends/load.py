@@ -10,11 +10,16 @@ from nets.attention import attention_name, same_attention
 from nets.yolo import ModelConfig
 from utils.errors import UserError
 from utils.inference.backends.backend import Backend
+from utils.inference.backends.ncnn_net import NcnnBackend
 from utils.inference.backends.onnx_runtime import OnnxRuntimeBackend
 from utils.inference.backends.open_vino import OpenVinoBackend
 from utils.weights.load import find_weights
 
-_BACKENDS: dict[str, Callable[[Path, str], Backend]] = {".onnx": OnnxRuntimeBackend, ".xml": OpenVinoBackend}
+_BACKENDS: dict[str, Callable[[Path, str], Backend]] = {
+    ".onnx": OnnxRuntimeBackend,
+    ".xml": OpenVinoBackend,
+    ".param": NcnnBackend,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from utils.weights.checkpoint import Checkpoint, save_checkpoint
 NAMES = ("cat", "dög")
 SIZES = ((60, 80), (90, 70), (64, 96), (120, 200), (33, 47))  # height, width of the pictures
 CONF = 0.3
-FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "ncnn": ".ncnn.param"}
 CONFIG = ModelConfig(
     2,
     phi="cbam",
@@ -202,7 +203,8 @@ def test_what_an_export_cannot_do_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("weights", "package"), [("three/best.onnx", "onnxruntime"), ("three/best.xml", "openvino")]
+    ("weights", "package"),
+    [("three/best.onnx", "onnxruntime"), ("three/best.xml", "openvino"), ("three/best.ncnn.param", "ncnn")],
 )
 def test_a_missing_runtime_is_one_line(
     room: Path,
@@ -232,6 +234,15 @@ def test_a_model_of_somebody_else_is_one_line(room: Path, capsys: pytest.Capture
     make_foreign(room / "foreign.onnx")
     model = openvino.Core().read_model(room / "foreign.onnx")
     openvino.save_model(model, room / "foreign.xml")
+    (room / "empty.param").write_bytes(b"")
+    for name in ("foreign", "alone", "damaged", "layer"):
+        shutil.copy(room / "three/best.ncnn.param", room / f"{name}.param")
+        if name != "alone":
+            shutil.copy(room / "three/best.ncnn.bin", room / f"{name}.bin")
+    (room / "damaged.json").write_text("{")
+    shutil.copy(room / "three/best.ncnn.json", room / "layer.json")
+    text = (room / "layer.param").read_text()
+    (room / "layer.param").write_text(text.replace("Convolution ", "Confusion ", 1))
     (room / "empty.xml").write_bytes(b"")
     (room / "alone.xml").write_bytes((room / "three/best.xml").read_bytes())
     (room / "empty.onnx").write_bytes(b"")
@@ -241,6 +252,11 @@ def test_a_model_of_somebody_else_is_one_line(room: Path, capsys: pytest.Capture
         ("empty.onnx", "ONNX Runtime refuses the model"),
         ("cut.onnx", "ONNX Runtime refuses the model"),
         ("nowhere.onnx", "no such weights file"),
+        ("foreign.param", "no format_version"),
+        ("empty.param", "no ncnn model"),
+        ("alone.param", "its weights alone.bin are not beside it"),
+        ("damaged.param", "damaged.json: damaged"),
+        ("layer.param", "ncnn refuses the model"),
         ("foreign.xml", "no format_version"),
         ("empty.xml", "is no OpenVINO model"),
         (
@@ -251,5 +267,5 @@ def test_a_model_of_somebody_else_is_one_line(room: Path, capsys: pytest.Capture
     ):
         assert predict.main(["data/JPEGImages", "--weights", name]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"error: {name}: ")
+        assert line.startswith(f"error: {name.removesuffix('param') if 'json' in reason else name}")
         assert reason in line
