@@ -16,6 +16,7 @@ from utils.inference.pictures import draw_numbers, draw_worst
 from utils.inference.predictor import build_predictor
 from utils.inference.result import write_json
 from utils.metrics.coco_ap import ENGINE
+from utils.weights.load import usual_class_names
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +36,11 @@ def _evaluate(argv: list[str]) -> int:
         raise UserError(f"--json {config.json}: there is no such folder to write into")
     predictor = build_predictor(config)
     log(predictor.describe())
-    dataset, report, splits = prepare_evaluation(config.data, splits=config.split, **config.reading())
+    is_general = predictor.class_names == usual_class_names(80)  # COCO's, of which data have a few
+    known = () if is_general else predictor.class_names
+    dataset, report, splits = prepare_evaluation(
+        config.data, splits=config.split, known=known, **config.reading()
+    )
     log(f"scores from {config.conf:g}, NMS at IoU {config.nms_iou:g}, at most {config.max_det} an image")
     log(f"COCO AP by {ENGINE}")
     if config.report_conf < config.conf:

@@ -112,3 +112,13 @@ def test_mistakes_end_in_one_line(
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert named in errors[0]
+
+
+def test_classes_of_the_weights_that_the_data_lack_are_named(
+    room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run() == 0
+    metrics = json.loads((room / "runs/evaluate/exp/metrics.json").read_text())
+    assert metrics["per_class"]["dog"]["ap50"] is None
+    assert metrics["confusion"]["labels"] == ["cat", "dog", "background"]
+    assert "1 of 2 classes have no ground truth (-)" in capsys.readouterr().out

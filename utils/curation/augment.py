@@ -111,7 +111,8 @@ def run(config: AugmentConfig) -> int:
         print(f"{name}: {len(listed)} images{more}")
     print("there is no list trainval: what is held out of it would be seen in the copies")
     print(one_line(f"written: {out}"))
-    print(one_line(f"next: {shlex.join(['python', 'train.py', '--data', str(out), '--mosaic', '0'])}"))
+    words = ["--data", str(out), "--mosaic", "0", *(["--skip-bad"] if config.skip_bad else [])]
+    print(one_line(f"next: {shlex.join(['python', 'train.py', *words])}"))
     return 0
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utils.classes import parse_renames
 from utils.config import DataConfig
 from utils.console import log, one_line
 from utils.curation.survey import Survey, survey
@@ -132,14 +133,15 @@ def _findings(found: Survey) -> Iterator[str]:
 
 def _next_command(config: CheckConfig, found: Survey) -> str:
     """Say what goes on from here."""
-    renames = (*(config.rename or ()), *found.renames)
+    merged = parse_renames(found.renames)
+    renames = {old: merged.get(new, new) for old, new in config.renames.items()} | merged
     if not found.can_be_skipped:
         words = config.data_arguments()
         return f"mend the lists and files above, then: {shlex.join(['python', 'data.py', 'check', *words])}"
     changed = DataConfig(
         data=config.data,
         classes=config.classes,
-        rename=renames or None,
+        rename=tuple(f"{old}={new}" for old, new in renames.items()) or None,
         unlabelled=config.unlabelled,
         skip_bad=found.count("error") > 0,
     )

@@ -140,8 +140,9 @@ def _check_places(sources: list[Path], out: Path, images: Path | None) -> None:
         raise UserError(f"--images {images}: no such folder")
     refuse_used(out)
     given = [path for path in (*sources, images) if path is not None and path.is_dir()]
-    for folder in (Path(os.path.abspath(path)) for path in given):
-        if folder == out or folder in out.parents:
+    place = out.resolve()
+    for folder in (path.resolve() for path in given):
+        if folder == place or folder in place.parents:
             raise UserError(f"--out {out}: lies in {folder}, which stays as it is; choose a folder beside it")
 
 

@@ -16,7 +16,7 @@ from utils.data.hashes import group_near_duplicates
 from utils.data.look import Record
 from utils.data.prepare import prepare_splits
 from utils.data.scan import require_objects
-from utils.data.split import count_images, divide, merge_groups
+from utils.data.split import count_images, divide_loosely, merge_groups
 from utils.data.splits import list_splits, voc_folders
 from utils.errors import UserError
 from utils.files import atomic_write
@@ -75,11 +75,13 @@ def run(config: SplitConfig) -> int:
         )
     records = _read_records(config, folder)
     near = group_near_duplicates([record.image_hash or 0 for record in records])
-    groups = merge_groups(near, group_by_name(records, config.group_by) if config.group_by else [])
+    named = group_by_name(records, config.group_by) if config.group_by else []
+    groups = merge_groups(near, named)
+    fewer = merge_groups([[place] for place in range(len(records))], named)
     shares = {"train": 1 - config.val - config.test, "val": config.val, "test": config.test}
     shares = {name: share for name, share in shares.items() if share}
     try:
-        parts = divide(records, groups, shares, config.seed)
+        parts = divide_loosely(records, groups, fewer, shares, config.seed)
     except UserError as error:
         raise UserError(f"{config.data}: {error}; give --val 0 or --test 0, or more images") from None
     ids = {name: sorted(record.image_id for record in part) for name, part in parts.items()}
@@ -118,6 +120,9 @@ def write_lists(folder: Path, ids: Mapping[str, Sequence[str]]) -> None:
     Raises:
         UserError: a file cannot be written.
     """
+    for line in (line for lines in ids.values() for line in lines):
+        if line != line.strip() or len(line.splitlines()) != 1:
+            raise UserError(f"{line!r}: a list cannot hold this file name, an id a line; rename the file")
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     try:

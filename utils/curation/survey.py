@@ -104,7 +104,9 @@ def survey(
     records = {record.image_id: record for record in (*training.records, *testing.records)}
     for split, part in listed.items():
         found.splits[split] = _summarize(part, records)
-    found.findings += [*training.findings, *testing.findings]
+    strict = {image_id for image_id, splits in found.splits_of.items() if _strictest(splits) != "train"}
+    found.findings += [finding for finding in training.findings if finding.image_id not in strict]
+    found.findings += testing.findings
     found.findings += _find_overlaps(data_dir, listed)
     found.findings += _find_duplicates(list(records.values()), found.splits_of)
     _judge_classes(Path(data_dir), training, testing, found)
@@ -131,18 +133,18 @@ def _look_over_all(
     renames: Mapping[str, str] | None,
     decode: bool,
 ) -> tuple[ScanReport, ScanReport]:
-    """Scan each image once: those to train on, and by the stricter rule those of val and test lists."""
-    samples = {sample.image_id: sample for part in listed.values() for sample in part}
-    tested = {sample.image_id for split, part in listed.items() if _role(split) != "train" for sample in part}
+    """Scan the images to train on, and by the stricter rule those of val and test lists; some are in both."""
 
     def look(part: Sequence[Sample], names: Sequence[str] | None, training: bool) -> ScanReport:
         return look_over(
             part, class_names=names, renames=renames, training=training, decode=decode, hashes=True
         )
 
-    training = look([samples[i] for i in samples if i not in tested], names, training=True)
+    learnt = [sample for split, part in listed.items() if _role(split) == "train" for sample in part]
+    tested = [sample for split, part in listed.items() if _role(split) != "train" for sample in part]
+    training = look(learnt, names, training=True)
     known = names or (collect_class_names(training) if training.records else None)
-    return training, look([samples[i] for i in samples if i in tested], known, training=False)
+    return training, look(tested, known, training=False)
 
 
 def _list_samples(
@@ -234,7 +236,7 @@ def _find_duplicates(records: Sequence[Record], splits_of: Mapping[str, Sequence
             findings.append(Finding("warning", kind, record.image_path, reason, image_id=record.image_id))
     for role, groups in within.items():
         if groups:
-            folder = records[0].image_path.parent
+            folder = next(r.image_path.parent for r, own in zip(records, roles, strict=True) if own == role)
             reason = f"{role} has {groups} groups of pictures that look nearly the same"
             findings.append(Finding("note", "near duplicates within a split", folder, reason))
     return findings
@@ -242,7 +244,8 @@ def _find_duplicates(records: Sequence[Record], splits_of: Mapping[str, Sequence
 
 def _judge_classes(data_dir: Path, training: ScanReport, testing: ScanReport, found: Survey) -> None:
     """Report classes that are alike in name, and those with too few objects to learn from."""
-    counts = training.class_counts + testing.class_counts
+    reports = (training, testing)
+    counts = sum((report.class_counts + report.unknown_classes for report in reports), Counter[str]())
     alike: dict[str, list[str]] = defaultdict(list)
     for name in sorted(counts, key=lambda name: (-counts[name], name)):
         alike["".join(name.casefold().replace("_", " ").replace("-", " ").split())].append(name)
@@ -252,13 +255,17 @@ def _judge_classes(data_dir: Path, training: ScanReport, testing: ScanReport, fo
             shown = ", ".join(f"{name!r} ({counts[name]})" for name in names)
             reason = f"{shown} differ in case, blanks or dashes only; --rename merges them: {' '.join(pairs)}"
             found.findings.append(Finding("warning", "class names alike", data_dir, reason))
-            found.renames += pairs
+            found.renames += [] if any("=" in name for name in names) else pairs
     for name, count in sorted(training.class_counts.items()):
         if count < FEW:
             reason = f"{count} object{'s' * (count != 1)} to train on, fewer than {FEW}"
             found.findings.append(
                 Finding("warning", "few objects", data_dir, f"class {name!r}: {reason}", name=name)
             )
+    for report, aim in ((training, "train on"), (testing, "measure on")):
+        if report.total and not report.records:
+            reason = f"none of the {report.total} images to {aim} can be used"
+            found.findings.append(Finding("error", "no image left", data_dir, reason))
     if training.records:
         try:
             require_objects(training)

@@ -84,10 +84,10 @@ class FactsCache:
 
     def __enter__(self) -> FactsCache:
         for folder, files in self._folders.items():
-            with suppress(OSError, ValueError, TypeError, KeyError):
+            with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
                 stored = json.loads(_memory_of(folder).read_bytes())
                 if stored["format"] == _FORMAT:
-                    files.update(stored["files"])
+                    files.update({name: known for name, known in stored["files"].items() if known["stamp"]})
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -125,6 +125,8 @@ class FactsCache:
             try:
                 known[what] = {"value": read(path)}
             except UserError as error:
+                if isinstance(error.__context__, OSError) and error.__context__.errno:
+                    raise  # a right or a disk, which may be mended, and says nothing of the content
                 known[what] = {"error": str(error)}
             self._folders[path.parent][path.name] = known
             self._changed.add(path.parent)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.classes import read_class_names
+from utils.classes import match_class_names, read_class_names
 from utils.console import log, warn
 from utils.data.dataset import VocDataset
 from utils.data.hashes import group_near_duplicates
@@ -103,6 +103,7 @@ def prepare_evaluation(
     data_dir: Path | str,
     *,
     splits: Sequence[str] | None = None,
+    known: Sequence[str] = (),
     classes: Path | str | None = None,
     renames: Mapping[str, str] | None = None,
     unlabelled: str = "skip",
@@ -113,7 +114,9 @@ def prepare_evaluation(
     Args:
         data_dir: folder in one of the three layouts.
         splits: names of the splits; None takes the test lists, else the val lists.
-        classes: file of class names; None takes those of the annotations, sorted.
+        known: class names of the weights; one that no annotation has is measured all the same, as a class
+            without ground truth. None of them leaves those of the annotations, sorted.
+        classes: file of class names, in place of both.
         renames: other names for classes of the annotations, looked up before `classes`.
         unlabelled: "skip" or "background", see `load_samples`.
         skip_bad: leave faulty images and objects out with a warning instead of raising.
@@ -134,7 +137,17 @@ def prepare_evaluation(
         unlabelled=unlabelled,
         skip_bad=skip_bad,
     )
+    if known and classes is None:
+        dataset = VocDataset(dataset.records, _join_names(known, dataset.class_names))
     return dataset, report, chosen
+
+
+def _join_names(known: Sequence[str], found: Sequence[str]) -> list[str]:
+    """Return the known names in the spelling of the data, then those of the data that are not known."""
+    matched = match_class_names(known, found)
+    spelled = {label: name for name, label in zip(found, matched, strict=True) if label is not None}
+    names = [spelled.get(label, name) for label, name in enumerate(known)]
+    return names + [name for name, label in zip(found, matched, strict=True) if label is None]
 
 
 def prepare_splits(

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.console import warn
 from utils.data.look import Record
 from utils.errors import UserError
 
@@ -68,11 +69,43 @@ def hold_out(
     Raises:
         UserError: there are too few images for that.
     """
+    shares = {"train": 1 - HELD_OUT, "val": HELD_OUT}
     try:
-        parts = divide(records, groups, {"train": 1 - HELD_OUT, "val": HELD_OUT}, seed)
+        parts = divide_loosely(records, groups, [[place] for place in range(len(records))], shares, seed)
     except UserError as error:
         raise UserError(f"{error}; give --val, or --val none") from None
     return parts["train"], parts["val"]
+
+
+def divide_loosely(
+    records: Sequence[Record],
+    groups: Sequence[Sequence[int]],
+    fewer: Sequence[Sequence[int]],
+    shares: Mapping[str, float],
+    seed: int,
+) -> dict[str, list[Record]]:
+    """Divide records as `divide` does; where near-duplicates leave too little to choose from, without them.
+
+    Pictures of a fixed camera, or on a plain ground, all look nearly the same to the hash.
+
+    Args:
+        records: as in `divide`, like the rest.
+        groups: with the near-duplicates.
+        fewer: without them.
+        shares: see there.
+        seed: see there.
+    """
+    try:
+        parts = divide(records, groups, shares, seed)
+        if all(len(parts[name]) >= share * len(records) / 2 for name, share in shares.items()):
+            return parts
+        reason = "the parts would be far from their shares"
+    except UserError as error:
+        reason = str(error)
+    if len(fewer) <= len(groups):
+        return divide(records, groups, shares, seed)
+    warn(f"near-duplicates are not kept together: {reason}; the score will flatter")
+    return divide(records, fewer, shares, seed)
 
 
 def merge_groups(*groupings: Sequence[Sequence[int]]) -> list[list[int]]:

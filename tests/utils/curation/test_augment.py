@@ -103,7 +103,7 @@ def test_a_failure_leaves_nothing(
     monkeypatch.setattr(augment, "_write_jpeg", write)
     assert run() == status
     assert len(pictures) == 3
-    assert sorted(path.name for path in Path().iterdir()) == ["runs", "voc"]
+    assert sorted(path.name for path in Path().iterdir()) == ["voc"]
     assert tree(Path("voc")) == before
 
 

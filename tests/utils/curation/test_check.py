@@ -276,3 +276,41 @@ def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert all(f"  {verb} " in out for verb in data.VERBS)
     assert "--decode" in out
+
+
+def test_an_image_of_both_lists_is_learnt_from_and_held_to_the_stricter_rule(voc: Path) -> None:
+    lists = voc / "ImageSets" / "Main"
+    (lists / "train.txt").rename(lists / "trainval.txt")
+    with open(lists / "trainval.txt", "a") as file:
+        file.write("10\n11\n")
+    write_annotation(
+        voc / "Annotations" / "10.xml", "10.jpg", 40, 30, [VocObject("zebra", (2, 3, 10, 12)), SLIP]
+    )
+    _, report = check()
+    assert kinds(report, "error") == ["object left out"]
+    assert [f["reason"] for f in report["findings"] if f["kind"] == "few objects"] == [
+        "class 'zebra': 1 object to train on, fewer than 5"
+    ]
+    assert "unknown class" not in kinds(report, "warning")
+
+
+def test_no_object_anywhere_though_train_and_val_are_the_same(tmp_path: Path) -> None:
+    images: dict[str, list[VocObject]] = {"a": [], "b": []}
+    same = write_voc(tmp_path / "same", {"train": images, "val": images})
+    assert check(voc=str(same))[0] == 2
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_skip_bad_is_no_help_where_no_image_is_left(voc: Path, split: str) -> None:
+    for name in (voc / "ImageSets" / "Main" / f"{split}.txt").read_text().split():
+        (voc / "JPEGImages" / f"{name}.jpg").write_bytes(b"")
+    status, report = check("--skip-bad")
+    assert status == 2
+    assert "no image left" in kinds(report, "error")
+
+
+def test_alike_names_are_seen_across_splits_and_renames_are_joined(voc: Path) -> None:
+    write_annotation(voc / "Annotations" / "10.xml", "10.jpg", 40, 30, [VocObject("Cat", (2, 3, 10, 12))])
+    assert check()[1]["next"].endswith("--rename Cat=cat")
+    write_annotation(voc / "Annotations" / "00.xml", "00.jpg", 40, 30, [VocObject("kitten", (2, 3, 10, 12))])
+    assert check("--rename", "kitten=Cat")[1]["next"].endswith("--rename kitten=cat Cat=cat")

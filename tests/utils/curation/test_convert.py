@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import data
 from tests.utils.curation.convert_room import (
     boxes_of,
     lists_of,
@@ -17,6 +18,7 @@ from tests.utils.curation.convert_room import (
     save_text,
     snapshot,
 )
+from tests.utils.data.conftest import write_voc
 from utils.curation.formats.dataset import make_ids
 from utils.data.layout import load_samples
 from utils.data.scan import scan
@@ -216,3 +218,17 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert said.startswith("usage: python data.py convert SOURCE [flags]")
     assert all(flag in said for flag in ("--out", "--from", "--to", "--images", "--classes", "--skip-bad"))
+
+
+def test_objects_of_voc_that_cannot_be_read_are_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    voc = write_voc(Path("voc"), {"train": {"a": [VocObject("cat", (2, 3, 10, 12))] * 2, "b": []}})
+    xml = voc / "Annotations" / "a.xml"
+    xml.write_text(xml.read_text().replace("<xmin>3", "<xmin>three", 1))
+    assert data.main(["convert", "voc", "--out", "coco"]) == 2
+    assert "a.xml: object 1 (cat): <xmin> is 'three', not a number" in capsys.readouterr().err
+    Path("link").symlink_to("voc")
+    assert data.main(["convert", "voc", "--out", "link/new", "--skip-bad"]) == 2
+    assert "which stays as it is" in capsys.readouterr().err

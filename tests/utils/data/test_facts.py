@@ -11,6 +11,7 @@ from utils.data import facts
 from utils.data.facts import gather_facts
 from utils.data.layout import load_samples
 from utils.data.voc import VocObject
+from utils.errors import UserError
 
 CAT, LATE = VocObject("cat", (2.5, 3, 10, 12), True), VocObject("late", (0, 0, 9, 9))
 
@@ -82,7 +83,9 @@ def test_damage_that_only_decoding_finds_is_not_forgotten(voc: Path) -> None:
     assert "a.jpg" in gather_facts(samples)[0].image_fault
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 0}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"format": 2, "files": {"a.jpg": {}}}', b'{"format": 0}', b"\xff"]
+)
 def test_a_spoilt_memory_is_done_without(voc: Path, content: bytes) -> None:
     samples = load_samples(voc, "train")
     expected = gather_facts(samples)
@@ -94,3 +97,19 @@ def test_a_spoilt_memory_is_done_without(voc: Path, content: bytes) -> None:
 def test_a_memory_that_cannot_be_written_is_done_without(voc: Path) -> None:
     facts.CACHE.write_text("")
     assert gather_facts(load_samples(voc, "train"))[0].image_fault == ""
+
+
+def test_trouble_with_a_disk_is_not_remembered(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = load_samples(voc, "train")
+    real = facts.read_header
+
+    def broken(path: Path) -> object:
+        try:
+            raise OSError(5, "Input/output error")
+        except OSError:
+            raise UserError(f"{path}: cannot read the image: Input/output error") from None
+
+    monkeypatch.setattr(facts, "read_header", broken)
+    assert "Input/output" in gather_facts(samples)[0].image_fault
+    monkeypatch.setattr(facts, "read_header", real)
+    assert gather_facts(samples)[0].image_fault == ""

@@ -69,3 +69,15 @@ def test_the_only_image_of_a_class_is_trained_on(make_voc: MakeVoc) -> None:
     for seed in range(5):
         _, held = draw(records, seed)
         assert {name for record in held for name in record.names} == {"often"}
+
+
+def test_pictures_that_all_look_alike_are_divided_all_the_same(
+    make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fixed camera: every picture is a near-duplicate of the others."""
+    folder = make_voc({"train": {f"{n:02}": [VocObject("cat", (2, 3, 10, 12))] for n in range(20)}})
+    for n in range(1, 20):
+        shutil.copy(folder / "JPEGImages" / "00.jpg", folder / "JPEGImages" / f"{n:02}.jpg")
+    kept, held = draw(records_of(folder))
+    assert (len(kept), len(held)) == (18, 2)
+    assert "near-duplicates are not kept together" in capsys.readouterr().err

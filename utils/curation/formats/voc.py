@@ -72,6 +72,11 @@ def _read_image(sample: Sample, source: Source) -> SourceImage | None:
     except UserError as error:
         source.image_faults.append(str(error))
         return None
+    for number, name, reason in annotation.faults:
+        named = f" ({name})" if name else ""
+        source.image_faults.append(f"{sample.xml_path}: object {number}{named}: {reason}")
+    if annotation.faults:
+        return None
     objects = [
         SourceObject(f"{sample.xml_path}: object {number}", item.name, item.box, item.difficult)
         for number, item in enumerate(annotation.objects, start=1)
