@@ -20,9 +20,9 @@ from tests.training_room import errors_in
 _PROGRAM = """
 import json, sys, time
 import data
-start = time.perf_counter()
+start = time.process_time()
 status = data.main(sys.argv[2:])
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM:"))
 with open(sys.argv[1], "w") as file:
     json.dump({"seconds": seconds, "megabytes": peak / 1000}, file)
