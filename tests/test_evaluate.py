@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
 import evaluate
+from nets.structures import Detections
 from utils.data.voc import VocObject, write_annotation
+from utils.inference.predictor import Predictor
 
 
 @pytest.fixture
@@ -122,3 +125,20 @@ def test_classes_of_the_weights_that_the_data_lack_are_named(
     assert metrics["per_class"]["dog"]["ap50"] is None
     assert metrics["confusion"]["labels"] == ["cat", "dog", "background"]
     assert "1 of 2 classes have no ground truth (-)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("stray", "expected"), [(False, 1.0), (True, 0.5)])
+def test_hand_worked_figures_with_a_difficult_object(
+    room: Path, monkeypatch: pytest.MonkeyPatch, stray: bool, expected: float
+) -> None:
+    """Of two cats one is found, behind the difficult one, which does not count, and perhaps a stray."""
+    box = torch.tensor([[10.0, 10.0, 50.0, 40.0]])
+    far, cat = torch.tensor([[60.0, 45.0, 79.0, 59.0]]), torch.tensor([0])
+    second = Detections(far, torch.tensor([0.99]), cat) if stray else Detections.empty()
+    answers = [Detections(box, torch.tensor([0.9]), cat), second, Detections(box, torch.tensor([0.95]), cat)]
+    monkeypatch.setattr(Predictor, "detect", lambda self, batch, timings=None: answers)
+    assert run() == 0
+    figures = json.loads((room / "runs/evaluate/exp/metrics.json").read_text())["per_class"]["cat"]
+    assert figures["ap50"] == pytest.approx(expected * 51 / 101)  # the recalls 0, 0.01 ... 0.5
+    assert figures["voc_ap50_area"] == pytest.approx(expected / 2)
+    assert figures["voc_ap50_11point"] == pytest.approx(expected * 6 / 11)

@@ -9,7 +9,7 @@ from utils.curation.formats.dataset import Dataset
 from utils.curation.formats.reading import clean_name
 from utils.curation.formats.source import Source, SourceImage, SourceObject
 from utils.data.layout import Sample, load_samples
-from utils.data.splits import list_splits
+from utils.data.splits import list_main_splits, list_splits
 from utils.data.voc import read_annotation, write_annotation
 from utils.errors import UserError
 from utils.files import atomic_write
@@ -25,13 +25,13 @@ def read_voc(root: Path) -> Source:
         UserError: no data in one of the layouts, or a split list that cannot be read.
     """
     source = Source()
-    names = list_splits(root)
-    class_lists = [name for name in names if _is_class_list(root, name, names)]
+    names = list_main_splits(root)
+    class_lists = sorted(set(list_splits(root)) - set(names))
     if class_lists:
         source.notes.append(f"{len(class_lists)} lists of single classes, such as {class_lists[0]}, left out")
     read: dict[str, SourceImage | None] = {}
     for name in names:
-        for sample in load_samples(root, name) if name not in class_lists else ():
+        for sample in load_samples(root, name):
             if sample.image_id not in read:
                 read[sample.image_id] = _read_image(sample, source)
             image = read[sample.image_id]
@@ -82,15 +82,3 @@ def _read_image(sample: Sample, source: Source) -> SourceImage | None:
         for number, item in enumerate(annotation.objects, start=1)
     ]
     return SourceImage(sample.image_path, objects, size=annotation.size)
-
-
-def _is_class_list(root: Path, split: str, names: list[str]) -> bool:
-    """Tell whether a list holds the 1, 0 and -1 of one class for the images of another list."""
-    folder, slash, name = split.rpartition("/")
-    head, _, tail = name.rpartition("_")
-    if not head or folder + slash + tail not in names:
-        return False
-    path = root / folder / "ImageSets" / "Main" / f"{name}.txt"
-    with open(path, encoding="utf-8", errors="replace") as file:
-        columns = file.readline(1000).split()
-    return len(columns) == 2 and columns[1] in ("1", "0", "-1")
