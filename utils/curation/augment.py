@@ -15,12 +15,13 @@ import cv2
 
 from nets.structures import Target
 from utils.config import DataConfig, check_imgsz
-from utils.console import log, one_line, progress
+from utils.console import log, one_line, progress, warn
 from utils.curation.folders import new_folder, refuse_used
 from utils.data.augment import LEVELS
 from utils.data.layout import Sample, load_samples
 from utils.data.look import Record
 from utils.data.prepare import TrainingData, prepare_splits, prepare_training
+from utils.data.scan import count_overlap
 from utils.data.splits import list_splits
 from utils.data.train_set import AugmentSettings, TrainDataset
 from utils.data.voc import VocObject, write_annotation
@@ -169,6 +170,10 @@ def _read(config: AugmentConfig) -> tuple[TrainingData, dict[str, Sequence[Recor
     tests = [name for name in list_splits(config.data) if name.rpartition("/")[2] == "test"]
     if tests and (tests := [name for name in tests if name not in data.train_splits]):
         parts["test"] = prepare_splits(config.data, tests, training=False, **config.reading())[0].records
+        if shared := count_overlap(data.train.records, parts["test"]):
+            warn(
+                f"{shared} images are in the training and the test lists; their copies show what is tested on"
+            )
     return data, parts
 
 

@@ -38,6 +38,14 @@ class Sample:
     problem: str = ""
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether a file exists; one that may not be asked for does, and reading it says why not."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
 def list_unused(data_dir: Path | str) -> list[tuple[Path, str]]:
     """List the folders in VOC layout with images that no list names, or annotations without an image.
 
@@ -122,7 +130,7 @@ def _make_sample(folder: Path, name: str, prefix: str, candidates: Sequence[Path
     problem = (
         _find_doubt(candidates) if candidates else f"{image_path}: no image of this id, whatever its ending"
     )
-    if unlabelled == "background" and xml_path is not None and not xml_path.exists():
+    if unlabelled == "background" and xml_path is not None and not is_there(xml_path):
         xml_path = None
     return Sample(prefix + name, image_path, xml_path, problem)
 
@@ -138,7 +146,7 @@ def _load_flat(folder: Path, prefix: str, unlabelled: str, say: Callable[[str], 
     left_out = 0
     for name, candidates in sorted(_index_images(folder).items()):
         xml_path: Path | None = folder / f"{name}.xml"
-        if xml_path is not None and not xml_path.exists():
+        if xml_path is not None and not is_there(xml_path):
             if unlabelled == "skip":
                 left_out += 1
                 continue

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from utils.data.clip import clip_box, turn_box
 from utils.data.facts import Facts
-from utils.data.layout import Sample
+from utils.data.layout import Sample, is_there
 from utils.data.voc import VocAnnotation, VocObject
 from utils.images import ImageHeader
 
@@ -155,7 +155,7 @@ def _faults_of(sample: Sample, facts: Facts) -> list[Finding]:
     if sample.problem:
         found.append(("missing or ambiguous", image, sample.problem, 0, ""))
     if facts.xml_fault:
-        found.append((BROKEN if xml.exists() else "without annotation", xml, facts.xml_fault, 0, ""))
+        found.append((BROKEN if is_there(xml) else "without annotation", xml, facts.xml_fault, 0, ""))
     for number, name, reason in facts.annotation.faults if facts.annotation else ():
         found.append((BROKEN, xml, reason, number, name))
     if facts.image_fault:

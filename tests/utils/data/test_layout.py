@@ -173,3 +173,18 @@ def test_what_is_missing_is_left_to_the_scan(make_voc: MakeVoc) -> None:
     assert "a.jpg: no image" in a.problem
     assert (b.problem, b.xml_path) == ("", voc / "Annotations" / "b.xml")
     assert load_samples(voc, "train", unlabelled="background")[1].xml_path is None
+
+
+def test_a_folder_that_may_not_be_searched_is_no_missing_annotation(
+    make_voc: MakeVoc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voc, real = make_voc({"train": {"a": []}}), Path.exists
+
+    def exists(path: Path, **_: object) -> bool:
+        if path.suffix == ".xml":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    (sample,) = load_samples(voc, "train", unlabelled="background")
+    assert sample.xml_path == voc / "Annotations" / "a.xml"
