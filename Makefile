@@ -28,7 +28,7 @@ type = @echo '$$ $(1)' && PATH="$(BIN):$$PATH" $(1)
 help:
 	@echo 'make demo     train, evaluate and predict on a small data set that is made for it'
 	@echo 'make test     all tests, as CI runs them'
-	@echo 'make quick    the tests that are not slow, under a minute'
+	@echo 'make quick    the tests that are not slow, about two minutes'
 	@echo 'make check    lint, format, types, layers'
 	@echo 'make install  only the environment in $(VENV)'
 
