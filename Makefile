@@ -23,11 +23,12 @@ endif
 # Show a command as one would type it, then run it with the environment's programs.
 type = @echo '$$ $(1)' && PATH="$(BIN):$$PATH" $(1)
 
-.PHONY: help install demo test quick check active-run active-dev
+.PHONY: help install demo test exhaustive quick check active-run active-dev
 
 help:
 	@echo 'make demo     train, evaluate and predict on a small data set that is made for it'
-	@echo 'make test     all tests, as CI runs them'
+	@echo 'make test     the tests, as CI runs them'
+	@echo 'make exhaustive  also every fault of the data through every command'
 	@echo 'make quick    the tests that are not slow, about two minutes'
 	@echo 'make check    lint, format, types, layers'
 	@echo 'make install  only the environment in $(VENV)'
@@ -41,6 +42,9 @@ demo: $(RUN_READY)
 	@echo '$(GOODBYE)'
 
 test: $(DEV_READY)
+	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto -m "not exhaustive")
+
+exhaustive: $(DEV_READY)
 	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto)
 
 quick: $(DEV_READY)

@@ -271,4 +271,5 @@ def rows(*outcomes: str, prefix: str = "", quick: Collection[str] | None = None)
     names = [name for name, row in ROWS.items() if row.outcome in outcomes and name.startswith(prefix)]
     chosen = [name for name in names if name not in (*APART, *ANCHOR_ROWS)]
     slow = [name for name in chosen if name in HEAVY or (quick is not None and name not in quick)]
-    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in chosen]
+    marks = [pytest.mark.slow] if quick is None else [pytest.mark.slow, pytest.mark.exhaustive]
+    return [pytest.param(name, marks=marks) if name in slow else name for name in chosen]

@@ -30,7 +30,10 @@ def rows(*, broken: bool) -> list[Any]:
     names = [name for name in ROWS if name.startswith(("img_", "dir_"))]
     names = [name for name in names if name not in ("img_fifo", "img_unreadable")]  # have their own tests
     chosen = [name for name in names if (ROWS[name].outcome == "image" and name not in NO_FAULT) == broken]
-    return [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in chosen]
+    return [
+        name if name in FEW else pytest.param(name, marks=[pytest.mark.slow, pytest.mark.exhaustive])
+        for name in chosen
+    ]
 
 
 def look_at(room: Room, weights: Path, *sources: str) -> tuple[Outcome, dict[str, dict[str, Any]]]:
