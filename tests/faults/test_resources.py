@@ -36,6 +36,7 @@ MOST_SECONDS, MOST_MEGABYTES = {"xml_many_objects": 10.0}, {"img_bomb": 500.0}
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.exhaustive,
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc"),
 ]
 
