@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,7 @@ from tests.training_room import (
     joined_processes,
     last_of,
     rank_of,
+    started,
     table_of,
     torchrun,
     wait_until,
@@ -205,6 +208,31 @@ def test_torchrun_starts_again_from_the_last_checkpoint(whole: str) -> None:
     assert f"resuming {last} after 1 of 2 epochs and " in text
     assert [path.name for path in Path("runs/train").glob("risen*")] == ["risen"]
     assert are_same_runs("risen", whole)
+
+
+@pytest.mark.slow
+def test_a_restart_meets_nobody_of_the_attempt_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    kept = {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": server.port}
+    for name, value in {**kept, "WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+
+    def join(_: list[str]) -> int:
+        with joined():
+            dist.barrier()
+        return 0
+
+    def place(rank: int) -> None:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+        time.sleep(rank)  # so the first would read what the second wrote in the attempt before
+
+    for attempt in range(2):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(attempt))
+        with (
+            started(log="log0.txt", before=partial(place, 0), work=join) as first,
+            started(log="log1.txt", before=partial(place, 1), work=join) as second,
+        ):
+            assert [first.wait(20), second.wait(20)] == [0, 0], first.text + second.text
 
 
 @pytest.mark.slow

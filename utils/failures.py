@@ -11,7 +11,8 @@ _MEMORY = (
 )
 _SHARED_MEMORY = ("insufficient shared memory", "file </torch", "Bus error")
 # What reading a picture from a worker raises that died an instant ago: torch has not noticed yet.
-_WORKER_GONE = (EOFError, FileNotFoundError)
+# Python's own ConnectionError comes from the sockets of the workers.
+_WORKER_GONE = (EOFError, FileNotFoundError, ConnectionError)
 _PEERS = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -36,9 +37,8 @@ def explain_failure(error: Exception) -> str | None:
         return "shared memory (/dev/shm), by which workers send pictures, is full; try fewer --workers, or 0"
     is_dead = "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text)
     is_cut_off = isinstance(error, _WORKER_GONE) and getattr(error, "filename", None) is None
-    # Python's own ConnectionError comes from the sockets of the workers.
-    if is_dead or is_cut_off or isinstance(error, ConnectionError):
-        cause = "its connection broke off" if is_cut_off and not is_dead else _cause(text)
+    if is_dead or is_cut_off:
+        cause = _cause(text) if is_dead else "its connection broke off"
         return (
             f"a data worker died ({cause}); it was killed, or the machine ran out of memory: try "
             "fewer --workers, or 0"

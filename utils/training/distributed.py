@@ -50,7 +50,11 @@ def joined() -> Iterator[None]:
     if not is_launched():
         yield
         return
-    dist.init_process_group(timeout=_TIMEOUT)  # gloo for what is on the CPU, NCCL for GPUs
+    store, number, count = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+    # torchrun keeps one store over its restarts: without a prefix one may find the address of a dead process.
+    store = dist.PrefixStore(f"attempt{restart_count()}", store)
+    # gloo for what is on the CPU, NCCL for GPUs
+    dist.init_process_group(store=store, rank=number, world_size=count, timeout=_TIMEOUT)
     if rank() > 0:
         mute()
     try:
