@@ -42,8 +42,8 @@ def _export(argv: list[str]) -> int:
             log(one_line(note))
         written, measured = export_as(name, job, folder)
         files += written
-        for line in measured:
-            print(f"{name}: {line}", flush=True)
+        for reader, nearness in measured.items():
+            print(f"{name}: {nearness} ({reader})", flush=True)
     files += [folder / LABELS, folder / "args.yaml"]
     with atomic_write(folder / LABELS, "w") as file:
         file.write("\n".join(job.class_names) + "\n")
