@@ -13,6 +13,7 @@ from utils.console import log, one_line, run_command
 from utils.export.config import ExportConfig
 from utils.export.formats import FORMATS, export_as
 from utils.export.job import LABELS, ExportJob
+from utils.export.pictures import choose_pictures
 from utils.files import atomic_write, new_run_folder
 from utils.weights.load import load_model
 
@@ -39,12 +40,10 @@ def _export(argv: list[str]) -> int:
     for name in config.format:
         for note in FORMATS[name].notes(job):
             log(one_line(note))
-        written, differences = export_as(name, job, folder)
+        written, measured = export_as(name, job, folder)
         files += written
-        unit = " of their largest value" if job.half else ""
-        for reader, difference in differences.items():
-            measured = f"{difference:.2g}{unit} ({reader})"
-            print(f"{name}: raw heads differ from PyTorch by at most {measured}", flush=True)
+        for line in measured:
+            print(f"{name}: {line}", flush=True)
     files += [folder / LABELS, folder / "args.yaml"]
     with atomic_write(folder / LABELS, "w") as file:
         file.write("\n".join(job.class_names) + "\n")
@@ -61,8 +60,17 @@ def _load_job(config: ExportConfig) -> ExportJob:
     classes = read_class_names(config.classes) if config.classes else None
     loaded = load_model(config.weights, classes=classes, phi=config.phi)
     network = dataclasses.replace(loaded.config, input_size=config.imgsz or loaded.config.input_size)
+    pictures, quantisation = choose_pictures(config, network, loaded.class_names)
     return ExportJob(
-        loaded.model, network, loaded.class_names, loaded.path, batch=config.batch_size, half=config.half
+        loaded.model,
+        network,
+        loaded.class_names,
+        loaded.path,
+        batch=config.batch_size,
+        half=config.half,
+        ends_in_nms=config.nms,
+        pictures=pictures,
+        quantisation=quantisation,
     )
 
 

@@ -8,9 +8,8 @@ from torchvision.ops import batched_nms
 
 from nets.structures import Detections
 
-_MAX_CANDIDATES = (
-    10_000  # an image; bounds time and memory when an untrained network finds something everywhere
-)
+# An image; bounds time and memory when an untrained network finds something everywhere.
+MAX_CANDIDATES = 10_000
 
 
 @torch.no_grad()
@@ -33,8 +32,8 @@ def postprocess(
     for image_boxes, image_scores in zip(boxes, scores, strict=True):
         slots, labels = (image_scores >= conf_threshold).nonzero(as_tuple=True)  # (P,), (P,)
         values = image_scores[slots, labels]
-        if len(values) > _MAX_CANDIDATES:
-            values, order = values.topk(_MAX_CANDIDATES)
+        if len(values) > MAX_CANDIDATES:
+            values, order = values.topk(MAX_CANDIDATES)
             slots, labels = slots[order], labels[order]
         candidates = image_boxes[slots]
         keep = batched_nms(candidates, values, labels, iou_threshold)[:max_detections]

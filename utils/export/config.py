@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utils.config import CLASSES_HELP, NETWORK_HELP, RunConfig, WeightsConfig
+from utils.config import CLASSES_HELP, DATA_HELP, NETWORK_HELP, DataConfig, RunConfig, WeightsConfig
 from utils.errors import UserError
-from utils.settings import check_settings, setting
+from utils.settings import setting
 
+MADE_PICTURES = "demo"  # what --data stands for when it is not given
 _MOST_IMAGES = 1024  # of a fixed batch; the check runs as many at once
 
 
 @dataclass(frozen=True)
-class ExportConfig(RunConfig, WeightsConfig):
+class ExportConfig(RunConfig, DataConfig, WeightsConfig):
     """Settings of export.py; each field's help says what it is.
 
     Raises:
@@ -30,15 +31,29 @@ class ExportConfig(RunConfig, WeightsConfig):
     batch: str = setting(
         "1", "images at a time of the ONNX or OpenVINO model, or dynamic for any number", metavar="N"
     )
+    nms: bool = setting(False, "let the ONNX model end in non-maximum suppression: boxes come out")
     half: bool = setting(False, "16-bit weights; the model takes and gives 32-bit values all the same")
+    int8: bool = setting(
+        False, "8-bit ONNX model, calibrated on the training split of --data and judged by mAP50 on --split"
+    )
+    data: str = setting(
+        MADE_PICTURES,
+        f"exports are compared with PyTorch on its pictures: demo (made ones), or {DATA_HELP}",
+        group="data",
+        metavar="DIR",
+    )
+    split: tuple[str, ...] | None = setting(
+        None, "splits of --data (default: test, else val)", group="data", nargs="+", metavar="SPLIT"
+    )
     classes: str | None = setting(
         None, f"{CLASSES_HELP} (default: those of the weights)", group="network", metavar="FILE"
     )
     project: str = setting("runs/export", "folder of the exports", group="output", metavar="DIR")
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        self.check_data()
         self.check_weights()
+        self._check_needs()
         if len(set(self.format)) < len(self.format):
             raise UserError(f"--format {' '.join(self.format)}: names a format twice")
         number = int(self.batch) if self.batch.isdecimal() else 0
@@ -50,6 +65,22 @@ class ExportConfig(RunConfig, WeightsConfig):
             )
         if self.half and "darknet" in self.format:
             raise UserError("--half: Darknet's format holds 32-bit values only; leave one of the two out")
+
+    def _check_needs(self) -> None:
+        """Refuse flags that need others; the UserError names them."""
+        for flag, wanted in {"--nms": self.nms, "--int8": self.int8}.items():
+            if wanted and "onnx" not in self.format:
+                raise UserError(f"{flag}: only ONNX has it, which --format does not name")
+        if self.int8 and self.half:
+            raise UserError("--int8 and --half: are two sizes of the same weights; leave one of them out")
+        if self.data != MADE_PICTURES:
+            return
+        if self.int8:
+            raise UserError("--int8: is calibrated and judged on pictures; add --data DIR")
+        reads = {"split": None, "rename": None, "skip_bad": False, "unlabelled": "skip"}
+        for name, usual in reads.items():
+            if getattr(self, name) != usual:
+                raise UserError(f"--{name.replace('_', '-')}: says how --data is read; add --data DIR")
 
     @property
     def batch_size(self) -> int | None:

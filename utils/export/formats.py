@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from utils.export import darknet, ncnn, onnx, openvino, pth, published
+from utils.export.int8 import hold_accuracy
 from utils.export.job import ExportJob
 from utils.export.parity import Reader, hold_parity
 from utils.inference.writers import refuse_overwriting
@@ -42,8 +43,8 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict[str, float]]:
-    """Export to one format; its files appear only when every reader computes what the network computes.
+def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], list[str]]:
+    """Export to one format; its files appear only when every reader finds what the network finds.
 
     Args:
         name: of the format.
@@ -51,18 +52,25 @@ def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict
         folder: where the files go.
 
     Returns:
-        The files, and the measured difference of each reader by name (see `measure_difference`).
+        The files, and a line a reader on how far it is from the network.
 
     Raises:
-        UserError: it cannot be exported, or the export computes something else.
+        UserError: it cannot be exported, or the export finds something else.
     """
     form = FORMATS[name]
     with TemporaryDirectory(prefix=".export-", dir=folder) as aside:
         written = form.write(job, Path(aside))
         readers = form.readers(job, written[0])
-        differences = {reader.name: hold_parity(name, job, reader) for reader in readers}
+        measured = [f"{_hold(name, job, reader)} ({reader.name})" for reader in readers]
         targets = [folder / path.name for path in written]
         refuse_overwriting(targets, [job.source])
         for path, target in zip(written, targets, strict=True):
             os.replace(path, target)
-    return targets, differences
+    return targets, measured
+
+
+def _hold(name: str, job: ExportJob, reader: Reader) -> str:
+    """Refuse an export that is too far from the network; an 8-bit model is judged by its mAP50."""
+    if name == "onnx" and job.quantisation is not None:
+        return hold_accuracy(job, reader.run)
+    return hold_parity(name, job, reader)

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nets.yolo import ModelConfig, YoloBody
 from utils.config import PredictConfig
 from utils.errors import UserError
-from utils.images import FILL
+from utils.images import FILL, Pixels
 from utils.inference.backends.backend import DESCRIPTION_VERSION
 
 LABELS = "labels.txt"
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What an 8-bit model needs.
+
+    Attributes:
+        pictures: what the ranges of the values are measured on, Tensor[1, 3, H, W] in [0, 1] each.
+        judge: returns the mAP50 of a network on the split that decides.
+    """
+
+    pictures: Iterable[Tensor]
+    judge: Callable[[nn.Module], float]
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,9 @@ class ExportJob:
         source: the file that the weights came from; exports take its stem.
         batch: images at a time of a format that fixes it, None for any number.
         half: whether weights become 16-bit.
+        ends_in_nms: whether an ONNX model gives detections, not raw heads.
+        pictures: uint8 (H, W, 3) RGB each, in which every export has to find what the network finds.
+        quantisation: what makes an ONNX model 8-bit, None for a model of floats.
     """
 
     model: YoloBody
@@ -39,6 +55,9 @@ class ExportJob:
     source: Path
     batch: int | None = 1
     half: bool = False
+    ends_in_nms: bool = False
+    pictures: tuple[Pixels, ...] = ()
+    quantisation: Quantisation | None = None
 
     def named(self, ending: str) -> str:
         """Return a file name: the stem of the weights with that ending."""

@@ -1,4 +1,4 @@
-"""ONNX: the network up to its raw heads, with all that decoding needs in the model's metadata."""
+"""ONNX: the network up to its raw heads or to detections, with all that decoding needs in the metadata."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from nets.yolo import YoloBody
 from utils.errors import UserError
+from utils.export.int8 import quantise
 from utils.export.job import ExportJob, hold_packages
+from utils.export.nms import Decoder, append_nms, map_shapes
 from utils.export.parity import Reader, make_images
 from utils.files import atomic_write
 from utils.inference.backends.backend import HEADS, IMAGES, as_texts
@@ -57,6 +59,10 @@ def write(job: ExportJob, folder: Path) -> list[Path]:
     import onnx
 
     model = trace("onnx", job, half=job.half)
+    if job.quantisation is not None:
+        model = quantise(model, job.quantisation.pictures, folder)
+    if job.ends_in_nms:
+        model = _with_nms(model, job)
     onnx.helper.set_model_props(model, as_texts(job.describe()))
     path = folder / job.named(".onnx")
     with atomic_write(path) as file:
@@ -86,27 +92,47 @@ def trace(name: str, job: ExportJob, *, half: bool) -> Any:
     Raises:
         UserError: torch cannot export the network, such as for an operation of a block (exit code 1).
     """
-    images = make_images(job.config.input_size)[:1].expand(job.batch or 2, -1, -1, -1).contiguous()
-    shapes = {"images": {0: torch.export.Dim("batch")}} if job.batch is None else None
+    images = make_images(job.config.input_size)[:1]
     try:
-        with quiet():
-            program = torch.onnx.export(
-                _Heads(job.model, half),
-                (images,),
-                dynamo=True,
-                verbose=False,
-                input_names=[IMAGES],
-                output_names=HEADS,
-                dynamic_shapes=shapes,
-            )
+        return _to_onnx(_Heads(job.model, half), [images], [IMAGES], HEADS, job.batch)
     except Exception as error:  # from the exporter or from a block of the user's own: anything
         raise UserError(
             f"--format {name}: torch cannot export this network: {reason_of(error)}; "
             "change the attention block, or take --format pth",
             exit_code=1,
         ) from error
+
+
+def _with_nms(heads: Any, job: ExportJob) -> Any:
+    """Append decoding and suppression to a model of raw maps."""
+    maps = [torch.zeros(1, *shape) for shape in map_shapes(job.config)]
+    decoder = _to_onnx(Decoder(job.config), maps, HEADS, ("boxes", "scores"), job.batch)
+    return append_nms(
+        heads,
+        decoder,
+        sum(one[0].numel() for one in maps) // (5 + job.config.num_classes),
+        job.config.num_classes,
+    )
+
+
+def _to_onnx(
+    module: nn.Module, example: list[Tensor], inputs: Sequence[str], outputs: Sequence[str], batch: int | None
+) -> Any:
+    """Return the ONNX model of a module without metadata; the example is one of a batch."""
+    given = tuple(one.expand(batch or 2, *[-1] * (one.ndim - 1)).contiguous() for one in example)
+    dimension = torch.export.Dim("batch")
+    with quiet():
+        program = torch.onnx.export(
+            module,
+            given,
+            dynamo=True,
+            verbose=False,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=None if batch else tuple({0: dimension} for _ in given),
+        )
     if program is None:
-        raise UserError(f"--format {name}: torch returned no model; update torch", exit_code=1)
+        raise RuntimeError("it returned no model; update torch")
     model = program.model_proto
     _forget_this_machine(model.graph)
     model.ClearField("metadata_props")

@@ -1,4 +1,4 @@
-"""Whether an exported model computes what the network computes: raw heads on fixed images."""
+"""Whether an exported model finds what the network finds: raw heads on fixed images, objects in pictures."""
 
 from __future__ import annotations
 
@@ -10,12 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nets.structures import Detections
+from utils.config import PredictConfig
 from utils.errors import UserError
 from utils.export.job import ExportJob
+from utils.export.pairs import Offsets, measure_offsets
 from utils.images import FILL
+from utils.inference.predictor import Predictor
 
-LIMIT = 1e-3  # of the largest difference
-HALF_LIMIT = 1e-2  # the same with 16-bit weights, as a part of the head's largest value
+LIMIT = 1e-3  # of the largest difference of a raw head
+HALF_LIMIT = (
+    5e-2  # the same with 16-bit weights, as a part of the head's largest value: rounding is well below
+)
+_CONF = 0.05  # detections from this score have to be the same
+_PIXELS, _SCORE = 0.1, 1e-3  # how far they may be apart
+_HALF_PIXELS, _HALF_SCORE = 1.0, 1e-2
 _GRAINS = (1, 8, 32)  # side in pixels of the squares of each noise image, since fine noise averages out
 
 
@@ -73,8 +82,8 @@ def measure_difference(job: ExportJob, reader: Reader) -> float:
     return largest
 
 
-def hold_parity(name: str, job: ExportJob, reader: Reader) -> float:
-    """Measure the difference and refuse one that is too large.
+def hold_parity(name: str, job: ExportJob, reader: Reader) -> str:
+    """Compare an exported model with the network and refuse one that differs; returns what was measured.
 
     Args:
         name: the format.
@@ -82,19 +91,61 @@ def hold_parity(name: str, job: ExportJob, reader: Reader) -> float:
         reader: runs the exported model.
 
     Raises:
-        UserError: it is too large (exit code 1); says by how much.
+        UserError: the raw heads or the detections differ too much (exit code 1); says by how much.
     """
+    if job.ends_in_nms:  # there are no raw heads to see
+        return f"compared with PyTorch, {_hold_detections(name, job, reader)}"
     difference = measure_difference(job, reader)
     limit = HALF_LIMIT if job.half else LIMIT
-    if difference <= limit:
-        return difference
     unit = " of their largest value" if job.half else ""
-    advice = "leave out --half" if job.half else "nothing was written; please report it"
-    raise UserError(
-        f"--format {name}: in {reader.name} the raw heads differ from PyTorch by {difference:.2g}{unit}, "
-        f"at most {limit:g} is allowed; {advice}",
-        exit_code=1,
+    if difference <= limit:
+        heads = f"raw heads differ by at most {difference:.2g}{unit}"
+        return f"compared with PyTorch, {heads}, {_hold_detections(name, job, reader)}"
+    raise _refusal(
+        name,
+        job,
+        f"in {reader.name} the raw heads differ from PyTorch by {difference:.2g}{unit}",
+        f"{limit:g}",
     )
+
+
+def _hold_detections(name: str, job: ExportJob, reader: Reader) -> str:
+    """See `hold_parity`."""
+    pixels, score = (_HALF_PIXELS, _HALF_SCORE) if job.half else (_PIXELS, _SCORE)
+    ours = _detect(reader.reference or job.model, job, _CONF - score)
+    theirs = _detect(reader.run, job, _CONF - score)
+    found = measure_offsets(ours, theirs, conf=_CONF, nms_iou=PredictConfig.nms_iou, slack=score)
+    if found == Offsets():
+        return f"nothing is found in the {len(job.pictures)} pictures to compare (give --data)"
+    measured = f"{found.pairs} detections by {found.pixels:.2g} px and {found.score:.2g} in score"
+    if found.alone == 0 and found.pixels <= pixels and found.score <= score:
+        return measured
+    alone = f", {found.alone} are found by one of the two only" if found.alone else ""
+    difference = f"in {reader.name} the detections differ from PyTorch: {measured}{alone}"
+    raise _refusal(name, job, difference, f"{pixels:g} px and {score:g}")
+
+
+def _detect(run: Callable[[Tensor], list[Tensor]], job: ExportJob, conf: float) -> list[Detections]:
+    """Detect objects in the job's pictures, one after the other as many a runtime wants it."""
+    model = run if isinstance(run, nn.Module) else _Module(run)
+    predictor = Predictor(model, job.config, job.class_names, conf=conf)
+    return predictor(list(job.pictures), batch_size=1)
+
+
+class _Module(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, run: Callable[[Tensor], list[Tensor]]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.run(images)
+
+
+def _refusal(name: str, job: ExportJob, difference: str, limit: str) -> UserError:
+    advice = "leave out --half" if job.half else "nothing was written; please report it"
+    return UserError(f"--format {name}: {difference}, at most {limit} is allowed; {advice}", exit_code=1)
 
 
 def _batches(job: ExportJob) -> Iterator[Tensor]:

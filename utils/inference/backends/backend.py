@@ -14,12 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nets.structures import Detections
 from nets.yolo import ModelConfig
 from utils.device import choose_device
 from utils.errors import UserError
 
 DESCRIPTION_VERSION = 1
 IMAGES, HEADS = "images", ("p5", "p4")  # names of the input and of the raw maps in the model
+DETECTIONS = "detections"  # the output in place of the maps of a model that ends in NMS
+THRESHOLDS = ("conf", "nms_iou", "max_det")  # its further inputs, which have default values
 _TEXTS = ("phi", "channels")  # what metadata of strings hold as it is; the rest is JSON
 
 
@@ -38,25 +41,42 @@ class Backend(nn.Module, ABC):
         name: of the runtime, with its version.
         description: what the model says of itself.
         batch: how many images it takes at a time, None for any number.
+        ends_in_nms: whether it gives detections, by `find`, and no raw maps.
         device: where decoding goes on; the maps are put there.
     """
 
     name: str
     description: Description
     batch: int | None
+    ends_in_nms = False
     device: torch.device
 
     @abstractmethod
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """Map float32 images (batch, 3, H, W), contiguous, to the two raw maps in float32, coarse first."""
+    def run(self, images: np.ndarray, **thresholds: float) -> list[np.ndarray]:
+        """Map float32 images (batch, 3, H, W), contiguous, to the two raw maps in float32, coarse first.
+
+        A model that ends in NMS gives one array (batch, D, 6) instead and takes `THRESHOLDS`.
+        """
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map images (B, 3, H, W) in [0, 1] to the two raw maps; a fixed batch is filled up with black."""
+        return [torch.from_numpy(raw).to(images.device) for raw in self._run_all(images)]
+
+    def find(self, images: Tensor, *, conf: float, nms_iou: float, max_det: int) -> list[Detections]:
+        """Map images (B, 3, H, W) in [0, 1] to the detections of each, as `postprocess` gives them.
+
+        Only for a model that ends in NMS; a score that equals `conf` is not found.
+        """
+        (found,) = self._run_all(images, conf=conf, nms_iou=nms_iou, max_det=max_det)
+        rows = [torch.from_numpy(one[one[:, 4] > 0]) for one in found]  # (N, 6) each
+        return [Detections(one[:, :4], one[:, 4], one[:, 5].long()) for one in rows]
+
+    def _run_all(self, images: Tensor, **thresholds: float) -> list[np.ndarray]:
         pixels = np.ascontiguousarray(images.cpu().numpy())
         size = self.batch or len(pixels)
-        parts = [self.run(_fill(pixels[at : at + size], size)) for at in range(0, len(pixels), size)]
-        maps = [np.concatenate(raw)[: len(pixels)] for raw in zip(*parts, strict=True)]
-        return [torch.from_numpy(raw).to(images.device) for raw in maps]
+        starts = range(0, len(pixels), size)
+        parts = [self.run(_fill(pixels[at : at + size], size), **thresholds) for at in starts]
+        return [np.concatenate(output)[: len(pixels)] for output in zip(*parts, strict=True)]
 
 
 def as_texts(described: Mapping[str, Any]) -> dict[str, str]:

@@ -46,7 +46,7 @@ class NcnnBackend(Backend):
         if self._net.load_param(str(path)) or self._net.load_model(str(weights)):
             raise UserError(f"{path}: ncnn refuses the model; export it again")
 
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
+    def run(self, images: np.ndarray, **thresholds: float) -> list[np.ndarray]:
         """See `Backend.run`."""
         extractor = self._net.create_extractor()
         image = self._mat(images[0])  # looks at the array's memory, which `images` keeps alive

@@ -9,8 +9,9 @@ import torch
 
 from utils.errors import UserError
 from utils.inference.backends.backend import (
-    HEADS,
+    DETECTIONS,
     IMAGES,
+    THRESHOLDS,
     Backend,
     choose_runtime_device,
     from_texts,
@@ -19,6 +20,7 @@ from utils.inference.backends.backend import (
     reason_of,
 )
 
+_DTYPES = dict(zip(THRESHOLDS, (np.float32, np.float32, np.int64), strict=True))
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
@@ -52,7 +54,10 @@ class OnnxRuntimeBackend(Backend):
         self.description = parse_description(path, from_texts(path, texts))
         batch = self._session.get_inputs()[0].shape[0]
         self.batch = batch if isinstance(batch, int) else None
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self.ends_in_nms = self._outputs == [DETECTIONS]
 
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
+    def run(self, images: np.ndarray, **thresholds: float) -> list[np.ndarray]:
         """See `Backend.run`."""
-        return self._session.run(HEADS, {IMAGES: images})
+        given = {name: np.array([value], _DTYPES[name]) for name, value in thresholds.items()}
+        return self._session.run(self._outputs, {IMAGES: images} | given)

@@ -51,7 +51,7 @@ class OpenVinoBackend(Backend):
             reason = str(error).strip().splitlines()[-1]  # above it stand places in OpenVINO's sources
             raise UserError(f"{path}: OpenVINO refuses the model: {reason}") from error
 
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
+    def run(self, images: np.ndarray, **thresholds: float) -> list[np.ndarray]:
         """See `Backend.run`."""
         found = self._compiled.create_infer_request().infer({IMAGES: images})  # a request is one thread's
         return [found[head] for head in HEADS]

@@ -1,0 +1,89 @@
+"""8-bit ONNX models by ONNX Runtime's static quantisation.
+
+https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html. Weights are quantised per
+channel, activations per tensor. The two last 1x1 convolutions stay in float: the values of a head lie far
+apart, and the coordinates would lose the most.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from utils.errors import UserError
+from utils.export.job import ExportJob
+from utils.inference.backends.backend import HEADS, IMAGES
+
+LIMIT = 0.01  # of mAP50 that may be lost
+
+
+def quantise(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
+    """Return an ONNX model from images to raw maps with 8-bit weights and activations.
+
+    Args:
+        model: the same in float32.
+        pictures: on which the ranges of the activations are measured, Tensor[1, 3, H, W] each; a fixed batch
+            of the model is made up of repeats.
+        folder: for files in passing.
+    """
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared, small = folder / "prepared.onnx", folder / "int8.onnx"
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # advice to prepare the model, which is prepared
+    try:
+        quant_pre_process(model, prepared)
+        last = [node.name for node in onnx.load(prepared).graph.node if set(node.output) & set(HEADS)]
+        quantization.quantize_static(
+            prepared,
+            small,
+            _Reader(pictures, batch),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=last,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+        )
+        return onnx.load(small)
+    finally:
+        logging.disable(disabled)
+        for path in (prepared, small):
+            path.unlink(missing_ok=True)
+
+
+def hold_accuracy(job: ExportJob, model: Any) -> str:
+    """Measure the mAP50 of the network and of its 8-bit model; returns both in words.
+
+    Raises:
+        UserError: too much is lost (exit code 1).
+    """
+    assert job.quantisation is not None
+    before, after = (job.quantisation.judge(network) for network in (job.model, model))
+    measured = f"mAP50 {before:.4f} before, {after:.4f} in 8 bits"
+    if before - after <= LIMIT:
+        return measured
+    raise UserError(
+        f"--int8: {measured}; at most {LIMIT:g} may be lost; leave it out, or take --half", exit_code=1
+    )
+
+
+class _Reader:
+    """Pictures as the calibration asks for them."""
+
+    def __init__(self, pictures: Iterable[Tensor], batch: int) -> None:
+        self._pictures: Iterator[Tensor] = iter(pictures)
+        self._batch = batch
+
+    def get_next(self) -> dict[str, Any] | None:
+        picture = next(self._pictures, None)
+        if picture is None:
+            return None
+        return {IMAGES: picture.expand(self._batch, -1, -1, -1).contiguous().numpy()}
