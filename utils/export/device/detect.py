@@ -77,6 +77,8 @@ def open_ncnn(path: Path, threads: int, fp16: bool) -> Any:
 
     if not path.read_bytes().startswith(b"7767517"):  # ncnn does not survive every file
         raise ValueError("not an ncnn model")
+    described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    path.with_suffix(".bin").stat()  # raises where it is missing, of which ncnn would tell at length
     net = ncnn.Net()
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = fp16
     net.opt.use_bf16_storage, net.opt.num_threads = False, threads or net.opt.num_threads
@@ -88,7 +90,7 @@ def open_ncnn(path: Path, threads: int, fp16: bool) -> Any:
         extractor.input("in0", image)
         return [np.array(extractor.extract(head)[1])[None] for head in ("out0", "out1")]
 
-    return run, json.loads(path.with_suffix(".json").read_text(encoding="utf-8")), 1
+    return run, described, 1
 
 
 def from_texts(texts: Any) -> dict[str, Any]:
@@ -319,7 +321,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns 2 where nothing could begin, 1 where a picture or the rest could not be done."""
+    """Run the command; returns 2 where nothing could begin, 1 where something could not be done."""
     args = parse_arguments(argv)
     for stream in (sys.stdout, sys.stderr):
         getattr(stream, "reconfigure", dict)(errors="backslashreplace")  # no class name must end the program
@@ -333,6 +335,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = {os.path.realpath(path) for path in (*targets.values(), args.json) if path}
         if inputs := written & {os.path.realpath(path) for path in (*targets, detector.path)}:
             raise ValueError(f"{min(inputs)}: is also an input; name another --out or --json")
+        print(f"model {detector.path}  {len(detector.class_names)} classes", file=sys.stderr)
         status = 1
         with open(args.json, "w", encoding="utf-8", buffering=1) if args.json else nullcontext() as lines:
             for path, frame in look([*targets], args.camera, bad):
