@@ -98,6 +98,8 @@ def _describe_data(job: ExportJob, run: Mapping[str, Any]) -> list[str]:
         return [f"not known: {error}"]
     objects = report.class_counts
     held = "" if run.get("val") or chosen else " Of these a part was held out to choose the best epoch."
+    if run.get("overfit"):
+        held = f" Of these only the first {run['overfit']} with objects were used."
     return [
         f"{len(report.records)} images and {objects.total()} objects in {', '.join(splits)} of "
         f"{Path(run['data']).name}, counted at the time of the export.{held}",

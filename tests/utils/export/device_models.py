@@ -9,6 +9,7 @@ import onnx
 import openvino
 import torch
 from onnx import helper, numpy_helper
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -28,6 +29,18 @@ CONFIG = ModelConfig(
 )
 CHANNELS = 3 * (5 + len(NAMES))
 
+# Runs the detect.py of the current folder where neither torch nor this project can be imported.
+BLOCK = """
+import runpy, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "PIL", "utils", "nets"):
+            raise ImportError(f"{name} is not for the device")
+sys.meta_path.insert(0, Refuse())
+sys.argv = ["detect.py", *sys.argv[1:]]
+runpy.run_path("detect.py", run_name="__main__")
+"""
+
 
 class Pools(nn.Module):
     """Means of the cells through a 1x1 convolution a head, lively enough for scores of all sizes."""
@@ -46,6 +59,12 @@ class Pools(nn.Module):
             F.conv2d(F.avg_pool2d(images, stride), torch.from_numpy(weight), torch.from_numpy(bias))
             for stride, weight, bias in zip((32, 16), self.weights, self.biases, strict=True)
         ]
+
+
+def frame(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Coloured squares, uint8 (height, width, 3)."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.NEAREST))
 
 
 def load_script(path: Path = SCRIPT):

@@ -14,10 +14,12 @@ from PIL import Image
 
 import predict
 from tests.utils.export.device_models import (
+    BLOCK,
     CONFIG,
     NAMES,
     SCRIPT,
     Pools,
+    frame,
     load_script,
     write_models,
     write_nms_model,
@@ -52,12 +54,6 @@ def room(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "in/broken.jpg").write_bytes(whole[: len(whole) // 2])
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def frame(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Coloured squares, uint8 (height, width, 3)."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.NEAREST))
 
 
 def run(*argv: str) -> int:
@@ -291,18 +287,6 @@ def test_16_bit_arithmetic_is_ncnns(models: Path) -> None:
     boxes, found, _ = exact(image)
     assert fast(image)[1][:10] == pytest.approx(found[:10], abs=0.02)
     assert len(boxes) > 30
-
-
-BLOCK = """
-import runpy, sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "torchvision", "PIL", "utils", "nets"):
-            raise ImportError(f"{name} is not for the device")
-sys.meta_path.insert(0, Refuse())
-sys.argv = ["detect.py", *sys.argv[1:]]
-runpy.run_path("detect.py", run_name="__main__")
-"""
 
 
 def test_it_stands_alone(room: Path) -> None:
