@@ -119,6 +119,11 @@ def test_a_frame_of_another_kind_is_refused(models: Path) -> None:
             detector(image)
 
 
+def test_a_limit_of_another_name_is_refused(models: Path) -> None:
+    with pytest.raises(TypeError, match="confidence"):
+        detect.Detector(models / "best.onnx")(frame(9, 9), confidence=0.5)
+
+
 def test_a_model_that_suppresses_is_told_the_limits(tmp_path: Path) -> None:
     write_nms_model(tmp_path / "nms.onnx")
     detector = detect.Detector(tmp_path / "nms.onnx")

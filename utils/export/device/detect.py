@@ -117,9 +117,7 @@ class Detector:
             self.class_names, self.input_size = self.info["class_names"], self.info["input_size"]
             self.defaults = {name: self.info[name] for name in ("conf", "nms_iou", "max_det")}
         except Exception as error:  # the runtimes raise anything
-            advice = (
-                "pip install -r requirements.txt" if isinstance(error, ImportError) else "export it again"
-            )
+            advice = "pip install -r requirements.txt" if isinstance(error, ImportError) else "export again"
             raise ValueError(f"{self.path}: {type(error).__name__}: {error}; {advice}") from error
         if self.info["format_version"] > 1:
             raise ValueError(f"{self.path}: made for a newer detect.py; copy that one too")
@@ -132,6 +130,8 @@ class Detector:
         class goes, and max_det; the model brings defaults. Returns boxes (N, 4) float32, x1, y1, x2, y2 in
         pixels of the frame and within it, scores (N,) float32, highest first, and labels (N,) int64.
         """
+        if unknown := limits.keys() - self.defaults:
+            raise TypeError(f"no limits of that name: {', '.join(unknown)}")
         limits, times = self.defaults | limits, [time.perf_counter()]
         images, placement = self.prepare(frame)
         times.append(time.perf_counter())
@@ -235,7 +235,8 @@ def write_picture(target: Path, frame: np.ndarray, found: Found, class_names: Se
         cv2.rectangle(image, box[:2].tolist(), (box[2:] - 1).tolist(), color, thick)
         name = class_names[label] if class_names[label].isascii() else f"class {label}"  # OpenCV's letters
         place = int(box[0]), max(int(box[1]) - 3, round(22 * size))
-        cv2.putText(image, f"{name} {score:.2f}", place, cv2.FONT_HERSHEY_SIMPLEX, size, color, thick)
+        for ink, width in (((0, 0, 0), 4 * thick), (color, thick)):
+            cv2.putText(image, f"{name} {score:.2f}", place, cv2.FONT_HERSHEY_SIMPLEX, size, ink, width)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(target.name + ".tmp")
     temporary.write_bytes(cv2.imencode(target.suffix, image)[1].tobytes())
@@ -279,7 +280,8 @@ def describe(path: Path, frame: np.ndarray, found: Found, names: Sequence[str]) 
         {"box": [round(x, 3) for x in box], "score": round(score, 6), "label": names[k], "class_id": k}
         for box, score, k in zip(*(part.tolist() for part in found), strict=True)
     ]
-    line = {"path": str(path), "width": frame.shape[1], "height": frame.shape[0], "detections": detections}
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")
+    line = {"path": name, "width": frame.shape[1], "height": frame.shape[0], "detections": detections}
     return json.dumps(line, ensure_ascii=False) + "\n"
 
 
