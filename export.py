@@ -44,8 +44,8 @@ def _export(argv: list[str]) -> int:
             log(one_line(note))
         written, measured = export_as(name, job, folder)
         files += written
-        for line in measured:
-            parity.append(f"{name}: {line}")
+        for reader, nearness in measured.items():
+            parity.append(f"{name}: {nearness} ({reader})")
             print(parity[-1], flush=True)
     files += write_bundle(job, folder, files, parity, ["python", "export.py", *argv])
     save_args_yaml(config, folder / "args.yaml")

@@ -57,7 +57,7 @@ def test_several_formats_in_one_folder(room: Path, capsys: pytest.CaptureFixture
     assert read_class_names(folder / "labels.txt") == ("cat", "dog")
     assert "plain sigmoid" in err
     lines = out.splitlines()
-    measured = [line for line in lines if "raw heads differ from PyTorch by at most" in line]
+    measured = [line for line in lines if "compared with PyTorch" in line]
     assert [line.partition(":")[0] for line in measured] == ["darknet", "darknet", "published", "pth"]
     named = lines[len(measured) : -3]
     assert [line.split("  ")[0] for line in named] == [f"runs/export/exp/{name}" for name in files]
