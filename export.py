@@ -36,6 +36,8 @@ def _export(argv: list[str]) -> int:
     for name in config.format:
         FORMATS[name].check(job)
     log(one_line(_describe(job)))
+    pictures, quantisation = choose_pictures(config, job.config, job.class_names)
+    job = dataclasses.replace(job, pictures=pictures, quantisation=quantisation)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     files: list[Path] = []
     parity: list[str] = []
@@ -63,7 +65,6 @@ def _load_job(config: ExportConfig) -> ExportJob:
     classes = read_class_names(config.classes) if config.classes else None
     loaded = load_model(config.weights, classes=classes, phi=config.phi)
     network = dataclasses.replace(loaded.config, input_size=config.imgsz or loaded.config.input_size)
-    pictures, quantisation = choose_pictures(config, network, loaded.class_names)
     return ExportJob(
         loaded.model,
         network,
@@ -72,8 +73,6 @@ def _load_job(config: ExportConfig) -> ExportJob:
         batch=config.batch_size,
         half=config.half,
         ends_in_nms=config.nms,
-        pictures=pictures,
-        quantisation=quantisation,
     )
 
 
