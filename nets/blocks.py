@@ -28,7 +28,7 @@ class ConvNormAct(nn.Module):
 def fold_norms(model: nn.Module) -> None:
     """Take the normalization of each `ConvNormAct` into its convolution, in place.
 
-    In eval mode the model computes the same in two thirds of the time; it cannot be trained any more.
+    A model in eval mode computes the same then, in less time; it cannot be trained any more.
     """
     for module in model.modules():
         if isinstance(module, ConvNormAct) and isinstance(module.norm, nn.BatchNorm2d):

@@ -143,7 +143,7 @@ class Predictor:
         else:
             place = choose_device(device)
             loaded = load_model(str(path), classes=names, phi=phi)
-            fold_norms(loaded.model)
+            fold_norms(loaded.model.eval())
         predictor = cls(
             loaded.model,
             loaded.config,
