@@ -33,7 +33,7 @@ def room(tmp_path, monkeypatch):
 
 
 class Call:
-    """In the place of a process: the same call in this one, which has torch imported, and without pictures."""
+    """In the place of a process: the same call in this one, which has torch, and without pictures."""
 
     def __init__(self, command, stdout):
         _, script, *argv = command
