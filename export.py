@@ -10,11 +10,12 @@ from pathlib import Path
 from utils.classes import read_class_names
 from utils.config import parse_config, save_args_yaml
 from utils.console import log, one_line, run_command
+from utils.export.bundle import device_command, write_bundle
 from utils.export.config import ExportConfig
 from utils.export.formats import FORMATS, export_as
-from utils.export.job import LABELS, ExportJob
+from utils.export.job import ExportJob
 from utils.export.pictures import choose_pictures
-from utils.files import atomic_write, new_run_folder
+from utils.files import new_run_folder
 from utils.weights.load import load_model
 
 
@@ -35,24 +36,28 @@ def _export(argv: list[str]) -> int:
     for name in config.format:
         FORMATS[name].check(job)
     log(one_line(_describe(job)))
+    pictures, quantisation = choose_pictures(config, job.config, job.class_names)
+    job = dataclasses.replace(job, pictures=pictures, quantisation=quantisation)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     files: list[Path] = []
+    parity: list[str] = []
     for name in config.format:
         for note in FORMATS[name].notes(job):
             log(one_line(note))
         written, measured = export_as(name, job, folder)
         files += written
-        for line in measured:
-            print(f"{name}: {line}", flush=True)
-    files += [folder / LABELS, folder / "args.yaml"]
-    with atomic_write(folder / LABELS, "w") as file:
-        file.write("\n".join(job.class_names) + "\n")
+        for reader, nearness in measured.items():
+            parity.append(f"{name}: {nearness} ({reader})")
+            print(parity[-1], flush=True)
+    files += write_bundle(job, folder, files, parity, ["python", "export.py", *argv])
     save_args_yaml(config, folder / "args.yaml")
-    for path in files:
+    for path in (*files, folder / "args.yaml"):
         print(one_line(f"{path}  {path.stat().st_size / 1000:.1f} kB"))
     for name in config.format:
         if command := FORMATS[name].following(job, folder):
             print(one_line(f"next: {shlex.join(command)}"))
+    if on_device := device_command(folder):
+        print(one_line(f"next: {on_device}"))
     return 0
 
 
@@ -60,7 +65,6 @@ def _load_job(config: ExportConfig) -> ExportJob:
     classes = read_class_names(config.classes) if config.classes else None
     loaded = load_model(config.weights, classes=classes, phi=config.phi)
     network = dataclasses.replace(loaded.config, input_size=config.imgsz or loaded.config.input_size)
-    pictures, quantisation = choose_pictures(config, network, loaded.class_names)
     return ExportJob(
         loaded.model,
         network,
@@ -69,8 +73,6 @@ def _load_job(config: ExportConfig) -> ExportJob:
         batch=config.batch_size,
         half=config.half,
         ends_in_nms=config.nms,
-        pictures=pictures,
-        quantisation=quantisation,
     )
 
 

@@ -51,13 +51,13 @@ def test_several_formats_in_one_folder(room: Path, capsys: pytest.CaptureFixture
     assert run("--format", "darknet", "published", "pth") == 0
     out, err = capsys.readouterr()
     models = ["best.weights", "best.cfg", "best.names", "best.json", "best_published.pth", "best.pth"]
-    files = [*models, "labels.txt", "args.yaml"]
+    files = [*models, "labels.txt", "MODEL_CARD.md", "args.yaml"]
     folder = room / "runs/export/exp"
     assert {path.name for path in folder.iterdir()} == set(files)
     assert read_class_names(folder / "labels.txt") == ("cat", "dog")
     assert "plain sigmoid" in err
     lines = out.splitlines()
-    measured = [line for line in lines if "raw heads differ from PyTorch by at most" in line]
+    measured = [line for line in lines if "compared with PyTorch" in line]
     assert [line.partition(":")[0] for line in measured] == ["darknet", "darknet", "published", "pth"]
     named = lines[len(measured) : -3]
     assert [line.split("  ")[0] for line in named] == [f"runs/export/exp/{name}" for name in files]
@@ -209,7 +209,8 @@ def test_an_own_block_becomes_onnx(
     flags = ["--phi", phi, "--imgsz", "32", "64", "--batch", "dynamic"]
     assert export.main(["--weights", "../best.pth", *flags]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[-1].endswith(f"--weights runs/export/exp/best.onnx --phi {phi}")
+    assert out[-2].endswith(f"--weights runs/export/exp/best.onnx --phi {phi}")
+    assert out[-1] == "next: cd runs/export/exp && python detect.py photo.jpg"
     session = onnxruntime.InferenceSession("runs/export/exp/best.onnx", providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == ["batch", 3, 32, 64]
     assert session.get_modelmeta().custom_metadata_map["phi"] == "own.py:Own"

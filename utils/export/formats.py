@@ -7,11 +7,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
+from torch import nn
+
 from utils.export import darknet, ncnn, onnx, openvino, pth, published
-from utils.export.int8 import hold_accuracy
+from utils.export.int8 import Accuracy, hold_accuracy
 from utils.export.job import ExportJob
-from utils.export.parity import Reader, hold_parity
+from utils.export.parity import Parity, Reader, hold_parity
 from utils.inference.writers import refuse_overwriting
+
+Measured = Parity | Accuracy
 
 
 class Format(Protocol):
@@ -43,7 +47,7 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], list[str]]:
+def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict[str, Measured]]:
     """Export to one format; its files appear only when every reader finds what the network finds.
 
     Args:
@@ -52,7 +56,7 @@ def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], list
         folder: where the files go.
 
     Returns:
-        The files, and a line a reader on how far it is from the network.
+        The files, and by the name of each reader how near it is to the network.
 
     Raises:
         UserError: it cannot be exported, or the export finds something else.
@@ -61,7 +65,7 @@ def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], list
     with TemporaryDirectory(prefix=".export-", dir=folder) as aside:
         written = form.write(job, Path(aside))
         readers = form.readers(job, written[0])
-        measured = [f"{_hold(name, job, reader)} ({reader.name})" for reader in readers]
+        measured = {reader.name: _hold(name, job, reader) for reader in readers}
         targets = [folder / path.name for path in written]
         refuse_overwriting(targets, [job.source])
         for path, target in zip(written, targets, strict=True):
@@ -69,8 +73,9 @@ def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], list
     return targets, measured
 
 
-def _hold(name: str, job: ExportJob, reader: Reader) -> str:
+def _hold(name: str, job: ExportJob, reader: Reader) -> Measured:
     """Refuse an export that is too far from the network; an 8-bit model is judged by its mAP50."""
     if name == "onnx" and job.quantisation is not None:
+        assert isinstance(reader.run, nn.Module)
         return hold_accuracy(job, reader.run)
     return hold_parity(name, job, reader)

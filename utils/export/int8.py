@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.errors import UserError
 from utils.export.job import ExportJob
@@ -39,7 +40,8 @@ def quantise(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)  # advice to prepare the model, which is prepared
     try:
-        quant_pre_process(model, prepared)
+        onnx.save(model, small)
+        quant_pre_process(small, prepared, skip_symbolic_shape=True)  # torch has noted the shapes
         last = [node.name for node in onnx.load(prepared).graph.node if set(node.output) & set(HEADS)]
         quantization.quantize_static(
             prepared,
@@ -59,16 +61,26 @@ def quantise(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
             path.unlink(missing_ok=True)
 
 
-def hold_accuracy(job: ExportJob, model: Any) -> str:
-    """Measure the mAP50 of the network and of its 8-bit model; returns both in words.
+@dataclass(frozen=True)
+class Accuracy:
+    """The mAP50 of a network and of its 8-bit model."""
+
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        return f"mAP50 {self.before:.4f} before, {self.after:.4f} in 8 bits"
+
+
+def hold_accuracy(job: ExportJob, model: nn.Module) -> Accuracy:
+    """Measure the mAP50 of the network and of its 8-bit model.
 
     Raises:
         UserError: too much is lost (exit code 1).
     """
     assert job.quantisation is not None
-    before, after = (job.quantisation.judge(network) for network in (job.model, model))
-    measured = f"mAP50 {before:.4f} before, {after:.4f} in 8 bits"
-    if before - after <= LIMIT:
+    measured = Accuracy(*(job.quantisation.judge(network) for network in (job.model, model)))
+    if measured.after >= measured.before - LIMIT - 1e-9:  # what rounding adds does not count
         return measured
     raise UserError(
         f"--int8: {measured}; at most {LIMIT:g} may be lost; leave it out, or take --half", exit_code=1

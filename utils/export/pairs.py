@@ -27,6 +27,9 @@ class Offsets:
     score: float = 0.0
     alone: int = 0
 
+    def __str__(self) -> str:
+        return f"{self.pairs} detections by {self.pixels:.2g} px and {self.score:.2g} in score"
+
 
 def measure_offsets(
     ours: Sequence[Detections],
@@ -36,7 +39,7 @@ def measure_offsets(
     nms_iou: float,
     slack: float,
 ) -> Offsets:
-    """Pair what two predictors found in the same pictures: by class, the highest IoU first.
+    """Pair what two predictors found in the same pictures: by class, the most alike first.
 
     Args:
         ours: detections of each picture, those of a score a little below `conf` among them.
@@ -71,13 +74,17 @@ def _overlaps(ours: Detections, theirs: Detections) -> torch.Tensor:
 
 
 def _pair(ours: Detections, theirs: Detections) -> list[int]:
-    """Return the partner of each of ours, -1 for none; nobody has two."""
-    partner = [-1] * len(ours)
+    """Return the partner of each of ours, -1 for none; nobody has two.
+
+    Boxes over the picture's edge may be the same once they are clipped: the score tells them apart.
+    """
     overlaps = _overlaps(ours, theirs)
-    for flat in overlaps.flatten().argsort(descending=True).tolist():
-        index, match = divmod(flat, len(theirs))
-        if overlaps[index, match] < 0.5:
-            break
-        if partner[index] < 0 and match not in partner:
+    likeness = overlaps - (ours.scores[:, None] - theirs.scores[None]).abs()
+    possible = (overlaps >= 0.5).nonzero()  # (P, 2)
+    order = likeness[possible[:, 0], possible[:, 1]].argsort(descending=True)
+    partner, taken = [-1] * len(ours), set[int]()
+    for index, match in possible[order].tolist():
+        if partner[index] < 0 and match not in taken:
             partner[index] = match
+            taken.add(match)
     return partner

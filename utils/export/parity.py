@@ -24,7 +24,9 @@ HALF_LIMIT = (
 )
 _CONF = 0.05  # detections from this score have to be the same
 _PIXELS, _SCORE = 0.1, 1e-3  # how far they may be apart
+_MAX_DET = 1000  # so high that no detection is cut off by one of the two only
 _HALF_PIXELS, _HALF_SCORE = 1.0, 1e-2
+_HALF_UNIT = " of their largest value"
 _GRAINS = (1, 8, 32)  # side in pixels of the squares of each noise image, since fine noise averages out
 
 
@@ -41,6 +43,26 @@ class Reader:
     name: str
     run: Callable[[Tensor], list[Tensor]]
     reference: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How near an exported model is to the network.
+
+    Attributes:
+        heads: largest difference of a raw head, None for a model that has none.
+        detections: how far those are apart that both found.
+        unit: what `heads` is measured in.
+    """
+
+    heads: float | None
+    detections: Offsets
+    unit: str = ""
+
+    def __str__(self) -> str:
+        heads = "" if self.heads is None else f"raw heads differ by at most {self.heads:.2g}{self.unit}, "
+        nothing = "nothing is found in the pictures to compare (give --data)"
+        return f"compared with PyTorch, {heads}{self.detections if self.detections.pairs else nothing}"
 
 
 def make_images(input_size: tuple[int, int]) -> Tensor:
@@ -82,8 +104,8 @@ def measure_difference(job: ExportJob, reader: Reader) -> float:
     return largest
 
 
-def hold_parity(name: str, job: ExportJob, reader: Reader) -> str:
-    """Compare an exported model with the network and refuse one that differs; returns what was measured.
+def hold_parity(name: str, job: ExportJob, reader: Reader) -> Parity:
+    """Compare an exported model with the network and refuse one that differs.
 
     Args:
         name: the format.
@@ -93,42 +115,26 @@ def hold_parity(name: str, job: ExportJob, reader: Reader) -> str:
     Raises:
         UserError: the raw heads or the detections differ too much (exit code 1); says by how much.
     """
-    if job.ends_in_nms:  # there are no raw heads to see
-        return f"compared with PyTorch, {_hold_detections(name, job, reader)}"
-    difference = measure_difference(job, reader)
+    heads = None if job.ends_in_nms and name == "onnx" else measure_difference(job, reader)
     limit = HALF_LIMIT if job.half else LIMIT
-    unit = " of their largest value" if job.half else ""
-    if difference <= limit:
-        heads = f"raw heads differ by at most {difference:.2g}{unit}"
-        return f"compared with PyTorch, {heads}, {_hold_detections(name, job, reader)}"
-    raise _refusal(
-        name,
-        job,
-        f"in {reader.name} the raw heads differ from PyTorch by {difference:.2g}{unit}",
-        f"{limit:g}",
-    )
-
-
-def _hold_detections(name: str, job: ExportJob, reader: Reader) -> str:
-    """See `hold_parity`."""
+    if heads is not None and not heads <= limit:
+        unit = _HALF_UNIT if job.half else ""
+        raise _refusal(name, job, reader, f"raw heads differ from PyTorch by {heads:.2g}{unit}", f"{limit:g}")
     pixels, score = (_HALF_PIXELS, _HALF_SCORE) if job.half else (_PIXELS, _SCORE)
     ours = _detect(reader.reference or job.model, job, _CONF - score)
     theirs = _detect(reader.run, job, _CONF - score)
     found = measure_offsets(ours, theirs, conf=_CONF, nms_iou=PredictConfig.nms_iou, slack=score)
-    if found == Offsets():
-        return f"nothing is found in the {len(job.pictures)} pictures to compare (give --data)"
-    measured = f"{found.pairs} detections by {found.pixels:.2g} px and {found.score:.2g} in score"
-    if found.alone == 0 and found.pixels <= pixels and found.score <= score:
-        return measured
-    alone = f", {found.alone} are found by one of the two only" if found.alone else ""
-    difference = f"in {reader.name} the detections differ from PyTorch: {measured}{alone}"
-    raise _refusal(name, job, difference, f"{pixels:g} px and {score:g}")
+    if found.alone or not (found.pixels <= pixels and found.score <= score):
+        alone = f", {found.alone} are found by one of the two only" if found.alone else ""
+        difference = f"detections differ from PyTorch, {found}{alone}"
+        raise _refusal(name, job, reader, difference, f"{pixels:g} px and {score:g}")
+    return Parity(heads, found, _HALF_UNIT if job.half else "")
 
 
 def _detect(run: Callable[[Tensor], list[Tensor]], job: ExportJob, conf: float) -> list[Detections]:
     """Detect objects in the job's pictures, one after the other as many a runtime wants it."""
     model = run if isinstance(run, nn.Module) else _Module(run)
-    predictor = Predictor(model, job.config, job.class_names, conf=conf)
+    predictor = Predictor(model, job.config, job.class_names, conf=conf, max_det=_MAX_DET)
     return predictor(list(job.pictures), batch_size=1)
 
 
@@ -143,9 +149,12 @@ class _Module(nn.Module):
         return self.run(images)
 
 
-def _refusal(name: str, job: ExportJob, difference: str, limit: str) -> UserError:
+def _refusal(name: str, job: ExportJob, reader: Reader, difference: str, limit: str) -> UserError:
     advice = "leave out --half" if job.half else "nothing was written; please report it"
-    return UserError(f"--format {name}: {difference}, at most {limit} is allowed; {advice}", exit_code=1)
+    return UserError(
+        f"--format {name}: in {reader.name} the {difference}, at most {limit} is allowed; {advice}",
+        exit_code=1,
+    )
 
 
 def _batches(job: ExportJob) -> Iterator[Tensor]:

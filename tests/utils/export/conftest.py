@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -24,7 +25,9 @@ def make_job(phi: str = "none", **changes) -> ExportJob:
             module.running_var.uniform_(0.5, 1.5)
     for head in (model.head_p5, model.head_p4):
         nn.init.normal_(head.predict.weight, std=0.1)
-    return ExportJob(model, config, ("cat", "dög"), Path("best.pth"), **changes)
+        nn.init.zeros_(head.predict.bias)
+    pictures = tuple(np.random.default_rng(seed).integers(0, 256, (60, 90, 3), np.uint8) for seed in range(2))
+    return ExportJob(model, config, ("cat", "dög"), Path("best.pth"), **({"pictures": pictures} | changes))
 
 
 @pytest.fixture

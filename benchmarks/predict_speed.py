@@ -1,0 +1,206 @@
+"""Milliseconds an image takes in each runtime, interleaved in one run, as ratios to plain PyTorch.
+
+Every way does the same work: the network alone on one batch, and all of it, from the file to boxes in its
+pixels. "eager" is the network as it was trained, in the usual memory layout; it runs twice, and the ratio of
+the two says what the other ratios can be trusted with (0.95 to 1.05). For results/predict_speed.md:
+
+    python benchmarks/predict_speed.py --data $DATA/VOCdevkit
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from nets.blocks import fold_norms
+from utils.console import run_command
+from utils.data.demo.dataset import draw_sample
+from utils.data.prepare import prepare_evaluation, prepare_splits
+from utils.export.formats import FORMATS
+from utils.export.job import ExportJob, Quantisation
+from utils.export.pictures import Calibration
+from utils.images import read_image
+from utils.inference.backends.load import load_exported
+from utils.inference.predictor import Predictor
+from utils.inference.speed import measure_speed
+from utils.weights.load import load_model
+
+PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "opencv-python-headless")
+PICTURES = 16
+
+
+class Plain(nn.Module):
+    """The network in PyTorch's usual memory layout, whatever it is given."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map images (B, 3, H, W) in [0, 1] to raw maps."""
+        return self.model(images.contiguous())
+
+
+class Called(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, run: Callable[[Tensor], list[Tensor]]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map images (B, 3, H, W) in [0, 1] to raw maps."""
+        return self.run(images)
+
+
+def build_ways(
+    job: ExportJob, folder: Path, batch: int, quantisation: Quantisation | None
+) -> dict[str, nn.Module]:
+    """Return everything that maps images to raw maps, by name."""
+    folded = copy.deepcopy(job.model)
+    fold_norms(folded)
+    ways: dict[str, nn.Module] = {
+        "eager": Plain(job.model),
+        "eager again": Plain(job.model),
+        "channels last": copy.deepcopy(job.model),
+        "ours: channels last, folded": folded,
+        "torch.compile of ours": torch.compile(copy.deepcopy(folded)),
+    }
+    job = dataclasses.replace(job, batch=batch)
+    exports = {"ONNX Runtime": ("onnx", job), "OpenVINO": ("openvino", job)}
+    if quantisation is not None:
+        exports["ONNX Runtime, int8"] = ("onnx", dataclasses.replace(job, quantisation=quantisation))
+    if batch == 1:
+        exports["ncnn"] = ("ncnn", job)
+    exports["OpenCV DNN"] = ("darknet", job)
+    for name, (form, one) in exports.items():
+        place = folder / name.replace(" ", "_") / str(batch)
+        place.mkdir(parents=True)
+        path = FORMATS[form].write(one, place)[0]
+        if form == "darknet":
+            ways[name] = Called(FORMATS[form].readers(one, path)[-1].run)
+        else:
+            ways[name] = load_exported(path, device="cpu").model
+    return ways
+
+
+def interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
+    """Return the milliseconds of each way in each round, after two rounds that do not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 2):
+        for name, run in ways.items():
+            start = time.perf_counter()
+            run()
+            if number >= 2:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: 1000 * np.array(values) for name, values in seconds.items()}
+
+
+def print_table(title: str, measured: Sequence[dict[str, np.ndarray]], batch: int) -> None:
+    """Write medians and ratios to eager as a table: the network alone, and from the file to boxes."""
+    print(f"\n{title}\n")
+    print("| way | network, ms | times eager | file to boxes, ms | times eager |\n|---|---|---|---|---|")
+    for name in measured[0]:
+        cells = []
+        for times in measured:
+            ratio = np.median(times["eager"] / times[name])
+            cells.append(f"{np.median(times[name]) / batch:.1f} | {ratio:.2f}")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def measure(
+    job: ExportJob, paths: Sequence[Path], ways: dict[str, nn.Module], batch: int, rounds: int
+) -> None:
+    """Measure all ways at one batch size."""
+    images = torch.rand(batch, 3, *job.config.input_size, generator=torch.Generator().manual_seed(0))
+    layouts = {name: images for name in ways}
+    for name in ("channels last", "ours: channels last, folded", "torch.compile of ours"):
+        layouts[name] = images.contiguous(memory_format=torch.channels_last)
+    predictors = {name: Predictor(way, job.config, job.class_names) for name, way in ways.items()}
+    batches = [list(paths[at : at + batch]) for at in range(0, len(paths) - batch + 1, batch)]
+    place = {name: 0 for name in ways}
+
+    def predict(name: str) -> None:
+        predictors[name](batches[place[name] % len(batches)], batch_size=batch)
+        place[name] += 1
+
+    with torch.no_grad():
+        network = interleaved({name: lambda name=name: ways[name](layouts[name]) for name in ways}, rounds)
+    whole = interleaved({name: lambda name=name: predict(name) for name in ways}, rounds)
+    print_table(f"Batch of {batch}:", (network, whole), batch)
+
+
+def print_parts(job: ExportJob, model: nn.Module, paths: Sequence[Path], rounds: int) -> None:
+    """Write what pre- and postprocessing take beside our default network, image by image."""
+    print("\n| conf | preprocess, ms | network, ms | postprocess, ms | both, of the network |")
+    print("|---|---|---|---|---|")
+    for conf in (0.25, 0.001):
+        predictor = Predictor(model, job.config, job.class_names, conf=conf)
+        tables = [measure_speed(predictor, read_image(path), runs=max(rounds // 4, 1)) for path in paths]
+        before, network, after, _ = np.median(np.concatenate(tables), axis=0)
+        share = 100 * (before + after) / network
+        print(f"| {conf} | {before:.2f} | {network:.2f} | {after:.2f} | {share:.0f} % |", flush=True)
+
+
+def main(argv: list[str]) -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", default="coco")
+    parser.add_argument("--imgsz", type=int, default=416)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument(
+        "--data", help="pictures to look at and to calibrate int8 on; else the demo's, without int8"
+    )
+    options = parser.parse_args(argv)
+    loaded = load_model(options.weights)
+    config = dataclasses.replace(loaded.config, input_size=(options.imgsz, options.imgsz))
+    job = ExportJob(loaded.model, config, loaded.class_names, loaded.path)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    print(f"{date.today()}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads")
+    print(f"Python {platform.python_version()}, {versions}")
+    print(f"{options.weights}, {options.imgsz}x{options.imgsz}, median of {options.rounds} rounds")
+    with tempfile.TemporaryDirectory() as folder:
+        paths, quantisation = find_pictures(options.data, Path(folder), config.input_size)
+        for batch in options.batch:
+            ways = build_ways(job, Path(folder), batch, quantisation)
+            measure(job, paths, ways, batch, options.rounds)
+        print_parts(job, ways["ours: channels last, folded"], paths, options.rounds)
+    return 0
+
+
+def find_pictures(
+    data: str | None, folder: Path, input_size: tuple[int, int]
+) -> tuple[list[Path], Quantisation | None]:
+    """Return files to look at, and what int8 is calibrated on."""
+    if data is not None:
+        dataset, *_ = prepare_evaluation(data)
+        calibration = Calibration(prepare_splits(data, None)[0], input_size)
+        paths = [record.image_path for record in dataset.records[:PICTURES]]
+        return paths, Quantisation(calibration, lambda model: 0.0)
+    paths = [folder / f"{index}.jpg" for index in range(PICTURES)]
+    for index, path in enumerate(paths):
+        cv2.imwrite(str(path), draw_sample(0, "test", index)[0][..., ::-1])
+    return paths, None
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import export
+import predict
+from tests.utils.export.device_models import BLOCK, SCRIPT, frame
+from utils.export.bundle import device_command, write_bundle
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
+
+LINES = {"best.onnx": "onnxruntime", "best.xml": "openvino", "best.ncnn.param": "ncnn"}
+
+
+def bundle(job, folder: Path, *models: str) -> dict[str, str]:
+    """Write models of nothing and what belongs beside them; returns the texts of the latter."""
+    for name in ("best.pth", *models):
+        (folder / name).write_bytes(b"x")
+    written = write_bundle(job, folder, [folder / name for name in models], [], ["python", "export.py"])
+    return {path.name: path.read_text(encoding="utf-8") for path in written}
+
+
+@pytest.fixture
+def job(make_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("utils.export.card.read_content", lambda path: None)
+    return make_job()
+
+
+@pytest.mark.parametrize("models", [[], ["best.pth"], ["best.weights", "best.cfg"]])
+def test_formats_without_a_runtime_get_no_script(job, tmp_path: Path, models: list[str]) -> None:
+    assert set(bundle(job, tmp_path, *models)) == {"labels.txt", "MODEL_CARD.md"}
+    assert device_command(tmp_path) is None
+
+
+@pytest.mark.parametrize("models", [["best.onnx"], ["best.ncnn.param"], ["best.xml"], list(LINES)])
+def test_only_the_runtimes_of_the_models_are_required(job, tmp_path: Path, models: list[str]) -> None:
+    texts = bundle(job, tmp_path, *models, "best.pth")
+    assert texts["labels.txt"] == "cat\ndög\n"
+    assert texts["detect.py"] == SCRIPT.read_text(encoding="utf-8")
+    names = [line.split(">")[0] for line in texts["requirements.txt"].splitlines()]
+    assert sorted(names) == sorted(["numpy", "opencv-python-headless", *(LINES[model] for model in models)])
+    assert "torch" not in texts["requirements.txt"]
+    assert device_command(tmp_path / "a b") is None
+    assert device_command(tmp_path) == f"cd {tmp_path} && python detect.py photo.jpg"
+
+
+def test_models_of_an_earlier_export_keep_their_runtime(job, tmp_path: Path) -> None:
+    bundle(job, tmp_path, "best.onnx")
+    assert "onnxruntime" in bundle(job, tmp_path, "best.xml")["requirements.txt"].splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--format", "onnx", "openvino", "ncnn"],
+        ["--format", "onnx", "--nms"],
+        ["--format", "onnx", "--batch", "3"],
+    ],
+)
+def test_the_folder_works_without_torch_and_without_us(
+    make_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = make_job("cbam")
+    for head in (job.model.head_p5, job.model.head_p4):
+        head.predict.weight.data *= 5
+    save_checkpoint("best.pth", Checkpoint(job.config, job.class_names, job.model.state_dict()))
+    Path("in").mkdir()
+    for index, (height, width) in enumerate(((60, 90), (200, 40), (30, 300))):
+        Image.fromarray(frame(height, width, index)).save(f"in/{index}.png")
+    limits = ["--conf", "0.01", "--nms-iou", "0.4", "--max-det", "60"]
+    assert predict.main(["in", "--weights", "best.pth", "--no-save", "--json", "wanted.jsonl", *limits]) == 0
+    assert export.main(["--weights", "best.pth", "--project", ".", "--name", "out", *flags]) == 0
+    for model in (path.name for path in Path("out").iterdir() if path.suffix in (".onnx", ".xml", ".param")):
+        command = [
+            sys.executable,
+            "-I",
+            "-c",
+            BLOCK,
+            "../in",
+            "--model",
+            model,
+            "--json",
+            "found.jsonl",
+            *limits,
+        ]
+        done = subprocess.run(command, cwd="out", env=os.environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        ours, theirs = (
+            [json.loads(line)["detections"] for line in Path(name).read_text(encoding="utf-8").splitlines()]
+            for name in ("wanted.jsonl", "out/found.jsonl")
+        )
+        assert sum(map(len, ours)) > 60
+        for one, other in zip(ours, theirs, strict=True):
+            assert [found["label"] for found in one] == [found["label"] for found in other]
+            boxes, wanted = (np.array([found["box"] for found in part]) for part in (one, other))
+            np.testing.assert_allclose(boxes, wanted, atol=0.1)

@@ -1,0 +1,142 @@
+"""8-bit models: what is quantised, what stays, and that a loss of accuracy is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+import export
+from tests.voc_folder import make_voc_folder
+from utils.errors import UserError
+from utils.export.formats import export_as
+from utils.export.int8 import Accuracy, hold_accuracy, quantise
+from utils.export.job import Quantisation
+
+
+class Called:
+    """A judge that gives out one number after the other."""
+
+    def __init__(self, *numbers: float) -> None:
+        self.numbers = list(numbers)
+
+    def __call__(self, model: object) -> float:
+        return self.numbers.pop(0)
+
+
+def with_judge(job, *numbers: float, pictures: int = 4):
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand((1, 3, 64, 96), generator=generator) for _ in range(pictures)]
+    return dataclasses.replace(job, quantisation=Quantisation(images, Called(*numbers)))
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.0), (0.5, 0.495), (0.5, 0.6), (0.5, 0.49)])
+def test_at_most_a_point_may_be_lost(job, before: float, after: float) -> None:
+    assert hold_accuracy(with_judge(job, before, after), job.model) == Accuracy(before, after)
+    with pytest.raises(UserError, match=r"mAP50 0\.5000 before, 0\.4800 in 8 bits; at most 0\.01") as caught:
+        hold_accuracy(with_judge(job, 0.5, 0.48), job.model)
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch", "ends_in_nms"), [(1, False), (None, True)])
+def test_weights_have_8_bits_and_the_last_convolutions_stay(
+    make_job, tmp_path: Path, capfd, batch, ends_in_nms
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    job = with_judge(make_job("se", batch=batch, ends_in_nms=ends_in_nms), 0.5, 0.5)
+    (path,), measured = export_as("onnx", job, tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == [path]
+    assert list(measured.values()) == [Accuracy(0.5, 0.5)]
+    parameters = sum(value.numel() for value in job.model.parameters())
+    assert parameters < path.stat().st_size < 1.3 * parameters
+    graph = onnx.load(path).graph
+    kinds = {one.name: (one.data_type, list(one.dims)) for one in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    plain = [node for node in convolutions if node.input[1] in kinds]  # weights that nothing dequantises
+    assert [kinds[node.input[1]][1][0] for node in plain] == [21, 21]
+    for node in convolutions:
+        if node in plain:
+            continue
+        dequantise = producers[node.input[1]]
+        weight, scale = dequantise.input[:2]
+        assert kinds[weight][0] == onnx.TensorProto.INT8
+        assert kinds[scale][1] == [kinds[weight][1][0]]  # one scale a channel
+
+
+@pytest.mark.slow
+def test_values_stay_near(make_job, tmp_path: Path) -> None:
+    from utils.export.onnx import trace
+
+    pytest.importorskip("onnxruntime")
+    job = with_judge(make_job(), pictures=8)
+    small = quantise(trace("onnx", job, half=False), job.quantisation.pictures, tmp_path)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(small.SerializeToString(), providers=["CPUExecutionProvider"])
+    image = next(iter(job.quantisation.pictures))
+    with torch.no_grad():
+        expected = job.model(image)
+    for ours, theirs in zip(expected, session.run(["p5", "p4"], {"images": image.numpy()}), strict=True):
+        difference = (ours - torch.from_numpy(theirs)).abs()
+        assert 0 < difference.mean() < 0.1 * ours.abs().mean()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_bad_model_is_not_left_behind(make_job, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UserError, match="8 bits"):
+        export_as("onnx", with_judge(make_job(), 0.5, 0.1), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_command_calibrates_and_judges(tmp_path: Path, monkeypatch, capsys) -> None:
+    pytest.importorskip("onnxruntime")
+    from tests.test_export import make_weights
+
+    monkeypatch.chdir(tmp_path)
+    make_voc_folder(tmp_path / "data", 6, 4)
+    make_weights(tmp_path / "best.pth")
+    argv = [
+        "--weights",
+        "best.pth",
+        "--int8",
+        "--data",
+        "data",
+        "--split",
+        "val",
+    ]
+    assert export.main(argv) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    assert "onnx: mAP50 " in out
+    assert " in 8 bits (ONNX Runtime" in out
+    assert (tmp_path / "runs/export/exp/best.onnx").stat().st_size < 8e6
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--int8"], "--int8: is calibrated and judged on pictures; add --data DIR"),
+        (["--int8", "--half", "--data", "data"], "--int8 and --half"),
+        (["--int8", "--data", "nowhere"], "nowhere"),
+        (["--int8", "--data", "data", "--format", "ncnn"], "--int8: only ONNX"),
+        (["--nms", "--format", "openvino"], "--nms: only ONNX"),
+        (["--split", "val"], "--split: says how --data is read"),
+        (["--skip-bad"], "--skip-bad: says how --data is read"),
+    ],
+)
+def test_mistakes_end_in_one_line(tmp_path: Path, monkeypatch, capsys, argv, named) -> None:
+    from tests.test_export import make_weights
+
+    monkeypatch.chdir(tmp_path)
+    make_weights(tmp_path / "best.pth")
+    assert export.main(["--weights", "best.pth", *argv]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert named in line
+    assert not (tmp_path / "runs").exists()

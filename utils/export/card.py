@@ -1,0 +1,144 @@
+"""MODEL_CARD.md: what an export is, where it comes from and what was measured of it; facts only."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.classes import parse_renames
+from utils.config import EvaluateConfig
+from utils.data.layout import load_samples
+from utils.data.scan import look_over
+from utils.data.splits import choose_training_splits
+from utils.errors import UserError
+from utils.export.job import ExportJob
+from utils.weights.checkpoint import parse_checkpoint, read_content
+from utils.weights.fetch import COCO_SHA256
+
+# The settings of a training run that tell most; each is a flag of the same name.
+_TOLD = (
+    *("data", "train", "val", "classes", "rename", "phi", "weights", "epochs", "batch_size", "imgsz", "seed"),
+    *("freeze_epochs", "optimizer", "lr", "augment", "mosaic", "mixup", "overfit"),
+)
+_NOTHING = "not known: the weights hold no record of a training run"
+
+
+def build_card(
+    job: ExportJob, models: Sequence[Path], measured: Sequence[str], command: Sequence[str]
+) -> str:
+    """Write the card of an export.
+
+    Args:
+        job: what was exported.
+        models: the files of the export.
+        measured: a line each on how far an export is from the network.
+        command: the command line of the export.
+    """
+    metrics, run = _read_record(job.source)
+    config = job.shared_config()
+    height, width = config.input_size
+    at = f" at {', '.join(config.phi_at)}" if config.phi != "none" else ""
+    parameters = sum(tensor.numel() for tensor in job.model.parameters())
+    sections = {
+        "": [
+            f"YOLOv4-tiny detector, attention {config.phi}{at}, input {height}x{width} (height, width), "
+            f"{parameters:,} parameters, exported from {job.source.name}, sha256 `{_sha256(job.source)}`."
+        ],
+        "Files": ["| file | bytes | sha256 |", "|---|---|---|", *map(_row, models)],
+        "Classes": [f"{len(job.class_names)}: {', '.join(job.class_names)}"],
+        "Data": _describe_data(job, run),
+        "Commands": ["```bash", *_training_command(run), shlex.join(command), "```"],
+        "Metrics": _describe_metrics(metrics, run),
+        "Compared with PyTorch": [f"- {line}" for line in measured],
+        "Intended use and limits": [
+            "Finds objects of the classes above in pictures like those it was trained on.",
+            "Elsewhere its accuracy is unknown: measure it on pictures of your own; not for decisions about "
+            "people's safety or rights.",
+        ],
+        "Licence": ["To fill in."],
+    }
+    return (
+        "\n\n".join(
+            (f"## {title}\n\n" if title else f"# {job.source.stem}\n\n") + "\n".join(lines)
+            for title, lines in sections.items()
+        )
+        + "\n"
+    )
+
+
+def _read_record(source: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return the metrics and the settings of the run that a checkpoint of ours tells of; else nothing."""
+    content = read_content(source) if source.suffix in (".pth", ".pt") else None
+    if not isinstance(content, dict) or "format_version" not in content:
+        return {}, {}
+    checkpoint = parse_checkpoint(source, content)
+    return checkpoint.metrics, checkpoint.run_config
+
+
+def _describe_data(job: ExportJob, run: Mapping[str, Any]) -> list[str]:
+    """Return the images and objects that the network was trained on, counted where they can be read."""
+    if _sha256(job.source) == COCO_SHA256:
+        return ["The official weights of Darknet, trained on COCO; counts not known."]
+    if "data" not in run:
+        return [_NOTHING]
+    try:
+        splits, chosen = choose_training_splits(run["data"], run.get("train"))
+        samples = [
+            sample
+            for split in splits
+            for sample in load_samples(run["data"], split, unlabelled=run.get("unlabelled", "skip"))
+        ]
+        report = look_over(
+            samples, class_names=job.class_names, renames=parse_renames(run.get("rename") or ())
+        )
+    except (UserError, OSError) as error:
+        return [f"not known: {error}"]
+    objects = report.class_counts
+    held = "" if run.get("val") or chosen else " Of these a part was held out to choose the best epoch."
+    if run.get("overfit"):
+        held = f" Of these only the first {run['overfit']} with objects were used."
+    return [
+        f"{len(report.records)} images and {objects.total()} objects in {', '.join(splits)} of "
+        f"{Path(run['data']).name}, counted at the time of the export.{held}",
+        "",
+        *("| class | objects |", "|---|---|"),
+        *(f"| {name} | {objects[name]} |" for name in job.class_names),
+    ]
+
+
+def _training_command(run: Mapping[str, Any]) -> list[str]:
+    """Return the command that trained the network, with the settings that tell most."""
+    if not run:
+        return ["# training: not known"]
+    words = ["python", "train.py"]
+    for name in _TOLD:
+        value = run.get(name)
+        if value is not None:
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return [shlex.join(words)]
+
+
+def _describe_metrics(metrics: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
+    if not metrics:
+        return ["none recorded"]
+    split = ", ".join(run.get("val") or ()) or "the default (val, or a held-out tenth)"
+    rule = EvaluateConfig
+    return [
+        f"Of the weights on the split that chose the epoch: {split}. Scores from {rule.conf}, NMS at IoU "
+        f"{rule.nms_iou}, at most {rule.max_det} detections an image. Not those of a test.",
+        "",
+        *("| metric | value |", "|---|---|"),
+        *(f"| {name} | {value:.4f} |" for name, value in metrics.items() if isinstance(value, float | int)),
+    ]
+
+
+def _row(path: Path) -> str:
+    return f"| {path.name} | {path.stat().st_size} | `{_sha256(path)}` |"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
