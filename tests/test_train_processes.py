@@ -26,10 +26,10 @@ from tests.training_room import (
     content_of,
     errors_in,
     folder_of,
+    forking_torchrun,
     furnished,
     joined_processes,
     last_of,
-    rank_of,
     started,
     table_of,
     torchrun,
@@ -185,11 +185,11 @@ def saves(path: Path, seen: set[int]) -> int:
 @pytest.mark.slow
 def test_torchrun_is_stopped_and_the_run_goes_on_to_the_same_bits(whole: str) -> None:
     last, seen = last_of("halted"), set[int]()
-    with torchrun(*EXACT, "--save-steps", "1", "--name", "halted") as (process, log):
-        wait_until(lambda: saves(last, seen) > 2 or process.poll() is not None, PATIENCE)
-        process.terminate()
-        assert process.wait(40) != 0
-        text = log.read_text()
+    with torchrun(*EXACT, "--save-steps", "1", "--name", "halted") as command:
+        wait_until(lambda: saves(last, seen) > 2 or not command.runs, PATIENCE)
+        command.signal(signal.SIGTERM)
+        assert command.wait(40) != 0
+        text = command.text
     assert text.count("interrupted: saved ") == 1, text
     assert text.count("go on: python train.py --resume ") == 1
     with joined_processes("--resume", str(last)) as commands:
@@ -200,11 +200,11 @@ def test_torchrun_is_stopped_and_the_run_goes_on_to_the_same_bits(whole: str) ->
 @pytest.mark.slow
 def test_torchrun_starts_again_from_the_last_checkpoint(whole: str) -> None:
     last, seen = last_of("risen"), set[int]()
-    with torchrun("--max-restarts=3", *EXACT, "--save-steps", "1", "--name", "risen") as (process, log):
-        wait_until(lambda: saves(last, seen) > 7 or process.poll() is not None, PATIENCE)
-        os.kill(rank_of(process.pid, 1), signal.SIGKILL)
-        assert process.wait(PATIENCE) == 0, log.read_text()
-        text = log.read_text()
+    with forking_torchrun(*EXACT, "--save-steps", "1", "--name", "risen", restarts=3) as command:
+        wait_until(lambda: saves(last, seen) > 7 or not command.runs, PATIENCE)
+        os.kill(int(Path("pid1.txt").read_text()), signal.SIGKILL)
+        assert command.wait(PATIENCE) == 0, command.text
+        text = command.text
     assert f"resuming {last} after 1 of 2 epochs and " in text
     assert [path.name for path in Path("runs/train").glob("risen*")] == ["risen"]
     assert are_same_runs("risen", whole)

@@ -108,21 +108,21 @@ def test_a_signal_finishes_the_step_and_saves(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("flags", "step"),
+    ("name", "flags"),
     [
-        (("--phi", "cbam", "--save-steps", "2"), 3),
-        (("--accumulate", "3"), 1),  # 2 steps an epoch, the second of one batch
-        (("--optimizer", "adamw", "--lr-schedule", "step"), 6),
-        (("--no-ema", "--mixup", "0.5", "--close-mosaic", "1"), 5),
-        (("--freeze-epochs", "1", "--eval-interval", "2"), 3),
+        ("block", "--phi cbam --save-steps 2 --freeze-epochs 1 --eval-interval 2"),
+        # 2 steps an epoch, the second of one batch
+        (
+            "pieces",
+            "--accumulate 3 --optimizer adamw --lr-schedule step --no-ema --mixup 0.5 --close-mosaic 1",
+        ),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_every_way_to_train_goes_on_in_mid_epoch(at_step: Any, flags: tuple[str, ...], step: int) -> None:
-    name, flags = flags[0].strip("-"), (*flags, "--batch-size", "3")  # 4 batches an epoch
-    assert train.main([*EXACT, *flags, "--name", f"{name}-whole"]) == 0
-    at_step(signal.SIGTERM, step)
-    assert train.main([*EXACT, *flags, "--name", name]) == 143
+def test_every_way_to_train_goes_on_in_mid_epoch(at_step: Any, name: str, flags: str) -> None:
+    argv = [*EXACT, *flags.split(), "--batch-size", "3"]  # 4 batches an epoch
+    assert train.main([*argv, "--name", f"{name}-whole"]) == 0
+    at_step(signal.SIGTERM, 3)
+    assert train.main([*argv, "--name", name]) == 143
     assert content_of(last_of(name))["meter"]["batches"] > 0
     assert resume(name) == 0
     assert are_same_runs(name, f"{name}-whole")

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 import traceback
@@ -18,6 +17,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed import run as launcher
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import train
 from tests.voc_folder import make_voc_folder
@@ -124,14 +126,14 @@ class Command:
         return self._process.exitcode
 
     def wait_for(self, text: str) -> None:
-        wait_until(lambda: text in self.text or self._ended())
+        wait_until(lambda: text in self.text or not self.runs)
         assert text in self.text
 
     def wait_for_saves(self, path: Path, count: int) -> None:
         """Wait until the file has appeared or been replaced so many times."""
         seen = {_identity(path)}
-        wait_until(lambda: seen.add(_identity(path)) or len(seen) > count or self._ended())
-        assert not self._ended(), f"ended too early: {self.text}"
+        wait_until(lambda: seen.add(_identity(path)) or len(seen) > count or not self.runs)
+        assert self.runs, f"ended too early: {self.text}"
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -144,8 +146,10 @@ class Command:
         """Return the processes of its session that live, without itself."""
         return [pid for pid in session(self.pid) if pid != self.pid]
 
-    def _ended(self) -> bool:
-        return not self._process.is_alive()
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.is_alive()
 
     def end(self) -> None:
         """Kill what is left of it."""
@@ -238,33 +242,46 @@ def joined_processes(*argv: str, number: int = 2, work: Work = train.main) -> It
         ]
 
 
+def _torchrun(argv: list[str]) -> int:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    launcher.main(argv)
+    return 0
+
+
 @contextmanager
-def torchrun(*argv: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Start train.py by torchrun; gives the process and the file that all of them write to."""
-    log = Path("torchrun.txt")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    options = [flag for flag in argv if flag.startswith("--max-restarts")]
-    rest = [flag for flag in argv if flag not in options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [*launch, *options, train.__file__, *rest],
-            stdout=file,
-            stderr=file,
-            env=environment,
-        )
+def torchrun(*argv: str) -> Iterator[Command]:
+    """Start train.py in two processes by torchrun, which alone is forked."""
+    options = ("--standalone", "--nproc-per-node", "2", train.__file__)
+    with started(*options, *argv, work=_torchrun) as command:
         try:
-            yield process, log
+            yield command
         finally:
-            for pid in (*children_of(process.pid), process.pid):  # they have sessions of their own
+            for pid in children_of(command.pid):  # they have sessions of their own
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            process.wait()
 
 
-def rank_of(launcher: int, number: int) -> int:
-    """Return the process that a launcher started as one of a number."""
-    for pid in children_of(launcher):
-        if f"\0RANK={number}\0" in Path(f"/proc/{pid}/environ").read_text():
-            return pid
-    raise AssertionError("no such process")
+@contextmanager
+def forking_torchrun(*argv: str, restarts: int) -> Iterator[Command]:
+    """Start train.py in two processes by what is behind torchrun, which can fork them too.
+
+    Each writes its number to pid0.txt or pid1.txt.
+    """
+
+    def one(argv: list[str]) -> None:
+        torch.set_num_threads(1)
+        Path(f"pid{os.environ['RANK']}.txt").write_text(str(os.getpid()))
+        status = train.main(argv)
+        if status:
+            sys.exit(status)
+
+    def launch(argv: list[str]) -> int:
+        place = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": "forked"}
+        elastic_launch(
+            LaunchConfig(1, 1, 2, DefaultLogsSpecs(), max_restarts=restarts, start_method="fork", **place),
+            one,
+        )(argv)
+        return 0
+
+    with started(*argv, work=launch) as command:
+        yield command

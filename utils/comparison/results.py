@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from scipy.stats import t as student_t
+from scipy.special import stdtrit  # quantiles of Student's t; scipy.stats takes seconds to import
 
 from nets.attention import short_name
 from utils.comparison.config import FREE, NOT_PASSED_ON
@@ -192,7 +192,7 @@ def paired_difference(ours: Mapping[int, float], base: Mapping[int, float]) -> D
     if spread.std is None:
         return Difference(spread.mean, None)
     count = len(differences)
-    reach = float(student_t.ppf((1 + CONFIDENCE) / 2, count - 1)) * spread.std / count**0.5
+    reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * spread.std / count**0.5
     return Difference(spread.mean, (spread.mean - reach, spread.mean + reach))
 
 

@@ -18,7 +18,9 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phi", ["none", "se", "cbam", "eca", "ca"])
+@pytest.mark.parametrize(  # backends/test_load.py has cbam, whose layers include those of the first two
+    "phi", ["eca", "ca", *(pytest.param(phi, marks=pytest.mark.exhaustive) for phi in ("none", "se", "cbam"))]
+)
 def test_heads_and_description(make_job, tmp_path, phi, capfd):
     job = make_job(phi)
     (path, weights, description), differences = export_as("ncnn", job, tmp_path)

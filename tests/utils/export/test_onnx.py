@@ -21,7 +21,9 @@ def session_of(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("batch", "shown"), [(None, "batch"), (2, 2)])
+@pytest.mark.parametrize(
+    ("batch", "shown"), [(None, "batch"), pytest.param(2, 2, marks=pytest.mark.exhaustive)]
+)
 def test_heads_shapes_and_metadata(make_job, tmp_path, batch, shown, capfd):
     job = make_job("ca", batch=batch)
     (path,), differences = export_as("onnx", job, tmp_path)

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("batch", [None, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_heads_shapes_and_description(make_job, tmp_path, batch, capfd):
     job = make_job("ca", batch=batch)
     (path, weights), differences = export_as("openvino", job, tmp_path)
