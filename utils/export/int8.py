@@ -1,8 +1,10 @@
 """8-bit ONNX models by ONNX Runtime's static quantisation.
 
 https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html. Weights are quantised per
-channel, activations per tensor. The two last 1x1 convolutions stay in float: the values of a head lie far
-apart, and the coordinates would lose the most.
+channel, activations per tensor. The first convolution and the two last stay in float: a picture's 8 bits have
+none to spare, and the values of a head lie far apart. Weights take 7 of their 8 bits: without VNNI x86
+processors add products up in 16 bits, which overflow with 8. What was tried stands in
+benchmarks/results/predict_speed.md.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ def quantise(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
     try:
         onnx.save(model, small)
         quant_pre_process(small, prepared, skip_symbolic_shape=True)  # torch has noted the shapes
-        last = [node.name for node in onnx.load(prepared).graph.node if set(node.output) & set(HEADS)]
+        nodes = onnx.load(prepared).graph.node
+        ends = [node.name for node in nodes if {IMAGES, *HEADS} & {*node.input, *node.output}]
         quantization.quantize_static(
             prepared,
             small,
@@ -51,7 +54,9 @@ def quantise(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=last,
+            reduce_range=True,
+            op_types_to_quantize=["Conv"],
+            nodes_to_exclude=ends,
             calibrate_method=quantization.CalibrationMethod.MinMax,
         )
         return onnx.load(small)
