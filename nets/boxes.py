@@ -1,16 +1,25 @@
-"""Boxes: pairwise IoU, CIoU, and the two ways of writing one.
+"""Boxes: pairwise IoU, and the two ways of writing one.
 
-A box is (x1, y1, x2, y2): edges, so that its width is x2 - x1. IoU and CIoU are torchvision's; they stand
-here so that the network has one place to get them from.
+A box is (x1, y1, x2, y2): edges, so that its width is x2 - x1. What prediction needs is written out here and
+in `postprocess`: importing torchvision takes almost as long as importing torch, for every command.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou, complete_box_iou_loss
 
-__all__ = ["box_iou", "complete_box_iou_loss", "cxcywh_to_xyxy", "shape_iou", "xyxy_to_cxcywh"]
+
+def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Return the IoU of every two, Tensor[..., N, M], of Tensor[..., N, 4] and Tensor[..., M, 4].
+
+    Two boxes without area have none in common: their IoU is not a number.
+    """
+    low = torch.maximum(boxes[..., :, None, :2], others[..., None, :, :2])
+    high = torch.minimum(boxes[..., :, None, 2:], others[..., None, :, 2:])
+    shared = (high - low).clamp(min=0).prod(dim=-1)  # (..., N, M)
+    areas, other_areas = ((one[..., 2:] - one[..., :2]).prod(dim=-1) for one in (boxes, others))
+    return shared / (areas[..., :, None] + other_areas[..., None, :] - shared)
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from torch.nn.utils.rnn import pad_sequence
+from torchvision.ops import complete_box_iou_loss
 
 from nets.assign import assign
-from nets.boxes import box_iou, complete_box_iou_loss
+from nets.boxes import box_iou
 from nets.decode import build_slots, decode_boxes, flatten_maps
 from nets.structures import Target
 

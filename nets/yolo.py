@@ -99,7 +99,8 @@ class YoloBody(nn.Module):
         self.neck_up = ConvNormAct(256, 128, 1)
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
         self.head_p4 = YoloHead(128 + 256, 256, num_anchors, config.num_classes)
-        self.apply(_initialise)
+        if not self.neck_p5.conv.weight.is_meta:  # there torch would load its compiler for nothing
+            self.apply(_initialise)
         # Last, so that one seed gives every block the same network around it, and untouched by our
         # initialisation.
         self.attention = nn.ModuleDict()

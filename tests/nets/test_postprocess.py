@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torchvision.ops import batched_nms
 
 from nets.boxes import box_iou
 from nets.postprocess import postprocess
@@ -66,3 +67,19 @@ def test_an_untrained_network_that_sees_everything_is_bounded():
         boxes, torch.full((1, 3000, 20), 0.25), conf_threshold=0.001, iou_threshold=0.5, max_detections=100
     )
     assert len(result) == 100
+
+
+@pytest.mark.parametrize("number", [0, 1, 400])
+@pytest.mark.parametrize("iou", [0.0, 0.5, 0.9, 1.0])
+def test_equals_torchvision(number, iou):
+    generator = torch.Generator().manual_seed(number)
+    low = torch.rand(1, number, 2, generator=generator) * 80
+    boxes = torch.cat((low, low + 5 + torch.rand(1, number, 2, generator=generator) * 30), dim=-1)
+    scores = torch.rand(1, number, 3, generator=generator)
+    (found,) = postprocess(boxes, scores, conf_threshold=0.1, iou_threshold=iou, max_detections=10_000)
+    slots, labels = (scores[0] >= 0.1).nonzero(as_tuple=True)
+    values = scores[0, slots, labels]
+    kept = batched_nms(boxes[0, slots], values, labels, iou)
+    assert torch.equal(found.boxes, boxes[0, slots][kept])
+    assert torch.equal(found.scores, values[kept])
+    assert torch.equal(found.labels, labels[kept])

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torchvision.ops import box_iou
 
+from nets.boxes import box_iou
 from nets.structures import Detections
 
 
