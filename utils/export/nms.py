@@ -34,13 +34,6 @@ class Decoder(nn.Module):
         return boxes, scores.transpose(1, 2)
 
 
-def map_shapes(config: ModelConfig) -> list[tuple[int, int, int]]:
-    """Return (channels, height, width) of the two raw maps."""
-    channels = len(config.anchor_masks[0]) * (5 + config.num_classes)
-    height, width = config.input_size
-    return [(channels, height // stride, width // stride) for stride in (32, 16)]
-
-
 def append_nms(heads: Any, decoder: Any, num_boxes: int, num_classes: int) -> Any:
     """Join the network, its decoder and the suppression to one ONNX model.
 

@@ -18,7 +18,7 @@ from nets.yolo import YoloBody
 from utils.errors import UserError
 from utils.export.int8 import quantise
 from utils.export.job import ExportJob, hold_packages
-from utils.export.nms import Decoder, append_nms, map_shapes
+from utils.export.nms import Decoder, append_nms
 from utils.export.parity import Reader, make_images
 from utils.files import atomic_write
 from utils.inference.backends.backend import HEADS, IMAGES, as_texts
@@ -105,14 +105,12 @@ def trace(name: str, job: ExportJob, *, half: bool) -> Any:
 
 def _with_nms(heads: Any, job: ExportJob) -> Any:
     """Append decoding and suppression to a model of raw maps."""
-    maps = [torch.zeros(1, *shape) for shape in map_shapes(job.config)]
-    decoder = _to_onnx(Decoder(job.config), maps, HEADS, ("boxes", "scores"), job.batch)
-    return append_nms(
-        heads,
-        decoder,
-        sum(one[0].numel() for one in maps) // (5 + job.config.num_classes),
-        job.config.num_classes,
-    )
+    decoder = Decoder(job.config)
+    with torch.no_grad():
+        maps = job.model(make_images(job.config.input_size)[:1])
+        num_classes, num_boxes = decoder(*maps)[1].shape[1:]
+    exported = _to_onnx(decoder, maps, HEADS, ("boxes", "scores"), job.batch)
+    return append_nms(heads, exported, num_boxes, num_classes)
 
 
 def _to_onnx(
