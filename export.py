@@ -12,10 +12,11 @@ from utils.config import parse_config, save_args_yaml
 from utils.console import log, one_line, run_command
 from utils.export.bundle import device_command, write_bundle
 from utils.export.config import ExportConfig
-from utils.export.formats import FORMATS, export_as
+from utils.export.formats import FORMATS, export_as, staged
 from utils.export.job import ExportJob
 from utils.export.pictures import choose_pictures
 from utils.files import new_run_folder
+from utils.signals import StopSignals
 from utils.weights.load import load_model
 
 
@@ -41,17 +42,18 @@ def _export(argv: list[str]) -> int:
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     files: list[Path] = []
     parity: list[str] = []
-    for name in config.format:
-        for note in FORMATS[name].notes(job):
-            log(one_line(note))
-        written, measured = export_as(name, job, folder)
-        files += written
-        for reader, nearness in measured.items():
-            parity.append(f"{name}: {nearness} ({reader})")
-            print(parity[-1], flush=True)
-    files += write_bundle(job, folder, files, parity, ["python", "export.py", *argv])
-    save_args_yaml(config, folder / "args.yaml")
-    for path in (*files, folder / "args.yaml"):
+    with StopSignals(), staged(folder, job.source) as aside:
+        for name in config.format:
+            for note in (*FORMATS[name].notes(job), *job.notes(name)):
+                log(one_line(note))
+            written, measured = export_as(name, job, aside)
+            files += written
+            for reader, nearness in measured.items():
+                parity.append(f"{name}: {nearness} ({reader})")
+                print(parity[-1], flush=True)
+        files += write_bundle(job, aside, files, parity, ["python", "export.py", *argv])
+        save_args_yaml(config, aside / "args.yaml")
+    for path in (folder / file.name for file in (*files, Path("args.yaml"))):
         print(one_line(f"{path}  {path.stat().st_size / 1000:.1f} kB"))
     for name in config.format:
         if command := FORMATS[name].following(job, folder):

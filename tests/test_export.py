@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ import yaml
 import export
 from nets.yolo import ModelConfig, YoloBody
 from utils.classes import read_class_names
+from utils.errors import UserError
+from utils.export.job import ExportJob
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.weights.load import load_model
 
@@ -159,7 +163,41 @@ def test_a_wrong_export_ends_in_one_line(
     monkeypatch.setattr("utils.export.pth.load_model", load_another)
     assert run("--format", "pth") == 1
     assert "the raw heads differ from PyTorch by 0.5, at most 0.001 is allowed" in capsys.readouterr().err
-    assert list((room / "runs/export/exp").iterdir()) == []
+    assert not (room / "runs/export/exp").exists()
+
+
+def test_of_several_formats_none_remains_when_one_fails(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(job: object, folder: Path) -> list[Path]:
+        raise UserError(f"{folder / 'best.weights'}: cannot be written", exit_code=1)
+
+    monkeypatch.setattr("utils.export.darknet.write", fail)
+    assert run("--format", "pth", "darknet") == 1
+    assert "error: runs/export/exp/best.weights: cannot be written" in capsys.readouterr().err
+    assert list(room.glob("runs/export/*")) == []
+    (room / "runs/export/exp").mkdir()
+    (room / "runs/export/exp/mine.txt").write_text("kept")
+    assert run("--format", "pth", "darknet", "--exist-ok") == 1
+    assert [path.name for path in room.glob("runs/export/exp/*")] == ["mine.txt"]
+
+
+def test_a_signal_leaves_nothing_behind(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("utils.export.darknet.write", lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert run("--format", "pth", "darknet") == 128 + signal.SIGTERM
+    assert "interrupted" in capsys.readouterr().err
+    assert list(room.glob("runs/export/*")) == []
+
+
+def test_settings_that_only_onnx_takes_are_said_of_the_others() -> None:
+    config = ModelConfig(2)
+    job = ExportJob(YoloBody(config), config, ("cat", "dog"), Path("best.pth"))
+    asked = dataclasses.replace(job, ends_in_nms=True)
+    assert asked.notes("onnx") == job.notes("openvino") == []
+    (note,) = asked.notes("openvino")
+    assert note == "openvino: is exported without --nms, which only ONNX takes"
 
 
 OWN_BLOCK = """

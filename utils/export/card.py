@@ -21,6 +21,7 @@ from utils.weights.fetch import COCO_SHA256
 # The settings of a training run that tell most; each is a flag of the same name.
 _TOLD = (
     *("data", "train", "val", "classes", "rename", "phi", "weights", "epochs", "batch_size", "imgsz", "seed"),
+    *("phi_at", "insert", "anchors", "unlabelled", "skip_bad", "accumulate", "lr_schedule"),
     *("freeze_epochs", "optimizer", "lr", "augment", "mosaic", "mixup", "overfit"),
 )
 _NOTHING = "not known: the weights hold no record of a training run"
@@ -37,7 +38,7 @@ def build_card(
         measured: a line each on how far an export is from the network.
         command: the command line of the export.
     """
-    metrics, run = _read_record(job.source)
+    metrics, run, class_names = _read_record(job.source)
     config = job.shared_config()
     height, width = config.input_size
     at = f" at {', '.join(config.phi_at)}" if config.phi != "none" else ""
@@ -49,7 +50,7 @@ def build_card(
         ],
         "Files": ["| file | bytes | sha256 |", "|---|---|---|", *map(_row, models)],
         "Classes": [f"{len(job.class_names)}: {', '.join(job.class_names)}"],
-        "Data": _describe_data(job, run),
+        "Data": _describe_data(job, run, class_names),
         "Commands": ["```bash", *_training_command(run), shlex.join(command), "```"],
         "Metrics": _describe_metrics(metrics, run),
         "Compared with PyTorch": [f"- {line}" for line in measured],
@@ -69,17 +70,20 @@ def build_card(
     )
 
 
-def _read_record(source: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return the metrics and the settings of the run that a checkpoint of ours tells of; else nothing."""
+def _read_record(source: Path) -> tuple[Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]:
+    """Return metrics, settings and class names of the run that made a checkpoint of ours; else nothing."""
     content = read_content(source) if source.suffix in (".pth", ".pt") else None
     if not isinstance(content, dict) or "format_version" not in content:
-        return {}, {}
+        return {}, {}, ()
     checkpoint = parse_checkpoint(source, content)
-    return checkpoint.metrics, checkpoint.run_config
+    return checkpoint.metrics, checkpoint.run_config, checkpoint.class_names
 
 
-def _describe_data(job: ExportJob, run: Mapping[str, Any]) -> list[str]:
-    """Return the images and objects that the network was trained on, counted where they can be read."""
+def _describe_data(job: ExportJob, run: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:
+    """Return the images and objects that the network was trained on, counted where they can be read.
+
+    They are counted under the names of the training, which --classes may have changed for the export.
+    """
     if _sha256(job.source) == COCO_SHA256:
         return ["The official weights of Darknet, trained on COCO; counts not known."]
     if "data" not in run:
@@ -91,9 +95,7 @@ def _describe_data(job: ExportJob, run: Mapping[str, Any]) -> list[str]:
             for split in splits
             for sample in load_samples(run["data"], split, unlabelled=run.get("unlabelled", "skip"))
         ]
-        report = look_over(
-            samples, class_names=job.class_names, renames=parse_renames(run.get("rename") or ())
-        )
+        report = look_over(samples, class_names=class_names, renames=parse_renames(run.get("rename") or ()))
     except (UserError, OSError) as error:
         return [f"not known: {error}"]
     objects = report.class_counts
@@ -105,7 +107,7 @@ def _describe_data(job: ExportJob, run: Mapping[str, Any]) -> list[str]:
         f"{Path(run['data']).name}, counted at the time of the export.{held}",
         "",
         *("| class | objects |", "|---|---|"),
-        *(f"| {name} | {objects[name]} |" for name in job.class_names),
+        *(f"| {name} | {objects[own]} |" for name, own in zip(job.class_names, class_names, strict=True)),
     ]
 
 
@@ -116,9 +118,10 @@ def _training_command(run: Mapping[str, Any]) -> list[str]:
     words = ["python", "train.py"]
     for name in _TOLD:
         value = run.get(name)
-        if value is not None:
-            values = value if isinstance(value, list | tuple) else [value]
-            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+        if value is None or value is False:
+            continue
+        values = [] if value is True else value if isinstance(value, list | tuple) else [value]
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return [shlex.join(words)]
 
 
@@ -129,7 +132,8 @@ def _describe_metrics(metrics: Mapping[str, Any], run: Mapping[str, Any]) -> lis
     rule = EvaluateConfig
     return [
         f"Of the weights on the split that chose the epoch: {split}. Scores from {rule.conf}, NMS at IoU "
-        f"{rule.nms_iou}, at most {rule.max_det} detections an image. Not those of a test.",
+        f"{rule.nms_iou}, at most {rule.max_det} detections an image. Measured before the export, "
+        "at the input size of the training; not those of a test.",
         "",
         *("| metric | value |", "|---|---|"),
         *(f"| {name} | {value:.4f} |" for name, value in metrics.items() if isinstance(value, float | int)),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from torch import nn
 
+from utils.errors import UserError
 from utils.export import darknet, ncnn, onnx, openvino, pth, published
 from utils.export.int8 import Accuracy, hold_accuracy
 from utils.export.job import ExportJob
@@ -16,6 +20,7 @@ from utils.export.parity import Parity, Reader, hold_parity
 from utils.inference.writers import refuse_overwriting
 
 Measured = Parity | Accuracy
+_ASIDE = ".export-"  # how the folders begin in which files wait until they are held
 
 
 class Format(Protocol):
@@ -62,7 +67,7 @@ def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict
         UserError: it cannot be exported, or the export finds something else.
     """
     form = FORMATS[name]
-    with TemporaryDirectory(prefix=".export-", dir=folder) as aside:
+    with TemporaryDirectory(prefix=_ASIDE, dir=folder) as aside:
         written = form.write(job, Path(aside))
         readers = form.readers(job, written[0])
         measured = {reader.name: _hold(name, job, reader) for reader in readers}
@@ -71,6 +76,34 @@ def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict
         for path, target in zip(written, targets, strict=True):
             os.replace(path, target)
     return targets, measured
+
+
+@contextmanager
+def staged(folder: Path, source: Path) -> Iterator[Path]:
+    """Give a folder aside to write into; its files go to `folder` together, or not at all.
+
+    Args:
+        folder: where the files go in the end; one that stays empty is removed.
+        source: the weights, which are never written over.
+
+    Raises:
+        UserError: of what is done meanwhile, with the paths that the user knows; or a file may not be placed.
+    """
+    try:
+        with TemporaryDirectory(prefix=_ASIDE, dir=folder) as aside:
+            yield Path(aside)
+            written = sorted(Path(aside).iterdir())
+            targets = [folder / path.name for path in written]
+            refuse_overwriting(targets, [source])
+            for path, target in zip(written, targets, strict=True):
+                os.replace(path, target)
+    except BaseException as error:
+        with suppress(OSError):
+            folder.rmdir()
+        if not isinstance(error, UserError):
+            raise
+        message = re.sub(rf"{re.escape(_ASIDE)}\w+/", "", str(error))
+        raise UserError(message, exit_code=error.exit_code) from error
 
 
 def _hold(name: str, job: ExportJob, reader: Reader) -> Measured:

@@ -59,6 +59,13 @@ class ExportJob:
     pictures: tuple[Pixels, ...] = ()
     quantisation: Quantisation | None = None
 
+    def notes(self, name: str) -> list[str]:
+        """Return what of the settings a format does not take: only ONNX ends in NMS or holds 8 bits."""
+        if name == "onnx":
+            return []
+        asked = {"--nms": self.ends_in_nms, "--int8": self.quantisation is not None}
+        return [f"{name}: is exported without {flag}, which only ONNX takes" for flag in asked if asked[flag]]
+
     def named(self, ending: str) -> str:
         """Return a file name: the stem of the weights with that ending."""
         return self.source.stem + ending

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -81,12 +82,14 @@ def _convert(job: ExportJob, folder: Path) -> None:
     """Write model.ncnn.param and model.ncnn.bin, among much else."""
     import pnnx
 
-    images = make_images(job.config.input_size)[:1]
+    images, traced = make_images(job.config.input_size)[:1], io.BytesIO()
     try:
         with quiet(), torch.no_grad():
-            torch.jit.trace(_Heads(job.model), images).save(str(folder / "model.pt"))
+            torch.jit.save(torch.jit.trace(_Heads(job.model), images), traced)
     except Exception as error:  # from a block of the user's own: anything
         raise _cannot(job, reason_of(error)) from error
+    with atomic_write(folder / "model.pt") as file:  # torch itself would crash where the disk is full
+        file.write(traced.getvalue())
     shape = ",".join(map(str, images.shape))
     fp16 = f"fp16={int(job.half)}"
     _run([pnnx.EXEC_PATH, "model.pt", f"inputshape=[{shape}]", fp16], job, folder)

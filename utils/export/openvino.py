@@ -33,13 +33,15 @@ def write(job: ExportJob, folder: Path) -> list[Path]:
     import openvino
 
     graph = onnx.trace("openvino", job, half=False)
+    path = folder / job.named(".xml")
     try:
         model = openvino.Core().read_model(graph.SerializeToString(), b"")
         model.set_rt_info(as_texts(job.describe()), DESCRIPTION)
-        path = folder / job.named(".xml")
         openvino.save_model(model, path, compress_to_fp16=job.half)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
+        if "iostream" in reason:
+            raise UserError(f"{path}: cannot be written: no room on the disk?", exit_code=1) from error
         raise UserError(
             f"--format openvino: OpenVINO cannot take this network: {reason}; take --format onnx", exit_code=1
         ) from error

@@ -17,7 +17,7 @@ from utils.data.scan import require_objects
 from utils.export.config import MADE_PICTURES, ExportConfig
 from utils.export.job import Quantisation
 from utils.images import Pixels, letterbox, read_image, to_tensor
-from utils.inference.evaluate import evaluate
+from utils.inference.evaluate import evaluate, match_classes
 from utils.inference.predictor import Predictor
 
 _COMPARED = 8  # pictures on which an export has to find what the network finds
@@ -45,6 +45,7 @@ def choose_pictures(
         return pictures, None
 
     require_objects(report)
+    match_classes(class_names, dataset)  # before the calibration, which takes long
 
     def judge(model: nn.Module) -> float:
         predictor = Predictor(model, network, class_names, conf=EvaluateConfig.conf)

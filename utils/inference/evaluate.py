@@ -87,7 +87,7 @@ def find(
     skip_bad: bool = False,
 ) -> Findings:
     """Run a predictor over the images of a data set, or over those at `indices`; see `evaluate`."""
-    matched = _match_classes(predictor.class_names, dataset.class_names)
+    matched = match_classes(predictor.class_names, dataset)
     limited = predictor.limited_to(matched)
     to_data = torch.full((len(predictor.class_names),), -1)
     to_data[matched] = torch.arange(len(matched))
@@ -147,14 +147,20 @@ def score(
     )
 
 
-def _match_classes(known: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Return the label among `known` of each class of the data."""
-    matched = match_class_names(known, wanted)
-    missing = [name for name, label in zip(wanted, matched, strict=True) if label is None]
+def match_classes(known: Sequence[str], dataset: VocDataset) -> list[int]:
+    """Return the label among `known`, the weights' classes, of each class of the data.
+
+    Raises:
+        UserError: the weights lack one.
+    """
+    matched = match_class_names(known, dataset.class_names)
+    missing = [name for name, label in zip(dataset.class_names, matched, strict=True) if label is None]
     if missing:
+        present = {name for record in dataset.records for name in record.names} | set(missing)
         raise UserError(
             f"class {', '.join(missing)} of the data is not among the weights' classes: the data have "
-            f"{', '.join(wanted)}; the weights have {', '.join(known)}; use weights trained on these classes"
+            f"{', '.join(sorted(present))}; the weights have {', '.join(known)}; "
+            "use weights trained on these classes"
         )
     return [label for label in matched if label is not None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -188,13 +189,37 @@ def test_bytes_behind_the_end_are_no_damage(room: Path) -> None:
     np.testing.assert_allclose(detect.read_picture(path).astype(int), read_image(path).astype(int), atol=2)
 
 
+def test_only_the_own_end_of_a_jpeg_counts(room: Path) -> None:
+    thumbnail = io.BytesIO()
+    Image.fromarray(frame(8, 8)).save(thumbnail, "JPEG")
+    whole = Path("in/turned.jpg").read_bytes()
+    with_thumbnail = whole[:2] + b"\xff\xe2" + (2 + len(thumbnail.getvalue())).to_bytes(2, "big")
+    with_thumbnail += thumbnail.getvalue() + whole[2:]
+    for tail in (b"", b"\xff\xd8\xff\xda video", bytes(range(256)) * 8):
+        assert detect.ends_whole(with_thumbnail + tail)
+    assert not detect.ends_whole(with_thumbnail[:-200])
+    for cut in (0, 2, 3, 10):
+        assert not detect.ends_whole(whole[:cut])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_transparent_picture_is_turned_whole(tmp_path: Path, orientation: int) -> None:
+    pixels = np.dstack((frame(30, 40), frame(30, 40)[..., 0]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    ours = detect.read_picture(tmp_path / "a.png").astype(int)
+    assert np.abs(ours - read_image(tmp_path / "a.png")).max() <= 1
+
+
 def test_an_input_is_never_written_over(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.read_bytes() for path in room.rglob("*") if path.is_file()}
     assert run("in", "--out", "in") == 2
     assert run("in/a.png", "--json", "in/a.png") == 2
     assert run("in/a.png", "--json", "best.onnx") == 2
+    assert run("in/a.png", "--model", "best.xml", "--json", "best.bin") == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 3
+    assert len(errors) == 4
     assert all(line.startswith("error: ") and "is also an input" in line for line in errors)
     assert {path: path.read_bytes() for path in room.rglob("*") if path.is_file()} == before
 

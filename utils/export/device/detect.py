@@ -141,6 +141,12 @@ class Detector:
         self.milliseconds = 1000 * np.diff([*times, time.perf_counter()])
         return found
 
+    def files(self) -> list[Path]:
+        """Return the files of the model and those that lie beside it, none of which may be written over."""
+        own = [self.path.with_suffix(end) for end in (".onnx", ".xml", ".bin", ".param", ".json")]
+        beside = ("detect.py", "labels.txt", "requirements.txt", "MODEL_CARD.md", "args.yaml")
+        return own + [self.path.with_name(name) for name in beside]
+
     def prepare(self, frame: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """Letterbox a frame: images (B, 3, height, width) in [0, 1], the first is it, and its place."""
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
@@ -214,16 +220,26 @@ def read_picture(path: Path) -> np.ndarray:
     """Read a picture as it is displayed, uint8 (H, W, 3) in RGB: turned by EXIF, transparency over white."""
     data = path.read_bytes() if path.is_file() else b""
     is_jpeg, buffer = data.startswith(b"\xff\xd8"), np.frombuffer(data, np.uint8)
-    if is_jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # OpenCV would fill up with grey
+    if is_jpeg and not ends_whole(data):  # OpenCV would fill up with grey
         raise ValueError("its end is missing")
     image = cv2.imdecode(buffer, cv2.IMREAD_COLOR) if data else None
     if image is None:
         raise ValueError("not a picture that can be read")
     stored: Any = image if is_jpeg else cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-    if stored.ndim == 3 and stored.shape[2] == 4:
-        opacity = stored[..., 3:] / np.iinfo(stored.dtype).max
+    if stored.ndim == 3 and stored.shape[2] == 4:  # which is not turned by EXIF yet
+        turns = (np.rot90(side, quarter) for side in (stored, stored[:, ::-1]) for quarter in range(4))
+        same = (turn for turn in turns if np.array_equal(turn[..., :3], image))
+        opacity = next(same, stored)[..., 3:] / np.iinfo(stored.dtype).max
         image = np.uint8(image * opacity + 255 * (1 - opacity) + 0.5)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def ends_whole(data: bytes) -> bool:
+    """Tell whether a JPEG's own end marker is there; its thumbnail has one, what follows the end may."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"\xda", b""):  # to the first scan
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return b"\xff\xd9" in data[at:]
 
 
 def write_picture(target: Path, frame: np.ndarray, found: Found, class_names: Sequence[str]) -> None:
@@ -314,6 +330,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         ("nms_iou", 0, 1),
         ("max_det", 1, 99999),
         ("benchmark", 1, 99999),
+        ("threads", 0, 999),
     ):
         if (value := getattr(args, name)) is not None and not least <= value <= most:
             parser.error(f"--{name.replace('_', '-')} {value}: must lie within [{least}, {most}]")
@@ -335,11 +352,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         detector = Detector(args.model, threads=args.threads, fp16=args.fp16)
         targets = find_pictures(args.sources, Path(args.out or "results"))
         written = {os.path.realpath(path) for path in (*targets.values(), args.json) if path}
-        if inputs := written & {os.path.realpath(path) for path in (*targets, detector.path)}:
+        if inputs := written & {os.path.realpath(path) for path in (*targets, *detector.files())}:
             raise ValueError(f"{min(inputs)}: is also an input; name another --out or --json")
         print(f"model {detector.path}  {len(detector.class_names)} classes", file=sys.stderr)
-        status = 1
         with open(args.json, "w", encoding="utf-8", buffering=1) if args.json else nullcontext() as lines:
+            if (targets or args.out) and not args.benchmark:
+                Path(args.out or "results").mkdir(parents=True, exist_ok=True)
+            status = 1
             for path, frame in look([*targets], args.camera, bad):
                 if args.benchmark:
                     benchmark(detector, frame, limits, args.benchmark)
