@@ -19,10 +19,15 @@ def build(make_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
 
     def build(
-        metrics: dict, run: dict, phi: str = "none", names: tuple[str, str] = ("cat", "dog")
+        metrics: dict,
+        run: dict,
+        phi: str = "none",
+        names: tuple[str, str] = ("cat", "dog"),
+        shown: tuple[str, str] | None = None,
     ) -> dict[str, str]:
         job = dataclasses.replace(make_job(phi), class_names=names, source=tmp_path / "best.pth")
         save_checkpoint(job.source, Checkpoint(job.config, names, job.weights(), metrics, run))
+        job = dataclasses.replace(job, class_names=shown or names)
         (tmp_path / "best.onnx").write_bytes(b"model")
         card = build_card(job, [tmp_path / "best.onnx"], ["onnx: differs by 0.1"], COMMAND)
         assert card.startswith("# best\n\n")
@@ -85,6 +90,14 @@ def test_renames_and_a_held_out_part(build) -> None:
     card = build({"map50": 0.5}, {"data": "voc", "val": ["train"], "train": ["train"], "overfit": 2})
     assert "only the first 2 with objects" in card["Data"]
     assert "split that chose the epoch: train." in card["Metrics"]
+
+
+def test_other_names_for_the_export_change_no_count(build) -> None:
+    make_voc_folder(Path("voc"), 5, 1)
+    card = build({}, {"data": "voc", "skip_bad": True, "val": ["val"]}, shown=("Katze", "Hund"))
+    assert card["Data"].endswith("| Katze | 3 |\n| Hund | 2 |")
+    assert card["Classes"] == "2: Katze, Hund"
+    assert "python train.py --data voc --val val --skip-bad\n" in card["Commands"]
 
 
 def test_data_that_are_gone_are_not_known(build) -> None:
