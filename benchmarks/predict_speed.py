@@ -34,6 +34,7 @@ from utils.data.demo.dataset import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
 from utils.export.formats import FORMATS
 from utils.export.job import ExportJob, Quantisation
+from utils.export.parity import Called
 from utils.export.pictures import Calibration
 from utils.images import read_image
 from utils.inference.backends.load import load_exported
@@ -56,18 +57,6 @@ class Plain(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map images (B, 3, H, W) in [0, 1] to raw maps."""
         return self.model(images.contiguous())
-
-
-class Called(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, run: Callable[[Tensor], list[Tensor]]) -> None:
-        super().__init__()
-        self.run = run
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Map images (B, 3, H, W) in [0, 1] to raw maps."""
-        return self.run(images)
 
 
 def build_ways(

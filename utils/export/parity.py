@@ -133,12 +133,12 @@ def hold_parity(name: str, job: ExportJob, reader: Reader) -> Parity:
 
 def _detect(run: Callable[[Tensor], list[Tensor]], job: ExportJob, conf: float) -> list[Detections]:
     """Detect objects in the job's pictures, one after the other as many a runtime wants it."""
-    model = run if isinstance(run, nn.Module) else _Module(run)
+    model = run if isinstance(run, nn.Module) else Called(run)
     predictor = Predictor(model, job.config, job.class_names, conf=conf, max_det=_MAX_DET)
     return predictor(list(job.pictures), batch_size=1)
 
 
-class _Module(nn.Module):
+class Called(nn.Module):
     """A function as a module."""
 
     def __init__(self, run: Callable[[Tensor], list[Tensor]]) -> None:
@@ -146,6 +146,7 @@ class _Module(nn.Module):
         self.run = run
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Map images (B, 3, H, W) in [0, 1] to raw maps."""
         return self.run(images)
 
 
