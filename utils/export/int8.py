@@ -58,6 +58,7 @@ def quantise(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
             op_types_to_quantize=["Conv"],
             nodes_to_exclude=ends,
             calibrate_method=quantization.CalibrationMethod.MinMax,
+            extra_options={"CalibMovingAverage": True},  # one odd picture does not stretch the range
         )
         return onnx.load(small)
     finally:
