@@ -50,9 +50,8 @@ def _suppress(found: Detections, iou_threshold: float, most: int) -> Detections:
     kept = torch.empty(0, dtype=torch.long)
     for block in torch.arange(len(found)).split(_BLOCK):
         block = block[~_clash(found[kept], found[block], iou_threshold).any(dim=0)]
-        stay = ~_clash(found[block], found[block], iou_threshold).triu(
-            diagonal=1
-        )  # of the better and the worse
+        # Row by row, which of the weaker ones may stay beside a detection.
+        stay = ~_clash(found[block], found[block], iou_threshold).triu(diagonal=1)
         free = torch.ones(len(block), dtype=torch.bool).numpy()
         for index, row in enumerate(stay.numpy()):
             if free[index]:

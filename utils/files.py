@@ -75,6 +75,17 @@ def new_run_folder(project: Path | str, name: str = "exp", exist_ok: bool = Fals
     return folder
 
 
+@contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder when the block fails before anything is in it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
+
+
 def _open(path: Path, mode: str) -> IO[Any]:
     return open(path, "wb") if mode == "wb" else open(path, "w", encoding="utf-8", newline="\n")
 

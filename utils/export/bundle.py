@@ -14,11 +14,8 @@ from utils.files import atomic_write
 CARD, DETECT, REQUIREMENTS = "MODEL_CARD.md", "detect.py", "requirements.txt"
 _ROOT = Path(__file__).resolve().parents[2]
 _SCRIPT = Path(__file__).resolve().parent / "device" / DETECT
-_RUNTIMES = {
-    ".onnx": "onnxruntime",
-    ".xml": "openvino",
-    ".param": "ncnn",
-}  # of the models that detect.py runs
+# Of the models that detect.py runs.
+_RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino", ".param": "ncnn"}
 _ALWAYS = ("numpy>=1.24", "opencv-python-headless>=4.9")
 
 

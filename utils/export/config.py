@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from utils.config import CLASSES_HELP, DATA_HELP, NETWORK_HELP, DataConfig, RunConfig, WeightsConfig
@@ -77,9 +78,9 @@ class ExportConfig(RunConfig, DataConfig, WeightsConfig):
             return
         if self.int8:
             raise UserError("--int8: is calibrated and judged on pictures; add --data DIR")
-        reads = {"split": None, "rename": None, "skip_bad": False, "unlabelled": "skip"}
-        for name, usual in reads.items():
-            if getattr(self, name) != usual:
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in ("split", "rename", "skip_bad", "unlabelled"):
+            if getattr(self, name) != usual[name]:
                 raise UserError(f"--{name.replace('_', '-')}: says how --data is read; add --data DIR")
 
     @property

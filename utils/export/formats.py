@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -66,16 +66,12 @@ def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict
     Raises:
         UserError: it cannot be exported, or the export finds something else.
     """
-    form = FORMATS[name]
-    with TemporaryDirectory(prefix=_ASIDE, dir=folder) as aside:
-        written = form.write(job, Path(aside))
+    form, job = FORMATS[name], job.for_format(name)
+    with staged(folder, job.source) as aside:
+        written = form.write(job, aside)
         readers = form.readers(job, written[0])
         measured = {reader.name: _hold(name, job, reader) for reader in readers}
-        targets = [folder / path.name for path in written]
-        refuse_overwriting(targets, [job.source])
-        for path, target in zip(written, targets, strict=True):
-            os.replace(path, target)
-    return targets, measured
+    return [folder / path.name for path in written], measured
 
 
 @contextmanager
@@ -83,7 +79,7 @@ def staged(folder: Path, source: Path) -> Iterator[Path]:
     """Give a folder aside to write into; its files go to `folder` together, or not at all.
 
     Args:
-        folder: where the files go in the end; one that stays empty is removed.
+        folder: where the files go in the end.
         source: the weights, which are never written over.
 
     Raises:
@@ -97,18 +93,14 @@ def staged(folder: Path, source: Path) -> Iterator[Path]:
             refuse_overwriting(targets, [source])
             for path, target in zip(written, targets, strict=True):
                 os.replace(path, target)
-    except BaseException as error:
-        with suppress(OSError):
-            folder.rmdir()
-        if not isinstance(error, UserError):
-            raise
+    except UserError as error:
         message = re.sub(rf"{re.escape(_ASIDE)}\w+/", "", str(error))
         raise UserError(message, exit_code=error.exit_code) from error
 
 
 def _hold(name: str, job: ExportJob, reader: Reader) -> Measured:
     """Refuse an export that is too far from the network; an 8-bit model is judged by its mAP50."""
-    if name == "onnx" and job.quantisation is not None:
+    if job.quantisation is not None:
         assert isinstance(reader.run, nn.Module)
         return hold_accuracy(job, reader.run)
     return hold_parity(name, job, reader)

@@ -59,12 +59,16 @@ class ExportJob:
     pictures: tuple[Pixels, ...] = ()
     quantisation: Quantisation | None = None
 
+    def for_format(self, name: str) -> ExportJob:
+        """Return the job as a format takes it: only ONNX ends in NMS or holds 8 bits."""
+        return self if name == "onnx" else dataclasses.replace(self, ends_in_nms=False, quantisation=None)
+
     def notes(self, name: str) -> list[str]:
-        """Return what of the settings a format does not take: only ONNX ends in NMS or holds 8 bits."""
-        if name == "onnx":
-            return []
-        asked = {"--nms": self.ends_in_nms, "--int8": self.quantisation is not None}
-        return [f"{name}: is exported without {flag}, which only ONNX takes" for flag in asked if asked[flag]]
+        """Return what of the settings a format does not take."""
+        taken = self.for_format(name)
+        lost = ["--nms"] if self.ends_in_nms != taken.ends_in_nms else []
+        lost += ["--int8"] if self.quantisation is not taken.quantisation else []
+        return [f"{name}: is exported without {flag}, which only ONNX takes" for flag in lost]
 
     def named(self, ending: str) -> str:
         """Return a file name: the stem of the weights with that ending."""

@@ -19,9 +19,7 @@ from utils.images import FILL
 from utils.inference.predictor import Predictor
 
 LIMIT = 1e-3  # of the largest difference of a raw head
-HALF_LIMIT = (
-    5e-2  # the same with 16-bit weights, as a part of the head's largest value: rounding is well below
-)
+HALF_LIMIT = 5e-2  # the same with 16-bit weights, as a part of the head's largest value
 _CONF = 0.05  # detections from this score have to be the same
 _PIXELS, _SCORE = 0.1, 1e-3  # how far they may be apart
 _MAX_DET = 1000  # so high that no detection is cut off by one of the two only
@@ -115,7 +113,7 @@ def hold_parity(name: str, job: ExportJob, reader: Reader) -> Parity:
     Raises:
         UserError: the raw heads or the detections differ too much (exit code 1); says by how much.
     """
-    heads = None if job.ends_in_nms and name == "onnx" else measure_difference(job, reader)
+    heads = None if job.ends_in_nms else measure_difference(job, reader)
     limit = HALF_LIMIT if job.half else LIMIT
     if heads is not None and not heads <= limit:
         unit = _HALF_UNIT if job.half else ""

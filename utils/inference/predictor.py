@@ -224,7 +224,7 @@ class Predictor:
             return []
         start = time.perf_counter()
         images = torch.stack([prepared.pixels for prepared in batch]).to(self.device)  # (B, 3, H, W)
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and not isinstance(self.model, Backend):
             images = images.contiguous(memory_format=torch.channels_last)  # takes a fifth off the time
         if isinstance(self.model, Backend) and self.model.ends_in_nms:
             found = self._find(self.model, images)
@@ -234,9 +234,7 @@ class Predictor:
             self._wait()
             middle = time.perf_counter()
             found = self._postprocess(raw_maps)
-        results = [
-            _undo(one.to("cpu"), prepared.placement) for one, prepared in zip(found, batch, strict=True)
-        ]
+        results = [_undo(one, prepared.placement) for one, prepared in zip(found, batch, strict=True)]
         if timings is not None:
             timings.images += len(batch)
             timings.preprocess += sum(prepared.seconds for prepared in batch)
@@ -263,7 +261,7 @@ class Predictor:
         if self._unwanted is None:
             return model.find(images, conf=self.conf, nms_iou=self.nms_iou, max_det=self.max_det)
         every = model.find(images, conf=self.conf, nms_iou=self.nms_iou, max_det=MAX_CANDIDATES)
-        wanted = ~self._unwanted
+        wanted = ~self._unwanted.cpu()
         return [one[wanted[one.labels].nonzero().flatten()[: self.max_det]] for one in every]
 
     def _wait(self) -> None:

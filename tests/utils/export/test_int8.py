@@ -117,6 +117,7 @@ def test_the_command_calibrates_and_judges(tmp_path: Path, monkeypatch, capsys) 
     assert "onnx: mAP50 " in out
     assert " in 8 bits (ONNX Runtime" in out
     assert (tmp_path / "runs/export/exp/best.onnx").stat().st_size < 8e6
+    assert {path.name for path in tmp_path.iterdir()} == {"best.pth", "data", "runs"}  # nothing in passing
 
 
 @pytest.mark.parametrize(
