@@ -13,9 +13,15 @@ from torchvision.ops import complete_box_iou_loss
 
 from nets.assign import assign
 from nets.boxes import box_iou
-from nets.decode import build_slots, decode_boxes, flatten_maps
+from nets.decode import STRIDES, build_slots, decode_boxes, flatten_maps
 from nets.structures import Target
 
+NORMALISATIONS = ("sums", "means")
+# Weights of the means in bubbliiiing/yolov4-tiny-pytorch; the class term, a mean over K classes, is there
+# multiplied by K / 80.
+_MEANS = {"box": 0.05, "objectness": 5.0, "class": 1 / 80}
+_BALANCE = (0.4, 1.0)  # of the heads' objectness, coarse first
+_USUAL_AREA = 416**2  # network pixels, for which the objectness weight is meant
 _DIFFICULT_IOU = 0.5  # a prediction that overlaps a difficult object more than this is no negative
 
 
@@ -37,9 +43,10 @@ class LossSums:
 class YoloLoss(nn.Module):
     """Compare raw maps with ground truth.
 
-    Each part is a sum over the batch divided by the number of positives. A slot without a truth is a negative
-    unless its predicted box overlaps some truth by more than `ignore_threshold`. Difficult objects are no
-    targets.
+    Each part is a sum over the batch divided by the number of positives; with `normalisation` "means" it is
+    the sum of the heads' means, with the weights of bubbliiiing/yolov4-tiny-pytorch instead of those given.
+    A slot without a truth is a negative unless its predicted box overlaps some truth by more than
+    `ignore_threshold`. Difficult objects are no targets.
     """
 
     def __init__(
@@ -54,12 +61,14 @@ class YoloLoss(nn.Module):
         box_weight: float = 2.0,
         objectness_weight: float = 1.0,
         class_weight: float = 1.0,
+        normalisation: str = "sums",
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.anchors, self.anchor_masks, self.scale_x_y = anchors, anchor_masks, scale_x_y
         self.ignore_threshold = ignore_threshold
         self.label_smoothing = label_smoothing
+        self.normalisation = normalisation
         self.weights = {"box": box_weight, "objectness": objectness_weight, "class": class_weight}
 
     def forward(self, raw_maps: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -90,19 +99,48 @@ class YoloLoss(nn.Module):
         positive = assignment.images.to(device), assignment.slots.to(device)
         truth = assignment.images, assignment.truths
 
-        box = complete_box_iou_loss(boxes[positive], truth_boxes[truth].to(device), reduction="sum")
+        box = complete_box_iou_loss(boxes[positive], truth_boxes[truth].to(device), reduction="none")  # (P,)
         class_goal = self._class_goal(labels[truth]).to(device)
-        classes = bce(predictions[positive][:, 5:], class_goal, reduction="sum")
+        classes = bce(predictions[positive][:, 5:], class_goal, reduction="none").sum(dim=-1)  # (P,)
         goal = torch.zeros_like(predictions[..., 4])
         goal[positive] = 1.0
         counted = self._negatives(boxes.detach(), truth_boxes.to(device), difficult.to(device))
         counted[positive] = True
-        objectness = bce(predictions[..., 4], goal, weight=counted.float(), reduction="sum")
+        objectness = bce(predictions[..., 4], goal, reduction="none") * counted  # (B, N)
 
         parts = {"box": box, "objectness": objectness, "class": classes}
         positives = torch.tensor(len(assignment.images), device=device)
-        parts = {name: self.weights[name] * part for name, part in parts.items()}
-        return LossSums(parts, positives, assignment.unassigned.to(device))
+        if self.normalisation == "means":
+            weighed = self._as_means(parts, positive, counted, grids)
+        else:
+            weighed = {name: self.weights[name] * part for name, part in parts.items()}
+        sums = {name: part.sum() for name, part in weighed.items()}
+        return LossSums(sums, positives, assignment.unassigned.to(device))
+
+    def _as_means(
+        self,
+        parts: dict[str, Tensor],
+        positive: tuple[Tensor, Tensor],
+        counted: Tensor,
+        grids: Sequence[tuple[int, int]],
+    ) -> dict[str, Tensor]:
+        """Weigh the terms so that their sum divided by the positives is the sum of the heads' means."""
+        sizes = [
+            height * width * len(mask) for (height, width), mask in zip(grids, self.anchor_masks, strict=True)
+        ]
+        head = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(counted.device)  # (N,)
+        head_of_positive = head[positive[1]]  # (P,)
+        a_head = head_of_positive.bincount(minlength=len(sizes)).clamp(min=1)
+        counted_a_head = torch.stack([part.sum() for part in counted.split(sizes, dim=1)]).clamp(min=1)
+        area = grids[0][0] * grids[0][1] * STRIDES[0] ** 2
+        balance = torch.tensor(_BALANCE, device=counted.device) * area / _USUAL_AREA
+        shares = {
+            "box": (1 / a_head)[head_of_positive],
+            "objectness": (balance / counted_a_head)[head],
+            "class": (1 / a_head)[head_of_positive],
+        }
+        positives = max(len(head_of_positive), 1)
+        return {name: part * shares[name] * _MEANS[name] * positives for name, part in parts.items()}
 
     def _class_goal(self, labels: Tensor) -> Tensor:
         """Return smoothed one-hot rows (P, K): 1 - s/2 for the class, s/2 for the others."""

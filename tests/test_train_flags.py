@@ -18,8 +18,9 @@ from utils.errors import UserError
 from utils.images import letterbox
 from utils.inference.result import EvalResult
 from utils.training import start
+from utils.training.config import DEFAULT_LR
 from utils.training.run import Run
-from utils.weights.checkpoint import Checkpoint, load_checkpoint
+from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("room")
 
@@ -176,6 +177,35 @@ def test_adamw_has_a_learning_rate_of_its_own(caught: Callable) -> None:
     assert (given["name"], given["lr"], given["batch_size"]) == ("adamw", 0.001, 6)  # all images there are
     _, given = caught("build_optimizer", "--optimizer", "adamw", "--lr", "0.25")
     assert given["lr"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("argv", "loss", "lr"),
+    [
+        ([], "sums", DEFAULT_LR["sgd"]),
+        (["--loss", "means"], "means", DEFAULT_LR["sgd"]),
+        (["--preset", "reference"], "means", 0.0025),
+        (["--preset", "reference", "--loss", "sums", "--lr", "0.5"], "sums", 0.5),
+        (["--preset", "default"], "sums", DEFAULT_LR["sgd"]),
+    ],
+)
+def test_a_recipe_and_what_is_given_beside_it(
+    caught: Callable, argv: list[str], loss: str, lr: float
+) -> None:
+    (_, criterion, _, _), _ = caught("Trainer", *argv)
+    assert criterion.normalisation == loss
+    _, given = caught("build_optimizer", *argv)
+    assert given["lr"] == lr
+
+
+@pytest.mark.parametrize(("argv", "is_new"), [([], False), (["--new-heads"], True)])
+def test_last_layers_of_the_weights_or_new_ones(caught: Callable, argv: list[str], is_new: bool) -> None:
+    source = YoloBody(ModelConfig(2))
+    save_checkpoint(Path("source.pth"), Checkpoint(source.config, ("cat", "dog"), source.state_dict()))
+    (model, *_), _ = caught("Trainer", "--weights", "source.pth", *argv)
+    theirs, ours = source.head_p4, model.head_p4
+    assert torch.equal(theirs.conv.conv.weight, ours.conv.conv.weight)
+    assert torch.equal(theirs.predict.weight, ours.predict.weight) is not is_new
 
 
 @pytest.mark.parametrize("level", ["light", "reference"])

@@ -128,6 +128,15 @@ def given_settings(
     return given
 
 
+def read_settings(cls: type[Config], path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings; returns those that it holds, by field name.
+
+    Raises:
+        UserError: it cannot be read, or holds an unknown key or a bad value.
+    """
+    return _read_yaml({field.name: field for field in dataclasses.fields(cls)}, path)  # type: ignore[arg-type]
+
+
 def config_from_dict(cls: type[Config], values: dict[str, Any], source: str) -> Config:
     """Rebuild a config from `config_as_dict`'s plain values, such as those in a checkpoint.
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torchvision.ops import complete_box_iou_loss
 
 from nets.boxes import box_iou
 from nets.decode import decode
@@ -122,3 +123,62 @@ def test_a_perfect_prediction_costs_nothing():
         raw_maps[0][0, 7 + 6, 1, 1] = -20.0
     losses = YoloLoss(**SETTINGS)(raw_maps, [target([[48 - 67.5, 48 - 84.5, 48 + 67.5, 48 + 84.5]])])
     assert sum(losses.values()).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_means_equal_the_reference_implementations_formula_head_by_head():
+    torch.manual_seed(0)
+    grids = [(4, 3), (8, 6)]  # 128 x 96 pixels
+    raw_maps = [torch.randn(2, 3 * (5 + K), *grid) for grid in grids]
+    boxes = [[[3, 5, 80, 90], [40, 10, 60, 40], [10, 60, 24, 76]], [[5, 5, 90, 120]]]
+    targets = [target(boxes[0], labels=[0, 1, 1]), target(boxes[1], labels=[1])]
+    truth = [torch.tensor(rows, dtype=torch.float32) for rows in boxes]
+    losses = YoloLoss(**SETTINGS, normalisation="means")(raw_maps, targets)
+    expected = {"box": 0.0, "objectness": 0.0, "class": 0.0}
+    for number, (raw, grid, mask) in enumerate(zip(raw_maps, grids, MASKS, strict=True)):
+        ciou, class_bce, object_bce = [], [], []
+        logits = raw.view(2, 3, 5 + K, *grid)
+        everything = decode(raw_maps, anchors=OFFICIAL_ANCHORS, anchor_masks=MASKS, scale_x_y=1.05)[0]
+        start = 0 if number == 0 else 3 * 12
+        found = everything[:, start : start + 3 * grid[0] * grid[1]].view(2, 3, *grid, 4)
+        for image, (rows, one) in enumerate(zip(truth, targets, strict=True)):
+            shapes = rows[:, 2:] - rows[:, :2]
+            answers = {}
+            for row, (width, height) in enumerate(shapes.tolist()):
+                likeness = [min(width, w) * min(height, h) for w, h in OFFICIAL_ANCHORS]
+                likeness = [
+                    inner / (width * height + w * h - inner)
+                    for inner, (w, h) in zip(likeness, OFFICIAL_ANCHORS, strict=True)
+                ]
+                best = max(range(1, 6), key=likeness.__getitem__)
+                stride = (32, 16)[number]
+                centre = (rows[row, :2] + rows[row, 2:]) / 2 / stride
+                if best in mask:
+                    answers[mask.index(best), int(centre[1]), int(centre[0])] = row
+            for anchor in range(3):
+                for y in range(grid[0]):
+                    for x in range(grid[1]):
+                        logit, place = logits[image, anchor, :, y, x], (anchor, y, x)
+                        if place in answers:
+                            row = answers[place]
+                            pair = found[image, anchor, y, x], rows[row]
+                            ciou.append(complete_box_iou_loss(*pair).item())
+                            class_bce += [
+                                bce(logit[5 + k].item(), float(k == one.labels[row])) for k in range(K)
+                            ]
+                            object_bce.append(bce(logit[4].item(), 1.0))
+                        elif box_iou(found[image, anchor, y, x][None], rows).max() <= 0.5:
+                            object_bce.append(bce(logit[4].item(), 0.0))
+        if ciou:
+            expected["box"] += 0.05 * sum(ciou) / len(ciou)
+            expected["class"] += K / 80 * sum(class_bce) / len(class_bce)
+        area = 128 * 96 / 416**2
+        expected["objectness"] += (0.4, 1.0)[number] * 5 * area * sum(object_bce) / len(object_bce)
+    assert expected["box"] > 0
+    for name, value in expected.items():
+        assert losses[name].item() == pytest.approx(value, rel=1e-4)
+
+
+def test_means_of_a_batch_without_objects_are_those_of_its_background():
+    losses = YoloLoss(**SETTINGS, normalisation="means")(maps(batch=2), [Target.empty(), Target.empty()])
+    assert (losses["box"], losses["class"]) == (0, 0)
+    assert losses["objectness"].item() == pytest.approx(1.4 * 5 * bce(0, 0) * 64 * 64 / 416**2, rel=1e-5)

@@ -12,6 +12,7 @@ from utils.errors import UserError
 from utils.flags import given_settings
 from utils.settings import check_settings, flag_of, setting
 from utils.training.config import TrainConfig
+from utils.training.recipes import with_preset
 
 OF_MEASURING = ("data", "rename", "unlabelled", "skip_bad", "device")  # what --from takes for its --split
 FREE = {"device", "workers"}  # what changes no number
@@ -108,6 +109,7 @@ def parse_comparison(
     if ignored:
         flags_of = ", ".join(flag_of(passed_on[name]) for name in ignored)
         raise UserError(f"--from cannot stand beside {flags_of}: the runs are trained already")
+    given = with_preset(given)
     for phi in config.phi if not config.runs else ():
         TrainConfig(**given, phi=phi)  # refuses nonsense before the first run
     return config, given

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from nets.attention import ATTENTION
+from nets.loss import NORMALISATIONS
 from nets.yolo import PLACES
 from utils.config import (
     DEVICE_HELP,
@@ -25,6 +26,7 @@ _PHI = (
 _START = (
     "coco (the official Darknet weights), last (the newest best.pth), a .pth, .weights or .conv.N, or none"
 )
+DEFAULT_PRESET = "default"
 DEFAULT_LR = {"sgd": 0.01, "adamw": 0.001}
 
 
@@ -132,6 +134,9 @@ class TrainConfig(RunConfig, DataConfig):
         group="network",
         choices=("preserve", "published"),
     )
+    new_heads: bool = setting(
+        False, "start the last layers anew instead of with the rows of --weights", group="network"
+    )
     partial: bool = setting(
         False, "take from --weights what fits, and print what does not, instead of stopping", group="network"
     )
@@ -139,6 +144,20 @@ class TrainConfig(RunConfig, DataConfig):
         False, "batch normalization over all GPUs of torchrun instead of each alone", group="network"
     )
 
+    preset: str = setting(
+        DEFAULT_PRESET,
+        "recipe whose settings hold where none is given: default or reference (that of "
+        "bubbliiiing/yolov4-tiny-pytorch, model_data/recipes/reference.yaml)",
+        group="optimization",
+        metavar="NAME",
+    )
+    loss: str = setting(
+        "sums",
+        "how the parts of the loss are weighed: sums (over the batch, divided by its positives) or means (of "
+        "each head, as the reference implementation weighs them)",
+        group="optimization",
+        choices=NORMALISATIONS,
+    )
     optimizer: str = setting("sgd", "sgd or adamw", group="optimization", choices=("sgd", "adamw"))
     lr: float | None = setting(
         None,

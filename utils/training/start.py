@@ -29,6 +29,7 @@ from utils.training.distributed import copy_from_first, rank, restart_count, wor
 from utils.training.ema import ModelEma
 from utils.training.engine import Trainer
 from utils.training.optim import Schedule, build_optimizer
+from utils.training.recipes import with_preset
 from utils.training.run import load_resumable
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.load import WeightsFile, read_weights, usual_class_names
@@ -59,7 +60,8 @@ def resolve_settings(given: dict[str, Any]) -> tuple[TrainConfig, Path | None, C
     """
     if given.get("resume") is not None:
         return _resume(given)
-    config = TrainConfig(**((_DEMO | given) if given.get("demo") else given))
+    chosen = with_preset(given)
+    config = TrainConfig(**((_DEMO | chosen) if given.get("demo") else chosen))
     started = _find_restarted(config) if restart_count() else None
     if started is None:
         return config, None, None
@@ -243,7 +245,9 @@ def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Chec
     names = ("anchors", "anchor_masks", "scale_x_y")
     meaning = {name: getattr(source.config, name) for name in names} | own
     model = YoloBody(dataclasses.replace(shape, **meaning))
-    lines = transfer(model, class_names, source, insert=config.insert, partial=config.partial)
+    lines = transfer(
+        model, class_names, source, insert=config.insert, partial=config.partial, new_heads=config.new_heads
+    )
     for line in lines:
         log(line)
     return model
@@ -270,4 +274,5 @@ def build_criterion(config: TrainConfig, model: YoloBody) -> YoloLoss:
         anchor_masks=model.config.anchor_masks,
         scale_x_y=model.config.scale_x_y,
         label_smoothing=config.label_smoothing,
+        normalisation=config.loss,
     )

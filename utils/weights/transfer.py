@@ -27,12 +27,13 @@ def transfer(
     *,
     insert: str = "preserve",
     partial: bool = False,
+    new_heads: bool = False,
 ) -> list[str]:
     """Copy into a network what fits of a file, which may know other classes and have no attention.
 
-    Backbone, neck, and the box and objectness rows of the heads are copied always, also for other anchors as
-    long as a head has as many; class rows where a class has the same name; attention blocks where the file
-    has the same ones.
+    Backbone and neck are copied always, and so are the box and objectness rows of the heads, also for other
+    anchors as long as a head has as many; class rows where a class has the same name; attention blocks where
+    the file has the same ones.
 
     Args:
         model: the network to fill; changed in place.
@@ -42,6 +43,7 @@ def transfer(
             what it did without it, if the block can start as a constant; "published" as the block initialises
             itself.
         partial: take what fits and report the rest, instead of refusing a file that does not fit.
+        new_heads: leave the heads' last layers as they are.
 
     Returns:
         Lines that say what was loaded, skipped and new.
@@ -64,6 +66,8 @@ def transfer(
     }
     heads, misshaped = _split_heads(ours, heads, source)
     heads, report = _heads_for_anchors(heads, model.config, source)
+    if new_heads and heads:
+        heads, report = {}, [f"weights: the last layers of {source.path.name} are left: they start new"]
     fit = fit_tensors(expected, theirs)
     fit.without_place.update(misshaped)
     if not (partial or fit.is_exact or (source.is_partial and not fit.without_place)):

@@ -23,9 +23,15 @@ def test_flags_of_train_are_passed_on_and_its_own_are_not():
     assert settings == {"epochs": 3, "imgsz": (64, 64)}
 
 
+def test_a_recipe_goes_to_every_run():
+    _, settings = parse("--preset", "reference", "--mosaic", "0.25")
+    assert (settings["loss"], settings["mosaic"], settings["preset"]) == ("means", 0.25, "reference")
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        (("--preset", "mine"), "--preset mine: choose from default, reference"),
         (("--phi", "none", "9"), "--phi 9: unknown attention"),
         (("--phi", "2", "cbam"), "--phi cbam: is given twice"),
         (("--phi", "a/own.py:B", "b/own.py:B"), "two blocks would be called own-B"),
