@@ -1,0 +1,26 @@
+import json
+
+import pytest
+
+from benchmarks.frequent_classes import main, mean_of
+
+
+def metrics(**counts):
+    rows = {
+        name: {"ground_truths": count, "voc_ap50_area": ap, "ap50": ap, "ap50_95": ap and ap / 2}
+        for name, (count, ap) in counts.items()
+    }
+    return {"voc_ap50_area": 0.4, "per_class": rows}
+
+
+def test_without_a_frequent_class_there_is_no_mean():
+    with pytest.raises(ValueError, match="no class has 10"):
+        mean_of(metrics(cat=(9, 0.5)), "ap50", 10)
+
+
+def test_rare_classes_and_those_without_ground_truth_are_left_out(tmp_path, capsys):
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(metrics(cat=(10, 0.6), dog=(30, 0.8), bird=(9, 0.1), cow=(0, None))))
+    assert mean_of(json.loads(path.read_text()), "ap50_95", 10) == (pytest.approx(0.35), 2)
+    assert main([str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"| {path} | 2 | 0.4000 | 0.7000 | 0.7000 | 0.3500 |"
