@@ -32,9 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("metrics", nargs="+", type=Path, help="metrics.json, as evaluate.py writes it")
     parser.add_argument("--at-least", type=int, default=10, help="ground truths of a class that counts")
     args = parser.parse_args(argv)
-    print(
-        f"| | classes | VOC AP50 area | those with at least {args.at_least} | AP50 | AP50-95 |\n|---|---|---|---|---|---|"
-    )
+    print(f"| | classes | VOC AP50 area | those with at least {args.at_least} | AP50 | AP50-95 |")
+    print("|---|---|---|---|---|---|")
     for path in args.metrics:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         means = [mean_of(metrics, figure, args.at_least) for figure in FIGURES]
