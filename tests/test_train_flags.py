@@ -168,6 +168,7 @@ def test_flags_of_the_schedule(caught: Callable, argv: list[str], changed: dict[
 )
 def test_flags_of_the_trainer(caught: Callable, argv: list[str], changed: dict[str, Any]) -> None:
     usual = {"ema": True, "accumulate": 1, "clip_grad": 10.0, "autocast": None, "compiled": False}
+    usual["held_norms"] = []  # all are new
     _, given = caught("Trainer", *argv)
     assert {**given, "ema": given["ema"] and True} == {**usual, **changed}
 
@@ -206,6 +207,15 @@ def test_last_layers_of_the_weights_or_new_ones(caught: Callable, argv: list[str
     theirs, ours = source.head_p4, model.head_p4
     assert torch.equal(theirs.conv.conv.weight, ours.conv.conv.weight)
     assert torch.equal(theirs.predict.weight, ours.predict.weight) is not is_new
+
+
+@pytest.mark.parametrize(("argv", "held"), [([], 1), (["--no-freeze-norms"], 0)])
+def test_statistics_that_came_with_the_weights_are_held(caught: Callable, argv: list[str], held: int) -> None:
+    source = YoloBody(ModelConfig(2))
+    source.neck_p5.norm.running_mean.fill_(0.5)
+    save_checkpoint(Path("source.pth"), Checkpoint(source.config, ("cat", "dog"), source.state_dict()))
+    _, given = caught("Trainer", "--weights", "source.pth", *argv)
+    assert given["held_norms"] == ["neck_p5.norm"] * held
 
 
 @pytest.mark.parametrize("level", ["light", "reference"])

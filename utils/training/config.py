@@ -204,6 +204,11 @@ class TrainConfig(RunConfig, DataConfig):
     label_smoothing: float = setting(
         0.0, "class targets become 1 - X/2 and X/2", group="optimization", metavar="X", within="[0, 1)"
     )
+    freeze_norms: bool = setting(
+        True,
+        "let the statistics of batch normalization that came with --weights follow the batches",
+        group="optimization",
+    )
     ema: bool = setting(True, "no moving average of the weights", group="optimization")
 
     amp: bool | None = setting(

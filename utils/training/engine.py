@@ -78,11 +78,31 @@ class EpochMeter:
         return asdict(self)
 
 
-def set_frozen(model: YoloBody, frozen: bool) -> None:
-    """Set train mode, with the backbone's weights and normalization statistics held still if it is frozen."""
+def set_frozen(model: YoloBody, frozen: bool, held_norms: Iterable[str] = ()) -> None:
+    """Set train mode, with the backbone's weights and normalization statistics held still if it is frozen.
+
+    Args:
+        model: the network.
+        frozen: whether the backbone is.
+        held_norms: names of the batch normalizations whose statistics are held still in any case.
+    """
     model.train()
     model.backbone.requires_grad_(not frozen)
     model.backbone.train(not frozen)
+    for name in held_norms:
+        model.get_submodule(name).eval()
+
+
+def known_norms(model: nn.Module) -> list[str]:
+    """Return the names of the batch normalizations whose statistics are not those of a new one."""
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    return [
+        name
+        for name, norm in norms.items()
+        if norm.running_mean is not None
+        and norm.running_var is not None
+        and not (bool((norm.running_mean == 0).all()) and bool((norm.running_var == 1).all()))
+    ]
 
 
 class Trainer:
@@ -101,6 +121,7 @@ class Trainer:
         schedule: Schedule,
         *,
         ema: ModelEma | None = None,
+        held_norms: Sequence[str] = (),
         accumulate: int = 1,
         clip_grad: float = 0.0,
         autocast: torch.dtype | None = None,
@@ -114,12 +135,14 @@ class Trainer:
             optimizer: over the model's parameters.
             schedule: over the optimizer.
             ema: follows the model, None for no average.
+            held_norms: names of the batch normalizations that keep their statistics.
             accumulate: batches a step.
             clip_grad: largest norm of the gradient over all parameters, 0 for no limit.
             autocast: torch.bfloat16 or torch.float16 for mixed precision, None for float32.
             compiled: run the network through torch.compile.
         """
         self.model, self.criterion, self.ema = model, criterion, ema
+        self.held_norms = list(held_norms)
         self.optimizer, self.schedule = optimizer, schedule
         self.accumulate, self.clip_grad, self.autocast = accumulate, clip_grad, autocast
         self.device = next(model.parameters()).device
@@ -241,6 +264,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"step": self.schedule.step},
             "scaler": self.scaler.state_dict(),
+            "held_norms": self.held_norms,
             "skipped_in_a_row": self._skipped_in_a_row,
             "random": self._random_state(),
         }
@@ -258,6 +282,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.step = state["schedule"]["step"]
         self.scaler.load_state_dict(state["scaler"])
+        self.held_norms = list(state.get("held_norms", ()))  # the first checkpoints had none
         self._skipped_in_a_row = state["skipped_in_a_row"]
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["random"]:

@@ -87,7 +87,8 @@ def run_epochs(job: Job, place: Place) -> None:
 
 def train_steps(job: Job, place: Place) -> Iterator[EpochMeter]:
     """Go through what is left of the epoch; yields after each step, when all can be saved."""
-    set_frozen(job.trainer.model, place.epoch < job.config.freeze_epochs)
+    trainer = job.trainer
+    set_frozen(trainer.model, place.epoch < job.config.freeze_epochs, trainer.held_norms)
     batches = job.loader.epoch(place.epoch, place.meter.batches)
     label = f"epoch {place.epoch + 1}/{job.config.epochs}"
     return job.trainer.epoch(batches, place.meter, label, len(job.loader) - place.meter.batches)

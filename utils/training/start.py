@@ -27,7 +27,7 @@ from utils.errors import UserError
 from utils.training.config import TrainConfig
 from utils.training.distributed import copy_from_first, rank, restart_count, world_size
 from utils.training.ema import ModelEma
-from utils.training.engine import Trainer
+from utils.training.engine import Trainer, known_norms
 from utils.training.optim import Schedule, build_optimizer
 from utils.training.recipes import with_preset
 from utils.training.run import load_resumable
@@ -181,6 +181,7 @@ def build_trainer(
         num_images: number of the training images; a step cannot have more.
         device: where to train.
     """
+    held_norms = known_norms(model) if config.freeze_norms else []
     model = model.to(device).to(memory_format=torch.channels_last)
     if config.sync_bn:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -206,6 +207,7 @@ def build_trainer(
         optimizer,
         schedule,
         ema=ModelEma(model, steps_per_epoch) if config.ema else None,
+        held_norms=held_norms,
         accumulate=config.accumulate,
         clip_grad=config.clip_grad,
         autocast=_choose_precision(config.amp, device),

@@ -14,7 +14,7 @@ from tests.utils.training.conftest import (
     make_trainer,
     train,
 )
-from utils.training.engine import EpochMeter, set_frozen
+from utils.training.engine import EpochMeter, known_norms, set_frozen
 
 
 def test_an_epoch_without_batches_changes_nothing() -> None:
@@ -239,3 +239,30 @@ def test_thawing_gives_everything_back() -> None:
     set_frozen(model, False)
     assert all(module.training for module in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_held_norm_keeps_its_statistics_and_learns_its_gain() -> None:
+    trainer = make_trainer(momentum=0.9)
+    set_frozen(trainer.model, False, ["backbone.1"])
+    before = copy_of(trainer.model)
+    train(trainer, make_batches([1, 1, 1], [1, 1, 1]))
+    moved = {name for name in changed(before, trainer.model) if name.startswith("backbone.1")}
+    assert moved == {"backbone.1.weight", "backbone.1.bias"}
+
+
+def test_new_norms_are_not_known_and_those_that_have_seen_pictures_are() -> None:
+    model = Net()
+    assert known_norms(model) == []
+    model.backbone[1].running_var.fill_(2.0)
+    assert known_norms(model) == ["backbone.1"]
+
+
+def test_held_norms_are_resumed() -> None:
+    first, second = make_trainer(), make_trainer()
+    first.held_norms = ["backbone.1"]
+    second.load_state_dict(first.state_dict())
+    assert second.held_norms == ["backbone.1"]
+    second.load_state_dict(
+        {name: value for name, value in first.state_dict().items() if name != "held_norms"}
+    )
+    assert second.held_norms == []  # a checkpoint of before
