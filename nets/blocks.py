@@ -28,9 +28,10 @@ class ConvNormAct(nn.Module):
         return self.act(self.norm(self.conv(x)))
 
     def _normalised_by_weights(self, x: Tensor) -> Tensor:
-        """Convolve with normalized weights, for statistics that are held still: a pass over the output less."""
+        """Convolve with normalized weights where statistics are held still: a pass less over the output."""
         norm, conv = self.norm, self.conv
-        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         gain = norm.weight * (norm.running_var + norm.eps).rsqrt()  # (out_channels,)
         weight = conv.weight * gain[:, None, None, None]
         return conv2d(x, weight, norm.bias - norm.running_mean * gain, conv.stride, conv.padding)
