@@ -33,7 +33,7 @@ from benchmarks.loop_loss import LoopLoss
 from nets.structures import Target
 from nets.yolo import ModelConfig, YoloBody
 from utils.training.config import TrainConfig
-from utils.training.engine import EpochMeter
+from utils.training.engine import EpochMeter, set_frozen
 from utils.training.start import build_criterion, build_trainer
 
 CONFIG = ModelConfig(num_classes=20)
@@ -49,13 +49,15 @@ class Way:
     name: str
     our_loss: bool = False
     ours: bool = False  # the step of train.py
+    held: bool = False  # with normalization statistics that came with weights
 
 
 WAYS = (
     Way("A: plain NCHW step, loss with loops over images and boxes"),
     Way("A again"),
     Way("B: plain NCHW step, our loss", our_loss=True),
-    Way("C: the step of train.py", ours=True),
+    Way("C: the step of train.py from random weights", ours=True),
+    Way("D: the step of train.py from trained weights, whose statistics it holds", ours=True, held=True),
 )
 
 
@@ -97,8 +99,13 @@ def build_step(way: Way) -> Callable[[], object]:
     torch.manual_seed(0)
     model = YoloBody(CONFIG).train()
     criterion = build_criterion(TrainConfig(), model)
+    if way.held:
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.constant_(module.running_mean, 0.01)  # no longer that of a new one
     if way.ours:
         trainer = build_trainer(TrainConfig(batch_size=BATCH_SIZE), model, 1000, 8000, torch.device("cpu"))
+        set_frozen(model, False, trainer.held_norms)
         return lambda: list(trainer.epoch([(images, targets)], EpochMeter(), "step"))
     optimizer = SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True)
     loop_loss, ema = LoopLoss(CONFIG), LoopEma(model)
