@@ -9,9 +9,10 @@ import torch
 
 import train
 from nets.yolo import OFFICIAL_ANCHORS, ModelConfig, YoloBody
-from utils.training import start
+from utils.training import network
 from utils.training.config import TrainConfig
-from utils.training.start import build_criterion, build_model
+from utils.training.network import build_model
+from utils.training.start import build_criterion
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 QUICK = [
@@ -108,8 +109,8 @@ def test_a_run_keeps_its_anchors_when_the_file_is_gone(
     room: Path, anchors: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[object] = []
-    read = start.read_anchors
-    monkeypatch.setattr(start, "read_anchors", lambda path: reads.append(path) or read(path))
+    read = network.read_anchors
+    monkeypatch.setattr(network, "read_anchors", lambda path: reads.append(path) or read(path))
     losses = []
     for name, extra in (("own", ["--anchors", str(anchors)]), ("usual", [])):
         assert train.main([*QUICK, "--weights", "none", "--epochs", "1", "--name", name, *extra]) == 0

@@ -28,6 +28,7 @@ _START = (
 )
 DEFAULT_PRESET = "default"
 DEFAULT_LR = {"sgd": 0.01, "adamw": 0.001}
+KNOWN_SHARE = 1 / 20  # of it, for weights that know every class: more would unlearn them in a short run
 
 
 def _workers() -> int:
@@ -162,7 +163,7 @@ class TrainConfig(RunConfig, DataConfig):
     lr: float | None = setting(
         None,
         "peak learning rate of a batch of 16; other batches take it in proportion (default: 0.01 for sgd, "
-        "0.001 for adamw)",
+        "0.001 for adamw; a twentieth of it where --weights know every class already)",
         group="optimization",
         metavar="X",
         within="[0, 1e30]",
@@ -244,8 +245,6 @@ class TrainConfig(RunConfig, DataConfig):
         self.check_data()
         check_imgsz(self.imgsz)
         object.__setattr__(self, "phi", phi_name(self.phi))
-        if self.lr is None:
-            object.__setattr__(self, "lr", DEFAULT_LR[self.optimizer])
         if self.freeze_epochs > self.epochs:
             raise UserError(f"--freeze-epochs {self.freeze_epochs}: more than --epochs {self.epochs}")
         if self.val is not None and "none" in self.val and len(self.val) > 1:

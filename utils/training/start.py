@@ -14,17 +14,15 @@ import yaml
 
 from nets.attention import same_attention
 from nets.loss import YoloLoss
-from nets.yolo import ModelConfig, YoloBody
-from utils.classes import read_class_names
+from nets.yolo import YoloBody
 from utils.config import config_as_dict, config_from_dict
 from utils.console import log, warn
-from utils.data.anchors import Anchors, Masks, read_anchors
 from utils.data.dataset import VocDataset
 from utils.data.loaders import TrainLoader, build_train_loader
 from utils.data.prepare import TrainingData, prepare_training
 from utils.data.train_set import AugmentSettings, TrainDataset
 from utils.errors import UserError
-from utils.training.config import TrainConfig
+from utils.training.config import DEFAULT_LR, TrainConfig
 from utils.training.distributed import copy_from_first, rank, restart_count, world_size
 from utils.training.ema import ModelEma
 from utils.training.engine import Trainer, known_norms
@@ -32,8 +30,6 @@ from utils.training.optim import Schedule, build_optimizer
 from utils.training.recipes import with_preset
 from utils.training.run import load_resumable
 from utils.weights.checkpoint import Checkpoint
-from utils.weights.load import WeightsFile, read_weights, usual_class_names
-from utils.weights.transfer import transfer
 
 # What --demo changes, unless the command line says otherwise: three minutes on two CPU cores.
 _DEMO = {
@@ -108,7 +104,10 @@ def _find_restarted(config: TrainConfig) -> Path | None:
     if not written or not (written[-1].parent / "weights" / "last.pth").is_file():
         return None
     stored = yaml.safe_load(written[-1].read_text(encoding="utf-8"))
-    return written[-1].parent if stored == config_as_dict(config) else None
+    asked = config_as_dict(config)
+    if config.lr is None:
+        asked["lr"] = stored.get("lr")  # which the run has chosen itself
+    return written[-1].parent if stored == asked else None
 
 
 def prepare_machine(config: TrainConfig, device: torch.device, resumed: Checkpoint | None) -> None:
@@ -190,7 +189,7 @@ def build_trainer(
     optimizer = build_optimizer(
         model,
         name=config.optimizer,
-        lr=config.lr or 0.0,
+        lr=DEFAULT_LR[config.optimizer] if config.lr is None else config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         batch_size=min(config.images_a_step, num_images),
@@ -222,50 +221,6 @@ def _choose_precision(amp: bool | None, device: torch.device) -> torch.dtype | N
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
-
-
-def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Checkpoint | None) -> YoloBody:
-    """Build the network; unless the run is resumed it starts from --weights, which is printed."""
-    if resumed is not None:
-        if resumed.class_names != class_names:
-            known, found = ", ".join(resumed.class_names), ", ".join(class_names)
-            raise UserError(
-                f"--resume: the run has the classes {known}, the data now {found}; start a new run"
-            )
-        return YoloBody(dataclasses.replace(resumed.config, phi=config.phi))
-    shape = ModelConfig(len(class_names), config.phi, config.phi_at, config.imgsz)
-    own: dict[str, Any] = {}
-    if config.anchors is not None:
-        own["anchors"], own["anchor_masks"] = read_anchors(config.anchors)
-        log(f"anchors: {_describe_anchors(**own)} ({config.anchors})")
-    shape = dataclasses.replace(shape, **own)
-    if config.weights == "none":
-        return YoloBody(shape)
-    source = read_weights(config.weights)
-    if source.class_names is None:
-        source = dataclasses.replace(source, class_names=_names_of(source, config.classes))
-    names = ("anchors", "anchor_masks", "scale_x_y")
-    meaning = {name: getattr(source.config, name) for name in names} | own
-    model = YoloBody(dataclasses.replace(shape, **meaning))
-    lines = transfer(
-        model, class_names, source, insert=config.insert, partial=config.partial, new_heads=config.new_heads
-    )
-    for line in lines:
-        log(line)
-    return model
-
-
-def _describe_anchors(anchors: Anchors, anchor_masks: Masks) -> str:
-    """Say which anchors each head owns, coarse first."""
-    shapes = [f"{width:g}x{height:g}" for width, height in anchors]
-    return "; ".join(" ".join(shapes[index] for index in mask) for mask in anchor_masks)
-
-
-def _names_of(source: WeightsFile, classes: str | None) -> tuple[str, ...] | None:
-    """Name the classes of weights without names: by --classes where they are as many, else the usual ones."""
-    num_classes = source.config.num_classes
-    named = read_class_names(classes) if classes else ()
-    return named if len(named) == num_classes else usual_class_names(num_classes)
 
 
 def build_criterion(config: TrainConfig, model: YoloBody) -> YoloLoss:

@@ -15,7 +15,7 @@ from utils.curation import anchors
 from utils.curation.anchors import compare
 from utils.data.anchors import read_anchors
 from utils.data.voc import VocObject
-from utils.training import start
+from utils.training import network
 
 HALVED = ((3, 4, 5), (0, 1, 2))
 USUAL = ((3, 4, 5), (1, 2, 3))
@@ -170,4 +170,4 @@ def test_train_takes_what_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
     argv = ["--data", "voc", "--imgsz", "64", "--weights", "none", "--device", "cpu", "--workers", "0"]
     assert train.main([*argv, "--batch-size", "2", "--anchors", "runs/anchors/exp/anchors.txt"]) == 130
     config = networks[0].config
-    assert (config.anchors, config.anchor_masks) == start.read_anchors("runs/anchors/exp/anchors.txt")
+    assert (config.anchors, config.anchor_masks) == network.read_anchors("runs/anchors/exp/anchors.txt")

@@ -13,7 +13,8 @@ from utils.errors import UserError
 from utils.flags import save_args_yaml
 from utils.training.config import TrainConfig
 from utils.training.engine import EpochMeter
-from utils.training.start import _choose_precision, build_model, prepare_machine, resolve_settings
+from utils.training.network import build_model
+from utils.training.start import _choose_precision, prepare_machine, resolve_settings
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")

@@ -11,7 +11,13 @@ from tests.utils.training.conftest import CAT, MakeData
 from utils.training import start
 from utils.training.attention import check_attention
 from utils.training.config import TrainConfig
-from utils.training.start import build_criterion, build_loader, build_model, build_trainer, load_data
+from utils.training.network import build_model, settle_lr
+from utils.training.start import (
+    build_criterion,
+    build_loader,
+    build_trainer,
+    load_data,
+)
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 OWN_ANCHORS = tuple((width + 1.0, height + 2.0) for width, height in OFFICIAL_ANCHORS)
@@ -38,6 +44,29 @@ def test_weights_bring_their_anchors_and_their_classes(
     ours = model.head_p5.predict.weight.unflatten(0, (-1, 6))
     assert torch.equal(ours, theirs[:, [0, 1, 2, 3, 4, 6]])
     assert "classes loaded by name: dog" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "class_names", "lr"),
+    [
+        ({"weights": "none"}, ("cat",), 0.01),
+        ({}, ("dog", "cat"), 0.0005),  # in whichever order
+        ({"optimizer": "adamw"}, ("cat",), 0.00005),
+        ({}, ("cat", "cell"), 0.01),
+        ({"new_heads": True}, ("cat",), 0.01),
+        ({"anchors": "anchors.txt"}, ("cat",), 0.01),
+        ({"lr": 0.25}, ("cat",), 0.25),
+        ({"lr": 0.0}, ("cat",), 0.0),
+    ],
+)
+def test_weights_that_know_every_class_are_trained_gently(
+    tmp_path: Path, given: dict, class_names: tuple[str, ...], lr: float
+) -> None:
+    source = YoloBody(ModelConfig(2))
+    save_checkpoint(tmp_path / "w.pth", Checkpoint(source.config, ("cat", "dog"), source.state_dict()))
+    config = TrainConfig(**({"weights": str(tmp_path / "w.pth")} | given))
+    assert config.lr == given.get("lr")
+    assert settle_lr(config, class_names).lr == pytest.approx(lr)
 
 
 def first_weight(model: YoloBody) -> torch.Tensor:

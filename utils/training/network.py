@@ -1,0 +1,80 @@
+"""The network that a run trains: the weights it starts from, and how gently they are trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from nets.yolo import ModelConfig, YoloBody
+from utils.classes import match_class_names, read_class_names
+from utils.console import log
+from utils.data.anchors import Anchors, Masks, read_anchors
+from utils.errors import UserError
+from utils.training.config import DEFAULT_LR, KNOWN_SHARE, TrainConfig
+from utils.weights.checkpoint import Checkpoint
+from utils.weights.load import WeightsFile, read_weights, usual_class_names
+from utils.weights.transfer import transfer
+
+
+def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Checkpoint | None) -> YoloBody:
+    """Build the network; unless the run is resumed it starts from --weights, which is printed."""
+    if resumed is not None:
+        if resumed.class_names != class_names:
+            known, found = ", ".join(resumed.class_names), ", ".join(class_names)
+            raise UserError(
+                f"--resume: the run has the classes {known}, the data now {found}; start a new run"
+            )
+        return YoloBody(dataclasses.replace(resumed.config, phi=config.phi))
+    shape = ModelConfig(len(class_names), config.phi, config.phi_at, config.imgsz)
+    own: dict[str, Any] = {}
+    if config.anchors is not None:
+        own["anchors"], own["anchor_masks"] = read_anchors(config.anchors)
+        log(f"anchors: {_describe_anchors(**own)} ({config.anchors})")
+    shape = dataclasses.replace(shape, **own)
+    if config.weights == "none":
+        return YoloBody(shape)
+    source = _read_source(config)
+    names = ("anchors", "anchor_masks", "scale_x_y")
+    meaning = {name: getattr(source.config, name) for name in names} | own
+    model = YoloBody(dataclasses.replace(shape, **meaning))
+    lines = transfer(
+        model, class_names, source, insert=config.insert, partial=config.partial, new_heads=config.new_heads
+    )
+    for line in lines:
+        log(line)
+    return model
+
+
+def settle_lr(config: TrainConfig, class_names: tuple[str, ...]) -> TrainConfig:
+    """Choose the learning rate where none is given: weights that know every class are only refined."""
+    if config.lr is not None:
+        return config
+    lr = DEFAULT_LR[config.optimizer]
+    if config.weights != "none" and config.anchors is None and not config.new_heads:
+        source = _read_source(config)
+        known = () if source.is_partial else source.class_names or ()
+        if None not in match_class_names(known, class_names):
+            lr *= KNOWN_SHARE
+            log(f"lr: {lr:g}, since {source.path.name} knows every class already")
+    return dataclasses.replace(config, lr=lr)
+
+
+def _read_source(config: TrainConfig) -> WeightsFile:
+    """Read what --weights names, with names for its classes where they can be told."""
+    source = read_weights(config.weights)
+    if source.class_names is not None:
+        return source
+    return dataclasses.replace(source, class_names=_names_of(source, config.classes))
+
+
+def _describe_anchors(anchors: Anchors, anchor_masks: Masks) -> str:
+    """Say which anchors each head owns, coarse first."""
+    shapes = [f"{width:g}x{height:g}" for width, height in anchors]
+    return "; ".join(" ".join(shapes[index] for index in mask) for mask in anchor_masks)
+
+
+def _names_of(source: WeightsFile, classes: str | None) -> tuple[str, ...] | None:
+    """Name the classes of weights without names: by --classes where they are as many, else the usual ones."""
+    num_classes = source.config.num_classes
+    named = read_class_names(classes) if classes else ()
+    return named if len(named) == num_classes else usual_class_names(num_classes)
