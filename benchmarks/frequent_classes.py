@@ -1,6 +1,8 @@
 """Mean of the classes that a list holds often enough to be measured: a row a metrics.json of evaluate.py.
 
-python benchmarks/frequent_classes.py runs/evaluate/exp/metrics.json runs/train/*/metrics.json --at-least 10
+python benchmarks/frequent_classes.py runs/evaluate/exp/metrics.json runs/train/*/metrics.json
+
+A held-out list may hold other classes often: `--as-in METRICS_JSON` takes those of another list.
 """
 
 from __future__ import annotations
@@ -8,22 +10,34 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 FIGURES = ("voc_ap50_area", "ap50", "ap50_95")
 
 
-def mean_of(metrics: dict[str, Any], figure: str, at_least: int) -> tuple[float, int]:
-    """Return the mean of a figure over the classes with so many ground truths, and their number.
+def frequent_classes(metrics: dict[str, Any], at_least: int) -> list[str]:
+    """Return the names of the classes with so many ground truths."""
+    return [name for name, entry in metrics["per_class"].items() if entry["ground_truths"] >= at_least]
+
+
+def mean_of(metrics: dict[str, Any], figure: str, names: Sequence[str]) -> float:
+    """Return the mean of a figure over those of the classes that have ground truth.
 
     Raises:
-        ValueError: no class has so many.
+        ValueError: none has.
     """
-    classes = [entry for entry in metrics["per_class"].values() if entry["ground_truths"] >= at_least]
-    if not classes:
-        raise ValueError(f"no class has {at_least} ground truths")
-    return sum(entry[figure] for entry in classes) / len(classes), len(classes)
+    entries = [metrics["per_class"][name] for name in names]
+    values = [entry[figure] for entry in entries if entry["ground_truths"] > 0]
+    if not values:
+        raise ValueError(f"no ground truth of {', '.join(names) or 'so frequent a class'}")
+    return float(sum(values) / len(values))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,14 +45,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("metrics", nargs="+", type=Path, help="metrics.json, as evaluate.py writes it")
     parser.add_argument("--at-least", type=int, default=10, help="ground truths of a class that counts")
+    parser.add_argument("--as-in", type=Path, help="take the classes that are frequent in this metrics.json")
     args = parser.parse_args(argv)
-    print(f"| | classes | VOC AP50 area | those with at least {args.at_least} | AP50 | AP50-95 |")
+    told = frequent_classes(_read(args.as_in), args.at_least) if args.as_in else None
+    print("| | classes | VOC AP50 area, all | these | AP50 | AP50-95 |")
     print("|---|---|---|---|---|---|")
     for path in args.metrics:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        means = [mean_of(metrics, figure, args.at_least) for figure in FIGURES]
-        shown = " | ".join(f"{mean:.4f}" for mean, _ in means)
-        print(f"| {path} | {means[0][1]} | {metrics['voc_ap50_area']:.4f} | {shown} |")
+        metrics = _read(path)
+        names = frequent_classes(metrics, args.at_least) if told is None else told
+        shown = " | ".join(f"{mean_of(metrics, figure, names):.4f}" for figure in FIGURES)
+        print(f"| {path} | {len(names)} | {metrics['voc_ap50_area']:.4f} | {shown} |")
     return 0
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.frequent_classes import main, mean_of
+from benchmarks.frequent_classes import frequent_classes, main, mean_of
 
 
 def metrics(**counts):
@@ -14,13 +14,17 @@ def metrics(**counts):
 
 
 def test_without_a_frequent_class_there_is_no_mean():
-    with pytest.raises(ValueError, match="no class has 10"):
-        mean_of(metrics(cat=(9, 0.5)), "ap50", 10)
+    with pytest.raises(ValueError, match="no ground truth of so frequent a class"):
+        mean_of(metrics(cat=(9, 0.5)), "ap50", frequent_classes(metrics(cat=(9, 0.5)), 10))
+    with pytest.raises(ValueError, match="no ground truth of cat"):
+        mean_of(metrics(cat=(0, None)), "ap50", ["cat"])
 
 
 def test_rare_classes_and_those_without_ground_truth_are_left_out(tmp_path, capsys):
-    path = tmp_path / "metrics.json"
+    path, other = tmp_path / "metrics.json", tmp_path / "other.json"
     path.write_text(json.dumps(metrics(cat=(10, 0.6), dog=(30, 0.8), bird=(9, 0.1), cow=(0, None))))
-    assert mean_of(json.loads(path.read_text()), "ap50_95", 10) == (pytest.approx(0.35), 2)
+    other.write_text(json.dumps(metrics(cat=(1, 0.0), dog=(2, 0.0), bird=(30, 0.0), cow=(30, 0.0))))
     assert main([str(path)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"| {path} | 2 | 0.4000 | 0.7000 | 0.7000 | 0.3500 |"
+    assert main([str(path), "--as-in", str(other)]) == 0  # bird and cow
+    assert capsys.readouterr().out.splitlines()[-1] == f"| {path} | 2 | 0.4000 | 0.1000 | 0.1000 | 0.0500 |"
