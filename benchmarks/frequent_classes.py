@@ -19,7 +19,8 @@ FIGURES = ("voc_ap50_area", "ap50", "ap50_95")
 
 def frequent_classes(metrics: dict[str, Any], at_least: int) -> list[str]:
     """Return the names of the classes with so many ground truths."""
-    return [name for name, entry in metrics["per_class"].items() if entry["ground_truths"] >= at_least]
+    least = max(at_least, 1)
+    return [name for name, entry in metrics["per_class"].items() if entry["ground_truths"] >= least]
 
 
 def mean_of(metrics: dict[str, Any], figure: str, names: Sequence[str]) -> float:

@@ -77,7 +77,10 @@ class YoloLoss(nn.Module):
         return {name: part / sums.positives.clamp(min=1) for name, part in sums.parts.items()}
 
     def sums(self, raw_maps: Sequence[Tensor], targets: Sequence[Target]) -> LossSums:
-        """Compare as `forward` does, but leave the parts as sums, for batches that are trained in pieces."""
+        """Compare as `forward` does, but leave the parts as sums, for batches that are trained in pieces.
+
+        Means are those of each piece, weighted by its positives.
+        """
         device = raw_maps[0].device
         grids = [(raw.shape[2], raw.shape[3]) for raw in raw_maps]
         predictions = flatten_maps(raw_maps, self.anchor_masks).float()  # (B, N, 5+K)

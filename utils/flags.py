@@ -120,6 +120,10 @@ def given_settings(
     config_file = tokens.pop("config", None)
     tokens.pop("debug", None)
     if config_file is not None:
+        for name in tokens:
+            if not fields[name].metadata["beside_config"]:
+                flag = flag_of(fields[name])
+                raise UserError(f"{flag} cannot stand beside --config, which decides; write it there")
         given.update(_read_yaml(fields, Path(config_file)))
     for name, value in tokens.items():
         if value != []:  # what argparse makes of a positional that is not there

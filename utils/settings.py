@@ -30,6 +30,7 @@ def setting(
     metavar: str | None = None,
     positional: bool = False,
     alone_with: Sequence[str] | None = None,
+    beside_config: bool = True,
 ) -> Any:
     """Describe a field of a config dataclass; its type is the field's annotation.
 
@@ -46,6 +47,7 @@ def setting(
         metavar: what the value is called in the help text.
         positional: given without a flag.
         alone_with: names of the only fields that may be given beside this one.
+        beside_config: may be given on the command line beside --config.
     """
     metadata = {key: value for key, value in locals().items() if key != "default"}
     return dataclasses.field(default=default, metadata=metadata)

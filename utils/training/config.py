@@ -151,6 +151,7 @@ class TrainConfig(RunConfig, DataConfig):
         "bubbliiiing/yolov4-tiny-pytorch, model_data/recipes/reference.yaml)",
         group="optimization",
         metavar="NAME",
+        beside_config=False,  # args.yaml names every setting, and what is named wins
     )
     loss: str = setting(
         "sums",
@@ -163,7 +164,7 @@ class TrainConfig(RunConfig, DataConfig):
     lr: float | None = setting(
         None,
         "peak learning rate of a batch of 16; other batches take it in proportion (default: 0.01 for sgd, "
-        "0.001 for adamw; a twentieth of it where --weights know every class already)",
+        "0.001 for adamw; a twentieth of it where the last layers of --weights know every class already)",
         group="optimization",
         metavar="X",
         within="[0, 1e30]",

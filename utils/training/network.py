@@ -50,10 +50,11 @@ def settle_lr(config: TrainConfig, class_names: tuple[str, ...]) -> TrainConfig:
     if config.lr is not None:
         return config
     lr = DEFAULT_LR[config.optimizer]
-    if config.weights != "none" and config.anchors is None and not config.new_heads:
+    starts_new = config.weights == "none" or config.anchors is not None or config.new_heads
+    if not starts_new and config.overfit is None:  # to learn by heart takes the full rate
         source = _read_source(config)
-        known = () if source.is_partial else source.class_names or ()
-        if None not in match_class_names(known, class_names):
+        known = source.class_names if "head_p5.predict.weight" in source.state_dict else None
+        if None not in match_class_names(known or (), class_names):
             lr *= KNOWN_SHARE
             log(f"lr: {lr:g}, since {source.path.name} knows every class already")
     return dataclasses.replace(config, lr=lr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from utils.flags import read_settings
 from utils.training.config import DEFAULT_PRESET, TrainConfig
 
 RECIPES = MODEL_DATA / "recipes"
+_GROUPS = ("network", "optimization")
+_OTHERS = ("epochs", "batch_size", "imgsz", "freeze_epochs", "augment", "mosaic", "mixup", "close_mosaic")
 
 
 def with_preset(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,7 +25,12 @@ def with_preset(given: Mapping[str, Any]) -> dict[str, Any]:
     name = given.get("preset") or DEFAULT_PRESET
     if name == DEFAULT_PRESET:
         return dict(given)
-    known = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    known = {path.stem: path for path in sorted(RECIPES.glob("*.yaml")) if path.stem != DEFAULT_PRESET}
     if name not in known:
         raise UserError(f"--preset {name}: choose from {', '.join([DEFAULT_PRESET, *known])}")
-    return read_settings(TrainConfig, known[name]) | dict(given)
+    recipe = read_settings(TrainConfig, known[name])
+    groups = {field.name: field.metadata["group"] for field in dataclasses.fields(TrainConfig)}
+    for key in recipe:
+        if key == "preset" or not (groups[key] in _GROUPS or key in _OTHERS):
+            raise UserError(f"{known[name]}: {key} is no part of a recipe; give it on the command line")
+    return recipe | dict(given)

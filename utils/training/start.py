@@ -22,7 +22,7 @@ from utils.data.loaders import TrainLoader, build_train_loader
 from utils.data.prepare import TrainingData, prepare_training
 from utils.data.train_set import AugmentSettings, TrainDataset
 from utils.errors import UserError
-from utils.training.config import DEFAULT_LR, TrainConfig
+from utils.training.config import DEFAULT_LR, KNOWN_SHARE, TrainConfig
 from utils.training.distributed import copy_from_first, rank, restart_count, world_size
 from utils.training.ema import ModelEma
 from utils.training.engine import Trainer, known_norms
@@ -79,7 +79,8 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
             f"--resume {path}: not in its run's folder (RUN/weights/last.pth), where the run goes on; put it "
             f"back, or start a new run from it: --weights {path}"
         )
-    stored = config_from_dict(TrainConfig, checkpoint.run_config, source=str(path))
+    older = {"freeze_norms": False}  # as runs were before there was the choice
+    stored = config_from_dict(TrainConfig, older | checkpoint.run_config, source=str(path))
     config = dataclasses.replace(stored, **{name: given[name] for name in given if name != "resume"})
     if config.epochs <= done:
         raise UserError(f"--resume {path}: {done} epochs are done; to go on give --epochs above that")
@@ -104,10 +105,10 @@ def _find_restarted(config: TrainConfig) -> Path | None:
     if not written or not (written[-1].parent / "weights" / "last.pth").is_file():
         return None
     stored = yaml.safe_load(written[-1].read_text(encoding="utf-8"))
+    usual = DEFAULT_LR[config.optimizer]
+    rates = [usual, usual * KNOWN_SHARE] if config.lr is None else [config.lr]  # without one the run chose
     asked = config_as_dict(config)
-    if config.lr is None:
-        asked["lr"] = stored.get("lr")  # which the run has chosen itself
-    return written[-1].parent if stored == asked else None
+    return written[-1].parent if any(stored == asked | {"lr": rate} for rate in rates) else None
 
 
 def prepare_machine(config: TrainConfig, device: torch.device, resumed: Checkpoint | None) -> None:
@@ -180,7 +181,9 @@ def build_trainer(
         num_images: number of the training images; a step cannot have more.
         device: where to train.
     """
-    held_norms = known_norms(model) if config.freeze_norms else []
+    held_norms = known_norms(model) if config.freeze_norms else []  # first: --sync-bn changes their class
+    if held_norms and config.sync_bn:
+        warn("--sync-bn: statistics that came with --weights are held; --no-freeze-norms lets them follow")
     model = model.to(device).to(memory_format=torch.channels_last)
     if config.sync_bn:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)

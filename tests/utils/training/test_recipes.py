@@ -4,6 +4,8 @@ import pytest
 import yaml
 
 from utils.errors import UserError
+from utils.flags import given_settings
+from utils.training import recipes
 from utils.training.config import TrainConfig
 from utils.training.recipes import RECIPES, with_preset
 
@@ -32,3 +34,35 @@ def test_a_recipe_holds_only_differences(path):
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match="--preset refrence: choose from default, reference"):
         with_preset({"preset": "refrence"})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", None),
+        ("lr: 0.5\nmosaic: 0\nepochs: 3\n", None),
+        *((f"{key}: {value}\n", f"mine.yaml: {key} is no part of a recipe")
+          for key, value in (("demo", "true"), ("seed", 5), ("phi", "se"), ("resume", "auto"), ("data", "x"),
+                             ("project", "x"), ("preset", "mine"))),
+        ("lrr: 1\n", "unknown key 'lrr'"),
+    ],
+)  # fmt: skip
+def test_a_recipe_of_ones_own(tmp_path, monkeypatch, content, words):
+    monkeypatch.setattr(recipes, "RECIPES", tmp_path)
+    (tmp_path / "mine.yaml").write_text(content)
+    (tmp_path / "default.yaml").write_text("lr: 1\n")
+    assert with_preset({"preset": "default"}) == {"preset": "default"}
+    if words is None:
+        assert with_preset({"preset": "mine"}).keys() >= {"preset"}
+    else:
+        with pytest.raises(UserError, match=words):
+            with_preset({"preset": "mine"})
+
+
+def test_a_preset_on_the_command_line_cannot_stand_beside_a_file_that_names_everything(tmp_path):
+    (tmp_path / "a.yaml").write_text("preset: reference\nepochs: 3\n")
+    argv = ["--config", str(tmp_path / "a.yaml")]
+    texts = {"prog": "train.py", "description": "", "example": ""}
+    assert with_preset(given_settings(TrainConfig, argv, **texts))["loss"] == "means"
+    with pytest.raises(UserError, match="--preset cannot stand beside --config"):
+        given_settings(TrainConfig, [*argv, "--preset", "default"], **texts)

@@ -55,6 +55,7 @@ def test_weights_bring_their_anchors_and_their_classes(
         ({}, ("cat", "cell"), 0.01),
         ({"new_heads": True}, ("cat",), 0.01),
         ({"anchors": "anchors.txt"}, ("cat",), 0.01),
+        ({"overfit": 1}, ("cat",), 0.01),
         ({"lr": 0.25}, ("cat",), 0.25),
         ({"lr": 0.0}, ("cat",), 0.0),
     ],
@@ -67,6 +68,14 @@ def test_weights_that_know_every_class_are_trained_gently(
     config = TrainConfig(**({"weights": str(tmp_path / "w.pth")} | given))
     assert config.lr == given.get("lr")
     assert settle_lr(config, class_names).lr == pytest.approx(lr)
+
+
+def test_weights_without_last_layers_know_no_class(tmp_path: Path) -> None:
+    source = YoloBody(ModelConfig(1))
+    body = {name: value for name, value in source.state_dict().items() if "predict" not in name}
+    save_checkpoint(tmp_path / "w.pth", Checkpoint(source.config, ("cat",), body))
+    config = TrainConfig(weights=str(tmp_path / "w.pth"), partial=True)
+    assert settle_lr(config, ("cat",)).lr == 0.01
 
 
 def first_weight(model: YoloBody) -> torch.Tensor:
@@ -227,3 +236,11 @@ def test_the_usual_trainer() -> None:
     assert trainer.ema is not None
     assert trainer.ema.decay == 1 - 1 / 10  # two epochs of five steps
     assert trainer.model.conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_norms_keep_their_names_when_they_are_shared_between_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    model = YoloBody(ModelConfig(1))
+    model.neck_p5.norm.running_mean.fill_(0.5)
+    trainer = build_trainer(TrainConfig(sync_bn=True), model, 1, 16, CPU)
+    assert trainer.held_norms == ["neck_p5.norm"]
+    assert "--no-freeze-norms lets them follow" in capsys.readouterr().err
