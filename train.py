@@ -29,7 +29,7 @@ from utils.training.distributed import (
 )
 from utils.training.estimate import log_estimate
 from utils.training.loop import Job, draw_data, run_epochs
-from utils.training.network import build_model, settle_lr
+from utils.training.network import build_model, settle
 from utils.training.report import explain_memory
 from utils.training.run import Run
 from utils.training.start import (
@@ -68,7 +68,7 @@ def train_in_processes(given: dict[str, Any], stop: StopSignals) -> int:
         from_first(lambda: make_demo(Path(config.data)))
     device, data, loader = together(lambda: prepare(config, resumed))
     with one_by_one():
-        config = settle_lr(config, data.train.class_names)
+        config = settle(config, data.train.class_names)
         model = build_model(config, data.train.class_names, resumed)
     trainer = build_trainer(config, model, len(loader), len(data.train), device)
     if resumed:

@@ -199,6 +199,14 @@ def test_a_recipe_and_what_is_given_beside_it(
     assert given["lr"] == lr
 
 
+@pytest.mark.parametrize(
+    ("argv", "steps"), [([], None), (["--ema-memory", "recent"], None), (["--ema-memory", "run"], 14)]
+)
+def test_what_the_average_remembers(caught: Callable, argv: list[str], steps: int | None) -> None:
+    _, given = caught("ModelEma", "--epochs", "7", *argv)
+    assert given == {"run_steps": steps}
+
+
 @pytest.mark.parametrize(("argv", "is_new"), [([], False), (["--new-heads"], True)])
 def test_last_layers_of_the_weights_or_new_ones(caught: Callable, argv: list[str], is_new: bool) -> None:
     source = YoloBody(ModelConfig(2))

@@ -28,7 +28,7 @@ _START = (
 )
 DEFAULT_PRESET = "default"
 DEFAULT_LR = {"sgd": 0.01, "adamw": 0.001}
-KNOWN_SHARE = 1 / 20  # of it, for weights that know every class: more would unlearn them in a short run
+KNOWN_SHARE = 1 / 10  # of it, for weights that know every class: more would unlearn them in a short run
 
 
 def _workers() -> int:
@@ -164,7 +164,7 @@ class TrainConfig(RunConfig, DataConfig):
     lr: float | None = setting(
         None,
         "peak learning rate of a batch of 16; other batches take it in proportion (default: 0.01 for sgd, "
-        "0.001 for adamw; a twentieth of it where the last layers of --weights know every class already)",
+        "0.001 for adamw; a tenth of it where the last layers of --weights know every class already)",
         group="optimization",
         metavar="X",
         within="[0, 1e30]",
@@ -212,6 +212,14 @@ class TrainConfig(RunConfig, DataConfig):
         group="optimization",
     )
     ema: bool = setting(True, "no moving average of the weights", group="optimization")
+
+    ema_memory: str | None = setting(
+        None,
+        "what the average remembers: recent (two epochs) or run (all of it and the start; default where "
+        "--weights know every class already)",
+        group="optimization",
+        choices=("recent", "run"),
+    )
 
     amp: bool | None = setting(
         None,

@@ -45,19 +45,34 @@ def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Chec
     return model
 
 
-def settle_lr(config: TrainConfig, class_names: tuple[str, ...]) -> TrainConfig:
-    """Choose the learning rate where none is given: weights that know every class are only refined."""
-    if config.lr is not None:
+def settle(config: TrainConfig, class_names: tuple[str, ...]) -> TrainConfig:
+    """Choose the learning rate and the average's memory where none is given, by what the weights know."""
+    if None not in (config.lr, config.ema_memory):
         return config
-    lr = DEFAULT_LR[config.optimizer]
+    knows_all = _knows_all(config, class_names)
+    settled = settled_by(config, knows_all)
+    if knows_all:
+        log(f"{config.weights} knows every class: lr {settled.lr:g}, average over {settled.ema_memory}")
+    return settled
+
+
+def settled_by(config: TrainConfig, knows_all: bool) -> TrainConfig:
+    """Return the settings of a run; weights that know every class are only refined."""
+    usual = DEFAULT_LR[config.optimizer]
+    lr = usual * KNOWN_SHARE if knows_all else usual
+    memory = "run" if knows_all else "recent"
+    return dataclasses.replace(
+        config, lr=lr if config.lr is None else config.lr, ema_memory=config.ema_memory or memory
+    )
+
+
+def _knows_all(config: TrainConfig, class_names: tuple[str, ...]) -> bool:
     starts_new = config.weights == "none" or config.anchors is not None or config.new_heads
-    if not starts_new and config.overfit is None:  # to learn by heart takes the full rate
-        source = _read_source(config)
-        known = source.class_names if "head_p5.predict.weight" in source.state_dict else None
-        if None not in match_class_names(known or (), class_names):
-            lr *= KNOWN_SHARE
-            log(f"lr: {lr:g}, since {source.path.name} knows every class already")
-    return dataclasses.replace(config, lr=lr)
+    if starts_new or config.overfit is not None:  # to learn by heart takes the full rate
+        return False
+    source = _read_source(config)
+    known = source.class_names if "head_p5.predict.weight" in source.state_dict else None
+    return None not in match_class_names(known or (), class_names)
 
 
 def _read_source(config: TrainConfig) -> WeightsFile:

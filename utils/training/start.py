@@ -22,10 +22,11 @@ from utils.data.loaders import TrainLoader, build_train_loader
 from utils.data.prepare import TrainingData, prepare_training
 from utils.data.train_set import AugmentSettings, TrainDataset
 from utils.errors import UserError
-from utils.training.config import DEFAULT_LR, KNOWN_SHARE, TrainConfig
+from utils.training.config import DEFAULT_LR, TrainConfig
 from utils.training.distributed import copy_from_first, rank, restart_count, world_size
 from utils.training.ema import ModelEma
 from utils.training.engine import Trainer, known_norms
+from utils.training.network import settled_by
 from utils.training.optim import Schedule, build_optimizer
 from utils.training.recipes import with_preset
 from utils.training.run import load_resumable
@@ -79,7 +80,7 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
             f"--resume {path}: not in its run's folder (RUN/weights/last.pth), where the run goes on; put it "
             f"back, or start a new run from it: --weights {path}"
         )
-    older = {"freeze_norms": False}  # as runs were before there was the choice
+    older = {"freeze_norms": False, "ema_memory": "recent"}  # as runs were before there was the choice
     stored = config_from_dict(TrainConfig, older | checkpoint.run_config, source=str(path))
     config = dataclasses.replace(stored, **{name: given[name] for name in given if name != "resume"})
     if config.epochs <= done:
@@ -105,10 +106,8 @@ def _find_restarted(config: TrainConfig) -> Path | None:
     if not written or not (written[-1].parent / "weights" / "last.pth").is_file():
         return None
     stored = yaml.safe_load(written[-1].read_text(encoding="utf-8"))
-    usual = DEFAULT_LR[config.optimizer]
-    rates = [usual, usual * KNOWN_SHARE] if config.lr is None else [config.lr]  # without one the run chose
-    asked = config_as_dict(config)
-    return written[-1].parent if any(stored == asked | {"lr": rate} for rate in rates) else None
+    possible = [config_as_dict(settled_by(config, knows_all)) for knows_all in (False, True)]
+    return written[-1].parent if stored in possible else None
 
 
 def prepare_machine(config: TrainConfig, device: torch.device, resumed: Checkpoint | None) -> None:
@@ -203,12 +202,13 @@ def build_trainer(
         total_steps=config.epochs * steps_per_epoch,
         warmup_steps=round(config.warmup_epochs * steps_per_epoch),
     )
+    remembered = config.epochs * steps_per_epoch if config.ema_memory == "run" else None
     return Trainer(
         model,
         build_criterion(config, model),
         optimizer,
         schedule,
-        ema=ModelEma(model, steps_per_epoch) if config.ema else None,
+        ema=ModelEma(model, steps_per_epoch, run_steps=remembered) if config.ema else None,
         held_norms=held_norms,
         accumulate=config.accumulate,
         clip_grad=config.clip_grad,

@@ -69,3 +69,12 @@ def test_a_restored_average_goes_on_as_the_first_would() -> None:
 
     assert torch.equal(go_on(first), go_on(second))
     assert first.updates == second.updates == 2
+
+
+def test_a_memory_of_the_whole_run_does_not_forget_the_start_faster() -> None:
+    model = one_weight(1.0)
+    ema = ModelEma(model, steps_per_epoch=2, run_steps=8)
+    nn.init.constant_(model.weight, 0.0)
+    for step in range(1, 9):
+        ema.update(model)
+        assert ema.model.weight.item() == pytest.approx((7 / 8) ** step)

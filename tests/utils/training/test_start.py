@@ -121,7 +121,7 @@ def test_resuming_with_other_classes_is_refused(last: Path) -> None:
 
 def test_torchrun_finds_the_run_that_it_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"project": str(tmp_path), "epochs": 10, "imgsz": (64, 96)}
-    settled = TrainConfig(**given, lr=0.01 / 20)  # for weights that know every class
+    settled = TrainConfig(**given, lr=0.01 / 10, ema_memory="run")  # for weights that know every class
     for age, name in enumerate(("exp", "exp3", "exp2", "other")):
         store(tmp_path / name, settled)
         os.utime(tmp_path / name / "args.yaml", (1000 + age, 1000 + age))
@@ -147,7 +147,7 @@ def test_torchrun_starts_anew_what_saved_nothing(tmp_path: Path, monkeypatch: py
 def test_torchrun_goes_on_with_a_block_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     given = {"project": str(tmp_path), "epochs": 10, "phi": "own.py:SE8"}
-    store(tmp_path / "exp", TrainConfig(**given, lr=0.01), phi="own.py:SE8")
+    store(tmp_path / "exp", TrainConfig(**given, lr=0.01, ema_memory="recent"), phi="own.py:SE8")
     assert resolve_settings(given)[1] == tmp_path / "exp"
 
 

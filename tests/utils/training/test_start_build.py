@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tests.utils.training.conftest import CAT, MakeData
 from utils.training import start
 from utils.training.attention import check_attention
 from utils.training.config import TrainConfig
-from utils.training.network import build_model, settle_lr
+from utils.training.network import build_model, settle
 from utils.training.start import (
     build_criterion,
     build_loader,
@@ -50,8 +51,8 @@ def test_weights_bring_their_anchors_and_their_classes(
     ("given", "class_names", "lr"),
     [
         ({"weights": "none"}, ("cat",), 0.01),
-        ({}, ("dog", "cat"), 0.0005),  # in whichever order
-        ({"optimizer": "adamw"}, ("cat",), 0.00005),
+        ({}, ("dog", "cat"), 0.001),  # in whichever order
+        ({"optimizer": "adamw"}, ("cat",), 0.0001),
         ({}, ("cat", "cell"), 0.01),
         ({"new_heads": True}, ("cat",), 0.01),
         ({"anchors": "anchors.txt"}, ("cat",), 0.01),
@@ -67,7 +68,12 @@ def test_weights_that_know_every_class_are_trained_gently(
     save_checkpoint(tmp_path / "w.pth", Checkpoint(source.config, ("cat", "dog"), source.state_dict()))
     config = TrainConfig(**({"weights": str(tmp_path / "w.pth")} | given))
     assert config.lr == given.get("lr")
-    assert settle_lr(config, class_names).lr == pytest.approx(lr)
+    settled = settle(config, class_names)
+    assert settled.lr == pytest.approx(lr)
+    refines = {"lr", "optimizer"} >= given.keys() and "cell" not in class_names
+    assert settled.ema_memory == ("run" if refines else "recent")
+    kept = dataclasses.replace(config, lr=0.5, ema_memory="recent")
+    assert settle(kept, class_names) is kept
 
 
 def test_weights_without_last_layers_know_no_class(tmp_path: Path) -> None:
@@ -75,7 +81,7 @@ def test_weights_without_last_layers_know_no_class(tmp_path: Path) -> None:
     body = {name: value for name, value in source.state_dict().items() if "predict" not in name}
     save_checkpoint(tmp_path / "w.pth", Checkpoint(source.config, ("cat",), body))
     config = TrainConfig(weights=str(tmp_path / "w.pth"), partial=True)
-    assert settle_lr(config, ("cat",)).lr == 0.01
+    assert settle(config, ("cat",)).lr == 0.01
 
 
 def first_weight(model: YoloBody) -> torch.Tensor:
