@@ -22,7 +22,7 @@ from utils.data.loaders import TrainLoader, build_train_loader
 from utils.data.prepare import TrainingData, prepare_training
 from utils.data.train_set import AugmentSettings, TrainDataset
 from utils.errors import UserError
-from utils.training.config import DEFAULT_LR, TrainConfig
+from utils.training.config import TrainConfig
 from utils.training.distributed import copy_from_first, rank, restart_count, world_size
 from utils.training.ema import ModelEma
 from utils.training.engine import Trainer, known_norms
@@ -180,6 +180,7 @@ def build_trainer(
         num_images: number of the training images; a step cannot have more.
         device: where to train.
     """
+    config = settled_by(config, knows_all=False)  # what train.py has not settled already
     held_norms = known_norms(model) if config.freeze_norms else []  # first: --sync-bn changes their class
     if held_norms and config.sync_bn:
         warn("--sync-bn: statistics that came with --weights are held; --no-freeze-norms lets them follow")
@@ -191,7 +192,7 @@ def build_trainer(
     optimizer = build_optimizer(
         model,
         name=config.optimizer,
-        lr=DEFAULT_LR[config.optimizer] if config.lr is None else config.lr,
+        lr=config.lr or 0.0,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         batch_size=min(config.images_a_step, num_images),
