@@ -109,7 +109,7 @@ def given_settings(
 
     Arguments and errors are those of `parse_config`.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = _fields(cls)
     wanted = [token for token in argv if token in ("-h", "--help", "--help-all")]
     if wanted:
         print("\n".join(helpful_lines(cls, prog, description, example, everything="--help-all" in wanted)))
@@ -124,7 +124,7 @@ def given_settings(
             if not fields[name].metadata["beside_config"]:
                 flag = flag_of(fields[name])
                 raise UserError(f"{flag} cannot stand beside --config, which decides; write it there")
-        given.update(_read_yaml(fields, Path(config_file)))
+        given.update(read_settings(cls, Path(config_file)))
     for name, value in tokens.items():
         if value != []:  # what argparse makes of a positional that is not there
             given[name] = convert(fields[name], value)
@@ -138,7 +138,20 @@ def read_settings(cls: type[Config], path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or holds an unknown key or a bad value.
     """
-    return _read_yaml({field.name: field for field in dataclasses.fields(cls)}, path)  # type: ignore[arg-type]
+    try:
+        if path.stat().st_size > _LARGEST_YAML:
+            raise UserError(f"{path}: larger than {_LARGEST_YAML} bytes; not a file of settings")
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"--config {path}: cannot read it: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a plain YAML file: {reason[:200]}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold lines `name: value`, such as `epochs: 20`")
+    return _checked_keys(_fields(cls), values, str(path))
 
 
 def config_from_dict(cls: type[Config], values: dict[str, Any], source: str) -> Config:
@@ -152,14 +165,12 @@ def config_from_dict(cls: type[Config], values: dict[str, Any], source: str) -> 
     Raises:
         UserError: an unknown key or a bad value.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    return cls(**_checked_keys(fields, values, source))
+    return cls(**_checked_keys(_fields(cls), values, source))
 
 
 def config_as_dict(config: Any) -> dict[str, Any]:
     """Return the settings as plain values (tuples become lists) that YAML, JSON and a checkpoint can hold."""
-    plain = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return {name: as_plain(value) for name, value in plain.items()}
+    return {field.name: as_plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def as_plain(value: Any) -> Any:
@@ -199,6 +210,10 @@ def save_settings(values: Mapping[str, Any], path: Path | str) -> None:
     """
     with atomic_write(path, "w") as file:
         yaml.safe_dump(dict(values), file, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+
+def _fields(cls: type[Config]) -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -243,28 +258,9 @@ def _suggestion(fields: dict[str, dataclasses.Field[Any]], flag: str, known: set
         habit = {"nosave": "--no-save", "noval": "--val none"}.get(_as_name(flag), flag_of(field))
         return f"here it is {habit}"
     near = difflib.get_close_matches(flag, sorted(known), n=1)
-    return (
-        f"did you mean {near[0]}?"
-        if near
-        else "--help-all lists the flags (a path that starts with - is written ./-x)"
-    )
-
-
-def _read_yaml(fields: dict[str, dataclasses.Field[Any]], path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _LARGEST_YAML:
-            raise UserError(f"{path}: larger than {_LARGEST_YAML} bytes; not a file of settings")
-        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"--config {path}: cannot read it: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a plain YAML file: {reason[:200]}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold lines `name: value`, such as `epochs: 20`")
-    return _checked_keys(fields, values, str(path))
+    if near:
+        return f"did you mean {near[0]}?"
+    return "--help-all lists the flags (a path that starts with - is written ./-x)"
 
 
 def _checked_keys(
