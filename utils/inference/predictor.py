@@ -123,7 +123,7 @@ class Predictor:
         """Build a predictor from weights alone: network, classes, anchors and input size stand in the file.
 
         Args:
-            path: a .pth, .weights, .onnx, .xml or .param file, "coco" or "last".
+            path: a .pth, .weights, .onnx, .xml or .param file, "coco", "voc" or "last".
             classes: the names of the classes, for a file that does not hold them.
             phi: confirms a block of the user's own, whose code is only then imported.
             device: "auto", "cpu", "cuda", "cuda:1" or "mps".

@@ -24,7 +24,8 @@ _PHI = (
     f"{', '.join(list(ATTENTION)[5:])}, or a block of your own: path/to/file.py:Class or package.module:Class"
 )
 _START = (
-    "coco (the official Darknet weights), last (the newest best.pth), a .pth, .weights or .conv.N, or none"
+    "coco (the official Darknet weights), voc (ours for Pascal VOC), last (the newest best.pth), a .pth, "
+    ".weights or .conv.N, or none"
 )
 DEFAULT_PRESET = "default"
 DEFAULT_LR = {"sgd": 0.01, "adamw": 0.001}

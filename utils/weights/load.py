@@ -21,6 +21,7 @@ from utils.weights.fit import fit_tensors
 from utils.weights.published import read_published
 
 RUNS = Path("runs/train")
+VOC_WEIGHTS = MODEL_DATA / "yolov4-tiny-voc.pth"  # yolov4-tiny-voc.md beside it says what they are
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class LoadedModel:
 
 
 def read_weights(weights: str) -> WeightsFile:
-    """Read what `--weights` names: "coco", "last" (the newest best.pth under runs/train) or a file.
+    """Read what `--weights` names: "coco", "voc", "last" (the newest best.pth under runs/train) or a file.
 
     A file is a `.pth` of ours or in the published layout, a Darknet `.weights` or a partial `.conv.N`.
 
@@ -67,7 +68,8 @@ def read_weights(weights: str) -> WeightsFile:
         return WeightsFile(path, config, None, darknet.state_dict, darknet.is_partial)
     if path.suffix not in (".pth", ".pt"):
         raise UserError(
-            f"{path}: unknown kind of weights; give coco, last, a .pth file or a Darknet .weights or .conv.N"
+            f"{path}: unknown kind of weights; give coco, voc, last, a .pth file or a Darknet .weights or "
+            ".conv.N"
         )
     content = read_content(path)
     if isinstance(content, dict) and "format_version" in content:
@@ -151,6 +153,8 @@ def find_weights(weights: str) -> Path:
     """Return the file that `--weights` names, fetching the official one when it is missing."""
     if weights == "coco":
         return ensure_coco_weights()
+    if weights == "voc":
+        return _voc_weights()
     if weights == "last":
         newest = find_newest("best.pth")
         if newest is None:
@@ -160,8 +164,18 @@ def find_weights(weights: str) -> Path:
         return newest
     path = Path(weights)
     if not path.is_file():
-        raise UserError(f"{path}: no such weights file; --weights takes coco, last or a file")
+        raise UserError(f"{path}: no such weights file; --weights takes coco, voc, last or a file")
     return path
+
+
+def _voc_weights() -> Path:
+    """Return the file that comes with the project."""
+    if not VOC_WEIGHTS.is_file():
+        raise UserError(
+            f"{VOC_WEIGHTS}: missing, though it comes with the project; git restores it "
+            f"(git checkout -- {VOC_WEIGHTS.name} in its folder), or use --weights coco"
+        )
+    return VOC_WEIGHTS
 
 
 def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
