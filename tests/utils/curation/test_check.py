@@ -16,6 +16,11 @@ from tests.utils.data.conftest import save_picture, write_voc
 from utils.data.voc import VocObject, write_annotation
 
 
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # for report.json
+
+
 def check(*argv: str, voc: str = "voc") -> tuple[int, dict[str, Any]]:
     status = data.main(["check", "--data", voc, "--json", "report.json", *argv])
     return status, json.loads(Path("report.json").read_text(encoding="utf-8"))
