@@ -40,10 +40,8 @@ _SMALLEST, _LARGEST, _STEP = 32, 4096, 32  # of an input side in pixels; 32 is t
 OWN_PHI_HELP = (
     "confirm the attention block of your own that the weights were trained with, as path/to/file.py:Class"
 )
-NETWORK_HELP = (
-    "coco (the official Darknet weights), voc (ours for Pascal VOC), last (the newest best.pth), "
-    "or a .pth or .weights file"
-)
+NAMED_WEIGHTS = "coco (the official Darknet weights), voc (ours for Pascal VOC), last (the newest best.pth)"
+NETWORK_HELP = f"{NAMED_WEIGHTS}, or a .pth or .weights file"
 WEIGHTS_HELP = f"{NETWORK_HELP}, or an .onnx, .xml or .param that export.py wrote"
 DATA_HELP = "a VOCdevkit, a folder in VOC layout, or a folder of images with their XML"
 SKIP_BAD_HELP = "leave out broken files (counted and named) instead of stopping"

@@ -10,6 +10,7 @@ from nets.loss import NORMALISATIONS
 from nets.yolo import PLACES
 from utils.config import (
     DEVICE_HELP,
+    NAMED_WEIGHTS,
     DataConfig,
     RunConfig,
     check_imgsz,
@@ -23,10 +24,7 @@ _PHI = (
     "0|none, 1|se, 2|cbam, 3|eca, 4|ca, "
     f"{', '.join(list(ATTENTION)[5:])}, or a block of your own: path/to/file.py:Class or package.module:Class"
 )
-_START = (
-    "coco (the official Darknet weights), voc (ours for Pascal VOC), last (the newest best.pth), a .pth, "
-    ".weights or .conv.N, or none"
-)
+_START = f"{NAMED_WEIGHTS}, a .pth, .weights or .conv.N, or none"
 DEFAULT_PRESET = "default"
 DEFAULT_LR = {"sgd": 0.01, "adamw": 0.001}
 KNOWN_SHARE = 1 / 10  # of it, for weights that know every class: more would unlearn them in a short run

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -192,7 +192,7 @@ def build_trainer(
     optimizer = build_optimizer(
         model,
         name=config.optimizer,
-        lr=config.lr or 0.0,
+        lr=cast(float, config.lr),
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         batch_size=min(config.images_a_step, num_images),

@@ -16,11 +16,6 @@ from tests.utils.data.conftest import save_picture, write_voc
 from utils.data.voc import VocObject, write_annotation
 
 
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # for report.json
-
-
 def check(*argv: str, voc: str = "voc") -> tuple[int, dict[str, Any]]:
     status = data.main(["check", "--data", voc, "--json", "report.json", *argv])
     return status, json.loads(Path("report.json").read_text(encoding="utf-8"))
@@ -299,7 +294,10 @@ def test_an_image_of_both_lists_is_learnt_from_and_held_to_the_stricter_rule(voc
     assert "unknown class" not in kinds(report, "warning")
 
 
-def test_no_object_anywhere_though_train_and_val_are_the_same(tmp_path: Path) -> None:
+def test_no_object_anywhere_though_train_and_val_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where check leaves its report
     images: dict[str, list[VocObject]] = {"a": [], "b": []}
     same = write_voc(tmp_path / "same", {"train": images, "val": images})
     assert check(voc=str(same))[0] == 2
