@@ -269,9 +269,12 @@ def test_mosaic_and_mixup_change_the_pictures_until_they_are_closed(
     assert all(torch.equal(*pair) for pair in zip(without[1], always[1], strict=True))
 
 
-def test_mosaic_can_stay_open(caught: Callable) -> None:
-    (samples,), _ = caught("build_train_loader", "--epochs", "4", "--close-mosaic", "0")
-    assert samples.close_epoch == 4
+@pytest.mark.parametrize(("epochs", "closed", "last_open"), [(4, 0, 4), (9, 3, 6), (9, 5, 5), (1, 5, 1)])
+def test_mosaic_is_closed_in_half_of_the_run_at_most(
+    caught: Callable, epochs: int, closed: int, last_open: int
+) -> None:
+    (samples,), _ = caught("build_train_loader", "--epochs", str(epochs), "--close-mosaic", str(closed))
+    assert samples.close_epoch == last_open
 
 
 @pytest.mark.parametrize(("value", "count"), [("skip", 3), ("background", 4)])

@@ -108,7 +108,11 @@ class TrainConfig(RunConfig, DataConfig):
         0.0, "probability that a sample is blended with another", group="data", metavar="P", within="[0, 1]"
     )
     close_mosaic: int = setting(
-        5, "epochs at the end without mosaic and mixup", group="data", metavar="N", within="[0, 100000]"
+        5,
+        "epochs at the end without mosaic and mixup, at most half of the run",
+        group="data",
+        metavar="N",
+        within="[0, 100000]",
     )
 
     anchors: str | None = setting(

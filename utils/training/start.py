@@ -152,9 +152,7 @@ def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device)
     settings = AugmentSettings(config.mosaic, config.mixup, config.augment)
     if config.overfit:
         settings = AugmentSettings(0.0, 0.0, "none")
-    close_epoch = config.epochs - config.close_mosaic
-    if close_epoch <= 0 and settings.mosaic + settings.mixup > 0:
-        log(f"no mosaic or mixup: all epochs are within --close-mosaic {config.close_mosaic}")
+    close_epoch = config.epochs - min(config.close_mosaic, config.epochs // 2)
     samples = TrainDataset(dataset, config.imgsz, settings, config.seed, close_epoch=close_epoch)
     if config.cache:
         log(f"cache: {samples.cache() / 1e9:.2f} GB of decoded pictures in memory")
