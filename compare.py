@@ -1,4 +1,4 @@
-"""Compare attention blocks over several seeds: python compare.py --data VOCdevkit --phi none se cbam."""
+"""Compare blocks and recipes over several seeds: python compare.py --data VOCdevkit --phi none se."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nets.attention import same_attention, short_name
+from nets.attention import same_attention
 from nets.yolo import ModelConfig
 from utils.classes import read_class_names
-from utils.comparison.config import CompareConfig, parse_comparison
+from utils.comparison.config import CompareConfig, parse_comparison, told_by
 from utils.comparison.cost import Cost, measure_costs
-from utils.comparison.grid import GridRun, keep_settings, plan_runs
+from utils.comparison.grid import GridRun, keep_settings, kind_of, plan_runs
 from utils.comparison.picture import draw_comparison
 from utils.comparison.report import describe_machine, log_estimate
 from utils.comparison.results import Row, RunResult, build_rows, group_runs, read_run
@@ -29,7 +29,7 @@ from utils.training.start import load_data
 from utils.weights.load import confirm_phi, read_weights
 
 Groups = dict[str, list[RunResult]]  # by label
-Networks = dict[str, ModelConfig]  # by label
+Networks = dict[str, ModelConfig]  # by label, or a kind of run
 VOC_CLASSES = 20
 
 
@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
 def _compare(argv: list[str]) -> int:
     config, settings = parse_comparison(
         argv,
-        description="Train every block with every seed (a seed is one start, data order and augmentation) "
-        "and tabulate cost, mAP and the differences that are more than noise.",
+        description="Train every block by every recipe with every seed (a seed is one start, data order and "
+        "augmentation) and tabulate cost, mAP and the differences that are more than noise.",
         example="python compare.py --data VOCdevkit --phi none se cbam --seeds 0 1 2 --epochs 20",
     )
     groups: Groups = {}
@@ -54,8 +54,9 @@ def _compare(argv: list[str]) -> int:
     is_grid = not (config.runs or config.no_train)
     folder = new_run_folder(config.project, config.name, exist_ok=is_grid)  # a grid goes on where it stopped
     keep_settings(folder, config, settings)
-    costs, same = measure_costs(list(networks.values()))
-    cost_of = dict(zip(networks, costs, strict=True))
+    different = list(dict.fromkeys(networks.values()))
+    costs, same = measure_costs(different)
+    cost_of = {name: costs[different.index(network)] for name, network in networks.items()}
     notes = [
         f"`python compare.py {shlex.join(argv)}`",
         *describe_machine(),
@@ -69,7 +70,7 @@ def _compare(argv: list[str]) -> int:
         rows = [Row(label, cost) for label, cost in cost_of.items()]
     else:
         runs = plan_runs(config, settings, folder)
-        log_estimate(runs, {network.phi: network for network in networks.values()}, num_images)
+        log_estimate(runs, networks, num_images)
         try:
             rows = _train_grid(config, settings, runs, folder, cost_of, notes)
         except KeyboardInterrupt:
@@ -83,8 +84,10 @@ def _compare(argv: list[str]) -> int:
 
 
 def _plan_networks(config: CompareConfig, settings: dict[str, Any]) -> tuple[Networks, int]:
-    """Return the network of each block and the number of training images, once all is checked."""
-    runs = [TrainConfig(**settings, phi=phi) for phi in config.phi]
+    """Return the network of each kind of run and the number of training images, once all is checked."""
+    runs = [
+        TrainConfig(**told_by(preset, settings), phi=phi) for preset in config.preset for phi in config.phi
+    ]
     for run in runs:
         check_attention(run)
     num_classes, num_images = VOC_CLASSES, 0
@@ -99,8 +102,10 @@ def _plan_networks(config: CompareConfig, settings: dict[str, Any]) -> tuple[Net
         num_classes = len(read_class_names(runs[0].classes))
     else:
         log(f"parameters for {num_classes} classes; --data or --classes gives another number")
-    networks = [ModelConfig(num_classes, run.phi, run.phi_at, run.imgsz) for run in runs]
-    return {short_name(network.phi): network for network in networks}, num_images
+    networks = {
+        kind_of(run.phi, run.preset): ModelConfig(num_classes, run.phi, run.phi_at, run.imgsz) for run in runs
+    }
+    return networks, num_images
 
 
 def _read_runs(config: CompareConfig, settings: dict[str, Any]) -> tuple[Groups, Networks]:
@@ -133,7 +138,9 @@ def _train_grid(
         train(run, f"run {number} of {len(runs)}")
         report = measure(run.folder, run.phi, config.split, settings) if config.split else None
         results.append(read_run(run.folder, report))
-        rows = build_rows(group_runs(results), costs)
+        groups = group_runs(results)
+        kinds = {label: runs[results.index(found[0])].kind for label, found in groups.items()}
+        rows = build_rows(groups, {label: costs[kind] for label, kind in kinds.items()})
         write_tables(rows, [*notes, f"{number} of {len(runs)} runs are done"], folder)
     return rows
 

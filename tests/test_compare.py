@@ -123,6 +123,18 @@ def test_a_grid_goes_on_where_it_stopped_and_its_runs_can_be_tabulated(capfd, mo
 
 
 @pytest.mark.slow
+def test_two_recipes_are_compared_by_one_command(capfd, monkeypatch):
+    monkeypatch.setattr(runner.subprocess, "Popen", Call)
+    grid = [*QUICK, "--phi", "none", "--seeds", "0", "1", "--preset", "default", "reference"]
+    assert compare.main(grid) == 0
+    assert "4 of 4 runs of 6 images are left" in capfd.readouterr().err
+    default, reference = table().values()
+    assert default["parameters"] == reference["parameters"] != ""
+    assert (default["verdict"], reference["seeds"]) == ("", "0 1")
+    assert reference["difference_low"] != ""
+
+
+@pytest.mark.slow
 def test_a_run_that_fails_stops_the_grid_and_says_how_to_go_on(capfd, monkeypatch):
     monkeypatch.setattr(runner.subprocess, "Popen", Call)
     Path("runs/compare/exp").mkdir(parents=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ from utils.config import phi_name
 from utils.errors import UserError
 from utils.flags import given_settings
 from utils.settings import check_settings, flag_of, setting
-from utils.training.config import TrainConfig
+from utils.training.config import DEFAULT_PRESET, TrainConfig
 from utils.training.recipes import with_preset
 
 OF_MEASURING = ("data", "rename", "unlabelled", "skip_bad", "device")  # what --from takes for its --split
 FREE = {"device", "workers"}  # what changes no number
 # What the grid decides itself, or what makes no sense for several runs.
-NOT_PASSED_ON = {"phi", "seed", "resume", "demo", "project", "name", "exist_ok"}
+NOT_PASSED_ON = {"phi", "seed", "preset", "resume", "demo", "project", "name", "exist_ok"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,13 @@ class CompareConfig:
     )
     seeds: tuple[str, ...] = setting(
         ("0", "1", "2"), "seeds to train every block with", nargs="+", metavar="N"
+    )
+    preset: tuple[str, ...] = setting(
+        (DEFAULT_PRESET,),
+        "recipes to train every block by, such as default reference",
+        nargs="+",
+        metavar="NAME",
+        beside_config=False,  # as for train.py
     )
     split: tuple[str, ...] | None = setting(
         None,
@@ -67,6 +74,10 @@ class CompareConfig:
                 raise UserError(f"--seeds {seed}: needs whole numbers from 0 to 4294967295")
         if len({int(seed) for seed in self.seeds}) < len(self.seeds):
             raise UserError(f"--seeds {' '.join(self.seeds)}: names a seed twice")
+        if len(set(self.preset)) < len(self.preset):
+            raise UserError(f"--preset {' '.join(self.preset)}: names a recipe twice")
+        if self.runs and self.preset != (DEFAULT_PRESET,):
+            raise UserError("--from cannot stand beside --preset: the runs are trained already")
         folders = [folder_name(name) for name in self.phi]
         for folder in folders:
             if folders.count(folder) > 1:
@@ -109,7 +120,12 @@ def parse_comparison(
     if ignored:
         flags_of = ", ".join(flag_of(passed_on[name]) for name in ignored)
         raise UserError(f"--from cannot stand beside {flags_of}: the runs are trained already")
-    given = with_preset(given)
-    for phi in config.phi if not config.runs else ():
-        TrainConfig(**given, phi=phi)  # refuses nonsense before the first run
+    for preset in config.preset if not config.runs else ():
+        for phi in config.phi:
+            TrainConfig(**told_by(preset, given), phi=phi)  # refuses nonsense before the first run
     return config, given
+
+
+def told_by(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run by a recipe is told, when this was given for all runs."""
+    return with_preset(given if preset == DEFAULT_PRESET else {**given, "preset": preset})

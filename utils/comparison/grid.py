@@ -1,4 +1,4 @@
-"""The runs of a comparison: one a block and seed, each a call of train.py, restarted where it stopped."""
+"""The runs of a comparison, one a block, recipe and seed: calls of train.py, restarted where they stopped."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from typing import Any
 
 import yaml
 
-from utils.comparison.config import FREE, NOT_PASSED_ON, CompareConfig, folder_name
+from nets.attention import short_name
+from utils.comparison.config import FREE, NOT_PASSED_ON, CompareConfig, folder_name, told_by
 from utils.config import as_plain, config_as_dict
 from utils.errors import UserError
 from utils.flags import as_arguments, save_settings
-from utils.training.config import TrainConfig
+from utils.training.config import DEFAULT_PRESET, TrainConfig
+from utils.training.recipes import read_recipe
 from utils.weights.checkpoint import load_checkpoint
+
+# From call to call of one comparison.
+_MAY_CHANGE = FREE | {"phi", "seeds", "split", "project", "name"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +42,11 @@ class GridRun:
     def epochs(self) -> int:
         """How many it shall have."""
         return TrainConfig(**self.settings).epochs
+
+    @property
+    def kind(self) -> str:
+        """Its block and recipe in words."""
+        return kind_of(self.phi, self.settings.get("preset", DEFAULT_PRESET))
 
     @property
     def last(self) -> Path:
@@ -67,19 +77,31 @@ class GridRun:
         ]
 
 
+def kind_of(phi: str, preset: str) -> str:
+    """Name a block and a recipe: 'se', or 'se reference'."""
+    return short_name(phi) + ("" if preset == DEFAULT_PRESET else f" {preset}")
+
+
 def plan_runs(config: CompareConfig, settings: Mapping[str, Any], folder: Path) -> list[GridRun]:
-    """List the runs, seed by seed, so that every block has been seen once after a fraction of the time."""
-    return [
-        GridRun(phi, int(seed), folder / f"{folder_name(phi)}-seed{int(seed)}", settings)
-        for seed in config.seeds
-        for phi in config.phi
-    ]
+    """List the runs, seed by seed, so that every block has been seen once after a fraction of the time.
+
+    Args:
+        config: blocks, recipes and seeds.
+        settings: what was given for all runs, by field of `TrainConfig`; it wins over the recipes.
+        folder: the comparison's.
+    """
+    runs = []
+    for seed in map(int, config.seeds):
+        for preset in config.preset:
+            told = told_by(preset, settings)
+            recipe = "" if preset == DEFAULT_PRESET else f"-{preset}"
+            for phi in config.phi:
+                runs.append(GridRun(phi, seed, folder / f"{folder_name(phi)}{recipe}-seed{seed}", told))
+    return runs
 
 
 def keep_settings(folder: Path, config: CompareConfig, settings: Mapping[str, Any]) -> None:
     """Write args.yaml, and refuse to mix a grid with runs that were told otherwise.
-
-    Blocks, seeds and the split to report on may change from call to call, and what changes no number.
 
     Raises:
         UserError: the folder holds a comparison with other settings; the message names them.
@@ -88,13 +110,20 @@ def keep_settings(folder: Path, config: CompareConfig, settings: Mapping[str, An
     told = {name: as_plain(value) for name, value in settings.items()}
     if not (config.runs or config.no_train):
         resolved = config_as_dict(TrainConfig(**settings))
-        told = {name: value for name, value in resolved.items() if name not in NOT_PASSED_ON}
+        # What a recipe says is left to it: the file would be read as given, for all recipes.
+        of_recipes = {name for preset in config.preset for name in read_recipe(preset)} - set(settings)
+        told = {
+            name: value
+            for name, value in resolved.items()
+            if name not in NOT_PASSED_ON and name not in of_recipes
+        }
     if path.exists():
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-        fixed = {"runs": own["runs"], "no_train": own["no_train"]} | told
-        other = [name for name in fixed if name not in FREE and stored.get(name) != fixed[name]]
+        now = own | told
+        names = [name for name in stored | now if name not in _MAY_CHANGE]
+        other = [name for name in names if stored.get(name) != now.get(name)]
         if other:
-            shown = ", ".join(f"{name} {stored.get(name)} (now {fixed[name]})" for name in other)
+            shown = ", ".join(f"{name} {stored.get(name)} (now {now.get(name)})" for name in other)
             raise UserError(
                 f"{folder}: holds a comparison with other settings: {shown}; give this one another --name"
             )

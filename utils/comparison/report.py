@@ -19,13 +19,13 @@ from utils.training.start import build_criterion
 
 
 def log_estimate(runs: Sequence[GridRun], networks: Mapping[str, ModelConfig], num_images: int) -> None:
-    """Say before the first run how long what is left will take, from a few steps of each block."""
+    """Say before the first run how long what is left will take, from a few steps of each kind of run."""
     seconds, left = 0.0, {run: run.epochs_left() for run in runs}
-    for phi in {run.phi for run in runs if left[run]}:
-        config = TrainConfig(**runs[0].settings, phi=phi)
-        model = YoloBody(networks[phi]).to(choose_device(config.device))
+    for kind, one in {run.kind: run for run in runs if left[run]}.items():
+        config = TrainConfig(**one.settings, phi=one.phi)
+        model = YoloBody(networks[kind]).to(choose_device(config.device))
         whole = estimate_seconds(config, model, build_criterion(config, model), num_images)
-        seconds += whole * sum(left[run] / run.epochs for run in runs if run.phi == phi)
+        seconds += whole * sum(left[run] / run.epochs for run in runs if run.kind == kind)
     count = sum(epochs > 0 for epochs in left.values())
     needed = in_words(seconds)
     log(f"{count} of {len(runs)} runs of {num_images} images are left: about {needed} without evaluation")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from utils.comparison.config import FREE, NOT_PASSED_ON
 from utils.comparison.cost import Cost
 from utils.config import as_plain
 from utils.errors import UserError
-from utils.training.config import TrainConfig
+from utils.training.config import DEFAULT_PRESET, TrainConfig
+from utils.training.recipes import read_recipe
 
 CONFIDENCE = 0.95
 # What may differ between runs without making them runs of different things.
-_INCIDENTAL = NOT_PASSED_ON | FREE
+_INCIDENTAL = (NOT_PASSED_ON | FREE) - {"preset"}
 _OF_ATTENTION = {"phi_at", "insert", "partial"}
+_SETTLED = {"lr", "ema_memory"}  # by train.py, where neither the recipe nor the user says so
 _DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
 
 
@@ -148,7 +150,7 @@ def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
         told = [
             f"{name}={_shown(result.settings[name])}"
             for name in varying
-            if name in result.settings and result.settings[name] != as_plain(_DEFAULTS.get(name))
+            if name in result.settings and result.settings[name] != _expected(name, result.settings)
         ]
         group = groups.setdefault(" ".join([short_name(result.phi), *told]), [])
         if any(result.seed == other.seed for other in group):
@@ -158,7 +160,11 @@ def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
 
 
 def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Cost]) -> list[Row]:
-    """Summarise the runs of each label; differences are to the runs without attention and otherwise alike."""
+    """Summarise the runs of each label.
+
+    Differences are to the runs without attention and otherwise alike; those of such runs by another recipe
+    are to the default's.
+    """
     points_of = {
         label: {run.seed: run.map50 for run in sorted(runs, key=lambda run: run.seed)}
         for label, runs in groups.items()
@@ -166,8 +172,14 @@ def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Co
     plain = {label: runs[0].settings for label, runs in groups.items() if runs[0].phi == "none"}
     rows = []
     for label, runs in groups.items():
-        around = {name: value for name, value in runs[0].settings.items() if name not in _OF_ATTENTION}
-        alike = [other for other, settings in plain.items() if settings == around and label not in plain]
+        ours = runs[0].settings
+        left = _OF_ATTENTION | ({"preset", *_recipe(ours), *_SETTLED} if label in plain else set())
+        alike = [
+            other
+            for other, theirs in plain.items()
+            if other != label and (label not in plain or theirs.get("preset") == DEFAULT_PRESET)
+            if _without(left, theirs) == _without(left, ours)
+        ]
         base, points = points_of[alike[0]] if alike else {}, points_of[label]
         rows.append(
             Row(
@@ -194,6 +206,22 @@ def paired_difference(ours: Mapping[int, float], base: Mapping[int, float]) -> D
     count = len(differences)
     reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * spread.std / count**0.5
     return Difference(spread.mean, (spread.mean - reach, spread.mean + reach))
+
+
+def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the recipe of a run says; nothing when it is not here any more."""
+    try:
+        return read_recipe(settings.get("preset", DEFAULT_PRESET))
+    except UserError:
+        return {}
+
+
+def _expected(name: str, settings: Mapping[str, Any]) -> Any:
+    return as_plain(_recipe(settings).get(name, _DEFAULTS.get(name)))
+
+
+def _without(names: Collection[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def _shown(value: Any) -> str:

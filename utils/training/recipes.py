@@ -22,9 +22,17 @@ def with_preset(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: there is no such recipe, or its file holds what train.py does not know.
     """
-    name = given.get("preset") or DEFAULT_PRESET
+    return read_recipe(given.get("preset") or DEFAULT_PRESET) | dict(given)
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Return the settings of a recipe, none for the default.
+
+    Raises:
+        UserError: there is no such recipe, or its file holds what train.py does not know.
+    """
     if name == DEFAULT_PRESET:
-        return dict(given)
+        return {}
     known = {path.stem: path for path in sorted(RECIPES.glob("*.yaml")) if path.stem != DEFAULT_PRESET}
     if name not in known:
         raise UserError(f"--preset {name}: choose from {', '.join([DEFAULT_PRESET, *known])}")
@@ -33,4 +41,4 @@ def with_preset(given: Mapping[str, Any]) -> dict[str, Any]:
     for key in recipe:
         if key == "preset" or not (groups[key] in _GROUPS or key in _OTHERS):
             raise UserError(f"{known[name]}: {key} is no part of a recipe; give it on the command line")
-    return recipe | dict(given)
+    return recipe

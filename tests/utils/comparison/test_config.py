@@ -1,6 +1,6 @@
 import pytest
 
-from utils.comparison.config import parse_comparison
+from utils.comparison.config import parse_comparison, told_by
 from utils.errors import UserError
 
 
@@ -23,15 +23,20 @@ def test_flags_of_train_are_passed_on_and_its_own_are_not():
     assert settings == {"epochs": 3, "imgsz": (64, 64)}
 
 
-def test_a_recipe_goes_to_every_run():
-    _, settings = parse("--preset", "reference", "--mosaic", "0.25")
-    assert (settings["loss"], settings["mosaic"], settings["preset"]) == ("means", 0.25, "reference")
+def test_what_is_given_wins_over_a_recipe():
+    config, settings = parse("--preset", "default", "reference", "--mosaic", "0.25")
+    assert config.preset == ("default", "reference")
+    assert settings == told_by("default", settings) == {"mosaic": 0.25}
+    told = told_by("reference", settings)
+    assert (told["loss"], told["mosaic"], told["preset"]) == ("means", 0.25, "reference")
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         (("--preset", "mine"), "--preset mine: choose from default, reference"),
+        (("--preset", "default", "default"), "--preset default default: names a recipe twice"),
+        (("--from", "a", "--preset", "reference"), "--from cannot stand beside --preset"),
         (("--phi", "none", "9"), "--phi 9: unknown attention"),
         (("--phi", "2", "cbam"), "--phi cbam: is given twice"),
         (("--phi", "a/own.py:B", "b/own.py:B"), "two blocks would be called own-B"),

@@ -18,6 +18,39 @@ def test_runs_go_seed_by_seed_into_folders_of_their_own(tmp_path):
     assert folder_name("package.module:B") == "package.module-B"
 
 
+def test_every_recipe_has_its_runs_and_tells_them_its_settings(tmp_path):
+    config = CompareConfig(phi=("none", "se"), seeds=("0", "3"), preset=("default", "reference"))
+    runs = plan_runs(config, {"epochs": 2, "mosaic": 0.25}, tmp_path)
+    assert [run.folder.name for run in runs[:5]] == [
+        "none-seed0",
+        "se-seed0",
+        "none-reference-seed0",
+        "se-reference-seed0",
+        "none-seed3",
+    ]
+    assert [run.kind for run in runs[:4]] == ["none", "se", "none reference", "se reference"]
+    assert runs[0].settings == {"epochs": 2, "mosaic": 0.25}
+    given = given_settings(TrainConfig, runs[2].arguments(), prog="", description="", example="")
+    assert (given["preset"], given["loss"], given["mosaic"]) == ("reference", "means", 0.25)
+
+
+def test_a_folder_keeps_to_its_recipes_and_repeats_them(tmp_path):
+    config = CompareConfig(preset=("default", "reference"))
+    keep_settings(tmp_path, config, {"mosaic": 0.25})
+    keep_settings(tmp_path, config, {"mosaic": 0.25})
+    for other, told, words in (
+        (CompareConfig(), {"mosaic": 0.25}, "preset"),
+        (config, {}, "mosaic 0.25"),
+        (config, {"mosaic": 0.25, "loss": "means"}, r"loss None \(now means\)"),
+    ):
+        with pytest.raises(UserError, match=rf"other settings: .*{words}"):
+            keep_settings(tmp_path, other, told)
+    again, settings = parse_comparison(["--config", str(tmp_path / "args.yaml")], description="", example="")
+    assert again == config
+    default, reference = (run.settings for run in plan_runs(again, settings, tmp_path)[:10:5])
+    assert (default.get("loss"), default["mosaic"], reference["loss"]) == (None, 0.25, "means")
+
+
 def test_the_arguments_of_a_run_say_what_it_is_told(tmp_path):
     told = {"data": "my data", "ema": False, "skip_bad": True, "phi_at": ("c4", "up"), "imgsz": (64, 96)}
     (run,) = plan_runs(CompareConfig(phi=("se",), seeds=("5",)), told, tmp_path)

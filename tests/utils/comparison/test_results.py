@@ -7,6 +7,7 @@ from utils.comparison.results import RunResult, Spread, build_rows, group_runs, 
 from utils.config import config_as_dict
 from utils.errors import UserError
 from utils.training.config import TrainConfig
+from utils.training.recipes import with_preset
 
 
 def write_run(folder, map50=0.5, epochs=2, done=2, **settings):
@@ -111,6 +112,24 @@ def test_rows_compare_with_the_runs_without_attention():
     assert none.seeds == (0, 1)
     (alone,) = build_rows(group_runs([result("se", 0, 0.6)]), {})
     assert alone.difference is None
+
+
+def test_a_recipe_is_compared_with_the_default_and_its_blocks_with_its_own_runs(tmp_path):
+    runs = [
+        read_run(write_run(tmp_path / f"{phi}{preset}", value, phi=phi, **with_preset({"preset": preset})))
+        for phi, preset, value in (
+            ("none", "default", 0.5),
+            ("none", "reference", 0.2),
+            ("se", "default", 0.6),
+            ("se", "reference", 0.4),
+        )
+    ]
+    changes = {row.label: row.difference for row in build_rows(group_runs(runs), {})}
+    assert list(changes) == ["none", "none preset=reference", "se", "se preset=reference"]
+    assert changes["none"] is None
+    assert changes["none preset=reference"].mean == pytest.approx(-0.3)
+    assert changes["se"].mean == pytest.approx(0.1)
+    assert changes["se preset=reference"].mean == pytest.approx(0.2)
 
 
 def test_differences_are_between_runs_that_are_otherwise_alike():
