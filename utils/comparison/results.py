@@ -151,6 +151,7 @@ def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
             f"{name}={_shown(result.settings[name])}"
             for name in varying
             if name in result.settings and result.settings[name] != _expected(name, result.settings)
+            if name not in _SETTLED or _varies_within_recipe(name, result, results)
         ]
         group = groups.setdefault(" ".join([short_name(result.phi), *told]), [])
         if any(result.seed == other.seed for other in group):
@@ -218,6 +219,11 @@ def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _expected(name: str, settings: Mapping[str, Any]) -> Any:
     return as_plain(_recipe(settings).get(name, _DEFAULTS.get(name)))
+
+
+def _varies_within_recipe(name: str, run: RunResult, runs: Sequence[RunResult]) -> bool:
+    preset = run.settings.get("preset")
+    return any(r.settings.get(name) != run.settings[name] for r in runs if r.settings.get("preset") == preset)
 
 
 def _without(names: Collection[str], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,6 +97,11 @@ def test_runs_meet_under_what_sets_them_apart(tmp_path):
     }
 
 
+def test_rates_of_one_recipe_set_runs_apart():
+    rates = [result("none", 0, 0.5, preset="default", lr=lr) for lr in (0.01, 0.02)]
+    assert list(group_runs(rates)) == ["none lr=0.01", "none lr=0.02"]
+
+
 def test_the_same_run_twice_is_refused():
     with pytest.raises(UserError, match="two runs of se have the seed 0"):
         group_runs([result("se", 0, 0.5), result("se", 0, 0.5)])
@@ -116,12 +121,16 @@ def test_rows_compare_with_the_runs_without_attention():
 
 def test_a_recipe_is_compared_with_the_default_and_its_blocks_with_its_own_runs(tmp_path):
     runs = [
-        read_run(write_run(tmp_path / f"{phi}{preset}", value, phi=phi, **with_preset({"preset": preset})))
-        for phi, preset, value in (
-            ("none", "default", 0.5),
-            ("none", "reference", 0.2),
-            ("se", "default", 0.6),
-            ("se", "reference", 0.4),
+        read_run(
+            write_run(
+                tmp_path / f"{phi}{preset}", value, phi=phi, **settled | with_preset({"preset": preset})
+            )
+        )
+        for phi, preset, value, settled in (
+            ("none", "default", 0.5, {"lr": 0.001, "ema_memory": "run"}),
+            ("none", "reference", 0.2, {"ema_memory": "recent"}),
+            ("se", "default", 0.6, {"lr": 0.001, "ema_memory": "run"}),
+            ("se", "reference", 0.4, {"ema_memory": "recent"}),
         )
     ]
     changes = {row.label: row.difference for row in build_rows(group_runs(runs), {})}
