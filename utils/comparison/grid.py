@@ -90,13 +90,12 @@ def plan_runs(config: CompareConfig, settings: Mapping[str, Any], folder: Path) 
         settings: what was given for all runs, by field of `TrainConfig`; it wins over the recipes.
         folder: the comparison's.
     """
+    recipes = {preset: told_by(preset, settings) for preset in config.preset}
     runs = []
     for seed in map(int, config.seeds):
-        for preset in config.preset:
-            told = told_by(preset, settings)
-            recipe = "" if preset == DEFAULT_PRESET else f"-{preset}"
-            for phi in config.phi:
-                runs.append(GridRun(phi, seed, folder / f"{folder_name(phi)}{recipe}-seed{seed}", told))
+        for preset, told in recipes.items():
+            suffix = f"-seed{seed}" if preset == DEFAULT_PRESET else f"-{preset}-seed{seed}"
+            runs += [GridRun(phi, seed, folder / (folder_name(phi) + suffix), told) for phi in config.phi]
     return runs
 
 

@@ -147,10 +147,11 @@ def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     varying = [name for name, values in every.items() if any(value != values[0] for value in values)]
     groups: dict[str, list[RunResult]] = {}
     for result in results:
+        expected = _DEFAULTS | _recipe(result.settings)
         told = [
             f"{name}={_shown(result.settings[name])}"
             for name in varying
-            if name in result.settings and result.settings[name] != _expected(name, result.settings)
+            if name in result.settings and result.settings[name] != as_plain(expected.get(name))
             if name not in _SETTLED or _varies_within_recipe(name, result, results)
         ]
         group = groups.setdefault(" ".join([short_name(result.phi), *told]), [])
@@ -215,10 +216,6 @@ def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
         return read_recipe(settings.get("preset", DEFAULT_PRESET))
     except UserError:
         return {}
-
-
-def _expected(name: str, settings: Mapping[str, Any]) -> Any:
-    return as_plain(_recipe(settings).get(name, _DEFAULTS.get(name)))
 
 
 def _varies_within_recipe(name: str, run: RunResult, runs: Sequence[RunResult]) -> bool:
