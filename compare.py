@@ -21,10 +21,11 @@ from utils.comparison.runner import measure, train
 from utils.comparison.table import write_tables
 from utils.console import log, one_line, run_command
 from utils.data.prepare import prepare_evaluation
-from utils.errors import UserError
+from utils.errors import Interrupted, UserError
 from utils.files import new_run_folder
 from utils.training.attention import check_attention
 from utils.training.config import TrainConfig
+from utils.training.network import shape_of
 from utils.training.start import load_data
 from utils.weights.load import confirm_phi, read_weights
 
@@ -73,8 +74,8 @@ def _compare(argv: list[str]) -> int:
         log_estimate(runs, networks, num_images)
         try:
             rows = _train_grid(config, settings, runs, folder, cost_of, notes)
-        except KeyboardInterrupt:
-            log(f"to go on type the same again: python compare.py {shlex.join(argv)}")
+        except Interrupted as stop:
+            stop.message = f"to go on type the same again: python compare.py {shlex.join(argv)}"
             raise
     write_tables(rows, notes, folder)
     draw_comparison(rows, folder / "comparison.png")
@@ -102,9 +103,7 @@ def _plan_networks(config: CompareConfig, settings: dict[str, Any]) -> tuple[Net
         num_classes = len(read_class_names(runs[0].classes))
     else:
         log(f"parameters for {num_classes} classes; --data or --classes gives another number")
-    networks = {
-        kind_of(run.phi, run.preset): ModelConfig(num_classes, run.phi, run.phi_at, run.imgsz) for run in runs
-    }
+    networks = {kind_of(run.phi, run.preset): shape_of(run, num_classes) for run in runs}
     return networks, num_images
 
 

@@ -10,7 +10,6 @@ from utils.config import parse_config
 from utils.console import run_command
 from utils.curation import anchors, augment, check, convert, download, show, split, stats
 from utils.errors import UserError
-from utils.signals import StopSignals
 
 VERBS: dict[str, ModuleType] = {
     "check": check,
@@ -42,8 +41,7 @@ def _curate(argv: list[str]) -> int:
     config = parse_config(
         module.CONFIG, rest, prog=f"data.py {verb}", description=module.DESCRIPTION, example=module.EXAMPLE
     )
-    with StopSignals():  # a verb that is stopped leaves no half of a folder
-        return module.run(config)
+    return module.run(config)
 
 
 def _help() -> list[str]:

@@ -16,7 +16,6 @@ from utils.export.formats import FORMATS, export_as, staged
 from utils.export.job import ExportJob
 from utils.export.pictures import choose_pictures
 from utils.files import new_run_folder, removed_if_empty
-from utils.signals import StopSignals
 from utils.weights.load import load_model
 
 
@@ -42,7 +41,7 @@ def _export(argv: list[str]) -> int:
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     files: list[Path] = []
     parity: list[str] = []
-    with StopSignals(), removed_if_empty(folder), staged(folder, job.source) as aside:
+    with removed_if_empty(folder), staged(folder, job.source) as aside:
         for name in config.format:
             for note in (*FORMATS[name].notes(job), *job.notes(name)):
                 log(one_line(note))

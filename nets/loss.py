@@ -27,16 +27,16 @@ _DIFFICULT_IOU = 0.5  # a prediction that overlaps a difficult object more than 
 
 @dataclass(frozen=True)
 class LossSums:
-    """The loss of a batch before it is divided by its positives.
+    """The loss of a batch before it is divided by its positives, or of means by its images.
 
     Attributes:
         parts: "box", "objectness" and "class", Tensor[] each, weighted, summed over the batch.
-        positives: Tensor[] int64, number of slots that answer for a truth.
+        divisor: Tensor[] int64, number of slots that answer for a truth; of images where parts are means.
         unassigned: Tensor[] int64, number of truths that no slot was left for.
     """
 
     parts: dict[str, Tensor]
-    positives: Tensor
+    divisor: Tensor
     unassigned: Tensor
 
 
@@ -74,12 +74,12 @@ class YoloLoss(nn.Module):
     def forward(self, raw_maps: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Compare raw maps (B, A*(5+K), h, w), coarse first, with B targets in network pixels."""
         sums = self.sums(raw_maps, targets)
-        return {name: part / sums.positives.clamp(min=1) for name, part in sums.parts.items()}
+        return {name: part / sums.divisor.clamp(min=1) for name, part in sums.parts.items()}
 
     def sums(self, raw_maps: Sequence[Tensor], targets: Sequence[Target]) -> LossSums:
         """Compare as `forward` does, but leave the parts as sums, for batches that are trained in pieces.
 
-        Means are those of each piece, weighted by its positives.
+        Means are those of each piece, weighted by its images.
         """
         device = raw_maps[0].device
         grids = [(raw.shape[2], raw.shape[3]) for raw in raw_maps]
@@ -112,13 +112,14 @@ class YoloLoss(nn.Module):
         objectness = bce(predictions[..., 4], goal, reduction="none") * counted  # (B, N)
 
         parts = {"box": box, "objectness": objectness, "class": classes}
-        positives = torch.tensor(len(assignment.images), device=device)
         if self.normalisation == "means":
+            divisor = len(targets)
             weighed = self._as_means(parts, positive, counted, grids)
         else:
+            divisor = len(assignment.images)
             weighed = {name: self.weights[name] * part for name, part in parts.items()}
         sums = {name: part.sum() for name, part in weighed.items()}
-        return LossSums(sums, positives, assignment.unassigned.to(device))
+        return LossSums(sums, torch.tensor(divisor, device=device), assignment.unassigned.to(device))
 
     def _as_means(
         self,
@@ -127,7 +128,7 @@ class YoloLoss(nn.Module):
         counted: Tensor,
         grids: Sequence[tuple[int, int]],
     ) -> dict[str, Tensor]:
-        """Weigh the terms so that their sum divided by the positives is the sum of the heads' means."""
+        """Weigh the terms so that their sum divided by the images is the sum of the heads' means."""
         sizes = [
             height * width * len(mask) for (height, width), mask in zip(grids, self.anchor_masks, strict=True)
         ]
@@ -142,8 +143,8 @@ class YoloLoss(nn.Module):
             "objectness": (balance / counted_a_head)[head],
             "class": (1 / a_head)[head_of_positive],
         }
-        positives = max(len(head_of_positive), 1)
-        return {name: part * shares[name] * _MEANS[name] * positives for name, part in parts.items()}
+        images = len(counted)
+        return {name: part * shares[name] * _MEANS[name] * images for name, part in parts.items()}
 
     def _class_goal(self, labels: Tensor) -> Tensor:
         """Return smoothed one-hot rows (P, K): 1 - s/2 for the class, s/2 for the others."""

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from utils.errors import Interrupted, UserError
 from utils.failures import explain_failure
+from utils.signals import StopSignals
 
 Item = TypeVar("Item")
 _LONGEST_ERROR = 400
@@ -36,7 +37,8 @@ def run_command(function: Callable[[list[str]], int | None], argv: Sequence[str]
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a C locale must not crash on a class name
     try:
-        status = function(arguments) or 0
+        with StopSignals():
+            status = function(arguments) or 0
         sys.stdout.flush()
     except BrokenPipeError:
         _silence(sys.stdout, sys.stderr)

@@ -108,7 +108,7 @@ def test_objects_that_no_slot_is_left_for_are_counted():
 def test_the_loss_is_its_sums_over_the_positives():
     criterion, truths = YoloLoss(**SETTINGS), [target([[0, 0, 20, 25], [0, 0, 64, 64]])]
     sums = criterion.sums(maps(), truths)
-    assert int(sums.positives) == 3  # the anchor of the first stands in one head, that of the second in both
+    assert int(sums.divisor) == 3  # the anchor of the first stands in one head, that of the second in both
     for name, value in criterion(maps(), truths).items():
         torch.testing.assert_close(value, sums.parts[name] / 3)
 
@@ -182,3 +182,17 @@ def test_means_of_a_batch_without_objects_are_those_of_its_background():
     losses = YoloLoss(**SETTINGS, normalisation="means")(maps(batch=2), [Target.empty(), Target.empty()])
     assert (losses["box"], losses["class"]) == (0, 0)
     assert losses["objectness"].item() == pytest.approx(1.4 * 5 * bce(0, 0) * 64 * 64 / 416**2, rel=1e-5)
+
+
+def test_means_of_pieces_count_by_their_images_with_and_without_objects():
+    torch.manual_seed(0)
+    raw_maps = [torch.randn(3, 3 * (5 + K), side, side) for side in (2, 4)]
+    truths = [target([[3, 5, 40, 50], [5, 5, 20, 20]]), Target.empty(), Target.empty()]
+    criterion = YoloLoss(**SETTINGS, normalisation="means")
+    parts = [(slice(0, 1), truths[:1]), (slice(1, 3), truths[1:])]
+    pieces = [criterion.sums([raw[where] for raw in raw_maps], some) for where, some in parts]
+    alone = [criterion([raw[where] for raw in raw_maps], some) for where, some in parts]
+    assert [int(piece.divisor) for piece in pieces] == [1, 2]
+    for name in pieces[0].parts:
+        together = sum(piece.parts[name] for piece in pieces) / 3
+        torch.testing.assert_close(together, (alone[0][name] + 2 * alone[1][name]) / 3)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -216,3 +217,10 @@ def test_one_of_several_processes_speaks_and_all_of_them_fail_aloud(capsys, monk
     assert capsys.readouterr().err == ""
     assert run_raising(UserError("no")) == 2
     assert capsys.readouterr().err == "error: no\n"
+
+
+def test_kill_ends_any_command_in_one_line(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    assert run_command(lambda argv: os.kill(os.getpid(), signal.SIGTERM), []) == 143
+    assert capsys.readouterr().err == "interrupted: nothing was saved\n"
+    assert signal.getsignal(signal.SIGTERM) == before

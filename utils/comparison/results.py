@@ -20,6 +20,7 @@ from utils.config import as_plain
 from utils.errors import UserError
 from utils.training.config import DEFAULT_PRESET, TrainConfig
 from utils.training.recipes import read_recipe
+from utils.weights.checkpoint import load_checkpoint
 
 CONFIDENCE = 0.95
 # What may differ between runs without making them runs of different things.
@@ -108,7 +109,8 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
         report: the folder in it whose metrics.json counts; None takes the last row of results.csv.
 
     Raises:
-        UserError: it is no run's folder, the run is not finished, or it was never evaluated.
+        UserError: it is no run's folder, the run is not finished (nor ended by --patience), or it was never
+            evaluated.
     """
     try:
         settings = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
@@ -117,7 +119,7 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
         epochs, done = settings["epochs"], int(last["epoch"])
     except (OSError, yaml.YAMLError, LookupError, ValueError, TypeError) as error:
         raise UserError(f"{folder}: not the folder of a training run: {error}") from None
-    if done < epochs:
+    if done < epochs and not _was_stopped_early(folder):
         raise UserError(f"{folder}: not finished: {done} of {epochs} epochs are done")
     metrics = last
     if report is not None:
@@ -172,17 +174,20 @@ def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Co
         for label, runs in groups.items()
     }
     plain = {label: runs[0].settings for label, runs in groups.items() if runs[0].phi == "none"}
+    usual = {
+        label for label, settings in plain.items() if settings.get("preset", DEFAULT_PRESET) == DEFAULT_PRESET
+    }
     rows = []
     for label, runs in groups.items():
         ours = runs[0].settings
-        left = _OF_ATTENTION | ({"preset", *_recipe(ours), *_SETTLED} if label in plain else set())
+        is_other_recipe = label in plain and label not in usual
+        left = _OF_ATTENTION | ({"preset", *_recipe(ours), *_SETTLED} if is_other_recipe else set())
         alike = [
             other
-            for other, theirs in plain.items()
-            if other != label and (label not in plain or theirs.get("preset") == DEFAULT_PRESET)
-            if _without(left, theirs) == _without(left, ours)
+            for other in (usual if is_other_recipe else plain)
+            if other != label and _without(left, plain[other]) == _without(left, ours)
         ]
-        base, points = points_of[alike[0]] if alike else {}, points_of[label]
+        base, points = points_of[alike[0]] if len(alike) == 1 else {}, points_of[label]
         rows.append(
             Row(
                 label,
@@ -208,6 +213,11 @@ def paired_difference(ours: Mapping[int, float], base: Mapping[int, float]) -> D
     count = len(differences)
     reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * spread.std / count**0.5
     return Difference(spread.mean, (spread.mean - reach, spread.mean + reach))
+
+
+def _was_stopped_early(folder: Path) -> bool:
+    last = folder / "weights" / "last.pth"
+    return last.exists() and load_checkpoint(last).training["stopped_early"]
 
 
 def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:

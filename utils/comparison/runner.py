@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,11 @@ from utils.comparison.config import OF_MEASURING
 from utils.comparison.grid import GridRun
 from utils.config import EvaluateConfig, as_plain
 from utils.console import log
-from utils.errors import UserError
+from utils.errors import Interrupted, UserError
 from utils.flags import as_arguments
 
 _SCRIPTS = Path(__file__).resolve().parents[2]
+_SIGHUP = 1  # Windows has no name for it
 _REPORT = "report"  # the folder in a run's that holds its evaluation on --split
 _GO_ON = "mend it and type the same command to go on"
 
@@ -62,15 +64,17 @@ def measure(folder: Path, phi: str, split: Sequence[str], settings: Mapping[str,
 
 
 def _call(script: str, arguments: Sequence[str], title: str, failure: str) -> None:
-    """Run a script to its end; on Ctrl-C, which it gets too, it has the time to save."""
+    """Run a script to its end; when a signal stops this command the script has the time to save."""
     log(f"{title}: python {script} {shlex.join(arguments)}")
     with subprocess.Popen([sys.executable, str(_SCRIPTS / script), *arguments], stdout=sys.stderr) as process:
         try:
             status = process.wait()
-        except KeyboardInterrupt:
+        except Interrupted as stop:
+            if stop.number == signal.SIGTERM:  # a terminal sends its signals to both
+                process.terminate()
             process.wait()
             raise
-    if status in (130, 143):
-        raise KeyboardInterrupt
+    if status - 128 in (signal.SIGINT, signal.SIGTERM, _SIGHUP):
+        raise Interrupted(status - 128)
     if status != 0:
         raise UserError(failure, exit_code=1)

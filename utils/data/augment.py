@@ -61,7 +61,7 @@ LEVELS: dict[str, AugmentLevel | None] = {
     "none": None,
     "light": AugmentLevel((0.8, 1.2), 1.1, 0.01, 0.2, 0.2, 0.2),
     "default": AugmentLevel((0.5, 1.5), 1.3, 0.015, 0.6, 0.3, 0.3, rare=0.01),
-    "reference": AugmentLevel((0.4, 1.0), 1.3 / 0.7, 0.05, 0.7, 0.4, 0.0, fitted=True),
+    "reference": AugmentLevel((0.25, 2.0), 1.3 / 0.7, 0.05, 0.7, 0.4, 0.0, fitted=True),
 }
 
 

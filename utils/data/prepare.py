@@ -40,6 +40,11 @@ class TrainingData:
     train_splits: tuple[str, ...]
     val_splits: tuple[str, ...]
 
+    @property
+    def selection(self) -> tuple[str, ...]:
+        """What the images to select on are called in a record."""
+        return self.val_splits or tuple(f"a tenth of {split}" for split in self.train_splits)
+
 
 def prepare_training(
     data_dir: Path | str,

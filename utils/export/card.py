@@ -16,7 +16,7 @@ from utils.data.splits import choose_training_splits
 from utils.errors import UserError
 from utils.export.job import ExportJob
 from utils.weights.checkpoint import parse_checkpoint, read_content
-from utils.weights.fetch import COCO_SHA256
+from utils.weights.fetch import is_official
 
 # The settings of a training run that tell most; each is a flag of the same name.
 _TOLD = (
@@ -84,7 +84,7 @@ def _describe_data(job: ExportJob, run: Mapping[str, Any], class_names: Sequence
 
     They are counted under the names of the training, which --classes may have changed for the export.
     """
-    if _sha256(job.source) == COCO_SHA256:
+    if is_official(job.source):
         return ["The official weights of Darknet, trained on COCO; counts not known."]
     if "data" not in run:
         return [_NOTHING]

@@ -218,8 +218,8 @@ class TrainConfig(RunConfig, DataConfig):
 
     ema_memory: str | None = setting(
         None,
-        "what the average remembers: recent (two epochs) or run (all of it and the start; default where "
-        "--weights know every class already)",
+        "what the average remembers: recent (two epochs) or run (it and its start, 5,000 steps at most; the "
+        "default where --weights know every class already)",
         group="optimization",
         choices=("recent", "run"),
     )

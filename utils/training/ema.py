@@ -15,9 +15,9 @@ class ModelEma:
 
     The memory is two epochs long, at most 5,000 steps, so that it suits a hundred pictures as well as ten
     thousand; at the start the average of the first n steps is no older than n / 10. A network that is only
-    refined has something to remember: there the memory is the whole run, and the start is not forgotten
-    faster, as a mean of weights before and after fine-tuning is better than either (Wortsman et al.,
-    https://arxiv.org/abs/2109.01903).
+    refined has something to remember: there the memory is the whole run, up to the same 5,000 steps, and the
+    start is not forgotten faster, as a mean of weights before and after fine-tuning is better than either
+    (Wortsman et al., https://arxiv.org/abs/2109.01903).
     """
 
     def __init__(self, model: nn.Module, steps_per_epoch: int, *, run_steps: int | None = None) -> None:
@@ -26,7 +26,7 @@ class ModelEma:
         Args:
             model: what is followed.
             steps_per_epoch: determines the memory.
-            run_steps: steps of the whole run, to remember all of it and the start.
+            run_steps: steps of the whole run, to remember it and its start.
         """
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = 1 - 1 / min(run_steps or 2 * steps_per_epoch, _LONGEST_MEMORY)

@@ -202,8 +202,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         counted = torch.stack([self._add_gradients(*batch) for batch in group]).sum(dim=0)  # (6,)
         norm = self._finish_gradients(counted)
-        *losses, positives, unassigned, images, size = torch.cat((counted, norm[None])).tolist()
-        losses = [loss / max(positives, 1) for loss in losses]
+        *losses, divisor, unassigned, images, size = torch.cat((counted, norm[None])).tolist()
+        losses = [loss / max(divisor, 1) for loss in losses]
         meter.batches += len(group)
         meter.steps += 1
         self.schedule.step += 1
@@ -225,7 +225,7 @@ class Trainer:
         self.scaler.update()
 
     def _add_gradients(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
-        """Add a batch's gradients to those that are there; returns its sums: losses, positives, counts."""
+        """Add a batch's gradients to those that are there; returns its sums: losses, divisor, counts."""
         images = images.to(self.device, non_blocking=True)
         images = images.contiguous(memory_format=torch.channels_last).float().div_(255)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
@@ -234,10 +234,10 @@ class Trainer:
         losses = torch.stack([sums.parts[name] for name in PARTS])
         self.scaler.scale(losses.sum()).backward()
         counts = losses.new_tensor([len(images)])
-        return torch.cat((losses.detach(), sums.positives[None], sums.unassigned[None], counts))
+        return torch.cat((losses.detach(), sums.divisor[None], sums.unassigned[None], counts))
 
     def _finish_gradients(self, counted: Tensor) -> Tensor:
-        """Sum gradients and counts over the processes, divide by the positives, clip; returns the norm."""
+        """Sum gradients and counts over the processes, divide by the divisor, clip; returns the norm."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         sum_over_processes([*gradients, counted])
         self.scaler.unscale_(self.optimizer)

@@ -108,7 +108,7 @@ def evaluate_epoch(job: Job, place: Place) -> Measured | None:
         return None
     try:
         with job.stop.at_once():
-            return measure(job.config, job.trainer, job.data.val)
+            return measure(job.config, job.trainer, job.data.val, job.data.selection)
     except UserError as error:  # an image that was there when the run began
         save(job, place)
         raise UserError(str(error), exit_code=1) from error

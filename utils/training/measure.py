@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from utils.data.dataset import VocDataset
@@ -22,8 +23,16 @@ def build_predictor(trainer: Trainer, class_names: tuple[str, ...]) -> Predictor
     return Predictor(average, average.config, class_names, conf=0.001, device=trainer.device)
 
 
-def measure(config: TrainConfig, trainer: Trainer, val_set: VocDataset) -> Measured:
+def measure(
+    config: TrainConfig, trainer: Trainer, val_set: VocDataset, splits: Sequence[str] = ()
+) -> Measured:
     """Evaluate the network on the selection split; every process returns the same.
+
+    Args:
+        config: the run's settings.
+        trainer: holds the network.
+        val_set: the images to select on.
+        splits: what they are called, noted in the result.
 
     Raises:
         UserError: an image cannot be read.
@@ -37,7 +46,8 @@ def measure(config: TrainConfig, trainer: Trainer, val_set: VocDataset) -> Measu
         skip_bad=config.skip_bad,
     )
     findings = join_findings(gathered(findings))
-    return score(findings, val_set, weights="last.pth", splits=config.val or ()), findings
+    # The result is written where this epoch is the best so far, and its weights become best.pth.
+    return score(findings, val_set, weights="best.pth", splits=splits), findings
 
 
 def columns_of(result: EvalResult | None) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from nets.yolo import ModelConfig, YoloBody
 from utils.classes import match_class_names, read_class_names
@@ -25,24 +24,29 @@ def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Chec
                 f"--resume: the run has the classes {known}, the data now {found}; start a new run"
             )
         return YoloBody(dataclasses.replace(resumed.config, phi=config.phi))
-    shape = ModelConfig(len(class_names), config.phi, config.phi_at, config.imgsz)
-    own: dict[str, Any] = {}
+    shape = shape_of(config, len(class_names))
     if config.anchors is not None:
-        own["anchors"], own["anchor_masks"] = read_anchors(config.anchors)
-        log(f"anchors: {_describe_anchors(**own)} ({config.anchors})")
-    shape = dataclasses.replace(shape, **own)
+        log(f"anchors: {_describe_anchors(shape.anchors, shape.anchor_masks)} ({config.anchors})")
     if config.weights == "none":
         return YoloBody(shape)
     source = _read_source(config)
-    names = ("anchors", "anchor_masks", "scale_x_y")
-    meaning = {name: getattr(source.config, name) for name in names} | own
-    model = YoloBody(dataclasses.replace(shape, **meaning))
+    names = {"scale_x_y"} | (set() if config.anchors else {"anchors", "anchor_masks"})
+    model = YoloBody(dataclasses.replace(shape, **{name: getattr(source.config, name) for name in names}))
     lines = transfer(
         model, class_names, source, insert=config.insert, partial=config.partial, new_heads=config.new_heads
     )
     for line in lines:
         log(line)
     return model
+
+
+def shape_of(config: TrainConfig, num_classes: int) -> ModelConfig:
+    """Return the network that the settings describe; --weights may bring other anchors."""
+    shape = ModelConfig(num_classes, config.phi, config.phi_at, config.imgsz)
+    if config.anchors is None:
+        return shape
+    anchors, anchor_masks = read_anchors(config.anchors)
+    return dataclasses.replace(shape, anchors=anchors, anchor_masks=anchor_masks)
 
 
 def settle(config: TrainConfig, class_names: tuple[str, ...]) -> TrainConfig:
@@ -52,7 +56,10 @@ def settle(config: TrainConfig, class_names: tuple[str, ...]) -> TrainConfig:
     knows_all = _knows_all(config, class_names)
     settled = settled_by(config, knows_all)
     if knows_all:
-        log(f"{config.weights} knows every class: lr {settled.lr:g}, average over {settled.ema_memory}")
+        gentle = [f"lr {settled.lr:g}"] if config.lr is None else []
+        gentle += ["average over the run"] if config.ema and config.ema_memory is None else []
+        if gentle:
+            log(f"{config.weights} knows every class: {', '.join(gentle)}")
     return settled
 
 

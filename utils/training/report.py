@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,8 +16,9 @@ from utils.data.prepare import TrainingData
 from utils.data.splits import choose_evaluation_splits
 from utils.errors import UserError
 from utils.flags import as_arguments
-from utils.training.config import TrainConfig
+from utils.training.config import DEFAULT_PRESET, TrainConfig
 from utils.training.estimate import in_words, smaller_size
+from utils.training.recipes import with_preset
 from utils.training.state import Place
 
 try:
@@ -98,9 +100,7 @@ def describe_overfit(map50: float, images: int) -> str:
 def log_next_commands(config: TrainConfig, best: Path, data: TrainingData) -> None:
     """Say what to type after training; the commands run as they are printed."""
     known = ["--weights", str(best), *(["--phi", config.phi] if ":" in config.phi else [])]
-    measure = ["python", "evaluate.py", *known, "--data", config.data]
-    if config.rename:
-        measure += ["--rename", *config.rename]
+    measure = ["python", "evaluate.py", *known, *replace(config, classes=None).data_arguments()]
     try:
         choose_evaluation_splits(config.data)
     except UserError:
@@ -133,6 +133,7 @@ def _as_new_run(config: TrainConfig, given: Mapping[str, object]) -> Mapping[str
     resumed = given.get("resume")
     if resumed is None:
         return given
-    usual = TrainConfig()
-    own = {name: value for name, value in vars(config).items() if value != getattr(usual, name)}
+    usual = vars(TrainConfig(**with_preset({"preset": config.preset}))) | {"preset": DEFAULT_PRESET}
+    settings = vars(config) | {"new_heads": False}  # they have learnt
+    own = {name: value for name, value in settings.items() if value != usual[name]}
     return {**own, "weights": "last" if resumed == "auto" else resumed}

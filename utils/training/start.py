@@ -92,7 +92,9 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
     meter = checkpoint.training["meter"]
     within = f" and {meter['batches']} batches" if meter else ""
     log(f"resuming {path} after {done} of {config.epochs} epochs{within}")
-    return config, path.parent.parent, checkpoint
+    # Of "last.pth" alone, typed in weights/, the parent's parent is weights/ again.
+    folder = path.parent.parent if path.parent.name else path.absolute().parent.parent
+    return config, folder, checkpoint
 
 
 def _find_restarted(config: TrainConfig) -> Path | None:
@@ -144,7 +146,7 @@ def load_data(config: TrainConfig) -> TrainingData:
     records = [record for record in data.train.records if record.names][: config.overfit]
     few = VocDataset(records, data.train.class_names)
     log(f"overfit: {len(few)} images to learn by heart and to be measured on")
-    return dataclasses.replace(data, train=few, val=few)
+    return dataclasses.replace(data, train=few, val=few, val_splits=data.train_splits)
 
 
 def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device) -> TrainLoader:

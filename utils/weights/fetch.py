@@ -43,11 +43,16 @@ def ensure_coco_weights(path: Path = COCO_WEIGHTS) -> Path:
         with atomic_write(path) as file:
             file.write(data)
         return path
-    if hashlib.sha256(path.read_bytes()).hexdigest() != COCO_SHA256:
+    if not is_official(path):
         raise UserError(
             f"{path}: not the official file (its sha256 is not {COCO_SHA256}); delete it to fetch it again"
         )
     return path
+
+
+def is_official(path: Path) -> bool:
+    """Tell whether a file, wherever it lies, is the official one."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() == COCO_SHA256
 
 
 def _checked(data: bytes, source: str) -> bytes | None:

@@ -16,7 +16,7 @@ from utils.classes import MODEL_DATA, read_class_names
 from utils.errors import UserError
 from utils.weights.checkpoint import parse_checkpoint, read_content
 from utils.weights.darknet import is_darknet, read_darknet
-from utils.weights.fetch import ensure_coco_weights
+from utils.weights.fetch import ensure_coco_weights, is_official
 from utils.weights.fit import fit_tensors
 from utils.weights.published import read_published
 
@@ -65,7 +65,8 @@ def read_weights(weights: str) -> WeightsFile:
     if is_darknet(path):
         darknet = read_darknet(path)
         config = ModelConfig(max(darknet.num_classes, 1))
-        return WeightsFile(path, config, None, darknet.state_dict, darknet.is_partial)
+        names = usual_class_names(80) if is_official(path) else None
+        return WeightsFile(path, config, names, darknet.state_dict, darknet.is_partial)
     if path.suffix not in (".pth", ".pt"):
         raise UserError(
             f"{path}: unknown kind of weights; give coco, voc, last, a .pth file or a Darknet .weights or "

@@ -3,11 +3,13 @@ import csv
 import pytest
 import yaml
 
+from nets.yolo import ModelConfig
 from utils.comparison.results import RunResult, Spread, build_rows, group_runs, paired_difference, read_run
 from utils.config import config_as_dict
 from utils.errors import UserError
 from utils.training.config import TrainConfig
 from utils.training.recipes import with_preset
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 
 def write_run(folder, map50=0.5, epochs=2, done=2, **settings):
@@ -57,6 +59,19 @@ def test_a_difference_beyond_its_interval_has_a_direction(shift, verdict):
     assert paired_difference(ours, base).verdict == verdict
 
 
+@pytest.mark.parametrize("stopped_early", [False, True])
+def test_a_run_that_patience_ended_is_finished(tmp_path, stopped_early):
+    folder = write_run(tmp_path / "run", map50=0.7, epochs=20, done=12, patience=3)
+    (folder / "weights").mkdir()
+    state = {"stopped_early": stopped_early}
+    save_checkpoint(folder / "weights/last.pth", Checkpoint(ModelConfig(1), ("cell",), {}, {}, {}, state))
+    if stopped_early:
+        assert read_run(folder).map50 == 0.7
+    else:
+        with pytest.raises(UserError, match="not finished: 12 of 20 epochs"):
+            read_run(folder)
+
+
 def test_a_runs_last_epoch_counts_not_its_best(tmp_path):
     run = read_run(write_run(tmp_path / "run", 0.5, seed=4, phi="se"))
     assert (run.phi, run.seed, run.map50, run.map50_95) == ("se", 4, 0.5, 0.25)
@@ -100,6 +115,11 @@ def test_runs_meet_under_what_sets_them_apart(tmp_path):
 def test_rates_of_one_recipe_set_runs_apart():
     rates = [result("none", 0, 0.5, preset="default", lr=lr) for lr in (0.01, 0.02)]
     assert list(group_runs(rates)) == ["none lr=0.01", "none lr=0.02"]
+
+
+def test_runs_of_the_default_recipe_at_several_rates_are_no_base_for_one_another():
+    rates = [result("none", 0, 0.5 + lr, preset="default", lr=lr) for lr in (0.01, 0.02, 0.03)]
+    assert all(row.difference is None for row in build_rows(group_runs(rates), {}))
 
 
 def test_the_same_run_twice_is_refused():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nets.structures import Target
-from utils.data.augment import LEVELS, Augmenter, ColourMatrix, colour_matrix, flip
+from utils.data.augment import LEVELS, Augmenter, ColourMatrix, _draw_size, colour_matrix, flip
 from utils.images import letterbox
 
 SIZE = (64, 96)
@@ -100,17 +100,15 @@ def test_level_none_is_the_letterbox() -> None:
 
 
 def test_reference_draws_the_sizes_of_the_reference() -> None:
-    """A picture of 300 x 200: stretched by up to 1.3/0.7 either way, then fitted and scaled by 0.4 to 1."""
-    augmenter, scales, aspects = Augmenter((400, 400), "reference"), [], []
-    whole = Target(torch.tensor([[0.0, 0.0, 300.0, 200.0]]), torch.tensor([0]), torch.tensor([False]))
-    for seed in range(400):
-        image, target = np.zeros((200, 300, 3), dtype=np.uint8), whole
-        x1, y1, x2, y2 = augmenter.place(image, target, np.random.default_rng(seed))[1].boxes[0].tolist()
-        scales.append(max(x2 - x1, y2 - y1) / 400)
-        aspects.append((x2 - x1) / (y2 - y1) / 1.5)
-    assert 0.39 < min(scales) < 0.42
-    assert 0.98 < max(scales) <= 1.0
-    assert np.mean(scales) == pytest.approx(0.7, abs=0.03)
+    """A picture of 300 x 200: stretched by up to 1.3/0.7 either way, then fitted and scaled by 0.25 to 2."""
+    level = LEVELS["reference"]
+    assert level is not None
+    sizes = [_draw_size((200, 300), (400, 400), level, np.random.default_rng(seed)) for seed in range(400)]
+    scales = [max(size) / 400 for size in sizes]
+    aspects = [width / height / 1.5 for height, width in sizes]
+    assert 0.245 < min(scales) < 0.28
+    assert 1.97 < max(scales) <= 2.0
+    assert np.mean(scales) == pytest.approx(1.125, abs=0.06)
     assert 0.7 / 1.3 - 0.01 < min(aspects) < 0.62
     assert 1.65 < max(aspects) < 1.3 / 0.7 + 0.02
 

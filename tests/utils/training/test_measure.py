@@ -42,9 +42,9 @@ def test_it_is_what_evaluate_finds(make_data: MakeData, trainer: Trainer) -> Non
     folder: Path = make_data({"train": {"a": [CAT]}, "val": {"b": [CAT], "c": [], "d": [CAT]}})
     val = prepare_training(folder, val=("val",)).val
     assert val is not None
-    result, findings = measure(TrainConfig(val=("val",)), trainer, val)
+    result, findings = measure(TrainConfig(), trainer, val, ("val",))
     predictor = Predictor(trainer.average, trainer.average.config, ("cat",), conf=0.001)
-    expected = evaluate(predictor, val, weights="last.pth", splits=("val",))
+    expected = evaluate(predictor, val, weights="best.pth", splits=("val",))
     ours, theirs = ({**r.as_dict(), "speed_ms": 0} for r in (result, expected))
     assert ours == theirs
     assert findings.indices == [0, 1, 2]

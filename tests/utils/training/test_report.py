@@ -12,6 +12,7 @@ from utils.flags import given_settings
 from utils.training import report
 from utils.training.config import TrainConfig
 from utils.training.engine import EpochMeter
+from utils.training.recipes import with_preset
 from utils.training.report import EpochTable
 from utils.training.state import Place
 
@@ -137,6 +138,17 @@ def test_next_commands_can_be_run_as_printed(
     assert ("flatters" in err) == bool(measure)
 
 
+def test_the_data_are_evaluated_as_they_were_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_demo(tmp_path, train=1, val=1, test=1)
+    data = prepare_training(tmp_path, train=("train",), val=("none",))
+    config = TrainConfig(data=str(tmp_path), unlabelled="background", skip_bad=True, rename=("a=b",))
+    report.log_next_commands(config, Path("best.pth"), data)
+    expected = f"--data {tmp_path} --rename a=b --unlabelled background --skip-bad\n"
+    assert f"evaluate.py --weights best.pth {expected}" in capsys.readouterr().err
+
+
 GIVEN = [
     {},
     {"data": "my data", "train": ("a", "b"), "imgsz": (64, 96), "batch_size": 5, "ema": False, "lr": 0.5},
@@ -186,3 +198,14 @@ def test_a_resumed_run_that_needs_less_memory_is_a_new_one_from_its_weights(
         assert (asked.resume, asked.weights) == (None, "exp/weights/last.pth")
         assert (asked.data, asked.epochs, asked.phi, asked.ema) == ("mine", 30, "eca", False)
         assert (asked.batch_size, asked.imgsz) != (8, (64, 96))
+
+
+def test_the_new_run_keeps_heads_that_have_learnt_and_what_a_flag_said_beside_its_recipe(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = TrainConfig(**with_preset({"preset": "reference", "mosaic": 0.5}))
+    assert config.new_heads
+    report.explain_memory(config, {"resume": "exp/weights/last.pth"})
+    for settings in parse_commands(capsys.readouterr().err):
+        asked = TrainConfig(**with_preset(settings))
+        assert (asked.new_heads, asked.mosaic, asked.loss) == (False, 0.5, "means")

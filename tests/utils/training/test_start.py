@@ -60,6 +60,16 @@ def test_resuming_takes_the_settings_of_the_run(last: Path) -> None:
     assert checkpoint.training["epoch"] == 3
 
 
+def test_resuming_goes_on_in_the_run_s_folder_from_wherever_it_is_typed(
+    last: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, typed in ((last.parent, "last.pth"), (last.parent.parent, "weights/last.pth")):
+        monkeypatch.chdir(place)
+        folder = resolve_settings({"resume": typed})[1]
+        assert folder is not None
+        assert folder.resolve() == last.parent.parent.resolve()
+
+
 def test_resuming_a_missing_file_names_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.pth: no such file"):
         resolve_settings({"resume": str(tmp_path / "gone.pth")})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -9,17 +10,20 @@ import torch
 from nets.structures import Target
 from nets.yolo import OFFICIAL_ANCHORS, ModelConfig, YoloBody
 from tests.utils.training.conftest import CAT, MakeData
+from utils.classes import MODEL_DATA, read_class_names
 from utils.training import start
 from utils.training.attention import check_attention
 from utils.training.config import TrainConfig
-from utils.training.network import build_model, settle
+from utils.training.network import build_model, settle, shape_of
 from utils.training.start import (
     build_criterion,
     build_loader,
     build_trainer,
     load_data,
 )
+from utils.weights import fetch
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
+from utils.weights.darknet import DarknetWeights, write_darknet
 
 OWN_ANCHORS = tuple((width + 1.0, height + 2.0) for width, height in OFFICIAL_ANCHORS)
 CPU = torch.device("cpu")
@@ -74,6 +78,32 @@ def test_weights_that_know_every_class_are_trained_gently(
     assert settled.ema_memory == ("run" if refines else "recent")
     kept = dataclasses.replace(config, lr=0.5, ema_memory="recent")
     assert settle(kept, class_names) is kept
+
+
+@pytest.mark.parametrize("is_official", [True, False])
+def test_the_official_weights_keep_their_names_and_others_take_those_of_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_official: bool
+) -> None:
+    source, path = YoloBody(ModelConfig(80)), tmp_path / "w.weights"
+    write_darknet(path, DarknetWeights(source.state_dict(), 80))
+    if is_official:
+        monkeypatch.setattr(fetch, "COCO_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    backwards = read_class_names(MODEL_DATA / "coco_classes.txt")[::-1]
+    (tmp_path / "names.txt").write_text("\n".join(backwards))
+    config = TrainConfig(weights=str(path), classes=str(tmp_path / "names.txt"))
+    model = build_model(config, backwards, None)
+    theirs = source.head_p5.predict.bias.unflatten(0, (3, 85))[:, 5:]
+    ours = model.head_p5.predict.bias.unflatten(0, (3, 85))[:, 5:]
+    assert torch.equal(ours, theirs.flip(1) if is_official else theirs)
+
+
+def test_anchors_of_a_file_are_those_of_the_network_to_be_compared(tmp_path: Path) -> None:
+    assert shape_of(TrainConfig(phi="se"), 3) == ModelConfig(3, "se")
+    file = tmp_path / "anchors.txt"
+    file.write_text("10,10, 20,20, 30,30, 40,40, 50,50, 60,60, 70,70, 80,80\nmasks = 4,5,6,7 0,1,2,3\n")
+    shape = shape_of(TrainConfig(anchors=str(file)), 3)
+    assert shape.anchor_masks == ((4, 5, 6, 7), (0, 1, 2, 3))
+    assert shape.anchors[0] == (10, 10)
 
 
 def test_weights_without_last_layers_know_no_class(tmp_path: Path) -> None:
