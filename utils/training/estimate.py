@@ -25,7 +25,7 @@ def log_estimate(
     if device.type == "cpu" and seconds > 600:
         smaller = " ".join(map(str, smaller_size(config.imgsz)))
         half = config.epochs // 2
-        log(f"shorter: --imgsz {smaller} takes about half of it, --freeze-epochs {half} two thirds")
+        log(f"shorter: --imgsz {smaller} takes about half of it, --freeze-epochs {half} three quarters")
     elif device.type == "cpu" and torch.cuda.is_available():
         log("there is a GPU: --device cuda uses it")
 

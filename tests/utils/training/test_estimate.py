@@ -59,7 +59,7 @@ def test_the_estimate_counts_frozen_and_free_epochs_that_are_left(
     lines = capsys.readouterr().err.splitlines()
     assert first in lines[0]
     shorter = [line for line in lines if line.startswith("shorter: ")]
-    wanted = "shorter: --imgsz 288 288 takes about half of it, --freeze-epochs 5 two thirds"
+    wanted = "shorter: --imgsz 288 288 takes about half of it, --freeze-epochs 5 three quarters"
     assert shorter == ([wanted] if done < 10 else [])
 
 
