@@ -6,12 +6,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from utils.config import EvaluateConfig, parse_config, save_args_yaml
+from utils.config import EvaluateConfig, PredictConfig, as_arguments, parse_config, save_args_yaml
 from utils.console import log, one_line, run_command, warn
 from utils.data.prepare import prepare_evaluation
-from utils.errors import UserError
-from utils.files import new_run_folder
-from utils.inference.evaluate import evaluate
+from utils.files import check_place, new_run_folder
+from utils.inference.evaluate import evaluate, match_classes
 from utils.inference.pictures import draw_numbers, draw_worst
 from utils.inference.predictor import build_predictor
 from utils.inference.result import write_json
@@ -32,8 +31,7 @@ def _evaluate(argv: list[str]) -> int:
         description="Measure weights on a split: VOC AP and COCO AP of each class, and their means.",
         example="python evaluate.py --weights last --data VOCdevkit --split VOC2007/test",
     )
-    if config.json and not Path(config.json).parent.is_dir():
-        raise UserError(f"--json {config.json}: there is no such folder to write into")
+    check_place("--json", config.json)
     predictor = build_predictor(config)
     log(predictor.describe())
     is_general = predictor.class_names == usual_class_names(80)  # COCO's, of which data have a few
@@ -41,6 +39,7 @@ def _evaluate(argv: list[str]) -> int:
     dataset, report, splits = prepare_evaluation(
         config.data, splits=config.split, known=known, **config.reading()
     )
+    match_classes(predictor.class_names, dataset)  # before there is a folder
     log(f"scores from {config.conf:g}, NMS at IoU {config.nms_iou:g}, at most {config.max_det} an image")
     log(f"COCO AP by {ENGINE}")
     if config.report_conf < config.conf:
@@ -67,8 +66,9 @@ def _evaluate(argv: list[str]) -> int:
     speed = "  ".join(f"{part} {value:.1f} ms" for part, value in result.speed_ms.items())
     print(f"an image: {speed}")
     print(one_line(f"metrics.json, detections.json, ground_truth.json and pictures: {folder}"))
-    following = ["python", "predict.py", str(dataset.records[0].image_path), "--weights", config.weights]
-    print(one_line(f"next: {shlex.join([*following, *(['--phi', config.phi] if config.phi else [])])}"))
+    same = {name: getattr(config, name) for name in ("weights", "phi", "classes", "imgsz")}
+    following = [str(dataset.records[0].image_path), *as_arguments(PredictConfig, same)]
+    print(one_line(f"next: {shlex.join(['python', 'predict.py', *following])}"))
     return 0
 
 

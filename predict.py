@@ -34,16 +34,18 @@ def _predict(argv: list[str]) -> int:
         description="Find objects in images and videos; both go to the run's folder with boxes drawn.",
         example="python predict.py street.jpg photos/ --conf 0.4 --json found.jsonl",
     )
-    view = View() if config.view else None  # first, as it fails on most servers
+    signals = StopSignals()
+    # First, as it fails on most servers.
+    view = View(lambda: signals.requested is not None) if config.view else None
     sources = find_sources(config.sources)
     predictor = _load_predictor(config)
     if config.fps is not None:
-        return _measure(config, sources[:1], predictor)
+        return _measure(config, sources, predictor)
     explainer = Explainer(predictor, attention_maps=config.attention_maps, heatmap=config.heatmap)
     outputs = Outputs(config, sources, predictor, explainer, view)
     is_only_images = all(source.kind == "image" for source in sources)
     failures = Failures(len(sources), "images" if is_only_images else "sources")
-    with StopSignals() as signals, signals.deferred(), outputs:
+    with signals, signals.deferred(), outputs:
         for stream in signals.interruptible(open_streams(sources, failures)):
             with outputs.of(stream):
                 for batch in signals.interruptible(batched(stream.frames(predictor), config.batch_size)):
@@ -55,7 +57,7 @@ def _predict(argv: list[str]) -> int:
                         break
             if outputs.is_closed:
                 break
-    status = failures.conclude()
+        status = failures.conclude()
     outputs.conclude()
     return status
 

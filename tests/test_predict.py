@@ -12,7 +12,9 @@ import predict
 from nets.structures import Detections
 from nets.yolo import ModelConfig, YoloBody
 from tests.predict_room import furnish, run
+from utils import console
 from utils.config import PredictConfig, parse_config
+from utils.inference import outputs
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 
@@ -47,6 +49,23 @@ def test_pictures_json_and_lines(room: Path, capsys: pytest.CaptureFixture[str])
     again = ["--config", str(folder / "args.yaml")]
     config = parse_config(PredictConfig, again, prog="", description="", example="")
     assert (config.sources, config.max_det) == (("photos",), 3)
+
+
+def test_when_nothing_can_be_read_yesterdays_json_is_kept(room: Path) -> None:
+    Path("bad.jpg").write_bytes(b"")
+    Path("found.jsonl").write_text("yesterday's")
+    assert run("bad.jpg", "--no-save", "--json", "found.jsonl") == 1
+    assert Path("found.jsonl").read_text() == "yesterday's"
+
+
+def test_a_reader_of_stdout_who_left_costs_no_detections(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody_reads(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(outputs, "print", nobody_reads, raising=False)
+    monkeypatch.setattr(console, "_silence", lambda *_: None)
+    assert run("photos", "--no-save", "--conf", "1", "--json", "found.jsonl") == 1
+    assert len(Path("found.jsonl").read_text().splitlines()) == 1
 
 
 def test_nothing_found_is_no_failure(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +135,8 @@ def test_only_ten_bad_files_are_named(room: Path, capsys: pytest.CaptureFixture[
         (["nothing"], 2, "nothing"),
         (["photos", "--only", "zebra"], 2, "--only zebra"),
         (["photos", "--json", "photos/a.jpg"], 2, "also a source"),
-        (["photos", "--json", "missing/found.jsonl"], 1, "missing/found.jsonl"),
+        (["photos", "--json", "missing/found.jsonl"], 2, "missing/found.jsonl"),
+        (["photos", "--json", "nothing"], 2, "--json nothing: is a folder"),
         (["photos", "--project", ".", "--name", "photos", "--exist-ok"], 2, "also a source"),
         (["photos", "--weights", "missing.pth"], 2, "missing.pth"),
         (["photos", "--conf-thres", "0.3"], 2, "--conf"),

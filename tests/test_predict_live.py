@@ -133,10 +133,13 @@ def test_a_stream_without_a_first_frame_is_an_error(
 ) -> None:
     monkeypatch.setattr(live, "PATIENCE", 0.3)
     plug_in(monkeypatch, Camera(1, interval=20.0))
-    assert run("rtsp://me:secret@camera/1") == 1
+    assert run("rtsp://me:secret@word@camera/1") == 1
     err = capsys.readouterr().err
     assert errors_in(err) == ["error: rtsp://***@camera/1: cannot be opened; no frame came"]
     assert "secret" not in err
+    settings = Path("runs/predict/exp/args.yaml").read_text()
+    assert "rtsp://***@camera/1" in settings
+    assert "word" not in settings
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -68,6 +70,24 @@ def test_an_image_waits_for_a_key_and_q_ends(room: Path, monkeypatch: pytest.Mon
     assert not screen.is_open
 
 
+def test_a_signal_ends_the_waiting_for_a_key_and_what_was_found_is_kept(
+    room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Screen(monkeypatch, [])
+    monkeypatch.setattr(cv2, "waitKey", lambda _: os.kill(os.getpid(), signal.SIGTERM) or -1)
+    assert run("photos", "--view", "--no-save", "--conf", "1", "--json", "found.jsonl") == 143
+    assert len(screen.shown) == 1
+    assert len(Path("found.jsonl").read_text().splitlines()) == 1
+
+
+def test_of_several_sources_the_first_that_can_be_read_is_measured(
+    room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("photos/a.jpg").write_bytes(b"")
+    assert run("photos", "--fps", "1") == 0
+    assert capsys.readouterr().out.startswith("photos/b c.png  1 runs")
+
+
 def test_a_video_goes_on_by_itself_and_is_kept_up_to_q(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_video(Path("v.mp4"), count=20)
     screen = Screen(monkeypatch, [-1, -1, -1, 27])
@@ -105,7 +125,14 @@ def test_the_table_is_of_these_figures() -> None:
     ("argv", "status", "named"),
     [
         (["photos", "--fps", "0"], 2, "--fps 0"),
-        (["photos", "--fps", "5", "--json", "a.jsonl"], 2, "--fps: measures and writes nothing, and --json"),
+        (
+            ["photos", "--fps", "5", "--json", "a.jsonl"],
+            2,
+            "--fps: measures and shows nothing; leave --json out",
+        ),
+        (["photos", "--fps", "5", "--heatmap"], 2, "leave --heatmap out"),
+        (["photos", "--fps", "5", "--count"], 2, "leave --count out"),
+        (["photos", "--fps", "5", "--view"], 2, "leave --view out"),
         (["bad.jpg", "--fps", "5"], 1, "bad.jpg"),
         (["bad.mp4", "--fps", "5"], 1, "bad.mp4"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.console import warn
 from utils.errors import UserError
 
 MODEL_DATA = Path(__file__).resolve().parent.parent / "model_data"
@@ -30,6 +31,25 @@ def match_class_names(sources: Sequence[str], wanted: Sequence[str]) -> list[int
     exact = {name: index for index, name in enumerate(sources)}
     alias = {canonical_name(name): index for index, name in enumerate(sources)}
     return [exact.get(name, alias.get(canonical_name(name))) for name in wanted]
+
+
+def choose_class_names(
+    file: Path | str, own: Sequence[str] | None, given: Sequence[str] | None
+) -> tuple[str, ...] | None:
+    """Return the names of the classes of a file of weights: those given, else its own, else None.
+
+    Raises:
+        UserError: its own are given in another order, so that each would be taken for another.
+    """
+    if given is None or own is None or tuple(given) == tuple(own) or len(given) != len(own):
+        return tuple(given or own or ()) or None
+    if set(given) == set(own):
+        raise UserError(
+            f"{file}: its classes have another order than those of --classes: {', '.join(own)}; leave it out"
+        )
+    changed = [f"{old} is now {new}" for old, new in zip(own, given, strict=True) if old != new]
+    warn(f"{file}: classes are called as --classes says: {', '.join(changed)}")
+    return tuple(given)
 
 
 def parse_renames(pairs: Sequence[str]) -> dict[str, str]:

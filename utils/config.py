@@ -26,6 +26,7 @@ __all__ = [
     "PredictConfig",
     "RunConfig",
     "WeightsConfig",
+    "as_arguments",
     "as_plain",
     "check_imgsz",
     "config_as_dict",
@@ -232,6 +233,11 @@ class PredictConfig(RunConfig, WeightsConfig):
                 f"SOURCE: nothing to look at; --heatmap took {self.heatmap} for its class, so write the "
                 f"sources first: python predict.py {self.heatmap} --heatmap"
             )
+        if not self.sources and self.only:
+            raise UserError(
+                f"SOURCE: nothing to look at; --only took {' '.join(self.only)}, so write the sources first: "
+                f"python predict.py photo.jpg --only {self.only[0]}"
+            )
         if not self.sources:
             raise UserError(
                 "SOURCE: nothing to look at; name an image, a video or a folder: python predict.py photo.jpg"
@@ -249,8 +255,10 @@ class PredictConfig(RunConfig, WeightsConfig):
             )
         written = {"--json": self.json, "--xml": self.xml, "--txt": self.txt, "--crop": self.crop or None}
         files = [flag for flag, place in written.items() if place is not None]
-        if self.fps is not None and files:
-            raise UserError(f"--fps: measures and writes nothing, and {files[0]} asks for files")
+        shown = {**asked, "--view": self.view, "--count": self.count}
+        unmeasured = [*files, *(flag for flag, wanted in shown.items() if wanted)]
+        if self.fps is not None and unmeasured:
+            raise UserError(f"--fps: measures and shows nothing; leave {unmeasured[0]} out")
         if self.txt_scores and self.txt is None:
             raise UserError("--txt-scores: there is nothing to write them into; add --txt DIR")
 

@@ -16,7 +16,8 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears under its name only when the block ends without an exception.
 
     The bytes go to `<path>.tmp` in the same folder, are flushed and synced to the disk, then renamed over
-    `path`; after a failure the old file is untouched and the temporary one is gone.
+    `path`; after a failure the old file is untouched and the temporary one is gone. A link is followed; into
+    a pipe or a device the bytes go as they come.
 
     Args:
         path: the file to write; its folder must exist.
@@ -27,14 +28,20 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """
     if mode not in ("wb", "w"):
         raise ValueError(f"mode must be 'wb' or 'w', got {mode!r}")
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    target = Path(os.path.realpath(path))
+    is_stream = target.exists() and not (target.is_file() or target.is_dir())
+    temporary = target if is_stream else target.with_name(target.name + ".tmp")
     try:
         with _open(temporary, mode) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+            if not is_stream:
+                os.fsync(file.fileno())
+        if not is_stream:
+            os.replace(temporary, target)
+    except BrokenPipeError:
+        _remove(temporary)
+        raise
     except OSError as error:
         _remove(temporary)
         if error.filename not in (None, os.fspath(temporary)):
@@ -43,6 +50,20 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def check_place(flag: str, path: str | None) -> None:
+    """Hold, before any work, that a file can be written where a flag says.
+
+    Raises:
+        UserError: it is a folder, or the folder that would hold it is not there.
+    """
+    if path is None:
+        return
+    if Path(path).is_dir():
+        raise UserError(f"{flag} {path}: is a folder; name a file")
+    if not Path(path).parent.is_dir():
+        raise UserError(f"{flag} {path}: there is no such folder to write into")
 
 
 def new_run_folder(project: Path | str, name: str = "exp", exist_ok: bool = False) -> Path:

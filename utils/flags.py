@@ -115,7 +115,7 @@ def given_settings(
         print("\n".join(helpful_lines(cls, prog, description, example, everything="--help-all" in wanted)))
         raise SystemExit(0)
     _refuse_unknown_flags(fields, argv, prog)
-    tokens = vars(_build_parser(fields).parse_args(list(argv)))
+    tokens = _split(fields, argv)
     given: dict[str, Any] = {}
     config_file = tokens.pop("config", None)
     tokens.pop("debug", None)
@@ -214,6 +214,19 @@ def save_settings(values: Mapping[str, Any], path: Path | str) -> None:
 
 def _fields(cls: type[Config]) -> dict[str, dataclasses.Field[Any]]:
     return {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+
+
+def _split(fields: dict[str, dataclasses.Field[Any]], argv: Sequence[str]) -> dict[str, Any]:
+    """Split the arguments into texts by name; what stands alone may stand between the flags too."""
+    parser = _build_parser(fields)
+    parsed, alone = parser.parse_known_args(list(argv))
+    tokens = vars(parsed)
+    if alone:
+        positional = next((name for name, field in fields.items() if field.metadata["positional"]), None)
+        if positional is None or any(token.startswith("-") for token in alone):
+            parser.error(f"unrecognized arguments: {' '.join(alone)}")
+        tokens[positional] = [*tokens.get(positional, []), *alone]
+    return tokens
 
 
 class _Parser(argparse.ArgumentParser):

@@ -81,6 +81,7 @@ def test_flags_of_train(argv, field, value):
         (["--no-save", "a.jpg"], "save", False),
         (["a.jpg", "--only", "cat", "dog"], "only", ("cat", "dog")),
         (["--conf", "0", "--", "-odd.jpg"], "sources", ("-odd.jpg",)),
+        (["a.jpg", "--conf", "0.4", "b.jpg", "--no-save", "c.jpg"], "sources", ("a.jpg", "b.jpg", "c.jpg")),
     ],
 )
 def test_flags_of_predict(argv, field, value):

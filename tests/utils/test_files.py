@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import pytest
 
 from utils.errors import UserError
-from utils.files import atomic_write, new_run_folder
+from utils.files import atomic_write, check_place, new_run_folder
 
 
 @pytest.mark.parametrize(
@@ -92,3 +93,36 @@ def test_run_name_is_a_plain_name(tmp_path, name):
     with pytest.raises(UserError, match="--name"):
         new_run_folder(tmp_path, name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_atomic_write_follows_a_link(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there/x.txt")
+    with atomic_write(tmp_path / "link", "w") as file:
+        file.write("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there/x.txt").read_text() == "new"
+
+
+def test_what_is_written_into_a_pipe_goes_through_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with atomic_write(tmp_path / "pipe", "w") as file:
+        file.write("through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_reader_of_stdout_who_left_is_no_trouble_with_the_file(tmp_path):
+    with pytest.raises(BrokenPipeError), atomic_write(tmp_path / "x.txt", "w"):
+        raise BrokenPipeError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("path", "reason"), [(".", "is a folder"), ("gone/a.json", "no such folder")])
+def test_a_place_that_cannot_be_written_to_is_refused_beforehand(path, reason):
+    check_place("--json", None)
+    with pytest.raises(UserError, match=f"--json {path}: .*{reason}"):
+        check_place("--json", path)

@@ -151,7 +151,7 @@ def match_classes(known: Sequence[str], dataset: VocDataset) -> list[int]:
     """Return the label among `known`, the weights' classes, of each class of the data.
 
     Raises:
-        UserError: the weights lack one.
+        UserError: the weights lack one, or two are one of theirs.
     """
     matched = match_class_names(known, dataset.class_names)
     missing = [name for name, label in zip(dataset.class_names, matched, strict=True) if label is None]
@@ -161,6 +161,14 @@ def match_classes(known: Sequence[str], dataset: VocDataset) -> list[int]:
             f"class {', '.join(missing)} of the data is not among the weights' classes: the data have "
             f"{', '.join(sorted(present))}; the weights have {', '.join(known)}; "
             "use weights trained on these classes"
+        )
+    doubled = [
+        name for name, label in zip(dataset.class_names, matched, strict=True) if matched.count(label) > 1
+    ]
+    if doubled:
+        raise UserError(
+            f"classes {', '.join(doubled)} of the data are one of the weights'; merge them: --rename "
+            f"{doubled[1]}={doubled[0]}"
         )
     return [label for label in matched if label is not None]
 

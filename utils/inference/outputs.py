@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -13,14 +14,14 @@ from utils.config import PredictConfig, save_args_yaml
 from utils.console import one_line
 from utils.draw import draw_detections
 from utils.errors import Interrupted, UserError
-from utils.files import atomic_write, new_run_folder
+from utils.files import atomic_write, check_place, new_run_folder
 from utils.images import Pixels
 from utils.inference.explainer import Explainer
 from utils.inference.frames import Frame, Pictures
 from utils.inference.labels import TxtWriter, XmlWriter
 from utils.inference.predictor import Predictor
 from utils.inference.recording import Recording
-from utils.inference.sources import Source
+from utils.inference.sources import Source, without_password
 from utils.inference.streams import Stream
 from utils.inference.tally import Tally
 from utils.inference.view import View
@@ -65,6 +66,7 @@ class Outputs:
         _refuse_videos(config, sources)
         paths = [source.path for source in sources]
         read = [*paths, *(Path(path) for path in (config.classes, predictor.source) if path)]
+        check_place("--json", config.json)
         refuse_overwriting([config.json] if config.json else [], read)
         self._labels = self._choose_labels(paths)
         self.folder = new_run_folder(config.project, config.name, config.exist_ok) if config.save else None
@@ -85,7 +87,8 @@ class Outputs:
 
     def __enter__(self) -> Outputs:
         if self.folder:
-            save_args_yaml(self._config, self.folder / "args.yaml")
+            shown = tuple(map(without_password, self._config.sources))
+            save_args_yaml(replace(self._config, sources=shown), self.folder / "args.yaml")
         if self._config.json:
             self._json = self._files.enter_context(atomic_write(self._config.json, "w"))
         return self
@@ -95,11 +98,15 @@ class Outputs:
     ) -> None:
         if self._view:
             self._view.close()
-        if not isinstance(error, Interrupted):
+        if not isinstance(error, (Interrupted, BrokenPipeError)):
             self._files.__exit__(kind, error, trace)
             return
-        self._files.close()  # what a signal ends is kept up to there
-        kept = [str(place) for place in (self._config.json, self.folder) if place]
+        # What a signal ends, or a reader of stdout who has seen enough, is kept up to there.
+        self._files.close()
+        if isinstance(error, BrokenPipeError):
+            return
+        config = self._config
+        kept = [str(place) for place in (config.json, config.xml, config.txt, self.folder) if place]
         error.message = one_line(f"what was found so far is in {' and '.join(kept)}" if kept else "no files")
 
     @property

@@ -40,7 +40,12 @@ class Source:
     @property
     def name(self) -> str:
         """What it is called in lines and in JSON; the password in an address is not shown."""
-        return re.sub(r"//[^/@]*@", "//***@", self.address) or str(self.path)
+        return without_password(self.address) or str(self.path)
+
+
+def without_password(address: str) -> str:
+    """Return the URL of a stream without user and password; anything else as it is."""
+    return re.sub(r"(?<=://)[^/]*@", "***@", address)
 
 
 def find_sources(sources: Sequence[str]) -> list[Source]:
@@ -74,7 +79,7 @@ def _expand(source: str) -> list[Source]:
     if source.isascii() and source.isdigit():
         return [Source("live", Path(f"camera{source}.mp4"), source)]
     if "://" in source:
-        place = re.sub(r"^[^/@]*@|[?#].*", "", source.partition("://")[2])
+        place = re.sub(r"^[^/]*@|[?#].*", "", source.partition("://")[2])
         return [Source("live", Path(re.sub(r"[^\w.-]+", "_", place).strip("_.") + ".mp4"), source)]
     if not glob.has_magic(source):
         raise UserError(f"{source}: no such file or folder; {_ACCEPTED}")

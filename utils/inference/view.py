@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import cv2
 
@@ -21,13 +22,17 @@ class View:
         is_closed: whether the user has had enough: q, Escape, or the window was closed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, must_end: Callable[[], bool] = lambda: False) -> None:
         """Open the window.
+
+        Args:
+            must_end: says that the program is to stop, so that no key is waited for any more.
 
         Raises:
             UserError: there is no screen, or this OpenCV has no windows.
         """
         self.is_closed = False
+        self._must_end = must_end
         # Without a screen OpenCV's Qt ends the whole process.
         if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise UserError("--view: there is no screen here; leave it out and look into the run's folder")
@@ -45,7 +50,7 @@ class View:
         while not self.is_closed:
             key = cv2.waitKey(50 if wait else 1)
             self.is_closed = key in _QUIT or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1
-            if key >= 0 or not wait:
+            if key >= 0 or not wait or self._must_end():
                 return
 
     def close(self) -> None:

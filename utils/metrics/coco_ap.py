@@ -1,7 +1,7 @@
 """COCO average precision by pycocotools, with VOC's difficult objects as ignored ground truth.
 
-A detection on an ignored object counts neither as right nor as wrong. faster-coco-eval, where it is
-installed, computes the same several times faster.
+The detection on an ignored object counts neither as right nor as wrong, a second one as wrong.
+faster-coco-eval, where it is installed, computes the same several times faster.
 """
 
 from __future__ import annotations

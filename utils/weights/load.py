@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nets.attention import attention_name, same_attention
 from nets.yolo import ModelConfig, YoloBody
-from utils.classes import MODEL_DATA, read_class_names
+from utils.classes import MODEL_DATA, choose_class_names, read_class_names
 from utils.errors import UserError
 from utils.weights.checkpoint import parse_checkpoint, read_content
 from utils.weights.darknet import is_darknet, read_darknet
@@ -107,7 +107,8 @@ def load_model(
         raise UserError(
             f"{file.path}: holds the first layers only; train from it: train.py --weights {file.path}"
         )
-    names = classes or file.class_names or usual_class_names(file.config.num_classes)
+    names = choose_class_names(file.path, file.class_names, classes)
+    names = names or usual_class_names(file.config.num_classes)
     if names is None:
         raise UserError(
             f"{file.path}: has {file.config.num_classes} classes without names; name them with --classes FILE"

@@ -102,6 +102,12 @@ def test_a_class_that_the_weights_lack_is_an_error_that_lists_both(tmp_path: Pat
         evaluate(KnownAnswers(("bird", "cat"), []), dataset)
 
 
+def test_two_classes_that_are_one_of_the_weights_are_an_error(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, [["couch"], ["sofa"]], ("cat", "couch", "sofa"))
+    with pytest.raises(UserError, match=r"couch, sofa of the data are one .* --rename sofa=couch"):
+        evaluate(KnownAnswers(("cat", "couch"), []), dataset)
+
+
 def test_metrics_json_holds_what_the_interface_promises(tmp_path: Path) -> None:
     result = measure(tmp_path, weights="best.pth", splits=("VOC2007/test",))
     result.write(tmp_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nets.attention import attention_name, same_attention
 from nets.yolo import ModelConfig
+from utils.classes import choose_class_names
 from utils.errors import UserError
 from utils.inference.backends.backend import Backend
 from utils.inference.backends.ncnn_net import NcnnBackend
@@ -59,14 +60,15 @@ def load_exported(
     """
     path = find_weights(str(path))
     backend = _BACKENDS[path.suffix.lower()](path, device)
-    config, names = backend.description.config, classes or backend.description.class_names
+    config, own = backend.description.config, backend.description.class_names
+    names = choose_class_names(path, own, classes) or own
     if len(names) != config.num_classes:
         raise UserError(f"{path}: has {config.num_classes} classes, but {len(names)} names were given")
     if phi is not None and not same_attention(phi, config.phi):
         raise UserError(f"{path}: was made with attention={config.phi}, you asked for {attention_name(phi)}")
     if input_size not in (None, config.input_size):
-        wanted, own = (" ".join(map(str, size)) for size in (input_size, config.input_size))
+        wanted, usual = (" ".join(map(str, size)) for size in (input_size, config.input_size))
         raise UserError(
-            f"--imgsz {wanted}: {path} takes {own} only; leave --imgsz out, or export the weights with it"
+            f"--imgsz {wanted}: {path} takes {usual} only; leave --imgsz out, or export the weights with it"
         )
     return ExportedModel(backend, config, names, path)
