@@ -50,14 +50,14 @@ def _export(argv: list[str]) -> int:
             for reader, nearness in measured.items():
                 parity.append(f"{name}: {nearness} ({reader})")
                 print(parity[-1], flush=True)
-        files += write_bundle(job, aside, files, parity, ["python", "export.py", *argv])
+        files += write_bundle(job, aside, files, parity, ["python", "export.py", *argv], beside=folder)
         save_args_yaml(config, aside / "args.yaml")
     for path in (folder / file.name for file in (*files, Path("args.yaml"))):
         print(one_line(f"{path}  {path.stat().st_size / 1000:.1f} kB"))
     for name in config.format:
         if command := FORMATS[name].following(job, folder):
             print(one_line(f"next: {shlex.join(command)}"))
-    if on_device := device_command(folder):
+    if on_device := device_command(folder, [file.name for file in files]):
         print(one_line(f"next: {on_device}"))
     return 0
 

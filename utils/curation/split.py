@@ -76,12 +76,12 @@ def run(config: SplitConfig) -> int:
     records = _read_records(config, folder)
     near = group_near_duplicates([record.image_hash or 0 for record in records])
     named = group_by_name(records, config.group_by) if config.group_by else []
-    groups = merge_groups(near, named)
+    groups: Sequence[Sequence[int]] = merge_groups(near, named)
     fewer = merge_groups([[place] for place in range(len(records))], named)
     shares = {"train": 1 - config.val - config.test, "val": config.val, "test": config.test}
     shares = {name: share for name, share in shares.items() if share}
     try:
-        parts = divide_loosely(records, groups, fewer, shares, config.seed)
+        parts, groups = divide_loosely(records, groups, fewer, shares, config.seed)
     except UserError as error:
         raise UserError(f"{config.data}: {error}; give --val 0 or --test 0, or more images") from None
     ids = {name: sorted(record.image_id for record in part) for name, part in parts.items()}

@@ -100,7 +100,7 @@ def survey(
     names = _try(found, "class names", read_class_names, classes)
     _try(found, "anchors", read_anchors, anchors)
     listed = _list_samples(data_dir, splits, unlabelled, found)
-    training, testing = _look_over_all(listed, names, renames, decode)
+    training, testing = _look_over_all(_divide(data_dir, listed), names, renames, decode)
     records = {record.image_id: record for record in (*training.records, *testing.records)}
     for split, part in listed.items():
         found.splits[split] = _summarize(part, records)
@@ -127,8 +127,29 @@ def _try(
         return None
 
 
+def _divide(
+    data_dir: Path | str, listed: Mapping[str, Sequence[Sample]]
+) -> tuple[list[Sample], list[Sample]]:
+    """Divide the images into those that training would learn from, and those of val and test lists.
+
+    A trainval beside train and val says nothing about what is learnt from; what no other list has of it, and
+    of lists with other names, is looked at like the images to learn from.
+    """
+    try:
+        chosen = choose_training_splits(data_dir)[0]
+    except UserError:
+        chosen = ()
+    by_role = [split for split in listed if _role(split) == "train"]
+    learnt_from = chosen if chosen and set(chosen) <= listed.keys() else by_role
+    learnt = [sample for split in learnt_from for sample in listed[split]]
+    tested = [sample for split, part in listed.items() if _role(split) != "train" for sample in part]
+    met = {sample.image_id for sample in (*learnt, *tested)}
+    rest = [sample for split in by_role for sample in listed[split] if sample.image_id not in met]
+    return [*learnt, *rest], tested
+
+
 def _look_over_all(
-    listed: Mapping[str, Sequence[Sample]],
+    divided: tuple[Sequence[Sample], Sequence[Sample]],
     names: Sequence[str] | None,
     renames: Mapping[str, str] | None,
     decode: bool,
@@ -140,8 +161,7 @@ def _look_over_all(
             part, class_names=names, renames=renames, training=training, decode=decode, hashes=True
         )
 
-    learnt = [sample for split, part in listed.items() if _role(split) == "train" for sample in part]
-    tested = [sample for split, part in listed.items() if _role(split) != "train" for sample in part]
+    learnt, tested = divided
     training = look(learnt, names, training=True)
     known = names or (collect_class_names(training) if training.records else None)
     return training, look(tested, known, training=False)

@@ -44,8 +44,10 @@ def clip_box(box: Box, width: int, height: int) -> tuple[Box | None, str]:
     """
     x1, y1, x2, y2 = box
     written = f"xmin {x1 + 1:g}, ymin {y1 + 1:g}, xmax {x2:g}, ymax {y2:g}"
-    if x2 - x1 < 1 or y2 - y1 < 1:
+    if x2 <= x1 or y2 <= y1:
         return None, f"inverted ({written})"
+    if x2 - x1 < 1 or y2 - y1 < 1:
+        return None, f"less than a pixel wide or high ({written})"
     if x2 - x1 == 1 or y2 - y1 == 1:
         return None, f"no area ({written})"
     inside = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))

@@ -200,10 +200,10 @@ def _advice(data_dir: Path | str) -> str:
 
 
 def _warn_about_renames(renames: Mapping[str, str] | None, reports: Sequence[ScanReport]) -> None:
-    """Warn of a new name that no object has: the old one was mistyped, or is not in these splits."""
-    found = {name for report in reports for name in (*report.class_counts, *report.unknown_classes)}
+    """Warn of an old name that no object has: it was mistyped, or is not in these splits."""
+    written = {name for report in reports for name in report.written_names}
     for old, new in (renames or {}).items():
-        if new not in found:
+        if old not in written:
             warn(f"--rename {old}={new}: no object is called {old}")
 
 

@@ -24,6 +24,7 @@ class ScanReport:
         class_counts: objects a class, over the records.
         total: images looked at.
         skipped: images left out, counted by reason.
+        written_names: classes as the annotations spell them, before any renaming.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -31,6 +32,7 @@ class ScanReport:
     class_counts: Counter[str] = field(default_factory=Counter)
     total: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    written_names: set[str] = field(default_factory=set)
 
     @property
     def unknown_classes(self) -> Counter[str]:
@@ -103,6 +105,7 @@ def look_over(
     for sample, one in zip(unique, facts, strict=True):
         look = look_at(sample, one, wanted=wanted, renames=renames or {}, training=training)
         report.findings += look.findings
+        report.written_names |= {item.name for item in one.annotation.objects} if one.annotation else set()
         if look.record is None:
             report.skipped[look.findings[0].kind] += 1
         else:

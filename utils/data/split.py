@@ -71,7 +71,7 @@ def hold_out(
     """
     shares = {"train": 1 - HELD_OUT, "val": HELD_OUT}
     try:
-        parts = divide_loosely(records, groups, [[place] for place in range(len(records))], shares, seed)
+        parts, _ = divide_loosely(records, groups, [[place] for place in range(len(records))], shares, seed)
     except UserError as error:
         raise UserError(f"{error}; give --val, or --val none") from None
     return parts["train"], parts["val"]
@@ -83,7 +83,7 @@ def divide_loosely(
     fewer: Sequence[Sequence[int]],
     shares: Mapping[str, float],
     seed: int,
-) -> dict[str, list[Record]]:
+) -> tuple[dict[str, list[Record]], Sequence[Sequence[int]]]:
     """Divide records as `divide` does; where near-duplicates leave too little to choose from, without them.
 
     Pictures of a fixed camera, or on a plain ground, all look nearly the same to the hash.
@@ -94,18 +94,21 @@ def divide_loosely(
         fewer: without them.
         shares: see there.
         seed: see there.
+
+    Returns:
+        The parts, and the groups that stayed together.
     """
     try:
         parts = divide(records, groups, shares, seed)
         if all(len(parts[name]) >= share * len(records) / 2 for name, share in shares.items()):
-            return parts
+            return parts, groups
         reason = "the parts would be far from their shares"
     except UserError as error:
         reason = str(error)
     if len(fewer) <= len(groups):
-        return divide(records, groups, shares, seed)
+        return divide(records, groups, shares, seed), groups
     warn(f"near-duplicates are not kept together: {reason}; the score will flatter")
-    return divide(records, fewer, shares, seed)
+    return divide(records, fewer, shares, seed), fewer
 
 
 def merge_groups(*groupings: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -67,7 +67,8 @@ def choose_training_splits(
 
     Args:
         data_dir: folder in one of the three layouts.
-        named: the training splits that the user named; a `train` among them brings the `val` beside it.
+        named: the training splits that the user named; a `train` among them brings the `val` beside it,
+            unless that is trained on too.
 
     Returns:
         Names of the training splits and of the validation splits; the latter is empty when a part of the
@@ -94,7 +95,8 @@ def choose_training_splits(
             f"{data_dir}: no ImageSets/Main/train.txt, trainval.txt or folder train; name one of "
             f"{_listed(splits)} with --train"
         )
-    return tuple(train), tuple(val_of[split] for split in train if split in val_of)
+    val = tuple(val_of[split] for split in train if split in val_of)
+    return tuple(train), tuple(split for split in val if split not in train)
 
 
 def choose_evaluation_splits(data_dir: Path | str) -> tuple[str, ...]:

@@ -20,7 +20,13 @@ _ALWAYS = ("numpy>=1.24", "opencv-python-headless>=4.9")
 
 
 def write_bundle(
-    job: ExportJob, folder: Path, models: Sequence[Path], measured: Sequence[str], command: Sequence[str]
+    job: ExportJob,
+    folder: Path,
+    models: Sequence[Path],
+    measured: Sequence[str],
+    command: Sequence[str],
+    *,
+    beside: Path | None = None,
 ) -> list[Path]:
     """Write labels.txt and MODEL_CARD.md, and for models that it runs detect.py with its requirements.txt.
 
@@ -30,6 +36,7 @@ def write_bundle(
         models: the files of this export.
         measured: a line each on how far an export is from the network.
         command: the command line of the export.
+        beside: the folder that the files go to, where an earlier export may lie.
 
     Returns:
         The files that were written.
@@ -38,7 +45,12 @@ def write_bundle(
         UserError: one cannot be written.
     """
     texts = {LABELS: "\n".join(job.class_names) + "\n"}
-    runtimes = [package for ending, package in _RUNTIMES.items() if any(folder.glob(f"*{ending}"))]
+    folders = [folder] if beside is None else [folder, beside]
+    runtimes = [
+        package
+        for ending, package in _RUNTIMES.items()
+        if any(path for place in folders for path in place.glob(f"*{ending}"))
+    ]
     if runtimes:
         texts[DETECT] = _SCRIPT.read_text(encoding="utf-8")
         texts[REQUIREMENTS] = "\n".join([*_ALWAYS, *map(_requirement, runtimes)]) + "\n"
@@ -49,11 +61,17 @@ def write_bundle(
     return [folder / name for name in texts]
 
 
-def device_command(folder: Path) -> str | None:
-    """Return the command that runs the folder's own detect.py, None where it has none."""
-    if not (folder / DETECT).is_file():
+def device_command(folder: Path, models: Sequence[str]) -> str | None:
+    """Return the command that runs the folder's own detect.py, None where it has none of these models to run.
+
+    The model is named where several lie there.
+    """
+    ours = [name for name in models if name.endswith(tuple(_RUNTIMES))]
+    if not ours or not (folder / DETECT).is_file():
         return None
-    return f"cd {shlex.quote(str(folder))} && python {DETECT} photo.jpg"
+    there = [path for ending in _RUNTIMES for path in folder.glob(f"*{ending}")]
+    named = f" --model {shlex.quote(ours[0])}" if len(there) > 1 else ""
+    return f"cd {shlex.quote(str(folder))} && python {DETECT} photo.jpg{named}"
 
 
 def _requirement(package: str) -> str:

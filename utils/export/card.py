@@ -129,6 +129,8 @@ def _describe_metrics(metrics: Mapping[str, Any], run: Mapping[str, Any]) -> lis
     if not metrics:
         return ["none recorded"]
     split = ", ".join(run.get("val") or ()) or "the default (val, or a held-out tenth)"
+    if run.get("overfit"):
+        split = f"the {run['overfit']} training images themselves (--overfit)"
     rule = EvaluateConfig
     return [
         f"Of the weights on the split that chose the epoch: {split}. Scores from {rule.conf}, NMS at IoU "

@@ -27,7 +27,7 @@ def notes(job: ExportJob) -> list[str]:
     if job.config.scale_x_y != 1:
         shift = (job.config.scale_x_y - 1) / 2
         lines.append(
-            "published: the reference decodes with the plain sigmoid, so that there box centres move by "
+            "published: the layout has no scale_x_y; read from it, here and there, box centres move by "
             f"up to {shift:.3g} of a cell (scale_x_y is {job.config.scale_x_y:g} here)"
         )
     if not job.has_usual_anchors():

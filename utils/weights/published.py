@@ -6,6 +6,7 @@ read from its names and shapes; boxes are decoded with the plain sigmoid there, 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -116,8 +117,10 @@ def write_published(path: Path | str, config: ModelConfig, weights: Mapping[str,
         raise UserError(f"{path}: {error}") from None
     ours = {ours: theirs for theirs, ours in _table(config.phi).items()}
     content = {ours[name]: value.detach().cpu() for name, value in weights.items()}
+    buffer = io.BytesIO()  # a full disk is then an OSError of ours, not torch's complaint about its archive
+    torch.save(content, buffer)
     with atomic_write(path) as file:
-        torch.save(content, file)
+        file.write(buffer.getbuffer())
 
 
 def check_published(config: ModelConfig) -> None:

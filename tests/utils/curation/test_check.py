@@ -133,6 +133,7 @@ def test_rename_merges_classes_in_training(voc: Path, capsys: pytest.CaptureFixt
     err = capsys.readouterr().err
     assert "train (train): 6 images, 12 objects: cat 12" in err
     assert "warning: --rename mouse=rat: no object is called mouse" in err
+    assert "warning: --rename mouse=cat" not in err
     assert "--data voc --rename dog=cat mouse=rat" in err  # of the evaluation to type next
 
 
@@ -158,6 +159,17 @@ def test_classes_of_val_that_training_lacks(voc: Path) -> None:
     assert status == 0
     (finding,) = report["findings"]
     assert (finding["kind"], finding["class"], finding["splits"]) == ("unknown class", "zebra", ["val"])
+
+
+def test_a_trainval_beside_train_and_val_says_nothing_of_what_is_learnt(voc: Path) -> None:
+    write_annotation(voc / "Annotations" / "10.xml", "10.jpg", 40, 30, [VocObject("zebra", (2, 3, 10, 12))])
+    lists = voc / "ImageSets/Main"
+    both = (lists / "train.txt").read_text() + (lists / "val.txt").read_text()
+    (lists / "trainval.txt").write_text(both)
+    status, report = check()
+    assert status == 0
+    (finding,) = report["findings"]
+    assert (finding["kind"], finding["class"]) == ("unknown class", "zebra")
 
 
 def test_only_unknown_classes(voc: Path) -> None:

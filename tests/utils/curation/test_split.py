@@ -200,3 +200,16 @@ def test_what_cannot_be_balanced_is_said(capsys: pytest.CaptureFixture[str]) -> 
     assert "not balanced: b: its 1 image(s) belong together, so all are in train" in out
     assert "not balanced: c: val has 0 of its 2 images" in out
     assert "once" in ids_of("train")
+
+
+def test_pictures_that_all_look_alike_are_divided_and_nothing_else_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual()
+    monkeypatch.setattr(split, "group_near_duplicates", lambda hashes: [list(range(len(hashes)))])
+    assert run("--val", "0.2", "--test", "0.2") == 0
+    out, err = capsys.readouterr()
+    assert "near-duplicates are not kept together" in err
+    assert "40 images, none of which belong together" in out
+    assert "its 40 image(s) belong together" not in out
+    assert len(ids_of("val")) == 8

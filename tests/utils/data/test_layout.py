@@ -84,6 +84,7 @@ def test_flat_folder_with_splits(make_voc: MakeVoc, tmp_path: Path) -> None:
         (["train", "test"], None, (("train",), ())),
         (["train", "val", "trainval", "test"], ["train"], (("train",), ("val",))),
         (["train", "val", "trainval", "test"], ["trainval"], (("trainval",), ())),
+        (["train", "val", "test"], ["train", "val"], (("train", "val"), ())),  # a tenth of both is held out
     ],
 )
 def test_training_defaults(

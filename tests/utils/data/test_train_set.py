@@ -56,7 +56,8 @@ def test_cache_of_nothing() -> None:
 def test_box_fits_the_object_however_it_was_decoded(tmp_path: Path, level: str, orientation: int) -> None:
     dataset = marked(tmp_path, SIZES, orientation=orientation)
     samples = build(dataset, level)
-    assert {1, 2, 4} <= {samples._reduction(index) for index in range(len(SIZES))}
+    reductions = {samples._reduction(index) for index in range(len(SIZES))}
+    assert reductions >= ({1, 2, 4} if level == "default" else {1, 2})
     met = 0
     for seed in range(6):
         for index in range(len(SIZES)):
@@ -64,7 +65,10 @@ def test_box_fits_the_object_however_it_was_decoded(tmp_path: Path, level: str, 
             image, target = samples._augmenter.place(*samples._load(index), rng)
             if len(target) == 0:  # moved out of the canvas
                 continue
-            np.testing.assert_allclose(target.boxes[0], edges(image, 192), atol=1)  # the canvas is grey
+            # The canvas is grey; in a picture drawn several times as large an edge is a ramp.
+            np.testing.assert_allclose(
+                target.boxes[0], edges(image, 192), atol=1 if level == "default" else 2
+            )
             met += 1
     assert met > 20
 

@@ -37,7 +37,7 @@ def job(make_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("models", [[], ["best.pth"], ["best.weights", "best.cfg"]])
 def test_formats_without_a_runtime_get_no_script(job, tmp_path: Path, models: list[str]) -> None:
     assert set(bundle(job, tmp_path, *models)) == {"labels.txt", "MODEL_CARD.md"}
-    assert device_command(tmp_path) is None
+    assert device_command(tmp_path, models) is None
 
 
 @pytest.mark.parametrize("models", [["best.onnx"], ["best.ncnn.param"], ["best.xml"], list(LINES)])
@@ -48,13 +48,22 @@ def test_only_the_runtimes_of_the_models_are_required(job, tmp_path: Path, model
     names = [line.split(">")[0] for line in texts["requirements.txt"].splitlines()]
     assert sorted(names) == sorted(["numpy", "opencv-python-headless", *(LINES[model] for model in models)])
     assert "torch" not in texts["requirements.txt"]
-    assert device_command(tmp_path / "a b") is None
-    assert device_command(tmp_path) == f"cd {tmp_path} && python detect.py photo.jpg"
+    assert device_command(tmp_path / "a b", models) is None
+    named = f" --model {models[0]}" if len(models) > 1 else ""
+    assert device_command(tmp_path, models) == f"cd {tmp_path} && python detect.py photo.jpg{named}"
 
 
 def test_models_of_an_earlier_export_keep_their_runtime(job, tmp_path: Path) -> None:
-    bundle(job, tmp_path, "best.onnx")
-    assert "onnxruntime" in bundle(job, tmp_path, "best.xml")["requirements.txt"].splitlines()
+    earlier, later = tmp_path / "earlier", tmp_path / "later"
+    (tmp_path / "best.pth").write_bytes(b"x")
+    for folder, model in ((earlier, "best.onnx"), (later, "best.xml")):
+        folder.mkdir()
+        (folder / model).write_bytes(b"x")
+    models = [later / "best.xml"]
+    write_bundle(job, later, models, [], ["python", "export.py"], beside=earlier)
+    needed = (later / "requirements.txt").read_text()
+    assert "onnxruntime" in needed
+    assert "openvino" in needed
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def test_renames_and_a_held_out_part(build) -> None:
     assert "| hund | 2 |" in card["Data"]
     card = build({"map50": 0.5}, {"data": "voc", "val": ["train"], "train": ["train"], "overfit": 2})
     assert "only the first 2 with objects" in card["Data"]
-    assert "split that chose the epoch: train." in card["Metrics"]
+    assert "the 2 training images themselves" in card["Metrics"]
 
 
 def test_other_names_for_the_export_change_no_count(build) -> None:

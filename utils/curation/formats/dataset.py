@@ -97,7 +97,7 @@ def build_dataset(source: Source, *, skip_bad: bool = False) -> Dataset:
     """Look at every image of a source and check every box.
 
     A box that reaches out of its image is clipped with a warning if at least 1 px and 20 % of its area
-    remain; else, and where it is less than two pixels wide or high, it is a fault.
+    remain; else, and where it is at most one pixel wide or high, it is a fault.
 
     Args:
         source: what a reader found.

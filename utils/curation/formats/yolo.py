@@ -101,12 +101,16 @@ class _Reader:
     def read_folder(self, folder: Path, split: str | None) -> None:
         """Read all images below a folder; without a split, folders train, val and test are splits."""
         folder = Path(os.path.abspath(folder))
+        if split is None:  # these are all the images, so that no label may be left over
+            self.label_folders |= {path.parent for path in (self.root / "labels").rglob("*.txt")}
         for path in list_files(folder):
             below = path.relative_to(folder).parts[:-1]
             named = folder_split(below[0]) if below else None
             is_inside = self.root in path.parents
             label = _label_of(path, self.root) if is_inside else self._label_elsewhere(path, folder)
-            if label.parent != path.parent and is_inside:
+            if not os.path.exists(label) and os.path.exists(other := self._label_elsewhere(path, folder)):
+                label = other
+            if label.parent != path.parent:
                 self.label_folders.add(label.parent)
             self._read_image(path, label, split or named)
 
@@ -140,7 +144,6 @@ class _Reader:
     def _label_elsewhere(self, path: Path, images: Path) -> Path:
         inside = path.relative_to(images).with_suffix(".txt")
         folder = self.root / "labels" if (self.root / "labels").is_dir() else self.root
-        self.label_folders.add((folder / inside).parent)
         return folder / inside
 
     def _read_image(self, path: Path, label: Path, split: str | None) -> None:
@@ -193,9 +196,9 @@ def _edges(values: Sequence[float]) -> Box:
 
 
 def _label_of(image: Path, root: Path) -> Path:
-    """Return where the label of an image lies: the last folder `images` below the root becomes `labels`."""
+    """Return where the label of an image lies: the last folder `images` (or JPEGImages) becomes `labels`."""
     parts = list(image.relative_to(root).parts)
-    places = [index for index, part in enumerate(parts[:-1]) if part == "images"]
+    places = [index for index, part in enumerate(parts[:-1]) if part in ("images", "JPEGImages")]
     if places:
         parts[places[-1]] = "labels"
     return root.joinpath(*parts).with_suffix(".txt")

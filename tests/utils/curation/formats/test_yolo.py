@@ -133,6 +133,26 @@ def test_images_and_labels_side_by_side(tmp_path: Path) -> None:
     assert boxes_of(tmp_path / "out") == {"a": [VocObject("cat", (15, 9, 25, 21))]}
 
 
+@pytest.mark.parametrize("pictures", ["JPEGImages", "pictures"])
+def test_pictures_beside_a_folder_of_labels_are_not_without_labels(tmp_path: Path, pictures: str) -> None:
+    save_picture(tmp_path / "in" / pictures / "a.jpg")
+    save_text(tmp_path / "in/labels/a.txt", "0 0.5 0.5 0.25 0.4\n")
+    save_text(tmp_path / "in/classes.txt", "cat\n")
+    named = ["--images", tmp_path / "in" / pictures]
+    for number, argv in enumerate([named, []] if pictures == "JPEGImages" else [named]):
+        out = tmp_path / f"out{number}"
+        assert run_convert(tmp_path / "in", "--from", "yolo", *argv, "--out", out) == 0
+        assert boxes_of(out) == {"a": [VocObject("cat", (15, 9, 25, 21))]}
+
+
+def test_a_label_that_no_picture_takes_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_picture(tmp_path / "in/pictures/a.jpg")
+    save_text(tmp_path / "in/labels/a.txt", "0 0.5 0.5 0.25 0.4\n")
+    save_text(tmp_path / "in/classes.txt", "cat\n")
+    said = refusal(capsys, tmp_path / "in", "--from", "yolo", "--out", tmp_path / "out")
+    assert "labels/a.txt: no image belongs to this label" in said
+
+
 def test_images_elsewhere_and_classes_of_a_file(tmp_path: Path) -> None:
     save_picture(tmp_path / "pictures/train/a.jpg")
     save_text(tmp_path / "in/labels/train/a.txt", "1 0.5 0.5 0.25 0.4\n")
@@ -159,7 +179,7 @@ def test_images_elsewhere_and_classes_of_a_file(tmp_path: Path) -> None:
         ("0 0.5 0.5 0.25", "is neither `class cx cy w h` nor a polygon"),
         ("0 0.5 0.5 0.25 0.4 0.9", "is neither `class cx cy w h` nor a polygon"),
         ("0", "is neither `class cx cy w h` nor a polygon"),
-        ("0 0.5 0.5 0.01 0.4", "inverted"),
+        ("0 0.5 0.5 0.01 0.4", "less than a pixel wide or high"),
     ],
 )
 def test_fault_of_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, reason: str) -> None:
