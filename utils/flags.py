@@ -1,86 +1,26 @@
 """Command lines derived from frozen dataclasses: flags, a YAML file of settings, one line for every mistake.
 
 A field made with `setting` is a flag: its name with dashes, its help and its limits from `setting`, its type
-from the annotation. `utils/config.py` holds the dataclasses.
+from the annotation. `utils/config.py` holds the dataclasses that commands share.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
+from utils.arguments import HABITS, as_name, split_arguments
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.settings import SWITCHES, convert, flag_of, helpful_lines
+from utils.settings import convert, flag_of, helpful_lines
 
 Config = TypeVar("Config")
 _LARGEST_YAML = 1_000_000  # bytes
-
-# What users of other repositories type -> our field.
-_HABITS = {
-    "source": "sources",
-    "input": "sources",
-    "conf_thres": "conf",
-    "conf_threshold": "conf",
-    "confidence": "conf",
-    "iou": "nms_iou",
-    "iou_thres": "nms_iou",
-    "iou_threshold": "nms_iou",
-    "nms_thres": "nms_iou",
-    "max_detections": "max_det",
-    "batch": "batch_size",
-    "include": "format",
-    "fp16": "half",
-    "bs": "batch_size",
-    "img": "imgsz",
-    "img_size": "imgsz",
-    "image_size": "imgsz",
-    "input_size": "imgsz",
-    "input_shape": "imgsz",
-    "size": "imgsz",
-    "data_dir": "data",
-    "data_path": "data",
-    "dataset": "data",
-    "voc_path": "data",
-    "model": "weights",
-    "model_path": "weights",
-    "checkpoint": "weights",
-    "pretrained": "weights",
-    "epoch": "epochs",
-    "max_epochs": "epochs",
-    "num_epochs": "epochs",
-    "freeze": "freeze_epochs",
-    "freeze_epoch": "freeze_epochs",
-    "lr0": "lr",
-    "init_lr": "lr",
-    "learning_rate": "lr",
-    "num_workers": "workers",
-    "gpu": "device",
-    "gpus": "device",
-    "names": "classes",
-    "classes_path": "classes",
-    "label_smooth": "label_smoothing",
-    "out": "project",
-    "output": "project",
-    "output_dir": "project",
-    "save_dir": "project",
-    "nosave": "save",
-    "save_txt": "txt",
-    "save_conf": "txt_scores",
-    "save_crop": "crop",
-    "save_xml": "xml",
-    "view_img": "view",
-    "show": "view",
-    "noval": "val",
-    "attention": "phi",
-}
 
 
 def parse_config(
@@ -114,8 +54,7 @@ def given_settings(
     if wanted:
         print("\n".join(helpful_lines(cls, prog, description, example, everything="--help-all" in wanted)))
         raise SystemExit(0)
-    _refuse_unknown_flags(fields, argv, prog)
-    tokens = _split(fields, argv)
+    tokens = split_arguments(fields, argv, prog)
     given: dict[str, Any] = {}
     config_file = tokens.pop("config", None)
     tokens.pop("debug", None)
@@ -216,74 +155,14 @@ def _fields(cls: type[Config]) -> dict[str, dataclasses.Field[Any]]:
     return {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
 
-def _split(fields: dict[str, dataclasses.Field[Any]], argv: Sequence[str]) -> dict[str, Any]:
-    """Split the arguments into texts by name; what stands alone may stand between the flags too."""
-    parser = _build_parser(fields)
-    parsed, alone = parser.parse_known_args(list(argv))
-    tokens = vars(parsed)
-    if alone:
-        positional = next((name for name, field in fields.items() if field.metadata["positional"]), None)
-        if positional is None or any(token.startswith("-") for token in alone):
-            parser.error(f"unrecognized arguments: {' '.join(alone)}")
-        tokens[positional] = [*tokens.get(positional, []), *alone]
-    return tokens
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message.removeprefix('argument ')}; --help shows the flags")
-
-
-def _build_parser(fields: dict[str, dataclasses.Field[Any]]) -> _Parser:
-    """Build a parser that splits the arguments and leaves every value as text."""
-    parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    parser.add_argument("--config")
-    parser.add_argument("--debug", action="store_true")
-    for field in fields.values():
-        meta = field.metadata
-        if meta["positional"]:
-            parser.add_argument(field.name, nargs="*")
-        elif field.type in SWITCHES:
-            says_no = flag_of(field).startswith("--no-")  # its opposite needs no flag
-            action = "store_true" if says_no else argparse.BooleanOptionalAction
-            parser.add_argument(flag_of(field), dest=field.name, action=action)
-        else:
-            names = [flag_of(field), *meta["aliases"]]
-            parser.add_argument(*names, dest=field.name, nargs=meta["nargs"], const=meta["bare"])
-    return parser
-
-
-def _refuse_unknown_flags(fields: dict[str, dataclasses.Field[Any]], argv: Sequence[str], prog: str) -> None:
-    known = set(_build_parser(fields)._option_string_actions)
-    for token in argv:
-        if token == "--":
-            return
-        flag = token.partition("=")[0]
-        if re.match(r"--?[^\W\d]", flag) and flag not in known:
-            raise UserError(f"unknown flag {flag}; {_suggestion(fields, flag, known, prog)}")
-
-
-def _suggestion(fields: dict[str, dataclasses.Field[Any]], flag: str, known: set[str], prog: str) -> str:
-    field = fields.get(_HABITS.get(_as_name(flag), _as_name(flag)))
-    if field is not None and field.metadata["positional"]:
-        return f"here it stands without a flag: python {prog} {field.metadata['metavar']}"
-    if field is not None:
-        habit = {"nosave": "--no-save", "noval": "--val none"}.get(_as_name(flag), flag_of(field))
-        return f"here it is {habit}"
-    near = difflib.get_close_matches(flag, sorted(known), n=1)
-    if near:
-        return f"did you mean {near[0]}?"
-    return "--help-all lists the flags (a path that starts with - is written ./-x)"
-
-
 def _checked_keys(
     fields: dict[str, dataclasses.Field[Any]], values: dict[Any, Any], source: str
 ) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for key, value in values.items():
-        name = _as_name(str(key))
+        name = as_name(str(key))
         if name not in fields:
-            habit = _HABITS.get(name)
+            habit = HABITS.get(name)
             near = [habit] if habit in fields else difflib.get_close_matches(name, fields, n=1)
             raise UserError(
                 f"{source}: unknown key {key!r}; " + (f"here it is {near[0]!r}" if near else "see --help-all")
@@ -306,7 +185,3 @@ def _refuse_company(fields: dict[str, dataclasses.Field[Any]], given: dict[str, 
                 f"{flag_of(fields[name])} cannot stand beside {', '.join(others)}: all else comes from the "
                 f"checkpoint; only {free} may be given"
             )
-
-
-def _as_name(flag: str) -> str:
-    return flag.lstrip("-").replace("-", "_").lower()
