@@ -27,7 +27,7 @@ def test_missing_ones_say_how_to_get_them_back(tmp_path: Path, monkeypatch: pyte
 def test_they_are_a_plain_network_for_vocs_classes() -> None:
     file = read_weights("voc")
     assert file.class_names == read_class_names(MODEL_DATA / "voc_classes.txt")
-    assert file.config == ModelConfig(20)
+    assert file.config == ModelConfig(20, input_size=(352, 352))
     floating = [value for value in file.state_dict.values() if value.is_floating_point()]
     assert {value.dtype for value in floating} == {torch.float16}
     assert VOC_WEIGHTS.stat().st_size < 13e6
