@@ -59,7 +59,7 @@ def test_several_formats_in_one_folder(room: Path, capsys: pytest.CaptureFixture
     folder = room / "runs/export/exp"
     assert {path.name for path in folder.iterdir()} == set(files)
     assert read_class_names(folder / "labels.txt") == ("cat", "dog")
-    assert "plain sigmoid" in err
+    assert "no scale_x_y" in err
     lines = out.splitlines()
     measured = [line for line in lines if "compared with PyTorch" in line]
     assert [line.partition(":")[0] for line in measured] == ["darknet", "darknet", "published", "pth"]

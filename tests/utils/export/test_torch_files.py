@@ -61,7 +61,7 @@ def test_what_the_layout_cannot_hold_is_refused(make_job, changes, words):
 
 def test_what_the_layout_leaves_out_is_said(make_job, tmp_path):
     (line,) = published.notes(make_job())
-    assert "plain sigmoid" in line
+    assert "no scale_x_y" in line
     assert "by up to 0.025 of a cell" in line
     assert published.notes(make_job(scale_x_y=1.0)) == []
     other = make_job(scale_x_y=1.0, anchor_masks=((3, 4, 5), (0, 1, 2)))
