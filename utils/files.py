@@ -28,17 +28,19 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """
     if mode not in ("wb", "w"):
         raise ValueError(f"mode must be 'wb' or 'w', got {mode!r}")
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        with _open(path, mode) as file:  # a pipe or a device: never replaced, never removed
+            yield file
+        return
     target = Path(os.path.realpath(path))
-    is_stream = target.exists() and not (target.is_file() or target.is_dir())
-    temporary = target if is_stream else target.with_name(target.name + ".tmp")
+    temporary = target.with_name(target.name + ".tmp")
     try:
         with _open(temporary, mode) as file:
             yield file
             file.flush()
-            if not is_stream:
-                os.fsync(file.fileno())
-        if not is_stream:
-            os.replace(temporary, target)
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
     except BrokenPipeError:
         _remove(temporary)
         raise

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from utils.errors import UserError
 from utils.files import atomic_write, check_place, new_run_folder
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +118,21 @@ def test_what_is_written_into_a_pipe_goes_through_it(tmp_path):
     os.close(reader)
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_pipe_outlives_a_failure(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(BrokenPipeError), atomic_write(tmp_path / "pipe", "w"):
+        raise BrokenPipeError
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_file_may_be_piped_through_dev_stdout():
+    code = "from utils.files import atomic_write as write\nwith write('/dev/stdout', 'w') as file: file.write('{}')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "{}"
 
 
 def test_a_reader_of_stdout_who_left_is_no_trouble_with_the_file(tmp_path):

@@ -8,7 +8,6 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from utils.classes import parse_renames
@@ -18,7 +17,7 @@ from utils.curation.survey import Survey, survey
 from utils.data.faults import SHOWN
 from utils.data.look import Finding
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, check_place
 from utils.settings import setting
 
 DESCRIPTION = "find everything that is wrong with the data, in one pass over all splits"
@@ -46,9 +45,8 @@ class CheckConfig(DataConfig):
 
     def __post_init__(self) -> None:
         self.check_data()
-        for flag, path in (("--json", self.json), ("--csv", self.csv)):
-            if path and not Path(path).absolute().parent.is_dir():
-                raise UserError(f"{flag} {path}: there is no such folder to write into")
+        check_place("--json", self.json)
+        check_place("--csv", self.csv)
 
 
 CONFIG = CheckConfig

@@ -64,6 +64,15 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         "run_config": _plain(checkpoint.run_config),
         **checkpoint.training,
     }
+    write_content(path, content)
+
+
+def write_content(path: Path | str, content: object) -> None:
+    """Write a `.pth` file that `read_content` reads, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     buffer = io.BytesIO()  # a full disk is then an OSError of ours, not torch's complaint about its archive
     torch.save(content, buffer)
     with atomic_write(path) as file:

@@ -65,7 +65,7 @@ def read_weights(weights: str) -> WeightsFile:
     if is_darknet(path):
         darknet = read_darknet(path)
         config = ModelConfig(max(darknet.num_classes, 1))
-        names = usual_class_names(80) if is_official(path) else None
+        names = usual_class_names(80) if weights == "coco" or is_official(path) else None
         return WeightsFile(path, config, names, darknet.state_dict, darknet.is_partial)
     if path.suffix not in (".pth", ".pt"):
         raise UserError(

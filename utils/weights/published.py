@@ -6,16 +6,14 @@ read from its names and shapes; boxes are decoded with the plain sigmoid there, 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from nets.yolo import PLACES, ModelConfig
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.weights.checkpoint import write_content
 
 _NORM = {
     f"bn.{part}": f"norm.{part}"
@@ -116,11 +114,7 @@ def write_published(path: Path | str, config: ModelConfig, weights: Mapping[str,
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     ours = {ours: theirs for theirs, ours in _table(config.phi).items()}
-    content = {ours[name]: value.detach().cpu() for name, value in weights.items()}
-    buffer = io.BytesIO()  # a full disk is then an OSError of ours, not torch's complaint about its archive
-    torch.save(content, buffer)
-    with atomic_write(path) as file:
-        file.write(buffer.getbuffer())
+    write_content(path, {ours[name]: value.detach().cpu() for name, value in weights.items()})
 
 
 def check_published(config: ModelConfig) -> None:
