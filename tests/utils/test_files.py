@@ -130,7 +130,7 @@ def test_a_pipe_outlives_a_failure(tmp_path):
 
 
 def test_a_file_may_be_piped_through_dev_stdout():
-    code = "from utils.files import atomic_write as write\nwith write('/dev/stdout', 'w') as file: file.write('{}')"
+    code = "from utils.files import atomic_write\nwith atomic_write('/dev/stdout', 'w') as f: f.write('{}')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "{}"
 
