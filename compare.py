@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from nets.attention import same_attention
-from nets.yolo import ModelConfig
-from utils.classes import read_class_names
-from utils.comparison.config import CompareConfig, parse_comparison, told_by
-from utils.comparison.cost import Cost, measure_costs
-from utils.comparison.grid import GridRun, keep_settings, kind_of, plan_runs
-from utils.comparison.picture import draw_comparison
-from utils.comparison.report import describe_machine, log_estimate
-from utils.comparison.results import Row, RunResult, build_rows, group_runs, read_run
-from utils.comparison.runner import measure, train
-from utils.comparison.table import write_tables
-from utils.console import log, one_line, run_command
+from nets.config import ModelConfig
+from utils.cli.class_names import read_class_names
+from utils.cli.compare_config import CompareConfig, parse_comparison, told_by
+from utils.cli.console import log, one_line, run_command
+from utils.cli.errors import Interrupted, UserError
+from utils.cli.files import new_run_folder
+from utils.cli.train_config import TrainConfig
+from utils.compare.cost import Cost, measure_costs
+from utils.compare.grid import GridRun, keep_settings, kind_of, plan_runs
+from utils.compare.picture import draw_comparison
+from utils.compare.report import describe_machine, log_estimate
+from utils.compare.results import Row, RunResult, build_rows, group_runs, read_run
+from utils.compare.runner import measure, train
+from utils.compare.table import write_tables
 from utils.data.prepare import prepare_evaluation
-from utils.errors import Interrupted, UserError
-from utils.files import new_run_folder
 from utils.training.attention import check_attention
-from utils.training.config import TrainConfig
 from utils.training.network import shape_of
-from utils.training.start import load_data
+from utils.training.setup import load_data
 from utils.weights.load import confirm_phi, read_weights
 
 Groups = dict[str, list[RunResult]]  # by label

@@ -6,10 +6,10 @@ import difflib
 import sys
 from types import ModuleType
 
-from utils.config import parse_config
-from utils.console import run_command
-from utils.curation import anchors, augment, check, convert, download, show, split, stats
-from utils.errors import UserError
+from utils.cli.console import run_command
+from utils.cli.errors import UserError
+from utils.cli.parser import parse_config
+from utils.tools import anchors, augment, check, convert, download, show, split, stats
 
 VERBS: dict[str, ModuleType] = {
     "check": check,

@@ -6,12 +6,14 @@ import shlex
 import sys
 from pathlib import Path
 
-from utils.config import EvaluateConfig, PredictConfig, as_arguments, parse_config, save_args_yaml
-from utils.console import log, one_line, run_command, warn
+from utils.cli.console import log, one_line, run_command, warn
+from utils.cli.evaluate_config import EvaluateConfig
+from utils.cli.files import check_place, new_run_folder
+from utils.cli.parser import as_arguments, parse_config, save_args_yaml
+from utils.cli.predict_config import PredictConfig
 from utils.data.prepare import prepare_evaluation
-from utils.files import check_place, new_run_folder
 from utils.inference.evaluate import evaluate, match_classes
-from utils.inference.pictures import draw_numbers, draw_worst
+from utils.inference.evaluation_pictures import draw_numbers, draw_worst
 from utils.inference.predictor import build_predictor
 from utils.inference.result import write_json
 from utils.metrics.coco_ap import ENGINE

@@ -7,15 +7,15 @@ import shlex
 import sys
 from pathlib import Path
 
-from utils.classes import read_class_names
-from utils.config import parse_config, save_args_yaml
-from utils.console import log, one_line, run_command
+from utils.cli.class_names import read_class_names
+from utils.cli.console import log, one_line, run_command
+from utils.cli.export_config import ExportConfig
+from utils.cli.files import new_run_folder, removed_if_empty
+from utils.cli.parser import parse_config, save_args_yaml
 from utils.export.bundle import device_command, write_bundle
-from utils.export.config import ExportConfig
 from utils.export.formats import FORMATS, export_as, staged
 from utils.export.job import ExportJob
-from utils.export.pictures import choose_pictures
-from utils.files import new_run_folder, removed_if_empty
+from utils.export.sample_pictures import choose_pictures
 from utils.weights.load import load_model
 
 
@@ -36,8 +36,8 @@ def _export(argv: list[str]) -> int:
     for name in config.format:
         FORMATS[name].check(job)
     log(one_line(_describe(job)))
-    pictures, quantisation = choose_pictures(config, job.config, job.class_names)
-    job = dataclasses.replace(job, pictures=pictures, quantisation=quantisation)
+    pictures, quantization = choose_pictures(config, job.config, job.class_names)
+    job = dataclasses.replace(job, pictures=pictures, quantization=quantization)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     files: list[Path] = []
     parity: list[str] = []

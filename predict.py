@@ -5,20 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from utils.classes import match_class_names
-from utils.config import PredictConfig, parse_config
-from utils.console import log, one_line, run_command
-from utils.errors import UserError
-from utils.inference.ahead import batched
+from utils.cli.class_names import match_class_names
+from utils.cli.console import log, one_line, run_command
+from utils.cli.errors import UserError
+from utils.cli.parser import parse_config
+from utils.cli.predict_config import PredictConfig
+from utils.cli.signals import StopSignals
 from utils.inference.explainer import Explainer
 from utils.inference.frames import Failures
 from utils.inference.outputs import Outputs
 from utils.inference.predictor import Predictor, Timings, build_predictor
+from utils.inference.prefetch import batched
 from utils.inference.sources import Source, find_sources
 from utils.inference.speed import measure_speed, speed_table
 from utils.inference.streams import open_streams
-from utils.inference.view import View
-from utils.signals import StopSignals
+from utils.inference.window import View
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from utils.config import given_settings
-from utils.console import log, run_command
+from utils.cli.console import log, run_command
+from utils.cli.error_messages import is_out_of_memory
+from utils.cli.files import new_run_folder
+from utils.cli.parser import given_settings
+from utils.cli.signals import StopSignals
+from utils.cli.train_config import TrainConfig
 from utils.data.demo import make_demo
-from utils.data.loaders import TrainLoader
+from utils.data.loader import TrainLoader
 from utils.data.prepare import TrainingData
-from utils.failures import is_out_of_memory
-from utils.files import new_run_folder
-from utils.signals import StopSignals
 from utils.training.attention import check_attention, check_smallest_batch
-from utils.training.config import TrainConfig
 from utils.training.distributed import (
     from_first,
     is_launched,
@@ -32,7 +32,7 @@ from utils.training.loop import Job, draw_data, run_epochs
 from utils.training.network import build_model, settle
 from utils.training.report import explain_memory
 from utils.training.run import Run
-from utils.training.start import (
+from utils.training.setup import (
     build_loader,
     build_trainer,
     load_data,

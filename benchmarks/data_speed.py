@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from utils.console import progress, run_command
+from utils.cli.console import progress, run_command
 from utils.data.dataset import VocDataset
-from utils.data.layout import load_samples
-from utils.data.look import Record
-from utils.data.scan import collect_class_names, scan
-from utils.data.train_set import AugmentSettings, TrainDataset
+from utils.data.dataset_report import collect_class_names, scan
+from utils.data.sample_report import Record
+from utils.data.samples import load_samples
+from utils.data.train_dataset import AugmentSettings, TrainDataset
 
 SIDE = 416
 Made = tuple[torch.Tensor, NDArray[np.float32]]  # float32 (3, SIDE, SIDE) in [0, 1]; boxes (M, 4)
@@ -40,9 +40,9 @@ Maker = Callable[[int], object]
 
 
 def place(
-    record: Record, rng: np.random.Generator, centre: tuple[int, int] | None, part: int
+    record: Record, rng: np.random.Generator, center: tuple[int, int] | None, part: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Lay a picture onto a canvas of its own: anywhere, or with a corner at the mosaic's centre (x, y)."""
+    """Lay a picture onto a canvas of its own: anywhere, or with a corner at the mosaic's center (x, y)."""
     image = Image.open(record.image_path).convert("RGB")
     aspect = image.width / image.height * rng.uniform(0.7, 1.3) / rng.uniform(0.7, 1.3)
     longest = SIDE * rng.uniform(0.4, 1.0)
@@ -52,17 +52,17 @@ def place(
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
-    if centre is None:
+    if center is None:
         left, top = int(rng.integers(SIDE - width + 1)), int(rng.integers(SIDE - height + 1))
     else:
-        left = centre[0] - width if part % 2 == 0 else centre[0]
-        top = centre[1] - height if part < 2 else centre[1]
+        left = center[0] - width if part % 2 == 0 else center[0]
+        top = center[1] - height if part < 2 else center[1]
     canvas = Image.new("RGB", (SIDE, SIDE), (128, 128, 128))
     canvas.paste(image, (left, top))
     return np.array(canvas), (boxes + np.tile([left, top], 2)).astype(np.float32)
 
 
-def recolour(image: NDArray[np.uint8], rng: np.random.Generator) -> torch.Tensor:
+def recolor(image: NDArray[np.uint8], rng: np.random.Generator) -> torch.Tensor:
     """Change hue, saturation and value by tables, then make the network's input of it."""
     gains, levels = 1 + rng.uniform(-1, 1, 3) * [0.1, 0.7, 0.4], np.arange(256)
     tables = [levels * gains[0] % 180, *(np.clip(levels * gain, 0, 255) for gain in gains[1:])]
@@ -77,7 +77,7 @@ def make_by_pil(records: Sequence[Record], index: int, *, mosaic: bool) -> Made:
     rng = np.random.default_rng([1, index])
     if not mosaic:
         image, boxes = place(records[index], rng, None, 0)
-        return recolour(image, rng), boxes
+        return recolor(image, rng), boxes
     x, y = (int(SIDE * rng.uniform(0.3, 0.7)) for _ in range(2))
     merged, kept = np.empty((SIDE, SIDE, 3), np.uint8), []
     for part, number in enumerate([index, *rng.integers(len(records), size=3)]):
@@ -86,7 +86,7 @@ def make_by_pil(records: Sequence[Record], index: int, *, mosaic: bool) -> Made:
         merged[slice(*rows), slice(*columns)] = image[slice(*rows), slice(*columns)]
         cut = boxes.clip([columns[0], rows[0]] * 2, [columns[1], rows[1]] * 2)
         kept.append(cut[((cut[:, 2:] - cut[:, :2]) > 5).all(axis=1)])
-    return recolour(merged, rng), np.concatenate(kept)
+    return recolor(merged, rng), np.concatenate(kept)
 
 
 def resized(records: Sequence[Record], longest: int, folder: Path) -> list[Record]:

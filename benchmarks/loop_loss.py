@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from torchvision.ops import box_iou, complete_box_iou_loss
 
-from nets.decode import STRIDES
+from nets.config import STRIDES, ModelConfig
 from nets.structures import Target
-from nets.yolo import ModelConfig
 
 
 class LoopLoss(nn.Module):

@@ -28,9 +28,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nets.structures import Detections, Target
-from utils.console import run_command
+from utils.cli.console import run_command
 from utils.inference.result import EvalResult
-from utils.metrics.analysis import analyse
+from utils.metrics.analysis import analyze
 from utils.metrics.coco_ap import ENGINES, coco_ap
 from utils.metrics.flat import find_overlaps, flatten
 from utils.metrics.matching import match
@@ -102,8 +102,8 @@ def main(argv: list[str]) -> None:
     overlaps, pairs = timed("IoU of all pairs", lambda: find_overlaps(boxes))
     matching, matched = timed("matching", lambda: match(boxes, overlaps))
     voc, devkit = timed("VOC AP", lambda: voc_ap(boxes, overlaps))
-    analysis, analysed = timed("rates, curves, confusion, errors, interval", lambda: analyse(matching))
-    total = flat + pairs + matched + devkit + analysed
+    analysis, analyzed = timed("rates, curves, confusion, errors, interval", lambda: analyze(matching))
+    total = flat + pairs + matched + devkit + analyzed
     for engine in options.engines:
         coco, _ = timed(f"COCO AP by {engine}", partial(coco_ap, boxes, engine))
         assert abs((coco.map50 or 0.0) - (matching.map50() or 0.0)) < 1e-9

@@ -29,17 +29,17 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nets.blocks import fold_norms
-from utils.console import run_command
+from utils.cli.console import run_command
 from utils.data.demo.dataset import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
 from utils.export.formats import FORMATS
-from utils.export.job import ExportJob, Quantisation
+from utils.export.job import ExportJob, Quantization
 from utils.export.parity import Called
-from utils.export.pictures import Calibration
-from utils.images import read_image
-from utils.inference.backends.load import load_exported
+from utils.export.sample_pictures import Calibration
 from utils.inference.predictor import Predictor
+from utils.inference.runtimes.load import load_exported
 from utils.inference.speed import measure_speed
+from utils.vision.image_reader import read_image
 from utils.weights.load import load_model
 
 PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "opencv-python-headless")
@@ -60,7 +60,7 @@ class Plain(nn.Module):
 
 
 def build_ways(
-    job: ExportJob, folder: Path, batch: int, quantisation: Quantisation | None
+    job: ExportJob, folder: Path, batch: int, quantization: Quantization | None
 ) -> dict[str, nn.Module]:
     """Return everything that maps images to raw maps, by name."""
     folded = copy.deepcopy(job.model)
@@ -74,8 +74,8 @@ def build_ways(
     }
     job = dataclasses.replace(job, batch=batch)
     exports = {"ONNX Runtime": ("onnx", job), "OpenVINO": ("openvino", job)}
-    if quantisation is not None:
-        exports["ONNX Runtime, int8"] = ("onnx", dataclasses.replace(job, quantisation=quantisation))
+    if quantization is not None:
+        exports["ONNX Runtime, int8"] = ("onnx", dataclasses.replace(job, quantization=quantization))
     if batch == 1:
         exports["ncnn"] = ("ncnn", job)
     exports["OpenCV DNN"] = ("darknet", job)
@@ -177,9 +177,9 @@ def main(argv: list[str]) -> int:
     print(f"Python {platform.python_version()}, {versions}")
     print(f"{options.weights}, {options.imgsz}x{options.imgsz}, median of {options.rounds} rounds")
     with tempfile.TemporaryDirectory() as folder:
-        paths, quantisation = find_pictures(options.data, Path(folder), config.input_size)
+        paths, quantization = find_pictures(options.data, Path(folder), config.input_size)
         for batch in options.batch:
-            ways = build_ways(job, Path(folder), batch, quantisation)
+            ways = build_ways(job, Path(folder), batch, quantization)
             measure(job, paths, ways, batch, options.rounds)
         print_parts(job, ways["ours: channels last, folded"], paths, options.rounds)
     return 0
@@ -187,13 +187,13 @@ def main(argv: list[str]) -> int:
 
 def find_pictures(
     data: str | None, folder: Path, input_size: tuple[int, int]
-) -> tuple[list[Path], Quantisation | None]:
+) -> tuple[list[Path], Quantization | None]:
     """Return files to look at, and what int8 is calibrated on."""
     if data is not None:
         dataset, *_ = prepare_evaluation(data)
         calibration = Calibration(prepare_splits(data, None)[0], input_size)
         paths = [record.image_path for record in dataset.records[:PICTURES]]
-        return paths, Quantisation(calibration, lambda model: 0.0)
+        return paths, Quantization(calibration, lambda model: 0.0)
     paths = [folder / f"{index}.jpg" for index in range(PICTURES)]
     for index, path in enumerate(paths):
         cv2.imwrite(str(path), draw_sample(0, "test", index)[0][..., ::-1])

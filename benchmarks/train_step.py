@@ -30,11 +30,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.loop_loss import LoopLoss
+from nets.config import ModelConfig
 from nets.structures import Target
-from nets.yolo import ModelConfig, YoloBody
-from utils.training.config import TrainConfig
+from nets.yolo import YoloBody
+from utils.cli.train_config import TrainConfig
 from utils.training.engine import EpochMeter, set_frozen
-from utils.training.start import build_criterion, build_trainer
+from utils.training.setup import build_criterion, build_trainer
 
 CONFIG = ModelConfig(num_classes=20)
 BATCH_SIZE, OBJECTS, WARM_UP, ATTEMPTS = 8, 4, 2, 3
@@ -85,10 +86,10 @@ def make_batch() -> tuple[Tensor, list[Target]]:
     )
     targets = []
     for _ in range(BATCH_SIZE):
-        centres = torch.rand(OBJECTS, 2, generator=generator) * CONFIG.input_size[0]
+        centers = torch.rand(OBJECTS, 2, generator=generator) * CONFIG.input_size[0]
         halves = torch.rand(OBJECTS, 2, generator=generator) * 100 + 8
         labels = torch.randint(0, CONFIG.num_classes, (OBJECTS,), generator=generator)
-        boxes = torch.cat((centres - halves, centres + halves), dim=1)
+        boxes = torch.cat((centers - halves, centers + halves), dim=1)
         targets.append(Target(boxes, labels, torch.zeros(OBJECTS, dtype=torch.bool)))
     return images, targets
 

@@ -1,7 +1,7 @@
 """Which slot (cell and anchor of a head) answers for which ground truth.
 
 As in Darknet's YOLO layer, a truth belongs to the anchor of the most similar shape, in the cell that holds
-its centre. An anchor that stands in both heads answers in both; one that stands in none is passed over.
+its center. An anchor that stands in both heads answers in both; one that stands in none is passed over.
 Beyond Darknet, where the last truth on a slot silently replaces the others, a contested slot goes to the
 truth whose shape fits it best and the loser takes its next best free anchor.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nets.boxes import shape_iou, xyxy_to_cxcywh
-from nets.decode import STRIDES
+from nets.config import STRIDES
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def assign(
         free = pending[..., None] & ~taken[slots]  # (B, M, C)
         if not free.any():
             break
-        favourite = anchor_of[fit.masked_fill(~free, -1).argmax(dim=-1)]  # (B, M)
-        new = _settle(free & (anchor_of == favourite[..., None]), slots, fit, len(taken))
+        favorite = anchor_of[fit.masked_fill(~free, -1).argmax(dim=-1)]  # (B, M)
+        new = _settle(free & (anchor_of == favorite[..., None]), slots, fit, len(taken))
         won, pending = won | new, pending & ~new.any(dim=-1)
         taken[slots[new]] = True
     images, truths, _ = won.nonzero(as_tuple=True)
@@ -75,11 +75,11 @@ def assign(
 def _candidate_slots(
     boxes: Tensor, grids: Sequence[tuple[int, int]], anchors_per_head: Sequence[int]
 ) -> tuple[Tensor, int]:
-    """Return the slot of each truth's centre for each candidate, (B, M, C), and the slots of an image."""
-    centres = xyxy_to_cxcywh(boxes)[..., :2]
+    """Return the slot of each truth's center for each candidate, (B, M, C), and the slots of an image."""
+    centers = xyxy_to_cxcywh(boxes)[..., :2]
     candidates, first_slot = [], 0
     for (height, width), count, stride in zip(grids, anchors_per_head, STRIDES, strict=True):
-        cell = (centres / stride).long()
+        cell = (centers / stride).long()
         column, row = cell[..., 0].clamp(0, width - 1), cell[..., 1].clamp(0, height - 1)
         for anchor in range(count):
             candidates.append(first_slot + anchor * height * width + row * width + column)

@@ -23,21 +23,21 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """Convert Tensor[..., 4] edges to (centre x, centre y, width, height)."""
+    """Convert Tensor[..., 4] edges to (center x, center y, width, height)."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat(((low + high) / 2, high - low), dim=-1)
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """Convert Tensor[..., 4] (centre x, centre y, width, height) to edges."""
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat((centre - half, centre + half), dim=-1)
+    """Convert Tensor[..., 4] (center x, center y, width, height) to edges."""
+    center, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat((center - half, center + half), dim=-1)
 
 
 def shape_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
-    """Return the IoU (..., M, A) of sizes, Tensor[..., M, 2], and anchors, Tensor[A, 2], at one centre."""
-    return box_iou(_centred(sizes), _centred(anchors))
+    """Return the IoU (..., M, A) of sizes, Tensor[..., M, 2], and anchors, Tensor[A, 2], at one center."""
+    return box_iou(_centerd(sizes), _centerd(anchors))
 
 
-def _centred(sizes: Tensor) -> Tensor:
+def _centerd(sizes: Tensor) -> Tensor:
     return torch.cat((-sizes / 2, sizes / 2), dim=-1)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from nets.boxes import cxcywh_to_xyxy
+from nets.config import STRIDES
 
-STRIDES = (32, 16)  # of the two heads, coarse first
 _MAX_LOG_SCALE = (
     4.0  # a box is at most e^4 = 55 times its anchor, so that exp neither overflows nor reaches 0
 )
@@ -69,13 +69,13 @@ def flatten_maps(raw_maps: Sequence[Tensor], anchor_masks: Sequence[Sequence[int
 def decode_boxes(offsets: Tensor, slots: Slots, scale_x_y: float) -> Tensor:
     """Turn (tx, ty, tw, th), Tensor[..., N, 4], into xyxy boxes in network pixels, Tensor[..., N, 4].
 
-    The centre is the cell plus sigmoid(t) stretched around 1/2 by scale_x_y, the size is the anchor times
+    The center is the cell plus sigmoid(t) stretched around 1/2 by scale_x_y, the size is the anchor times
     exp(t).
     """
-    centre = offsets[..., :2].sigmoid() * scale_x_y - (scale_x_y - 1) / 2  # in cells
-    centre = (centre + slots.cells) * slots.strides
+    center = offsets[..., :2].sigmoid() * scale_x_y - (scale_x_y - 1) / 2  # in cells
+    center = (center + slots.cells) * slots.strides
     size = offsets[..., 2:4].clamp(-_MAX_LOG_SCALE, _MAX_LOG_SCALE).exp() * slots.anchors
-    return cxcywh_to_xyxy(torch.cat((centre, size), dim=-1))
+    return cxcywh_to_xyxy(torch.cat((center, size), dim=-1))
 
 
 def decode(
@@ -91,7 +91,7 @@ def decode(
         raw_maps: two maps (B, A*(5+K), h, w), coarse first.
         anchors: (width, height) pairs in network pixels.
         anchor_masks: for each head the indices of its anchors.
-        scale_x_y: how far a centre may reach over its cell.
+        scale_x_y: how far a center may reach over its cell.
 
     Returns:
         boxes Tensor[B, N, 4], xyxy in network pixels, not clipped; scores Tensor[B, N, K] in [0, 1],

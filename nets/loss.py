@@ -13,10 +13,10 @@ from torchvision.ops import complete_box_iou_loss
 
 from nets.assign import assign
 from nets.boxes import box_iou
-from nets.decode import STRIDES, build_slots, decode_boxes, flatten_maps
+from nets.config import STRIDES
+from nets.decode import build_slots, decode_boxes, flatten_maps
 from nets.structures import Target
 
-NORMALISATIONS = ("sums", "means")
 # Weights of the means in bubbliiiing/yolov4-tiny-pytorch; the class term, a mean over K classes, is there
 # multiplied by K / 80.
 _MEANS = {"box": 0.05, "objectness": 5.0, "class": 1 / 80}
@@ -43,7 +43,7 @@ class LossSums:
 class YoloLoss(nn.Module):
     """Compare raw maps with ground truth.
 
-    Each part is a sum over the batch divided by the number of positives; with `normalisation` "means" it is
+    Each part is a sum over the batch divided by the number of positives; with `normalization` "means" it is
     the sum of the heads' means, with the weights of bubbliiiing/yolov4-tiny-pytorch instead of those given.
     A slot without a truth is a negative unless its predicted box overlaps some truth by more than
     `ignore_threshold`. Difficult objects are no targets.
@@ -61,14 +61,14 @@ class YoloLoss(nn.Module):
         box_weight: float = 2.0,
         objectness_weight: float = 1.0,
         class_weight: float = 1.0,
-        normalisation: str = "sums",
+        normalization: str = "sums",
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.anchors, self.anchor_masks, self.scale_x_y = anchors, anchor_masks, scale_x_y
         self.ignore_threshold = ignore_threshold
         self.label_smoothing = label_smoothing
-        self.normalisation = normalisation
+        self.normalization = normalization
         self.weights = {"box": box_weight, "objectness": objectness_weight, "class": class_weight}
 
     def forward(self, raw_maps: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -112,7 +112,7 @@ class YoloLoss(nn.Module):
         objectness = bce(predictions[..., 4], goal, reduction="none") * counted  # (B, N)
 
         parts = {"box": box, "objectness": objectness, "class": classes}
-        if self.normalisation == "means":
+        if self.normalization == "means":
             divisor = len(targets)
             weighed = self._as_means(parts, positive, counted, grids)
         else:

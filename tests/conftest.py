@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nets.yolo import ModelConfig, YoloBody
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
 from tests.voc_folder import make_voc_folder
-from utils.data import facts
+from utils.data import annotation_cache as facts
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 

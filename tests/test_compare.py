@@ -8,7 +8,7 @@ from PIL import Image
 import compare
 import evaluate
 import train
-from utils.comparison import cost, runner
+from utils.compare import cost, runner
 from utils.data.voc import VocObject, write_annotation
 from utils.training import loop
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 import data
-from utils.comparison.config import parse_comparison
-from utils.config import EvaluateConfig, PredictConfig, parse_config
-from utils.errors import UserError
-from utils.export.config import ExportConfig
-from utils.training.config import TrainConfig
+from utils.cli.compare_config import parse_comparison
+from utils.cli.errors import UserError
+from utils.cli.evaluate_config import EvaluateConfig
+from utils.cli.export_config import ExportConfig
+from utils.cli.parser import parse_config
+from utils.cli.predict_config import PredictConfig
+from utils.cli.train_config import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/results/*.md")]

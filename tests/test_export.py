@@ -11,12 +11,13 @@ import torch
 import yaml
 
 import export
-from nets.yolo import ModelConfig, YoloBody
-from utils.classes import read_class_names
-from utils.errors import UserError
+from nets.config import ModelConfig
+from utils.cli.class_names import read_class_names
+from utils.cli.errors import UserError
 from utils.export.job import ExportJob
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.weights.load import load_model
+from utils.weights.own_block import build_network
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def make_weights(path: Path, phi: str = "none") -> None:
     """Write untrained weights for cat and dog at 64 x 64 pixels."""
     torch.manual_seed(0)
-    model = YoloBody(ModelConfig(2, phi=phi, input_size=(64, 64)))
+    model = build_network(ModelConfig(2, phi=phi, input_size=(64, 64)))
     save_checkpoint(path, Checkpoint(model.config, ("cat", "dog"), model.state_dict(), run_config={"lr": 1}))
 
 
@@ -193,7 +194,7 @@ def test_a_signal_leaves_nothing_behind(
 
 def test_settings_that_only_onnx_takes_are_said_of_the_others() -> None:
     config = ModelConfig(2)
-    job = ExportJob(YoloBody(config), config, ("cat", "dog"), Path("best.pth"))
+    job = ExportJob(build_network(config), config, ("cat", "dog"), Path("best.pth"))
     asked = dataclasses.replace(job, ends_in_nms=True)
     assert asked.notes("onnx") == job.notes("openvino") == []
     (note,) = asked.notes("openvino")

@@ -13,10 +13,10 @@ import evaluate
 import export
 import predict
 import train
-from nets.attention import build_attention
-from nets.yolo import ModelConfig
+from nets.config import ModelConfig
 from utils.data.voc import VocObject, write_annotation
 from utils.weights.load import read_weights
+from utils.weights.own_block import import_block
 
 OWN = """
 from nets.attention import register
@@ -117,7 +117,7 @@ def test_a_broken_block_is_refused_before_training(room, monkeypatch, capsys, nu
 
 def test_a_name_that_a_users_file_registers_is_stored_as_the_file(room, monkeypatch):
     (room / "blocks/named.py").write_text(OWN.replace("own_se8", "named_se8"))
-    build_attention(f"{room}/blocks/named.py:SE8", 64)
+    import_block(f"{room}/blocks/named.py:SE8")
     assert ModelConfig(1, "named_se8").phi == f"{room}/blocks/named.py:SE8"
 
 

@@ -9,13 +9,15 @@ import torch
 from PIL import Image
 
 import predict
+from nets.config import ModelConfig
 from nets.structures import Detections
-from nets.yolo import ModelConfig, YoloBody
 from tests.predict_room import furnish, run
-from utils import console
-from utils.config import PredictConfig, parse_config
+from utils.cli import console
+from utils.cli.parser import parse_config
+from utils.cli.predict_config import PredictConfig
 from utils.inference import outputs
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
+from utils.weights.own_block import build_network
 
 
 @pytest.fixture
@@ -173,7 +175,7 @@ def test_help_names_every_daily_flag(capsys: pytest.CaptureFixture[str]) -> None
 def make_weights(path: Path, phi: str) -> None:
     """Write untrained weights with attention for cat and dog at 64 x 64 pixels."""
     torch.manual_seed(0)
-    model = YoloBody(ModelConfig(2, phi=phi, input_size=(64, 64)))
+    model = build_network(ModelConfig(2, phi=phi, input_size=(64, 64)))
     save_checkpoint(path, Checkpoint(model.config, ("cat", "dog"), model.state_dict()))
 
 

@@ -14,8 +14,8 @@ import predict
 import train
 from tests.predict_room import EVERYTHING, furnish, run
 from tests.training_room import errors_in
-from utils.curation.formats.yolo import read_yolo
 from utils.data.voc import read_annotation
+from utils.formats.yolo import read_yolo
 
 
 @pytest.fixture

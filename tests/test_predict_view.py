@@ -66,7 +66,7 @@ def test_an_image_waits_for_a_key_and_q_ends(room: Path, monkeypatch: pytest.Mon
     (room / "photos/c.png").write_bytes((room / "photos/b c.png").read_bytes())
     assert run("photos", "--view", "--no-save", "--conf", "1") == 0
     assert [picture.shape for picture in screen.shown] == [(60, 80, 3), (90, 30, 3)]
-    assert np.array_equal(screen.shown[1], cv2.imread("photos/b c.png"))  # in OpenCV's order of colours
+    assert np.array_equal(screen.shown[1], cv2.imread("photos/b c.png"))  # in OpenCV's order of colors
     assert not screen.is_open
 
 

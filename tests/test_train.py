@@ -11,10 +11,11 @@ import yaml
 from torch import Tensor
 
 import train
-from nets.yolo import OFFICIAL_ANCHORS, ModelConfig, YoloBody
-from utils.config import config_as_dict
-from utils.errors import UserError
-from utils.training.config import TrainConfig
+from nets.config import OFFICIAL_ANCHORS, ModelConfig
+from nets.yolo import YoloBody
+from utils.cli.errors import UserError
+from utils.cli.parser import config_as_dict
+from utils.cli.train_config import TrainConfig
 from utils.training.run import Run
 from utils.weights.checkpoint import load_checkpoint
 from utils.weights.load import load_model

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import train
-from nets.yolo import OFFICIAL_ANCHORS, ModelConfig, YoloBody
+from nets.config import OFFICIAL_ANCHORS, ModelConfig
+from nets.yolo import YoloBody
+from utils.cli.train_config import TrainConfig
 from utils.training import network
-from utils.training.config import TrainConfig
 from utils.training.network import build_model
-from utils.training.start import build_criterion
+from utils.training.setup import build_criterion
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 QUICK = [

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 import train
-from nets.yolo import ModelConfig, YoloBody
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
+from utils.cli.errors import UserError
+from utils.cli.train_config import DEFAULT_LR
 from utils.data.voc import VocObject, write_annotation
-from utils.errors import UserError
-from utils.images import letterbox
 from utils.inference.result import EvalResult
-from utils.training import start
-from utils.training.config import DEFAULT_LR
+from utils.training import setup as start
 from utils.training.run import Run
+from utils.vision.image_reader import letterbox
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("room")
@@ -194,7 +195,7 @@ def test_a_recipe_and_what_is_given_beside_it(
     caught: Callable, argv: list[str], loss: str, lr: float
 ) -> None:
     (_, criterion, _, _), _ = caught("Trainer", *argv)
-    assert criterion.normalisation == loss
+    assert criterion.normalization == loss
     _, given = caught("build_optimizer", *argv)
     assert given["lr"] == lr
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 import evaluate
 import train
+from nets.config import ModelConfig
 from nets.structures import Target
-from nets.yolo import ModelConfig, YoloBody
+from nets.yolo import YoloBody
 from tests.training_room import (
     QUICK,
     are_same_runs,
@@ -35,15 +36,15 @@ from tests.training_room import (
     torchrun,
     wait_until,
 )
-from utils.config import given_settings
-from utils.console import run_command
-from utils.errors import Interrupted, UserError
-from utils.failures import explain_failure
-from utils.signals import StopSignals
-from utils.training.config import TrainConfig
+from utils.cli.console import run_command
+from utils.cli.error_messages import explain_failure
+from utils.cli.errors import Interrupted, UserError
+from utils.cli.parser import given_settings
+from utils.cli.signals import StopSignals
+from utils.cli.train_config import TrainConfig
 from utils.training.distributed import joined, rank, together
 from utils.training.engine import EpochMeter, Trainer
-from utils.training.start import build_trainer, resolve_settings
+from utils.training.setup import build_trainer, resolve_settings
 
 EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")
 PATIENCE = 600  # seconds until torchrun and its processes have imported torch, on a busy machine

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nets.attention import register
 from nets.attention.gates import zero
-from nets.attention.registry import register
 
 
 @register("cam")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nets.attention import register
 from nets.attention.gates import reduced_channels, zero
-from nets.attention.registry import register
 
 
+@register("channel")
 class ChannelAttention(nn.Module):
     """Gate each channel by one shared two-layer network over its mean and its maximum."""
 
@@ -39,6 +40,7 @@ class ChannelAttention(nn.Module):
         return 0.5
 
 
+@register("spatial")
 class SpatialAttention(nn.Module):
     """Gate each position by a 7x7 convolution over the mean and the maximum of its channels."""
 

@@ -9,13 +9,13 @@ import math
 
 from torch import Tensor, nn
 
+from nets.attention import register
 from nets.attention.gates import zero
-from nets.attention.registry import register
 
 
 @register("eca")
 class ECA(nn.Module):
-    """Gate each channel by a 1-D convolution over the means of its neighbouring channels."""
+    """Gate each channel by a 1-D convolution over the means of its neighboring channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 Paper: Vaswani et al., Attention Is All You Need, https://arxiv.org/abs/1706.03762; as a residual block in a
 convolutional network: Wang et al., Non-local Neural Networks, https://arxiv.org/abs/1711.07971
-Deviations: one head, no position encoding, no normalisation; query, key and value have d = C / 8 channels
+Deviations: one head, no position encoding, no normalization; query, key and value have d = C / 8 channels
 (SAGAN, https://arxiv.org/abs/1805.08318, has 1/8 for query and key), where the non-local block has C / 2.
 Cost, with N = H W positions: 4 C d parameters, 4 C d N + 2 d N^2 multiply-adds, and N^2 weights in memory
 for each image: quadratic in the positions, so that an input of twice the side costs up to 16 times as much.
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from nets.attention import register
 from nets.attention.gates import reduced_channels, zero
-from nets.attention.registry import register
 
 
 @register("self_attention")

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nets.attention.registry import register
+from nets.attention import register
 
 
 @register("simam")
 class SimAM(nn.Module):
     """Gate each element by how far it stands out of its channel: sigmoid of the inverse of its energy."""
 
-    regularisation = 1e-4
+    regularization = 1e-4
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class SimAM(nn.Module):
         squares = (x - x.mean(dim=(2, 3), keepdim=True)).square()
         others = max(x.shape[2] * x.shape[3] - 1, 1)
         variance = squares.sum(dim=(2, 3), keepdim=True) / others  # (B, C, 1, 1)
-        return {"element": (squares / (4 * (variance + self.regularisation)) + 0.5).sigmoid()}
+        return {"element": (squares / (4 * (variance + self.regularization)) + 0.5).sigmoid()}
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""

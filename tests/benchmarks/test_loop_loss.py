@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from benchmarks.loop_loss import LoopLoss
+from nets.config import ModelConfig
 from nets.loss import YoloLoss
 from nets.structures import Target
-from nets.yolo import ModelConfig
 
 CONFIG = ModelConfig(num_classes=3, input_size=(128, 128))
 
@@ -15,10 +15,10 @@ def scattered(generator: torch.Generator, count: int) -> Target:
     """Put truths of any size into cells of the coarse head of their own, so that none is contested."""
     cells = torch.randperm(16, generator=generator)[:count]
     corner = torch.stack((cells % 4, cells // 4), dim=1) * 32
-    centres = corner + torch.rand(count, 2, generator=generator) * 32
+    centers = corner + torch.rand(count, 2, generator=generator) * 32
     sizes = torch.rand(count, 2, generator=generator) * 200 + 8
     labels = torch.randint(0, 3, (count,), generator=generator)
-    boxes = torch.cat((centres - sizes / 2, centres + sizes / 2), dim=1)
+    boxes = torch.cat((centers - sizes / 2, centers + sizes / 2), dim=1)
     return Target(boxes, labels, torch.zeros(count, dtype=torch.bool))
 
 

@@ -8,9 +8,10 @@ import torch
 
 import evaluate
 import train
-from nets.yolo import ModelConfig, YoloBody
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
 from tests.faults.room import Captured, Room, furnish
-from utils.data import facts
+from utils.data import annotation_cache as facts
 from utils.training import loop, run
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 

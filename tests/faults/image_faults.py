@@ -110,8 +110,8 @@ def img_two_candidates(room: Room) -> None:
 
 @row
 def img_gray16(room: Room) -> None:
-    grey = np.asarray(room.picture().convert("L"), dtype=np.uint16) * 257
-    Image.fromarray(grey).save(room.image, "PNG")
+    gray = np.asarray(room.picture().convert("L"), dtype=np.uint16) * 257
+    Image.fromarray(gray).save(room.image, "PNG")
 
 
 @row
@@ -141,7 +141,7 @@ def turned(room: Room, stored: Image.Image) -> None:
 
 @row
 def img_exif_display(room: Room) -> None:
-    """A picture displayed as 150x200 with a red box; the XML was written on what the labeller saw."""
+    """A picture displayed as 150x200 with a red box; the XML was written on what the labeler saw."""
     shown = framed(draw(1, HEIGHT, WIDTH), TURNED_BOX)
     turned(room, shown.transpose(Image.Transpose.ROTATE_90))
     room.write(item(box=TURNED_BOX), head=size(HEIGHT, WIDTH))

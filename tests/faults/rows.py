@@ -22,8 +22,8 @@ from tests.faults.image_faults import IMAGE_MAKERS
 from tests.faults.list_faults import LIST_MAKERS
 from tests.faults.room import CIRCLE, HEIGHT, SQUARE, TRAIN, WIDTH, Room, draw
 from tests.faults.xml_faults import XML_MAKERS
-from utils.data.look import Record
-from utils.images import read_image
+from utils.data.sample_report import Record
+from utils.vision.image_reader import read_image
 
 Look = Callable[[Room, dict[str, Record]], None]
 MAKERS: dict[str, Callable[[Room], object]] = {

@@ -3,7 +3,7 @@ import torch
 
 from nets.assign import assign
 from nets.boxes import cxcywh_to_xyxy
-from nets.yolo import OFFICIAL_ANCHORS
+from nets.config import OFFICIAL_ANCHORS
 
 MASKS = ((3, 4, 5), (1, 2, 3))
 GRIDS = [(2, 2), (4, 4)]  # a network input of 64 x 64
@@ -16,7 +16,7 @@ def slot_of(head, position, row, column):
 
 
 def run(truths, valid=None):
-    """Assign one image's truths, given as (centre x, centre y, width, height)."""
+    """Assign one image's truths, given as (center x, center y, width, height)."""
     boxes = cxcywh_to_xyxy(torch.tensor(truths, dtype=torch.float32).reshape(1, -1, 4))
     valid = torch.ones(boxes.shape[:2], dtype=torch.bool) if valid is None else torch.tensor([valid])
     result = assign(boxes, valid, grids=GRIDS, anchors=OFFICIAL_ANCHORS, anchor_masks=MASKS)
@@ -35,7 +35,7 @@ def run(truths, valid=None):
         ([(40, 10, 81, 82)], [(slot_of(0, 0, 0, 1), 0), (slot_of(1, 2, 0, 2), 0)]),
         # anchor 0 (10 x 14) stands in none: the next best is 1
         ([(40, 10, 10, 14)], [(slot_of(1, 0, 0, 2), 0)]),
-        # a centre on the far edge belongs to the last cell
+        # a center on the far edge belongs to the last cell
         ([(64, 64, 23, 27)], [(slot_of(1, 0, 3, 3), 0)]),
         # two cells: no contest
         ([(8, 8, 23, 27), (24, 8, 23, 27)], [(slot_of(1, 0, 0, 0), 0), (slot_of(1, 0, 0, 1), 1)]),
@@ -94,9 +94,9 @@ def assign_slowly(truths):
 @pytest.mark.parametrize("seed", range(5))
 def test_a_crowd_equals_the_loops(seed):
     generator = torch.Generator().manual_seed(seed)
-    centres = torch.rand(60, 2, generator=generator) * 63
+    centers = torch.rand(60, 2, generator=generator) * 63
     sizes = torch.rand(60, 2, generator=generator) * 150 + 4
-    truths = torch.cat((centres, sizes), dim=1).tolist()
+    truths = torch.cat((centers, sizes), dim=1).tolist()
     assert run(truths) == assign_slowly(truths)
 
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from nets.blocks import ConvNormAct, fold_norms
-from nets.yolo import ModelConfig, YoloBody
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
 
 
 def test_a_model_without_norms_is_left_alone() -> None:

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from nets.config import OFFICIAL_ANCHORS
 from nets.decode import build_slots, decode
-from nets.yolo import OFFICIAL_ANCHORS
 
 MASKS = ((3, 4, 5), (1, 2, 3))
 

@@ -5,10 +5,10 @@ import torch
 from torchvision.ops import complete_box_iou_loss
 
 from nets.boxes import box_iou
+from nets.config import OFFICIAL_ANCHORS
 from nets.decode import decode
 from nets.loss import YoloLoss
 from nets.structures import Target
-from nets.yolo import OFFICIAL_ANCHORS
 
 MASKS = ((3, 4, 5), (1, 2, 3))
 K = 2
@@ -45,7 +45,7 @@ def test_a_batch_without_any_object_is_finite_and_has_gradients():
 
 
 def test_one_object_hand_worked():
-    # Centre (40, 40), the size of anchor 4: coarse head, cell (1, 1), and zero logits put the box at (48,
+    # Center (40, 40), the size of anchor 4: coarse head, cell (1, 1), and zero logits put the box at (48,
     # 48).
     raw_maps = maps()
     losses = YoloLoss(**SETTINGS, **WEIGHTS)(
@@ -132,7 +132,7 @@ def test_means_equal_the_reference_implementations_formula_head_by_head():
     boxes = [[[3, 5, 80, 90], [40, 10, 60, 40], [10, 60, 24, 76]], [[5, 5, 90, 120]]]
     targets = [target(boxes[0], labels=[0, 1, 1]), target(boxes[1], labels=[1])]
     truth = [torch.tensor(rows, dtype=torch.float32) for rows in boxes]
-    losses = YoloLoss(**SETTINGS, normalisation="means")(raw_maps, targets)
+    losses = YoloLoss(**SETTINGS, normalization="means")(raw_maps, targets)
     expected = {"box": 0.0, "objectness": 0.0, "class": 0.0}
     for number, (raw, grid, mask) in enumerate(zip(raw_maps, grids, MASKS, strict=True)):
         ciou, class_bce, object_bce = [], [], []
@@ -151,9 +151,9 @@ def test_means_equal_the_reference_implementations_formula_head_by_head():
                 ]
                 best = max(range(1, 6), key=likeness.__getitem__)
                 stride = (32, 16)[number]
-                centre = (rows[row, :2] + rows[row, 2:]) / 2 / stride
+                center = (rows[row, :2] + rows[row, 2:]) / 2 / stride
                 if best in mask:
-                    answers[mask.index(best), int(centre[1]), int(centre[0])] = row
+                    answers[mask.index(best), int(center[1]), int(center[0])] = row
             for anchor in range(3):
                 for y in range(grid[0]):
                     for x in range(grid[1]):
@@ -179,7 +179,7 @@ def test_means_equal_the_reference_implementations_formula_head_by_head():
 
 
 def test_means_of_a_batch_without_objects_are_those_of_its_background():
-    losses = YoloLoss(**SETTINGS, normalisation="means")(maps(batch=2), [Target.empty(), Target.empty()])
+    losses = YoloLoss(**SETTINGS, normalization="means")(maps(batch=2), [Target.empty(), Target.empty()])
     assert (losses["box"], losses["class"]) == (0, 0)
     assert losses["objectness"].item() == pytest.approx(1.4 * 5 * bce(0, 0) * 64 * 64 / 416**2, rel=1e-5)
 
@@ -188,7 +188,7 @@ def test_means_of_pieces_count_by_their_images_with_and_without_objects():
     torch.manual_seed(0)
     raw_maps = [torch.randn(3, 3 * (5 + K), side, side) for side in (2, 4)]
     truths = [target([[3, 5, 40, 50], [5, 5, 20, 20]]), Target.empty(), Target.empty()]
-    criterion = YoloLoss(**SETTINGS, normalisation="means")
+    criterion = YoloLoss(**SETTINGS, normalization="means")
     parts = [(slice(0, 1), truths[:1]), (slice(1, 3), truths[1:])]
     pieces = [criterion.sums([raw[where] for raw in raw_maps], some) for where, some in parts]
     alone = [criterion([raw[where] for raw in raw_maps], some) for where, some in parts]

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from nets.yolo import ModelConfig, YoloBody
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
 
 
 @pytest.mark.parametrize(

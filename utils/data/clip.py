@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from utils.data.voc import Box
-from utils.images import ImageHeader
+from utils.vision.image_reader import ImageHeader
 
 _LEAST_SIDE = 1.0  # pixels
 _LEAST_AREA = 0.2  # of the box as written
@@ -31,7 +31,7 @@ def turn_box(box: Box, header: ImageHeader) -> Box:
 def clip_box(box: Box, width: int, height: int) -> tuple[Box | None, str]:
     """Cut a box at the borders of its image, or rule it out.
 
-    A box one pixel wide or high (xmin = xmax) is a slip of the labeller and ruled out. One that reaches out
+    A box one pixel wide or high (xmin = xmax) is a slip of the labeler and ruled out. One that reaches out
     by up to a pixel, as in files that count pixels from 0, is cut without a word.
 
     Args:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from nets.structures import Target
-from utils.data.look import Record
-from utils.errors import UserError
-from utils.images import Pixels, read_image
+from utils.cli.errors import UserError
+from utils.data.sample_report import Record
+from utils.vision.image_reader import Pixels, read_image
 
 
 class VocDataset:

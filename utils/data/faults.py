@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from utils.console import warn
-from utils.errors import UserError
+from utils.cli.console import warn
+from utils.cli.errors import UserError
 
 SHOWN = 10  # of a kind on the console; the rest is counted
 

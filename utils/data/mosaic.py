@@ -14,17 +14,17 @@ import numpy as np
 import torch
 
 from nets.structures import Target
-from utils.data.canvas import Labelled, Place, Span, blank, lay, move
+from utils.data.paste import Labeled, Place, Span, blank, lay, move
 
-_CENTRE = (0.3, 0.7)  # of the canvas' sides
+_CENTER = (0.3, 0.7)  # of the canvas' sides
 MOSAIC_SCALE = (0.4, 1.0)  # of the size that the letterbox would give
 
 
-def mosaic(items: Sequence[Labelled], size: tuple[int, int], rng: np.random.Generator) -> Labelled:
+def mosaic(items: Sequence[Labeled], size: tuple[int, int], rng: np.random.Generator) -> Labeled:
     """Set four images around a random point of one canvas, each at a random scale.
 
     Each image lies in its quadrant with a corner at the point; where it is larger than the quadrant a random
-    part of it shows, where it is smaller the canvas stays grey.
+    part of it shows, where it is smaller the canvas stays gray.
 
     Args:
         items: four pairs of an image uint8 (H, W, 3) and its target in pixels.
@@ -37,17 +37,17 @@ def mosaic(items: Sequence[Labelled], size: tuple[int, int], rng: np.random.Gene
     if len(items) != 4:
         raise ValueError(f"a mosaic takes 4 images, got {len(items)}")
     height, width = size
-    centre_y, centre_x = (round(side * rng.uniform(*_CENTRE)) for side in size)
+    center_y, center_x = (round(side * rng.uniform(*_CENTER)) for side in size)
     canvas, targets = blank(size), []
     quadrants = [
-        (y, x) for y in ((0, centre_y), (centre_y, height)) for x in ((0, centre_x), (centre_x, width))
+        (y, x) for y in ((0, center_y), (center_y, height)) for x in ((0, center_x), (center_x, width))
     ]
     for (image, target), (rows, columns) in zip(items, quadrants, strict=True):
         ratio = min(height / image.shape[0], width / image.shape[1]) * rng.uniform(*MOSAIC_SCALE)
         new_size = max(1, round(image.shape[0] * ratio)), max(1, round(image.shape[1] * ratio))
         corner = (
-            _start(rows, new_size[0], centre_y, rng),
-            _start(columns, new_size[1], centre_x, rng),
+            _start(rows, new_size[0], center_y, rng),
+            _start(columns, new_size[1], center_x, rng),
         )
         place = Place(new_size, corner, (rows, columns))
         lay(canvas, image, place)
@@ -55,7 +55,7 @@ def mosaic(items: Sequence[Labelled], size: tuple[int, int], rng: np.random.Gene
     return canvas, join_targets(targets, items[0][1].image_id)
 
 
-def mixup(first: Labelled, second: Labelled, rng: np.random.Generator) -> Labelled:
+def mixup(first: Labeled, second: Labeled, rng: np.random.Generator) -> Labeled:
     """Blend two images of one size, about half and half; the objects of both count.
 
     Args:
@@ -78,10 +78,10 @@ def join_targets(targets: Sequence[Target], image_id: str) -> Target:
     )
 
 
-def _start(span: Span, length: int, centre: int, rng: np.random.Generator) -> int:
-    """Choose where `length` pixels begin along a quadrant's side: at the centre, or anywhere if too long."""
+def _start(span: Span, length: int, center: int, rng: np.random.Generator) -> int:
+    """Choose where `length` pixels begin along a quadrant's side: at the center, or anywhere if too long."""
     start, stop = span
     room = stop - start
     if length > room:
         return start - int(rng.integers(length - room + 1))
-    return stop - length if stop == centre else start
+    return stop - length if stop == center else start

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.classes import match_class_names, read_class_names
-from utils.console import log, warn
+from utils.cli.class_names import match_class_names, read_class_names
+from utils.cli.console import log, warn
 from utils.data.dataset import VocDataset
-from utils.data.hashes import group_near_duplicates
-from utils.data.layout import Sample, load_samples
-from utils.data.scan import (
+from utils.data.dataset_report import (
     ScanReport,
     accept,
     collect_class_names,
@@ -20,8 +18,10 @@ from utils.data.scan import (
     look_over,
     require_objects,
 )
-from utils.data.split import hold_out
-from utils.data.splits import choose_evaluation_splits, choose_training_splits
+from utils.data.layout import choose_evaluation_splits, choose_training_splits
+from utils.data.near_duplicates import group_near_duplicates
+from utils.data.samples import Sample, load_samples
+from utils.data.stratify import hold_out
 
 
 @dataclass(frozen=True)

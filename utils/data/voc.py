@@ -16,8 +16,8 @@ from pathlib import Path
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from utils.errors import UserError
-from utils.files import atomic_write
+from utils.cli.errors import UserError
+from utils.cli.files import atomic_write
 
 MAX_XML_BYTES = 16_000_000
 _LARGEST_COORDINATE = 1e6

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.cli.files import atomic_write
 from utils.export.card import build_card
 from utils.export.job import LABELS, ExportJob
-from utils.files import atomic_write
 
 CARD, DETECT, REQUIREMENTS = "MODEL_CARD.md", "detect.py", "requirements.txt"
 _ROOT = Path(__file__).resolve().parents[2]

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.classes import parse_renames
-from utils.config import EvaluateConfig
-from utils.data.layout import load_samples
-from utils.data.scan import look_over
-from utils.data.splits import choose_training_splits
-from utils.errors import UserError
+from utils.cli.class_names import parse_renames
+from utils.cli.errors import UserError
+from utils.cli.evaluate_config import EvaluateConfig
+from utils.data.dataset_report import look_over
+from utils.data.layout import choose_training_splits
+from utils.data.samples import load_samples
 from utils.export.job import ExportJob
 from utils.weights.checkpoint import parse_checkpoint, read_content
 from utils.weights.fetch import is_official
@@ -59,7 +59,7 @@ def build_card(
             "Elsewhere its accuracy is unknown: measure it on pictures of your own; not for decisions about "
             "people's safety or rights.",
         ],
-        "Licence": ["To fill in."],
+        "License": ["To fill in."],
     }
     return (
         "\n\n".join(

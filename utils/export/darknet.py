@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nets.yolo import ModelConfig, YoloBody
-from utils.errors import UserError
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
+from utils.cli.errors import UserError
+from utils.cli.files import atomic_write
 from utils.export.job import ExportJob
 from utils.export.parity import Reader
-from utils.files import atomic_write
 from utils.weights.darknet import DarknetWeights, is_darknet, read_darknet, write_darknet
 
 _ANCHORS = 3  # of each head; with others the weights' length would tell another number of classes

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from torch import nn
 
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.export import darknet, ncnn, onnx, openvino, pth, published
 from utils.export.int8 import Accuracy, hold_accuracy
 from utils.export.job import ExportJob
@@ -100,7 +100,7 @@ def staged(folder: Path, source: Path) -> Iterator[Path]:
 
 def _hold(name: str, job: ExportJob, reader: Reader) -> Measured:
     """Refuse an export that is too far from the network; an 8-bit model is judged by its mAP50."""
-    if job.quantisation is not None:
+    if job.quantization is not None:
         assert isinstance(reader.run, nn.Module)
         return hold_accuracy(job, reader.run)
     return hold_parity(name, job, reader)

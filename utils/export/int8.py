@@ -1,6 +1,6 @@
-"""8-bit ONNX models by ONNX Runtime's static quantisation.
+"""8-bit ONNX models by ONNX Runtime's static quantization.
 
-https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html. Weights are quantised per
+https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html. Weights are quantized per
 channel, activations per tensor. The first convolution and the two last stay in float: a picture's 8 bits have
 none to spare, and the values of a head lie far apart. Weights take 7 of their 8 bits: without VNNI x86
 processors add products up in 16 bits, which overflow with 8. What was tried stands in
@@ -17,14 +17,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.export.job import ExportJob
-from utils.inference.backends.backend import HEADS, IMAGES
+from utils.inference.runtimes.runtime import HEADS, IMAGES
 
 LIMIT = 0.01  # of mAP50 that may be lost
 
 
-def quantise(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
+def quantize(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
     """Return an ONNX model from images to raw maps with 8-bit weights and activations.
 
     Args:
@@ -84,8 +84,8 @@ def hold_accuracy(job: ExportJob, model: nn.Module) -> Accuracy:
     Raises:
         UserError: too much is lost (exit code 1).
     """
-    assert job.quantisation is not None
-    measured = Accuracy(*(job.quantisation.judge(network) for network in (job.model, model)))
+    assert job.quantization is not None
+    measured = Accuracy(*(job.quantization.judge(network) for network in (job.model, model)))
     if measured.after >= measured.before - LIMIT - 1e-9:  # what rounding adds does not count
         return measured
     raise UserError(

@@ -11,17 +11,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nets.yolo import ModelConfig, YoloBody
-from utils.config import PredictConfig
-from utils.errors import UserError
-from utils.images import FILL, Pixels
-from utils.inference.backends.backend import DESCRIPTION_VERSION
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
+from utils.cli.errors import UserError
+from utils.cli.predict_config import PredictConfig
+from utils.inference.runtimes.runtime import DESCRIPTION_VERSION
+from utils.vision.image_reader import FILL, Pixels
 
 LABELS = "labels.txt"
 
 
 @dataclass(frozen=True)
-class Quantisation:
+class Quantization:
     """What an 8-bit model needs.
 
     Attributes:
@@ -46,7 +47,7 @@ class ExportJob:
         half: whether weights become 16-bit.
         ends_in_nms: whether an ONNX model gives detections, not raw heads.
         pictures: uint8 (H, W, 3) RGB each, in which every export has to find what the network finds.
-        quantisation: what makes an ONNX model 8-bit, None for a model of floats.
+        quantization: what makes an ONNX model 8-bit, None for a model of floats.
     """
 
     model: YoloBody
@@ -57,17 +58,17 @@ class ExportJob:
     half: bool = False
     ends_in_nms: bool = False
     pictures: tuple[Pixels, ...] = ()
-    quantisation: Quantisation | None = None
+    quantization: Quantization | None = None
 
     def for_format(self, name: str) -> ExportJob:
         """Return the job as a format takes it: only ONNX ends in NMS or holds 8 bits."""
-        return self if name == "onnx" else dataclasses.replace(self, ends_in_nms=False, quantisation=None)
+        return self if name == "onnx" else dataclasses.replace(self, ends_in_nms=False, quantization=None)
 
     def notes(self, name: str) -> list[str]:
         """Return what of the settings a format does not take."""
         taken = self.for_format(name)
         lost = ["--nms"] if self.ends_in_nms != taken.ends_in_nms else []
-        lost += ["--int8"] if self.quantisation is not taken.quantisation else []
+        lost += ["--int8"] if self.quantization is not taken.quantization else []
         return [f"{name}: is exported without {flag}, which only ONNX takes" for flag in lost]
 
     def named(self, ending: str) -> str:
@@ -97,7 +98,7 @@ class ExportJob:
             "phi": self.shared_config().phi,
             "channels": "RGB",
             "range": [0, 1],
-            "letterbox": {"fill": FILL, "keeps_aspect": True, "centred": True, "interpolation": "bilinear"},
+            "letterbox": {"fill": FILL, "keeps_aspect": True, "centerd": True, "interpolation": "bilinear"},
             "conf": PredictConfig.conf,
             "nms_iou": PredictConfig.nms_iou,
             "max_det": PredictConfig.max_det,

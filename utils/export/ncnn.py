@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from nets.yolo import YoloBody
-from utils.errors import UserError
+from utils.cli.errors import UserError
+from utils.cli.files import atomic_write
 from utils.export.job import ExportJob, hold_packages
 from utils.export.onnx import quiet, reason_of
 from utils.export.parity import Reader, make_images
-from utils.files import atomic_write
-from utils.inference.backends import ncnn_net
+from utils.inference.runtimes import ncnn_net
 
 _PACKAGES = ("ncnn", "pnnx")
 _ENDING = ".ncnn.param"  # OpenVINO has a .bin too

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from nets.config import ModelConfig
 from nets.decode import decode
-from nets.yolo import ModelConfig
-from utils.config import PredictConfig
-from utils.inference.backends.backend import DETECTIONS, HEADS, THRESHOLDS
+from utils.cli.predict_config import PredictConfig
+from utils.inference.runtimes.runtime import DETECTIONS, HEADS, THRESHOLDS
 
 _PREFIX = "nms_"
 

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from nets.yolo import YoloBody
-from utils.errors import UserError
-from utils.export.int8 import quantise
+from utils.cli.errors import UserError
+from utils.cli.files import atomic_write
+from utils.export.int8 import quantize
 from utils.export.job import ExportJob, hold_packages
 from utils.export.nms import Decoder, append_nms
 from utils.export.parity import Reader, make_images
-from utils.files import atomic_write
-from utils.inference.backends.backend import HEADS, IMAGES, as_texts
-from utils.inference.backends.onnx_runtime import OnnxRuntimeBackend
+from utils.inference.runtimes.onnx_runtime import OnnxRuntimeBackend
+from utils.inference.runtimes.runtime import HEADS, IMAGES, as_texts
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -59,8 +59,8 @@ def write(job: ExportJob, folder: Path) -> list[Path]:
     import onnx
 
     model = trace("onnx", job, half=job.half)
-    if job.quantisation is not None:
-        model = quantise(model, job.quantisation.pictures, folder)
+    if job.quantization is not None:
+        model = quantize(model, job.quantization.pictures, folder)
     if job.ends_in_nms:
         model = _with_nms(model, job)
     onnx.helper.set_model_props(model, as_texts(job.describe()))

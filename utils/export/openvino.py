@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.export import onnx
 from utils.export.job import ExportJob, hold_packages
 from utils.export.parity import Reader
-from utils.inference.backends.backend import as_texts
-from utils.inference.backends.open_vino import DESCRIPTION, OpenVinoBackend
+from utils.inference.runtimes.open_vino import DESCRIPTION, OpenVinoBackend
+from utils.inference.runtimes.runtime import as_texts
 
 _PACKAGES = ("onnx", "onnxscript", "openvino")
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nets.structures import Detections
-from utils.config import PredictConfig
-from utils.errors import UserError
+from utils.cli.errors import UserError
+from utils.cli.predict_config import PredictConfig
 from utils.export.job import ExportJob
 from utils.export.pairs import Offsets, measure_offsets
-from utils.images import FILL
 from utils.inference.predictor import Predictor
+from utils.vision.image_reader import FILL
 
 LIMIT = 1e-3  # of the largest difference of a raw head
 HALF_LIMIT = 5e-2  # the same with 16-bit weights, as a part of the head's largest value
@@ -64,7 +64,7 @@ class Parity:
 
 
 def make_images(input_size: tuple[int, int]) -> Tensor:
-    """Return the images to compare on, Tensor[4, 3, H, W] in [0, 1]: noise of three grains, and all grey."""
+    """Return the images to compare on, Tensor[4, 3, H, W] in [0, 1]: noise of three grains, and all gray."""
     generator = torch.Generator().manual_seed(0)
     height, width = input_size
     images = [torch.full((1, 3, height, width), FILL / 255)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.export.job import ExportJob
 from utils.export.parity import Reader
 from utils.weights.load import load_model
@@ -27,7 +27,7 @@ def notes(job: ExportJob) -> list[str]:
     if job.config.scale_x_y != 1:
         shift = (job.config.scale_x_y - 1) / 2
         lines.append(
-            "published: the layout has no scale_x_y; read from it, here and there, box centres move by "
+            "published: the layout has no scale_x_y; read from it, here and there, box centers move by "
             f"up to {shift:.3g} of a cell (scale_x_y is {job.config.scale_x_y:g} here)"
         )
     if not job.has_usual_anchors():

@@ -10,16 +10,16 @@ from pathlib import Path
 import torch
 
 from nets.structures import Detections, Target
-from utils.classes import match_class_names
-from utils.console import progress as show_progress
-from utils.console import warn
+from utils.cli.class_names import match_class_names
+from utils.cli.console import progress as show_progress
+from utils.cli.console import warn
+from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
-from utils.data.look import Record
-from utils.errors import UserError
-from utils.inference.ahead import batched, map_ahead
+from utils.data.sample_report import Record
 from utils.inference.predictor import Predictor, Prepared, Timings
+from utils.inference.prefetch import batched, map_ahead
 from utils.inference.result import EvalResult
-from utils.metrics.analysis import analyse
+from utils.metrics.analysis import analyze
 from utils.metrics.coco_ap import coco_ap
 from utils.metrics.flat import flatten
 from utils.metrics.matching import match
@@ -32,7 +32,7 @@ class Findings:
 
     Attributes:
         indices: the images' places in the data set.
-        detections: one each, labelled as the data set labels.
+        detections: one each, labeled as the data set labels.
         targets: one each.
         timings: what it took.
     """
@@ -137,7 +137,7 @@ def score(
         coco=coco_ap(boxes),
         voc=voc_ap(boxes, matching.overlaps),
         matching=matching,
-        analysis=analyse(matching, report_conf),
+        analysis=analyze(matching, report_conf),
         speed_ms=findings.timings.milliseconds(),
         indices=tuple(findings.indices),
         file_names=tuple(_file_names(records)),

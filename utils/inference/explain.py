@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from nets.config import PLACES
 from nets.decode import decode
 from nets.structures import Detections
-from nets.yolo import PLACES
-from utils.errors import UserError
-from utils.heat import PlaceGates
-from utils.images import Placement
+from utils.cli.errors import UserError
 from utils.inference.predictor import Predictor, Prepared
+from utils.vision.heatmap import PlaceGates
+from utils.vision.image_reader import Placement
 
 # The last maps on which positions still stand for places in the image, of either scale.
 _CAM_LAYERS = ("attention.c4", "attention.c5", "head_p4.conv", "head_p5.conv")
@@ -58,7 +58,7 @@ def attention_gates(predictor: Predictor, prepared: Prepared) -> list[PlaceGates
     """Compute the gates of every attention block that shows them, for one image.
 
     Gates that differ between positions are multiplied and averaged over the channels; those that differ only
-    between channels are multiplied. A map covers the image: what lies in the grey border is cut away.
+    between channels are multiplied. A map covers the image: what lies in the gray border is cut away.
 
     Raises:
         UserError: the network has no attention, or a block's gates do not fit its features.
@@ -81,8 +81,8 @@ def heat_map(predictor: Predictor, prepared: Prepared, found: Detections) -> np.
     """Show which parts of an image raise the scores of some of its detections.
 
     The sum of the scores' log-odds is differentiated by the backbone's features behind the attention and by
-    the hidden convolutions of the heads; each layer's map is normalised by its maximum, and the image's map
-    is their mean, normalised again. (A score near 1 has hardly a gradient itself: beside doubtful detections
+    the hidden convolutions of the heads; each layer's map is normalized by its maximum, and the image's map
+    is their mean, normalized again. (A score near 1 has hardly a gradient itself: beside doubtful detections
     a certain one would look cold.)
 
     Paper: Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization,
@@ -94,7 +94,7 @@ def heat_map(predictor: Predictor, prepared: Prepared, found: Detections) -> np.
         found: the detections to explain, in pixels of the image, at least one.
 
     Returns:
-        float32 (H, W) in [0, 1], in network pixels with the grey border cut away.
+        float32 (H, W) in [0, 1], in network pixels with the gray border cut away.
         It is 0 all over where nothing in the image raises a score.
 
     Raises:
@@ -126,10 +126,10 @@ def heat_map(predictor: Predictor, prepared: Prepared, found: Detections) -> np.
         ) as error:  # of a block of the user's own: a detached output, reentrant checkpoints
             raise UserError(f"--heatmap: the network cannot be differentiated: {error}") from None
     maps = [
-        cut_to_image(_normalised(layer_cam(activation[0], gradient[0]).cpu().numpy()), prepared.placement)
+        cut_to_image(_normalized(layer_cam(activation[0], gradient[0]).cpu().numpy()), prepared.placement)
         for activation, gradient in zip(activations, gradients, strict=True)
     ]
-    return _normalised(np.stack(maps).mean(axis=0))
+    return _normalized(np.stack(maps).mean(axis=0))
 
 
 def layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ def _product(gates: Sequence[Tensor]) -> Tensor:
     return product
 
 
-def _normalised(values: np.ndarray) -> np.ndarray:
+def _normalized(values: np.ndarray) -> np.ndarray:
     peak = values.max()
     return values / peak if peak > 0 else np.zeros_like(values)
 

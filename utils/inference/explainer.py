@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 
 from nets.structures import Detections
-from utils.classes import match_class_names
-from utils.config import ALL_CLASSES
-from utils.console import log, one_line
-from utils.errors import UserError
-from utils.heat import draw_gates, draw_heat
-from utils.images import Pixels
-from utils.inference.backends.backend import Backend
+from utils.cli.class_names import match_class_names
+from utils.cli.console import log, one_line
+from utils.cli.errors import UserError
+from utils.cli.predict_config import ALL_CLASSES
 from utils.inference.explain import attention_gates, find_gated_blocks, heat_map
 from utils.inference.predictor import Predictor, Prepared
+from utils.inference.runtimes.runtime import Backend
+from utils.vision.heatmap import draw_gates, draw_heat
+from utils.vision.image_reader import Pixels
 
 
 class Explainer:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.console import log, warn
-from utils.errors import UserError
-from utils.images import Pixels, read_image
-from utils.inference.ahead import map_ahead
+from utils.cli.console import log, warn
+from utils.cli.errors import UserError
 from utils.inference.predictor import Predictor, Prepared
+from utils.inference.prefetch import map_ahead
+from utils.vision.image_reader import Pixels, read_image
 
 _MOST_WARNINGS = 10
 AHEAD = 4  # pictures in flight: few, as one may have hundreds of megabytes

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nets.structures import Detections
+from utils.cli.errors import UserError
+from utils.cli.files import atomic_write
 from utils.data.voc import Box, VocObject, write_annotation
-from utils.errors import UserError
-from utils.files import atomic_write
 from utils.inference.frames import Frame
 from utils.inference.writers import shown
 
@@ -77,16 +77,16 @@ class TxtWriter:
             raise UserError(f"--txt {folder}: {_CLASSES} there names other classes; choose another folder")
 
     def write(self, frame: Frame, found: Detections) -> None:
-        """Write the labels of an image: centre and size of each box in fractions of the image.
+        """Write the labels of an image: center and size of each box in fractions of the image.
 
         Raises:
             UserError: the file cannot be written.
         """
         height, width = frame.image.shape[:2]
         sides = found.boxes.new_tensor((width, height))
-        centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2 / sides
+        centers = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2 / sides
         sizes = (found.boxes[:, 2:] - found.boxes[:, :2]) / sides
-        columns = [centres, sizes, found.scores[:, None]] if self._scores else [centres, sizes]
+        columns = [centers, sizes, found.scores[:, None]] if self._scores else [centers, sizes]
         with atomic_write(self._targets[frame.path], "w") as file:
             for label, *numbers in zip(
                 found.labels.tolist(), *(part.tolist() for part in columns), strict=True

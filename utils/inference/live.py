@@ -11,13 +11,13 @@ from contextlib import suppress
 
 import cv2
 
-from utils.console import log, progress
-from utils.errors import UserError
-from utils.images import Pixels
+from utils.cli.console import log, progress
+from utils.cli.errors import UserError
 from utils.inference.frames import Frame
 from utils.inference.predictor import Predictor
 from utils.inference.sources import Source
 from utils.inference.video import backend, check_size, stated_fps
+from utils.vision.image_reader import Pixels
 
 PATIENCE = 10.0  # seconds to wait for a frame before a source counts as ended
 _Item = tuple[Pixels, float] | None  # a frame in BGR with its seconds; None: no more will come

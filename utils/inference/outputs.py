@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import IO
 
 from nets.structures import Detections
-from utils.config import PredictConfig, save_args_yaml
-from utils.console import one_line
-from utils.draw import draw_detections
-from utils.errors import Interrupted, UserError
-from utils.files import atomic_write, check_place, new_run_folder
-from utils.images import Pixels
+from utils.cli.console import one_line
+from utils.cli.errors import Interrupted, UserError
+from utils.cli.files import atomic_write, check_place, new_run_folder
+from utils.cli.parser import save_args_yaml
+from utils.cli.predict_config import PredictConfig
+from utils.inference.class_counts import Tally
 from utils.inference.explainer import Explainer
 from utils.inference.frames import Frame, Pictures
 from utils.inference.labels import TxtWriter, XmlWriter
@@ -23,9 +23,10 @@ from utils.inference.predictor import Predictor
 from utils.inference.recording import Recording
 from utils.inference.sources import Source, without_password
 from utils.inference.streams import Stream
-from utils.inference.tally import Tally
-from utils.inference.view import View
+from utils.inference.window import View
 from utils.inference.writers import CropWriter, PictureWriter, console_line, json_line, refuse_overwriting
+from utils.vision.draw import draw_detections
+from utils.vision.image_reader import Pixels
 
 
 class Outputs:

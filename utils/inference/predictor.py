@@ -15,16 +15,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nets.blocks import fold_norms
+from nets.config import ModelConfig
 from nets.decode import decode
 from nets.postprocess import MAX_CANDIDATES, postprocess
 from nets.structures import Detections
-from nets.yolo import ModelConfig
-from utils.classes import read_class_names
-from utils.config import EvaluateConfig, PredictConfig
-from utils.device import choose_device
-from utils.images import Placement, from_pil, letterbox, read_image, to_tensor
-from utils.inference.backends.backend import Backend
-from utils.inference.backends.load import ExportedModel, is_exported, load_exported
+from utils.cli.class_names import read_class_names
+from utils.cli.evaluate_config import EvaluateConfig
+from utils.cli.predict_config import PredictConfig
+from utils.inference.device import choose_device
+from utils.inference.runtimes.load import ExportedModel, is_exported, load_exported
+from utils.inference.runtimes.runtime import Backend
+from utils.vision.image_reader import Placement, from_pil, letterbox, read_image, to_tensor
 from utils.weights.load import LoadedModel, load_model
 
 Picture = str | Path | Image.Image | np.ndarray
@@ -284,7 +285,7 @@ def _as_array(image: Picture) -> np.ndarray:
 
 
 def _undo(found: Detections, placement: Placement) -> Detections:
-    """Move detections from network pixels into the image; what lies in the grey border alone is nothing."""
+    """Move detections from network pixels into the image; what lies in the gray border alone is nothing."""
     boxes = placement.undo(found.boxes)
     inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     return Detections(boxes, found.scores, found.labels)[inside]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import cv2
 
-from utils.console import warn
-from utils.errors import UserError
-from utils.images import Pixels, letterbox
+from utils.cli.console import warn
+from utils.cli.errors import UserError
+from utils.vision.image_reader import Pixels, letterbox
 
 _CODEC = "mp4v"  # MPEG-4 part 2: every OpenCV with FFmpeg has it, and every player reads it
 

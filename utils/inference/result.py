@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.files import atomic_write
+from utils.cli.files import atomic_write
 from utils.metrics.analysis import Analysis
 from utils.metrics.coco_ap import CocoResult
 from utils.metrics.coco_format import build_ground_truth, write_detections

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from utils.errors import UserError
-from utils.images import IMAGE_SUFFIXES
+from utils.cli.errors import UserError
+from utils.vision.image_reader import IMAGE_SUFFIXES
 
 _ACCEPTED = (
     "an image, a video, a folder of them, a glob such as 'photos/*.jpg', a camera's number or a stream's URL "

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from utils.images import Pixels
 from utils.inference.predictor import Predictor, Timings
+from utils.vision.image_reader import Pixels
 
 _WARM_UP = 10
 _PARTS = ("preprocess", "network", "postprocess")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.inference.frames import Failures, Pictures
 from utils.inference.live import Live
 from utils.inference.sources import Source

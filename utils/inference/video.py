@@ -11,13 +11,13 @@ from pathlib import Path
 
 import cv2
 
-from utils.console import log, progress, warn
-from utils.errors import UserError
-from utils.images import MAX_PIXELS, Pixels
-from utils.inference.ahead import map_ahead
+from utils.cli.console import log, progress, warn
+from utils.cli.errors import UserError
 from utils.inference.frames import AHEAD, Frame
 from utils.inference.predictor import Predictor
+from utils.inference.prefetch import map_ahead
 from utils.inference.sources import Source
+from utils.vision.image_reader import MAX_PIXELS, Pixels
 
 USUAL_FPS = 25.0  # taken where a video does not say how many frames a second it has
 _HIGHEST_FPS = 1000.0  # a header with more is broken

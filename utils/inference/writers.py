@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from nets.structures import Detections
-from utils.errors import UserError
-from utils.files import atomic_write
+from utils.cli.errors import UserError
+from utils.cli.files import atomic_write
 from utils.inference.frames import Frame
 from utils.inference.sources import VIDEO_SUFFIXES
 

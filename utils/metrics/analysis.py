@@ -36,7 +36,7 @@ class Analysis:
     faults: ImageFaults
 
 
-def analyse(matching: Matching, report_conf: float = 0.25) -> Analysis:
+def analyze(matching: Matching, report_conf: float = 0.25) -> Analysis:
     """Compute all of it; a class without ground truth has no rates."""
     return Analysis(
         report_conf=report_conf,

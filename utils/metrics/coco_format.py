@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from utils.files import atomic_write
+from utils.cli.files import atomic_write
 from utils.metrics.flat import FlatBoxes
 
 _ROWS_AT_A_TIME = 10_000

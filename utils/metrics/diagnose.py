@@ -166,7 +166,7 @@ def _fit_scale(pairs: Sequence[Pair]) -> Tensor:
 
 
 def _fit_shift(pairs: Sequence[Pair]) -> Tensor:
-    """Return Tensor[2], the (x, y) pixels from annotated to detected centres."""
+    """Return Tensor[2], the (x, y) pixels from annotated to detected centers."""
     truth, found = _nearest(pairs, torch.ones(2))
     return (found[:, :2] - truth[:, :2]).median(dim=0).values
 
@@ -174,7 +174,7 @@ def _fit_shift(pairs: Sequence[Pair]) -> Tensor:
 def _nearest(pairs: Sequence[Pair], scale: Tensor) -> tuple[Tensor, Tensor]:
     """Return annotated boxes, and the detected ones of their class that are nearest once scaled.
 
-    Both are Tensor[P, 4] (centre x, centre y, width, height); scale is Tensor[2] (x, y).
+    Both are Tensor[P, 4] (center x, center y, width, height); scale is Tensor[2] (x, y).
     """
     truths, nearest = [torch.zeros(0, 4)], [torch.zeros(0, 4)]
     for found, target in pairs:

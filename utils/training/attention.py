@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from nets.attention import build_attention
-from nets.yolo import PLACES
-from utils.errors import UserError
-from utils.training.config import TrainConfig
+from nets.config import PLACES
+from utils.cli.errors import UserError
+from utils.cli.train_config import TrainConfig
 from utils.training.distributed import world_size
+from utils.weights.own_block import import_block
 
 _STRIDES = {"c4": 16, "c5": 32, "up": 16}
 
@@ -23,6 +24,7 @@ def check_attention(config: TrainConfig, batch_size: int | None = None) -> None:
     batch_size = batch_size or config.batch_size
     for place in config.phi_at:
         try:
+            import_block(config.phi)
             with torch.random.fork_rng(devices=[]):  # the network's start is the same for every block
                 _try_block(config, place, min(batch_size, 2))
         except Exception as error:  # the user's code may fail in any way

@@ -16,9 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from utils.console import mute
-from utils.device import choose_device
-from utils.errors import UserError
+from utils.cli.console import mute
+from utils.cli.errors import UserError
+from utils.inference.device import choose_device
 
 Result = TypeVar("Result")
 _TIMEOUT = timedelta(minutes=10)  # for a process that waits for another; a whole evaluation fits

@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 from nets.loss import YoloLoss
 from nets.structures import Target
 from nets.yolo import YoloBody
-from utils.console import progress, warn
-from utils.errors import UserError
+from utils.cli.console import progress, warn
+from utils.cli.errors import UserError
 from utils.training.distributed import sum_over_processes
 from utils.training.ema import ModelEma
 from utils.training.optim import Schedule

@@ -10,8 +10,8 @@ import torch
 from nets.loss import YoloLoss
 from nets.structures import Target
 from nets.yolo import YoloBody
-from utils.console import log
-from utils.training.config import TrainConfig
+from utils.cli.console import log
+from utils.cli.train_config import TrainConfig
 
 
 def log_estimate(

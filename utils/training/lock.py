@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import IO
 
-from utils.errors import UserError
+from utils.cli.errors import UserError
 
 try:
     import fcntl

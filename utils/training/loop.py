@@ -6,19 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from utils.console import log, warn
-from utils.data.loaders import TrainLoader
+from utils.cli.console import log, warn
+from utils.cli.errors import Interrupted, UserError
+from utils.cli.signals import StopSignals
+from utils.cli.train_config import TrainConfig
+from utils.data.loader import TrainLoader
 from utils.data.prepare import TrainingData
-from utils.errors import Interrupted, UserError
-from utils.inference.pictures import draw_summary
+from utils.inference.evaluation_pictures import draw_summary
 from utils.metrics.diagnose import ENOUGH_STEPS, explain_low_map
-from utils.plots.results import plot_results
-from utils.signals import StopSignals
-from utils.training.config import TrainConfig
 from utils.training.distributed import highest
 from utils.training.engine import EpochMeter, Trainer, set_frozen
-from utils.training.measure import Measured, build_predictor, columns_of, measure
-from utils.training.pictures import save_labels, save_train_batch, save_val_batch
 from utils.training.report import (
     EpochTable,
     describe_overfit,
@@ -27,7 +24,10 @@ from utils.training.report import (
     memory_in_use,
 )
 from utils.training.run import Run
+from utils.training.run_pictures import save_labels, save_train_batch, save_val_batch
 from utils.training.state import Place, take_snapshot
+from utils.training.validation import Measured, build_predictor, columns_of, measure
+from utils.vision.plots.training_curves import plot_results
 from utils.weights.checkpoint import Checkpoint
 
 _PICTURES_EVERY = 10  # epochs

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-from nets.yolo import ModelConfig, YoloBody
-from utils.classes import match_class_names, read_class_names
-from utils.console import log
-from utils.data.anchors import Anchors, Masks, read_anchors
-from utils.errors import UserError
-from utils.training.config import DEFAULT_LR, KNOWN_SHARE, TrainConfig
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
+from utils.cli.class_names import match_class_names, read_class_names
+from utils.cli.console import log
+from utils.cli.errors import UserError
+from utils.cli.train_config import DEFAULT_LR, KNOWN_SHARE, TrainConfig
+from utils.data.anchor_boxes import Anchors, Masks, read_anchors
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.load import WeightsFile, read_weights, usual_class_names
+from utils.weights.own_block import build_network
 from utils.weights.transfer import transfer
 
 
@@ -23,15 +25,17 @@ def build_model(config: TrainConfig, class_names: tuple[str, ...], resumed: Chec
             raise UserError(
                 f"--resume: the run has the classes {known}, the data now {found}; start a new run"
             )
-        return YoloBody(dataclasses.replace(resumed.config, phi=config.phi))
+        return build_network(dataclasses.replace(resumed.config, phi=config.phi))
     shape = shape_of(config, len(class_names))
     if config.anchors is not None:
         log(f"anchors: {_describe_anchors(shape.anchors, shape.anchor_masks)} ({config.anchors})")
     if config.weights == "none":
-        return YoloBody(shape)
+        return build_network(shape)
     source = _read_source(config)
     names = {"scale_x_y"} | (set() if config.anchors else {"anchors", "anchor_masks"})
-    model = YoloBody(dataclasses.replace(shape, **{name: getattr(source.config, name) for name in names}))
+    model = build_network(
+        dataclasses.replace(shape, **{name: getattr(source.config, name) for name in names})
+    )
     lines = transfer(
         model, class_names, source, insert=config.insert, partial=config.partial, new_heads=config.new_heads
     )

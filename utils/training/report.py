@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from utils.console import log
+from utils.cli.console import log
+from utils.cli.errors import UserError
+from utils.cli.parser import as_arguments
+from utils.cli.presets import with_preset
+from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
+from utils.data.layout import choose_evaluation_splits
 from utils.data.prepare import TrainingData
-from utils.data.splits import choose_evaluation_splits
-from utils.errors import UserError
-from utils.flags import as_arguments
-from utils.training.config import DEFAULT_PRESET, TrainConfig
 from utils.training.estimate import in_words, smaller_size
-from utils.training.recipes import with_preset
 from utils.training.state import Place
 
 try:

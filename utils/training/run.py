@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.console import log, warn
-from utils.errors import UserError
-from utils.files import atomic_write
-from utils.flags import save_args_yaml
+from utils.cli.console import log, warn
+from utils.cli.errors import UserError
+from utils.cli.files import atomic_write
+from utils.cli.parser import save_args_yaml
+from utils.cli.train_config import TrainConfig
 from utils.inference.result import EvalResult
-from utils.training.config import TrainConfig
 from utils.training.lock import FolderLock
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.weights.load import RUNS, find_newest

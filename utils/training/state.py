@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from utils.flags import config_as_dict
-from utils.training.config import TrainConfig
+from utils.cli.parser import config_as_dict
+from utils.cli.train_config import TrainConfig
 from utils.training.distributed import world_size
 from utils.training.engine import EpochMeter, Trainer
 from utils.weights.checkpoint import Checkpoint

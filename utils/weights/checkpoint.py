@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nets.yolo import ModelConfig
-from utils.errors import UserError
-from utils.files import atomic_write
+from nets.config import ModelConfig
+from utils.cli.errors import UserError
+from utils.cli.files import atomic_write
 
 FORMAT_VERSION = 1
 

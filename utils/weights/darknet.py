@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nets.yolo import ModelConfig, YoloBody
-from utils.errors import UserError
-from utils.files import atomic_write
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
+from utils.cli.errors import UserError
+from utils.cli.files import atomic_write
 
 # The convolutions of yolov4-tiny.cfg: the number of the layer there and our name.
 _LAYERS = {

@@ -11,13 +11,15 @@ from typing import TypeGuard
 from torch import Tensor
 
 from nets.attention import attention_name, same_attention
-from nets.yolo import ModelConfig, YoloBody
-from utils.classes import MODEL_DATA, choose_class_names, read_class_names
-from utils.errors import UserError
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
+from utils.cli.class_names import MODEL_DATA, choose_class_names, read_class_names
+from utils.cli.errors import UserError
 from utils.weights.checkpoint import parse_checkpoint, read_content
 from utils.weights.darknet import is_darknet, read_darknet
 from utils.weights.fetch import ensure_coco_weights, is_official
 from utils.weights.fit import fit_tensors
+from utils.weights.own_block import build_network
 from utils.weights.published import read_published
 
 RUNS = Path("runs/train")
@@ -190,6 +192,6 @@ def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
 
 def _build(config: ModelConfig, path: Path) -> YoloBody:
     try:
-        return YoloBody(config)
+        return build_network(config)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None

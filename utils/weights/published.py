@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nets.yolo import PLACES, ModelConfig
-from utils.errors import UserError
+from nets.config import PLACES, ModelConfig
+from utils.cli.errors import UserError
 from utils.weights.checkpoint import write_content
 
 _NORM = {
@@ -103,7 +103,7 @@ def read_published(path: Path | str, content: Mapping[str, Tensor]) -> tuple[Mod
 def write_published(path: Path | str, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
     """Write a network in the published layout.
 
-    That layout has no scale_x_y: where the config's is not 1, the reference implementation shifts the centres
+    That layout has no scale_x_y: where the config's is not 1, the reference implementation shifts the centers
     of boxes by up to (scale_x_y - 1) / 2 of a cell.
 
     Raises:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from nets.attention import same_attention
-from nets.yolo import PLACES, ModelConfig, YoloBody
-from utils.classes import match_class_names
-from utils.errors import UserError
+from nets.config import PLACES, ModelConfig
+from nets.yolo import YoloBody
+from utils.cli.class_names import match_class_names
+from utils.cli.errors import UserError
 from utils.weights.fit import Fit, fit_tensors
 from utils.weights.load import WeightsFile
 
@@ -40,7 +41,7 @@ def transfer(
         class_names: the names of its classes.
         source: where the weights come from; without class names, its class rows are left.
         insert: how a block that the source lacks starts: "preserve" so that the network in eval mode computes
-            what it did without it, if the block can start as a constant; "published" as the block initialises
+            what it did without it, if the block can start as a constant; "published" as the block initializes
             itself.
         partial: take what fits and report the rest, instead of refusing a file that does not fit.
         new_heads: leave the heads' last layers as they are.
@@ -179,7 +180,7 @@ def _insert_attention(model: YoloBody, inserted: list[str], replaced: list[str],
         if model.config.phi == "none" or place not in model.config.phi_at:
             effect = "not in this network; not function-preserving"
         elif insert == "published":
-            effect = "new; starts as it initialises itself (--insert published)"
+            effect = "new; starts as it initializes itself (--insert published)"
         elif not hasattr(block, "start_constant"):
             effect = f"new; not function-preserving ({type(block).__name__} has no start_constant)"
         else:

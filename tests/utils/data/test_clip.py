@@ -5,7 +5,7 @@ import pytest
 
 from utils.data.clip import clip_box, turn_box
 from utils.data.voc import Box
-from utils.images import ImageHeader
+from utils.vision.image_reader import ImageHeader
 
 TURNS = {  # what each EXIF orientation does to the stored rows and columns
     5: np.transpose,

@@ -4,11 +4,11 @@ import pytest
 from PIL import Image
 
 from tests.utils.data.conftest import MakeVoc
+from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
-from utils.data.layout import load_samples
-from utils.data.scan import scan
+from utils.data.dataset_report import scan
+from utils.data.samples import load_samples
 from utils.data.voc import VocObject
-from utils.errors import UserError
 
 CAT = VocObject("cat", (2, 3, 10, 12))
 DOG = VocObject("dog", (0, 0, 40, 30), True)

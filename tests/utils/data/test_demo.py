@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
+from utils.cli.errors import UserError
 from utils.data.demo import CLASS_NAMES, draw_sample, make_demo
 from utils.data.demo.canvas import Canvas, Light, Part, Pose, silhouette_area
 from utils.data.demo.layout import Thing, annotate
 from utils.data.demo.objects import OBJECTS
 from utils.data.demo.shapes import box, spot
 from utils.data.voc import VocObject, read_annotation
-from utils.errors import UserError
 
 RED, BLUE = (200.0, 0.0, 0.0), (0.0, 0.0, 200.0)
 

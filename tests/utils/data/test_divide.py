@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.data.look import Record
-from utils.data.split import divide, merge_groups
-from utils.errors import UserError
+from utils.cli.errors import UserError
+from utils.data.sample_report import Record
+from utils.data.stratify import divide, merge_groups
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 

@@ -5,13 +5,11 @@ import pytest
 import torch
 
 from nets.structures import Target
-from utils.data.mosaic import Labelled, join_targets, mixup, mosaic
+from utils.data.mosaic import Labeled, join_targets, mixup, mosaic
 
 
-def picture(
-    value: int, width: int = 40, height: int = 30, boxes: list[list[float]] | None = None
-) -> Labelled:
-    """Make a picture of one grey value whose objects carry that value as label."""
+def picture(value: int, width: int = 40, height: int = 30, boxes: list[list[float]] | None = None) -> Labeled:
+    """Make a picture of one gray value whose objects carry that value as label."""
     boxes = [[0, 0, width, height]] if boxes is None else boxes
     count = len(boxes)
     target = Target(
@@ -47,11 +45,11 @@ def test_boxes_lie_exactly_on_their_pictures(seed: int) -> None:
             )
 
 
-def test_each_quarter_shows_its_picture_at_the_centre() -> None:
+def test_each_quarter_shows_its_picture_at_the_center() -> None:
     canvas, _ = mosaic([picture(value) for value in (1, 2, 3, 4)], (64, 64), np.random.default_rng(3))
     ys, xs = np.nonzero(canvas[..., 0] == 1)
-    centre_y, centre_x = ys.max() + 1, xs.max() + 1
-    around = [canvas[centre_y + dy, centre_x + dx, 0] for dy in (-1, 0) for dx in (-1, 0)]
+    center_y, center_x = ys.max() + 1, xs.max() + 1
+    around = [canvas[center_y + dy, center_x + dx, 0] for dy in (-1, 0) for dx in (-1, 0)]
     assert around == [1, 2, 3, 4]
 
 

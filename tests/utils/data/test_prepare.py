@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.utils.data.conftest import MakeVoc
+from utils.cli.errors import UserError
 from utils.data.prepare import prepare_evaluation, prepare_training
 from utils.data.voc import VocObject
-from utils.errors import UserError
 
 CAT = VocObject("cat", (2, 3, 10, 12))
 DOG = VocObject("dog", (0, 0, 40, 30))

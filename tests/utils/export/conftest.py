@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from nets.yolo import ModelConfig, YoloBody
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
 from utils.export.job import ExportJob
 
 

@@ -13,10 +13,11 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from nets.yolo import ModelConfig, YoloBody
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
 from utils.export.job import ExportJob
 from utils.export.openvino import DESCRIPTION
-from utils.inference.backends.backend import as_texts
+from utils.inference.runtimes.runtime import as_texts
 
 SCRIPT = Path(__file__).resolve().parents[3] / "utils/export/device/detect.py"
 NAMES = ("cat", "dög")
@@ -62,7 +63,7 @@ class Pools(nn.Module):
 
 
 def frame(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Coloured squares, uint8 (height, width, 3)."""
+    """Colored squares, uint8 (height, width, 3)."""
     coarse = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.NEAREST))
 

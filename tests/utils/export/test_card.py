@@ -45,7 +45,7 @@ def test_what_is_not_known_is_said(build) -> None:
     assert card["Data"].startswith("not known: ")
     assert card["Metrics"] == "none recorded"
     assert "# training: not known" in card["Commands"]
-    assert card["Licence"] == "To fill in."
+    assert card["License"] == "To fill in."
 
 
 def test_what_the_export_is(build, make_job) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from nets.yolo import ModelConfig
-from utils.classes import read_class_names
-from utils.errors import UserError
+from nets.config import ModelConfig
+from utils.cli.class_names import read_class_names
+from utils.cli.errors import UserError
 from utils.export import darknet
 from utils.export.formats import export_as
 from utils.weights.darknet import DarknetWeights, write_darknet

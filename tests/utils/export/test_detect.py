@@ -25,8 +25,8 @@ from tests.utils.export.device_models import (
     write_models,
     write_nms_model,
 )
-from utils.images import read_image
 from utils.inference.predictor import Predictor
+from utils.vision.image_reader import read_image
 
 detect = load_script()
 MODELS = ("best.onnx", "best.xml", "best.ncnn.param")

@@ -1,4 +1,4 @@
-"""8-bit models: what is quantised, what stays, and that a loss of accuracy is refused."""
+"""8-bit models: what is quantized, what stays, and that a loss of accuracy is refused."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 import export
 from tests.voc_folder import make_voc_folder
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.export.formats import export_as
-from utils.export.int8 import Accuracy, hold_accuracy, quantise
-from utils.export.job import Quantisation
+from utils.export.int8 import Accuracy, hold_accuracy, quantize
+from utils.export.job import Quantization
 
 
 class Called:
@@ -29,7 +29,7 @@ class Called:
 def with_judge(job, *numbers: float, pictures: int = 4):
     generator = torch.Generator().manual_seed(0)
     images = [torch.rand((1, 3, 64, 96), generator=generator) for _ in range(pictures)]
-    return dataclasses.replace(job, quantisation=Quantisation(images, Called(*numbers)))
+    return dataclasses.replace(job, quantization=Quantization(images, Called(*numbers)))
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.0, 0.0), (0.5, 0.495), (0.5, 0.6), (0.5, 0.49)])
@@ -57,13 +57,13 @@ def test_weights_have_8_bits_but_for_the_first_and_the_last_convolutions(
     kinds = {one.name: (one.data_type, list(one.dims)) for one in graph.initializer}
     producers = {output: node for node in graph.node for output in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    plain = [node for node in convolutions if node.input[1] in kinds]  # weights that nothing dequantises
+    plain = [node for node in convolutions if node.input[1] in kinds]  # weights that nothing dequantizes
     assert [kinds[node.input[1]][1][0] for node in plain] == [32, 21, 21]
     for node in convolutions:
         if node in plain:
             continue
-        dequantise = producers[node.input[1]]
-        weight, scale = dequantise.input[:2]
+        dequantize = producers[node.input[1]]
+        weight, scale = dequantize.input[:2]
         assert kinds[weight][0] == onnx.TensorProto.INT8
         assert kinds[scale][1] == [kinds[weight][1][0]]  # one scale a channel
 
@@ -74,11 +74,11 @@ def test_values_stay_near(make_job, tmp_path: Path) -> None:
 
     pytest.importorskip("onnxruntime")
     job = with_judge(make_job(), pictures=8)
-    small = quantise(trace("onnx", job, half=False), job.quantisation.pictures, tmp_path)
+    small = quantize(trace("onnx", job, half=False), job.quantization.pictures, tmp_path)
     import onnxruntime
 
     session = onnxruntime.InferenceSession(small.SerializeToString(), providers=["CPUExecutionProvider"])
-    image = next(iter(job.quantisation.pictures))
+    image = next(iter(job.quantization.pictures))
     with torch.no_grad():
         expected = job.model(image)
     for ours, theirs in zip(expected, session.run(["p5", "p4"], {"images": image.numpy()}), strict=True):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.export import ncnn as ncnn_format
 from utils.export.formats import export_as
 

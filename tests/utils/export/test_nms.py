@@ -10,8 +10,8 @@ import torch
 
 from utils.export.formats import export_as
 from utils.export.pairs import measure_offsets
-from utils.inference.backends.onnx_runtime import OnnxRuntimeBackend
 from utils.inference.predictor import Predictor
+from utils.inference.runtimes.onnx_runtime import OnnxRuntimeBackend
 
 
 @pytest.fixture(scope="module")

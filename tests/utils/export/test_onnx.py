@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.export import onnx as onnx_format
 from utils.export.formats import export_as
 

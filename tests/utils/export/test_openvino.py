@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.export import openvino as openvino_format
 from utils.export.formats import export_as
-from utils.inference.backends.open_vino import OpenVinoBackend
+from utils.inference.runtimes.open_vino import OpenVinoBackend
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

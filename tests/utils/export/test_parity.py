@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.export.parity import Reader, hold_parity, make_images, measure_difference
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.export import pth, published
 from utils.export.formats import export_as
 from utils.weights.checkpoint import load_checkpoint

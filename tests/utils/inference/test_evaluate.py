@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
+from nets.config import ModelConfig
 from nets.structures import Detections, Target
-from nets.yolo import ModelConfig
+from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
-from utils.data.look import Record
-from utils.errors import UserError
+from utils.data.sample_report import Record
 from utils.inference.evaluate import Findings, evaluate, find, join_findings, score
 from utils.inference.predictor import Predictor, Prepared, Timings
 from utils.inference.result import EvalResult

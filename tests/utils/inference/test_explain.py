@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.decode import STRIDES, decode
+from nets.config import STRIDES, ModelConfig
+from nets.decode import decode
 from nets.structures import Detections
-from nets.yolo import ModelConfig, YoloBody
-from utils.errors import UserError
-from utils.images import letterbox
+from nets.yolo import YoloBody
+from utils.cli.errors import UserError
 from utils.inference.explain import (
     attention_gates,
     cut_to_image,
@@ -20,6 +20,7 @@ from utils.inference.explain import (
     layer_cam,
 )
 from utils.inference.predictor import Predictor
+from utils.vision.image_reader import letterbox
 
 NAMES = ("cat", "dog")
 SIZE = (64, 96)  # height, width of the network's input
@@ -127,8 +128,8 @@ def test_gates_are_those_of_the_blocks_on_the_features(phi: str) -> None:
     ("image_size", "shape", "rows", "columns"),
     [  # the input is 96 x 128 and the open cell, row 2 and column 5, covers rows 32..48, columns 80..96
         ((96, 128), (96, 128), (32, 48), (80, 96)),
-        ((50, 200), (32, 128), (0, 16), (80, 96)),  # 32 grey rows above are cut away
-        ((200, 200), (96, 96), (32, 48), (64, 80)),  # 16 grey columns on the left
+        ((50, 200), (32, 128), (0, 16), (80, 96)),  # 32 gray rows above are cut away
+        ((200, 200), (96, 96), (32, 48), (64, 80)),  # 16 gray columns on the left
     ],
 )
 def test_the_letterbox_is_undone(

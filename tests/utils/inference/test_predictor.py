@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from nets.decode import STRIDES
+from nets.config import STRIDES, ModelConfig
 from nets.structures import Detections
-from nets.yolo import ModelConfig, YoloBody
-from utils.errors import UserError
-from utils.images import letterbox, to_tensor
+from nets.yolo import YoloBody
+from utils.cli.errors import UserError
 from utils.inference.predictor import Predictor, Timings
+from utils.vision.image_reader import letterbox, to_tensor
 from utils.weights.load import LoadedModel
 
 NAMES = ("cat", "dog")
@@ -64,7 +64,7 @@ def test_nothing_found() -> None:
 def test_boxes_are_in_pixels_of_the_image() -> None:
     # 128 x 96 (height x width) fits into 64 x 96 at half its size, 24 pixels from the left: x = (x' - 24) * 2
     found = make_predictor()(make_image(128, 96))
-    left, top = (48 - 20 - 24) * 2, (32.8 - 20) * 2  # scale_x_y carries the centre 0.8 pixel beyond the cell
+    left, top = (48 - 20 - 24) * 2, (32.8 - 20) * 2  # scale_x_y carries the center 0.8 pixel beyond the cell
     assert found.boxes[0].tolist() == pytest.approx([left, top, left + 80, top + 80], abs=0.01)
     assert found.labels.tolist() == [1, 0]
     assert found.scores.tolist() == pytest.approx(torch.tensor([2.0, -1.0]).sigmoid().tolist())
@@ -75,13 +75,13 @@ def test_boxes_are_clipped_to_the_image() -> None:
     assert (found.boxes[:, 1].min(), found.boxes[:, 3].max()) == (0, 10)
 
 
-def test_what_lies_in_the_grey_border_alone_is_left_out() -> None:
+def test_what_lies_in_the_gray_border_alone_is_left_out() -> None:
     found = make_predictor()(make_image(64, 10))  # columns 43 to 53: the box reaches them
     assert len(found) == 2
     assert len(make_predictor()(make_image(64 * 200, 1))) in (0, 2)
 
 
-@pytest.mark.parametrize("kind", ["path", "text", "PIL", "array", "grey PIL"])
+@pytest.mark.parametrize("kind", ["path", "text", "PIL", "array", "gray PIL"])
 def test_kinds_of_images(kind: str, tmp_path: Path) -> None:
     array = make_image(128, 96)
     picture = Image.fromarray(array)
@@ -91,7 +91,7 @@ def test_kinds_of_images(kind: str, tmp_path: Path) -> None:
         "text": str(tmp_path / "a.png"),
         "PIL": picture,
         "array": array,
-        "grey PIL": picture.convert("L"),
+        "gray PIL": picture.convert("L"),
     }[kind]
     predictor = make_predictor()
     assert torch.equal(predictor(image).boxes, predictor(array).boxes)
@@ -130,7 +130,7 @@ def test_the_knobs() -> None:
     assert make_predictor(input_size=(32, 32)).prepare(image).pixels.shape == (3, 32, 32)
 
 
-def test_nms_iou_decides_which_neighbours_go() -> None:
+def test_nms_iou_decides_which_neighbors_go() -> None:
     torch.manual_seed(0)
     model = YoloBody(ModelConfig(2, input_size=(64, 64)))
     counts = [

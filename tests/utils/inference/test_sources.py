@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.inference.sources import find_sources
 
 

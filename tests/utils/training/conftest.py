@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nets.config import ModelConfig
 from nets.loss import LossSums
 from nets.structures import Target
-from nets.yolo import ModelConfig
 from tests.utils.data.conftest import Images, write_voc
 from utils.data.voc import VocObject
 from utils.training.ema import ModelEma

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from nets.config import ModelConfig
 from nets.loss import YoloLoss
 from nets.structures import Target
-from nets.yolo import ModelConfig, YoloBody
+from nets.yolo import YoloBody
 from tests.utils.training.conftest import Batch, Criterion, Net, make_batches, make_trainer, merge, train
-from utils.training.config import TrainConfig
-from utils.training.start import build_criterion
+from utils.cli.train_config import TrainConfig
+from utils.training.setup import build_criterion
 
 
 def steps_of(model: nn.Module, criterion: nn.Module | None, batches: list[Batch], **options: object):

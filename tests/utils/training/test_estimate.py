@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 
-from nets.yolo import ModelConfig, YoloBody
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
+from utils.cli.train_config import TrainConfig
 from utils.training import estimate
-from utils.training.config import TrainConfig
-from utils.training.start import build_criterion
+from utils.training.setup import build_criterion
 
 
 @pytest.fixture(scope="module")

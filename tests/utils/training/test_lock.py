@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.training import lock
 from utils.training.lock import FolderLock
 

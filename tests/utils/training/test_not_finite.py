@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.utils.training.conftest import Criterion, changed, copy_of, make_batches, make_trainer, train
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.training.engine import MOST_SKIPPED, EpochMeter, Trainer
 
 KINDS = ("nan", "inf", "gradient")

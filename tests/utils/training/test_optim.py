@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from nets.yolo import ModelConfig, YoloBody
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
 from utils.training.optim import Schedule, build_optimizer, scaled_lr
 
 PLAIN = {"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "batch_size": 16}

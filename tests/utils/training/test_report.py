@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from utils.cli.parser import given_settings
+from utils.cli.presets import with_preset
+from utils.cli.train_config import TrainConfig
 from utils.data.demo import make_demo
 from utils.data.prepare import prepare_training
-from utils.flags import given_settings
 from utils.training import report
-from utils.training.config import TrainConfig
 from utils.training.engine import EpochMeter
-from utils.training.recipes import with_preset
 from utils.training.report import EpochTable
 from utils.training.state import Place
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from nets.config import ModelConfig
 from nets.structures import Detections
-from nets.yolo import ModelConfig
+from utils.cli.errors import UserError
+from utils.cli.train_config import TrainConfig
 from utils.data.dataset import VocDataset
-from utils.data.look import Record
-from utils.errors import UserError
+from utils.data.sample_report import Record
 from utils.inference.evaluate import Findings, score
 from utils.inference.predictor import Timings
 from utils.inference.result import EvalResult
 from utils.training import run as run_module
-from utils.training.config import TrainConfig
 from utils.training.run import Run, load_resumable
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 

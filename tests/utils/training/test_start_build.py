@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from nets.config import OFFICIAL_ANCHORS, ModelConfig
 from nets.structures import Target
-from nets.yolo import OFFICIAL_ANCHORS, ModelConfig, YoloBody
+from nets.yolo import YoloBody
 from tests.utils.training.conftest import CAT, MakeData
-from utils.classes import MODEL_DATA, read_class_names
-from utils.training import start
+from utils.cli.class_names import MODEL_DATA, read_class_names
+from utils.cli.train_config import TrainConfig
+from utils.training import setup as start
 from utils.training.attention import check_attention
-from utils.training.config import TrainConfig
 from utils.training.network import build_model, settle, shape_of
-from utils.training.start import (
+from utils.training.setup import (
     build_criterion,
     build_loader,
     build_trainer,

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from nets.yolo import ModelConfig, YoloBody
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
 from tests.utils.training.conftest import make_trainer
-from utils.training.config import TrainConfig
+from utils.cli.train_config import TrainConfig
 from utils.training.engine import EpochMeter
-from utils.training.start import build_criterion
+from utils.training.setup import build_criterion
 from utils.training.state import Place, find_place, take_snapshot
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 

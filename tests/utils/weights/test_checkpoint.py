@@ -8,17 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from nets.yolo import ModelConfig, YoloBody
-from utils.errors import UserError
+from nets.config import ModelConfig
+from utils.cli.errors import UserError
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.weights.load import load_model
+from utils.weights.own_block import build_network
 
 
 @pytest.fixture
 def checkpoint():
     config = ModelConfig(2, phi="eca", phi_at=("c5",), input_size=(64, 96), scale_x_y=1.0)
     return Checkpoint(
-        config, ("cat", "猫"), YoloBody(config).state_dict(), {"map50": 0.5}, {"imgsz": (64, 96)}
+        config, ("cat", "猫"), build_network(config).state_dict(), {"map50": 0.5}, {"imgsz": (64, 96)}
     )
 
 
@@ -105,7 +106,7 @@ def test_a_block_of_the_users_own_is_imported_only_when_named(tmp_path):
         "from nets.attention.se import SqueezeExcite\n\n\nclass SE8(SqueezeExcite):\n    ratio = 8\n"
     )
     config = ModelConfig(1, phi=f"{file}:SE8")
-    save_checkpoint(tmp_path / "ckpt.pth", Checkpoint(config, ("cell",), YoloBody(config).state_dict()))
+    save_checkpoint(tmp_path / "ckpt.pth", Checkpoint(config, ("cell",), build_network(config).state_dict()))
     with pytest.raises(UserError, match=r"add --phi .*own\.py:SE8"):
         load_model(str(tmp_path / "ckpt.pth"))
     assert load_model(str(tmp_path / "ckpt.pth"), phi=config.phi).config == config

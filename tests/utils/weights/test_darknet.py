@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from nets.yolo import ModelConfig, YoloBody
-from utils.errors import UserError
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
+from utils.cli.errors import UserError
 from utils.weights.darknet import DarknetWeights, read_darknet, write_darknet
 from utils.weights.load import load_model
 

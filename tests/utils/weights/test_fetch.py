@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.errors import UserError
+from utils.cli.errors import UserError
 from utils.weights import fetch
 
 OFFICIAL = b"the official weights"

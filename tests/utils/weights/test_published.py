@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nets.yolo import ModelConfig, YoloBody
-from utils.errors import UserError
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
+from utils.cli.errors import UserError
 from utils.weights.checkpoint import read_content
 from utils.weights.load import load_model
 from utils.weights.published import read_published, write_published

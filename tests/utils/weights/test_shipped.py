@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 import predict
-from nets.yolo import ModelConfig
-from utils.classes import MODEL_DATA, read_class_names
-from utils.errors import UserError
+from nets.config import ModelConfig
+from utils.cli.class_names import MODEL_DATA, read_class_names
+from utils.cli.errors import UserError
 from utils.weights import load
 from utils.weights.load import VOC_WEIGHTS, load_model, read_weights
 

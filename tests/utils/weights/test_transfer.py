@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from nets.attention import ATTENTION
-from nets.yolo import ModelConfig, YoloBody
-from utils.errors import UserError
+from nets.config import ModelConfig
+from utils.cli.errors import UserError
 from utils.weights.load import WeightsFile
+from utils.weights.own_block import build_network
 from utils.weights.transfer import transfer
 
 NAMES = ("person", "tvmonitor", "zebra")
@@ -16,7 +17,7 @@ NAMES = ("person", "tvmonitor", "zebra")
 def source(phi="none", **values):
     """Return a network and the file that its weights would make."""
     torch.manual_seed(1)
-    model = YoloBody(ModelConfig(3, phi=phi, **values)).eval()
+    model = build_network(ModelConfig(3, phi=phi, **values)).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
@@ -25,7 +26,7 @@ def source(phi="none", **values):
 
 def target(num_classes, phi="none"):
     torch.manual_seed(2)
-    return YoloBody(ModelConfig(num_classes, phi=phi))
+    return build_network(ModelConfig(num_classes, phi=phi))
 
 
 def rows(body, image):
@@ -89,7 +90,7 @@ def test_published_insertion_leaves_the_blocks_as_they_initialise_themselves():
 
 @pytest.mark.parametrize("phi_at", [("c4",), ("c5",), ("up",), ("c4", "up")])
 def test_only_the_chosen_places_are_inserted(phi_at):
-    (theirs_body, file), body = source(), YoloBody(ModelConfig(3, phi="cbam", phi_at=phi_at))
+    (theirs_body, file), body = source(), build_network(ModelConfig(3, phi="cbam", phi_at=phi_at))
     report = transfer(body, NAMES, file)
     for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
         assert torch.equal(theirs, ours)

@@ -12,12 +12,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from utils.cli.errors import UserError
+from utils.cli.files import atomic_write
 from utils.data.demo.layout import annotate, place_things
 from utils.data.demo.objects import OBJECTS
 from utils.data.demo.scenery import paint_scene
 from utils.data.voc import VocObject, write_annotation
-from utils.errors import UserError
-from utils.files import atomic_write
 
 CLASS_NAMES: tuple[str, ...] = tuple(OBJECTS)
 MARKER = "demo.json"

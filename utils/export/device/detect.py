@@ -171,7 +171,7 @@ class Detector:
             boxes, scores, labels = suppress(*decode(outputs, self.info, limits["conf"]), limits)
         scale, offset, size = placement
         boxes = np.clip((boxes - offset) / scale, 0, size)
-        inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # in the grey border alone there is nothing
+        inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # in the gray border alone there is nothing
         return boxes[inside], scores[inside], labels[inside]
 
 
@@ -184,12 +184,12 @@ def decode(heads: Sequence[np.ndarray], info: dict[str, Any], conf: float) -> Fo
         anchor, cell = np.nonzero(sigmoid(flat[..., 4]) >= conf)  # no score is above its objectness
         values = flat[anchor, cell]  # (P, 5+K)
         corner = np.stack((cell % width, cell // width), axis=1).astype(np.float32)
-        centre = (sigmoid(values[:, :2]) * stretch - (stretch - 1) / 2 + corner) * stride
+        center = (sigmoid(values[:, :2]) * stretch - (stretch - 1) / 2 + corner) * stride
         anchors = np.array([info["anchors"][index] for index in mask], np.float32)[anchor]
         half = np.exp(np.clip(values[:, 2:4], -MAX_LOG_SCALE, MAX_LOG_SCALE)) * anchors / 2
         scores = sigmoid(values[:, 4:5]) * sigmoid(values[:, 5:])  # (P, K)
         slot, label = np.nonzero(scores >= conf)
-        parts.append((np.hstack((centre - half, centre + half))[slot], scores[slot, label], label))
+        parts.append((np.hstack((center - half, center + half))[slot], scores[slot, label], label))
     boxes, scores, labels = map(np.concatenate, zip(*parts, strict=True))
     return boxes, scores, labels
 
@@ -220,7 +220,7 @@ def read_picture(path: Path) -> np.ndarray:
     """Read a picture as it is displayed, uint8 (H, W, 3) in RGB: turned by EXIF, transparency over white."""
     data = path.read_bytes() if path.is_file() else b""
     is_jpeg, buffer = data.startswith(b"\xff\xd8"), np.frombuffer(data, np.uint8)
-    if is_jpeg and not ends_whole(data):  # OpenCV would fill up with grey
+    if is_jpeg and not ends_whole(data):  # OpenCV would fill up with gray
         raise ValueError("its end is missing")
     image = cv2.imdecode(buffer, cv2.IMREAD_COLOR) if data else None
     if image is None:

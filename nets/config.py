@@ -1,0 +1,62 @@
+"""Definition of a network, and the constants that command lines know before torch is imported."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nets.attention import attention_name
+
+PLACES = {"c4": 256, "c5": 512, "up": 128}  # the features that take an attention block, with their channels
+# (width, height) in pixels of a 416x416 input; cfg/yolov4-tiny.cfg.
+OFFICIAL_ANCHORS = ((10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319))
+STRIDES = (32, 16)  # of the heads in input pixels, coarse first
+LOSS_NORMALIZATIONS = ("sums", "means")  # see nets/loss.py
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that defines the network and the meaning of its output; stored in every checkpoint.
+
+    Attributes:
+        num_classes: number of classes, at least 1.
+        phi: attention block: 0|none, 1|se, 2|cbam, 3|eca, 4|ca, a registered name or 'file.py:Class'; kept as
+            the name.
+        phi_at: where blocks stand: any of c4 (256 channels), c5 (512) and up (the upsampled P5, 128).
+        input_size: (height, width) in pixels, multiples of 32.
+        anchors: (width, height) pairs in network pixels.
+        anchor_masks: for each head, coarse first, the indices of its anchors.
+        scale_x_y: how far a center may reach over its cell; 1.05 in yolov4-tiny.cfg, 1.0 is the plain
+            sigmoid.
+
+    Raises:
+        ValueError: a value makes no sense; the message names it.
+    """
+
+    num_classes: int
+    phi: str = "none"
+    phi_at: tuple[str, ...] = ("c4", "c5", "up")
+    input_size: tuple[int, int] = (416, 416)
+    anchors: tuple[tuple[float, float], ...] = OFFICIAL_ANCHORS
+    anchor_masks: tuple[tuple[int, ...], ...] = ((3, 4, 5), (1, 2, 3))
+    scale_x_y: float = 1.05
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "phi", attention_name(self.phi))
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
+        unknown = [place for place in self.phi_at if place not in PLACES]
+        if unknown or len(set(self.phi_at)) != len(self.phi_at):
+            raise ValueError(f"phi_at must name each of {', '.join(PLACES)} at most once, got {self.phi_at}")
+        if len(self.input_size) != 2 or any(side < 32 or side % 32 for side in self.input_size):
+            raise ValueError(f"input_size must be two positive multiples of 32, got {self.input_size}")
+        if not all(math.isfinite(side) and side > 0 for anchor in self.anchors for side in anchor):
+            raise ValueError(f"anchors must be positive, got {self.anchors}")
+        if len(self.anchor_masks) != 2 or len({len(mask) for mask in self.anchor_masks}) != 1:
+            raise ValueError(f"anchor_masks must be two lists of one length, got {self.anchor_masks}")
+        if any(not 0 <= index < len(self.anchors) for mask in self.anchor_masks for index in mask):
+            raise ValueError(
+                f"anchor_masks {self.anchor_masks} name an anchor that is not among {len(self.anchors)}"
+            )
+        if not 1.0 <= self.scale_x_y <= 2.0:
+            raise ValueError(f"scale_x_y must be in [1, 2], got {self.scale_x_y}")

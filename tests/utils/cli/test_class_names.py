@@ -1,0 +1,33 @@
+import pytest
+
+from utils.cli.class_names import choose_class_names
+from utils.cli.errors import UserError
+
+OWN = ("cat", "dog")
+WARNING = "warning: w.pth: classes are called as --classes says"
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "chosen", "said"),
+    [
+        (None, None, None, ""),
+        (OWN, None, OWN, ""),
+        (None, ("a",), ("a",), ""),
+        (OWN, OWN, OWN, ""),
+        (
+            OWN,
+            ("Katze", "dog"),
+            ("Katze", "dog"),
+            "warning: w.pth: classes are called as --classes says: cat is now Katze\n",
+        ),
+        (OWN, ("a", "b", "c"), ("a", "b", "c"), ""),  # their number is refused elsewhere
+    ],
+)
+def test_names_that_are_given_beat_those_of_the_weights(capsys, own, given, chosen, said):
+    assert choose_class_names("w.pth", own, given) == chosen
+    assert capsys.readouterr().err == said
+
+
+def test_the_weights_own_names_in_another_order_are_an_error():
+    with pytest.raises(UserError, match="another order than those of --classes: cat, dog; leave it out"):
+        choose_class_names("w.pth", OWN, ("dog", "cat"))

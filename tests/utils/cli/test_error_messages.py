@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from utils.cli.console import run_command
+from utils.cli.error_messages import explain_failure, is_out_of_memory
+
+MEMORY = "out of memory; try a smaller --batch-size or --imgsz, or fewer --workers"
+SHARED = "shared memory (/dev/shm), by which workers send pictures, is full; try fewer --workers, or 0"
+PEER = "another process of the run ended or cannot be reached; its own error says why"
+WORKER = "a data worker died ({}); it was killed, or the machine ran out of memory: try fewer --workers, or 0"
+
+
+# Classes that are slow to import, by their names.
+BackendCompilerFailed = type("BackendCompilerFailed", (RuntimeError,), {"__module__": "torch._dynamo.exc"})
+DistBackendError = type("DistBackendError", (RuntimeError,), {"__module__": "torch.distributed"})
+
+# Messages as torch 2.x, numpy and Linux give them.
+TABLE = [
+    (RuntimeError(""), None),
+    (KeyError("box"), None),
+    (RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"), None),
+    (ValueError("memory of the house"), None),
+    (
+        torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 15.77 GiB of "
+            "which 8.12 MiB is free."
+        ),
+        MEMORY,
+    ),
+    (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), MEMORY),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), MEMORY),
+    (
+        RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB). Tried ..."),
+        MEMORY,
+    ),
+    (
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+            "tried to allocate 4000000000 bytes. Error code 12 (Cannot allocate memory)"
+        ),
+        MEMORY,
+    ),
+    (MemoryError(), MEMORY),
+    (
+        RuntimeError("Unable to allocate 7.45 GiB for an array with shape (1000000000,) and type float64"),
+        MEMORY,
+    ),
+    (OSError(12, "Cannot allocate memory"), MEMORY),  # a worker that could not be forked
+    (
+        RuntimeError(
+            "DataLoader worker (pid 4711) is killed by signal: Bus error. It is possible that dataloader's "
+            "workers are out of shared memory. Please try to raise your shared memory limit."
+        ),
+        SHARED,
+    ),
+    (
+        RuntimeError("unable to write to file </torch_4711_123_0>: No space left on device (28)"),
+        SHARED,
+    ),
+    (
+        RuntimeError("unable to allocate shared memory(shm) for file </torch_4711_1_0>: Success (0)"),
+        SHARED,
+    ),
+    (
+        RuntimeError("unable to mmap 2076672 bytes from file </torch_4711_1_0>: Cannot allocate memory (12)"),
+        SHARED,
+    ),
+    (
+        RuntimeError("DataLoader worker (pid 4711) is killed by signal: Killed. "),
+        WORKER.format("DataLoader worker (pid 4711) is killed by signal: Killed."),
+    ),
+    (
+        RuntimeError("DataLoader worker (pid(s) 4711, 4712) exited unexpectedly"),
+        WORKER.format("DataLoader worker (pid(s) 4711, 4712) exited unexpectedly"),
+    ),
+    (
+        BackendCompilerFailed(
+            "backend='inductor' raised:\nInvalidCxxCompiler: No working C++ compiler found"
+        ),
+        "--compile: cannot be done here: InvalidCxxCompiler: No working C++ compiler found; leave it out",
+    ),
+    (
+        BackendCompilerFailed(""),
+        "--compile: cannot be done here: no reason given; leave it out",
+    ),
+    (
+        RuntimeError(
+            "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234"
+        ),
+        PEER,
+    ),
+    (RuntimeError("[c10d] recvValue failed ... TCPStore ...: Connection reset by peer"), PEER),
+    (DistBackendError("ncclUnhandledCudaError: Call to CUDA function failed."), PEER),
+]
+
+
+@pytest.mark.parametrize(("error", "explained"), TABLE, ids=lambda item: str(item)[:40])
+def test_what_a_message_means(error: Exception, explained: str | None) -> None:
+    assert explain_failure(error) == explained
+
+
+@pytest.mark.parametrize(("error", "explained"), TABLE, ids=lambda item: str(item)[:40])
+def test_out_of_memory_is_what_is_explained_as_such(error: Exception, explained: str | None) -> None:
+    if explained not in (SHARED, PEER):
+        assert is_out_of_memory(error) == (explained == MEMORY)
+
+
+def test_the_messages_of_this_torch_and_numpy_are_known() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**16)
+    assert explain_failure(caught.value) == MEMORY
+    with pytest.raises(MemoryError) as missing:
+        np.empty(10**16)
+    assert explain_failure(missing.value) == MEMORY
+
+
+class Deadly(torch.utils.data.Dataset[int]):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch, cleaning up
+def test_a_worker_that_is_killed_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def train(argv: list[str]) -> None:
+        list(DataLoader(Deadly(), num_workers=1))
+
+    assert run_command(train, []) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: a data worker died (")
+    assert said.endswith("try fewer --workers, or 0\n")
+    assert said.count("\n") == 1

@@ -1,0 +1,48 @@
+import pytest
+
+from utils.cli.errors import UserError
+from utils.cli.export_config import ExportConfig
+from utils.cli.parser import parse_config
+
+
+def parse(*argv):
+    return parse_config(ExportConfig, argv, prog="export.py", description="", example="")
+
+
+def test_no_arguments_give_the_defaults():
+    assert parse() == ExportConfig()
+    assert (parse().weights, parse().format, parse().batch_size) == ("coco", ("onnx",), 1)
+
+
+def test_values_are_read():
+    config = parse("--format", "onnx", "pth", "--batch", "dynamic", "--imgsz", "320", "416", "--half")
+    assert config.format == ("onnx", "pth")
+    assert (config.batch_size, config.imgsz, config.half) == (None, (320, 416), True)
+    assert parse("--batch", "7").batch_size == 7
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (
+            ["--format", "tflite"],
+            "--format tflite: choose from onnx, openvino, ncnn, darknet, published, pth",
+        ),
+        (["--format", "pth", "pth"], "--format pth pth: names a format twice"),
+        (["--batch", "0"], "--batch 0"),
+        (["--batch", "many"], "--batch many"),
+        (["--batch", "1025"], "--batch 1025"),
+        (["--batch", "2", "--format", "pth"], "only ONNX and OpenVINO have it"),
+        (["--half", "--format", "onnx", "darknet"], "--half: Darknet's format holds 32-bit values only"),
+        (["--imgsz", "100"], "--imgsz 100"),
+        (["--phi", "nonsense"], "--phi nonsense"),
+        (["--include", "onnx"], "here it is --format"),
+        (["--fp16"], "here it is --half"),
+        (["--batch-size", "2"], "--batch"),
+    ],
+)
+def test_nonsense_is_refused(argv, words):
+    with pytest.raises(UserError) as caught:
+        parse(*argv)
+    assert words in str(caught.value)
+    assert caught.value.exit_code == 2

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils.cli.errors import UserError
+from utils.cli.files import atomic_write, check_place, new_run_folder
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize(
+    ("mode", "content", "expected"), [("wb", b"", b""), ("wb", b"\0a", b"\0a"), ("w", "é\n", "é\n".encode())]
+)
+def test_atomic_write_writes_whole_file(tmp_path, mode, content, expected):
+    path = tmp_path / "x.bin"
+    with atomic_write(path, mode) as file:
+        file.write(content)
+        assert not path.exists()
+    assert path.read_bytes() == expected
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no"), UserError("no")])
+def test_atomic_write_keeps_the_old_file_on_failure(tmp_path, error):
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+
+    def write_half():
+        with atomic_write(path, "w") as file:
+            file.write("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_write_names_the_file_when_the_disk_is_full(tmp_path):
+    def write_to_full_disk():
+        with atomic_write(tmp_path / "x.txt", "w"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"x\.txt: cannot write: No space left") as caught:
+        write_to_full_disk()
+    assert caught.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["missing/x.txt", "file/x.txt", "folder"])
+def test_atomic_write_refuses_impossible_places(tmp_path, path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+
+    def write():
+        with atomic_write(tmp_path / path, "w") as file:
+            file.write("x")
+
+    with pytest.raises(UserError, match=path):
+        write()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_atomic_write_leaves_trouble_with_another_file_alone(tmp_path):
+    def write():
+        with atomic_write(tmp_path / "x.txt", "w"):
+            (tmp_path / "other.txt").read_text()
+
+    with pytest.raises(FileNotFoundError, match=r"other\.txt"):
+        write()
+
+
+def test_run_folders_are_numbered(tmp_path):
+    project = tmp_path / "runs" / "train"
+    names = [new_run_folder(project).name for _ in range(3)]
+    assert names == ["exp", "exp2", "exp3"]
+    assert new_run_folder(project, "exp", exist_ok=True).name == "exp"
+    assert new_run_folder(project, "mine").name == "mine"
+    assert list((project / "exp").iterdir()) == []
+
+
+def test_run_folder_that_cannot_be_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--project"):
+        new_run_folder(tmp_path / "file")
+    with pytest.raises(UserError, match="file"):
+        new_run_folder(tmp_path, "file", exist_ok=True)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a"])
+def test_run_name_is_a_plain_name(tmp_path, name):
+    with pytest.raises(UserError, match="--name"):
+        new_run_folder(tmp_path, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_atomic_write_follows_a_link(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there/x.txt")
+    with atomic_write(tmp_path / "link", "w") as file:
+        file.write("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there/x.txt").read_text() == "new"
+
+
+def test_what_is_written_into_a_pipe_goes_through_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with atomic_write(tmp_path / "pipe", "w") as file:
+        file.write("through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_pipe_outlives_a_failure(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(BrokenPipeError), atomic_write(tmp_path / "pipe", "w"):
+        raise BrokenPipeError
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_file_may_be_piped_through_dev_stdout():
+    code = (
+        "from utils.cli.files import atomic_write\nwith atomic_write('/dev/stdout', 'w') as f: f.write('{}')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "{}"
+
+
+def test_a_reader_of_stdout_who_left_is_no_trouble_with_the_file(tmp_path):
+    with pytest.raises(BrokenPipeError), atomic_write(tmp_path / "x.txt", "w"):
+        raise BrokenPipeError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("path", "reason"), [(".", "is a folder"), ("gone/a.json", "no such folder")])
+def test_a_place_that_cannot_be_written_to_is_refused_beforehand(path, reason):
+    check_place("--json", None)
+    with pytest.raises(UserError, match=f"--json {path}: .*{reason}"):
+        check_place("--json", path)

@@ -1,0 +1,172 @@
+import csv
+
+import pytest
+import yaml
+
+from nets.config import ModelConfig
+from utils.cli.errors import UserError
+from utils.cli.parser import config_as_dict
+from utils.cli.presets import with_preset
+from utils.cli.train_config import TrainConfig
+from utils.compare.results import RunResult, Spread, build_rows, group_runs, paired_difference, read_run
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
+
+
+def write_run(folder, map50=0.5, epochs=2, done=2, **settings):
+    folder.mkdir(parents=True)
+    config = config_as_dict(TrainConfig(**{"epochs": epochs, **settings}))
+    (folder / "args.yaml").write_text(yaml.safe_dump(config))
+    with open(folder / "results.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", "map50", "map50_95"])
+        writer.writerows([epoch + 1, map50 - 0.1 * (done - 1 - epoch), map50 / 2] for epoch in range(done))
+    return folder
+
+
+def result(phi, seed, map50, **settings):
+    return RunResult(phi, seed, settings, map50, map50 / 2)
+
+
+def test_one_value_has_no_spread():
+    assert Spread.of([0.5]) == Spread(0.5, None)
+    assert Spread.of([1.0, 2.0, 3.0]) == Spread(2.0, 1.0)
+
+
+def test_without_a_common_seed_there_is_no_difference():
+    assert paired_difference({}, {}) is None
+    assert paired_difference({1: 0.5}, {2: 0.5}) is None
+
+
+def test_one_common_seed_has_no_interval():
+    change = paired_difference({0: 0.6, 1: 0.9}, {0: 0.5})
+    assert change.mean == pytest.approx(0.1)
+    assert (change.interval, change.verdict) == (None, "one seed: noise unknown")
+
+
+def test_the_interval_is_students_t_worked_by_hand():
+    """Differences 0.01, 0.02, 0.03: mean 0.02, deviation 0.01, t(0.975, 2) = 4.30265 -> 0.02 +- 0.024841."""
+    base = {0: 0.5, 1: 0.6, 2: 0.7}
+    change = paired_difference({0: 0.51, 1: 0.62, 2: 0.73}, base)
+    assert change.interval == pytest.approx((0.02 - 0.024841, 0.02 + 0.024841), abs=1e-6)
+    assert change.verdict == "within noise"
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(0.1, "better"), (-0.1, "worse")])
+def test_a_difference_beyond_its_interval_has_a_direction(shift, verdict):
+    base = {0: 0.5, 1: 0.6, 2: 0.7}
+    noise = (0.001, -0.001, 0.0)
+    ours = {seed: value + shift + noise[seed] for seed, value in base.items()}
+    assert paired_difference(ours, base).verdict == verdict
+
+
+@pytest.mark.parametrize("stopped_early", [False, True])
+def test_a_run_that_patience_ended_is_finished(tmp_path, stopped_early):
+    folder = write_run(tmp_path / "run", map50=0.7, epochs=20, done=12, patience=3)
+    (folder / "weights").mkdir()
+    state = {"stopped_early": stopped_early}
+    save_checkpoint(folder / "weights/last.pth", Checkpoint(ModelConfig(1), ("cell",), {}, {}, {}, state))
+    if stopped_early:
+        assert read_run(folder).map50 == 0.7
+    else:
+        with pytest.raises(UserError, match="not finished: 12 of 20 epochs"):
+            read_run(folder)
+
+
+def test_a_runs_last_epoch_counts_not_its_best(tmp_path):
+    run = read_run(write_run(tmp_path / "run", 0.5, seed=4, phi="se"))
+    assert (run.phi, run.seed, run.map50, run.map50_95) == ("se", 4, 0.5, 0.25)
+
+
+def test_a_report_on_another_split_counts_instead(tmp_path):
+    folder = write_run(tmp_path / "run", 0.5)
+    (folder / "report").mkdir()
+    (folder / "report/metrics.json").write_text('{"map50": 0.25, "map50_95": 0.125}')
+    assert read_run(folder, "report").map50 == 0.25
+
+
+def test_what_is_no_finished_run_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"nothing: not the folder of a training run"):
+        read_run(tmp_path / "nothing")
+    with pytest.raises(UserError, match="short: not finished: 1 of 2 epochs"):
+        read_run(write_run(tmp_path / "short", done=1))
+    blind = write_run(tmp_path / "blind")
+    (blind / "results.csv").write_text("epoch,box\n2,0.5\n")
+    with pytest.raises(UserError, match=r"blind: has no mAP.*--split"):
+        read_run(blind)
+
+
+def test_runs_meet_under_what_sets_them_apart(tmp_path):
+    runs = [
+        write_run(tmp_path / "a", seed=0),
+        write_run(tmp_path / "b", seed=1, name="b", workers=0),
+        write_run(tmp_path / "c", seed=0, phi="se"),
+        write_run(tmp_path / "d", seed=0, phi="se", insert="published"),
+        write_run(tmp_path / "e", seed=0, phi="some/where/own.py:Block"),
+    ]
+    groups = group_runs([read_run(run) for run in runs])
+    assert {label: len(found) for label, found in groups.items()} == {
+        "none": 2,
+        "se": 1,
+        "se insert=published": 1,
+        "own.py:Block": 1,
+    }
+
+
+def test_rates_of_one_recipe_set_runs_apart():
+    rates = [result("none", 0, 0.5, preset="default", lr=lr) for lr in (0.01, 0.02)]
+    assert list(group_runs(rates)) == ["none lr=0.01", "none lr=0.02"]
+
+
+def test_runs_of_the_default_recipe_at_several_rates_are_no_base_for_one_another():
+    rates = [result("none", 0, 0.5 + lr, preset="default", lr=lr) for lr in (0.01, 0.02, 0.03)]
+    assert all(row.difference is None for row in build_rows(group_runs(rates), {}))
+
+
+def test_the_same_run_twice_is_refused():
+    with pytest.raises(UserError, match="two runs of se have the seed 0"):
+        group_runs([result("se", 0, 0.5), result("se", 0, 0.5)])
+
+
+def test_rows_compare_with_the_runs_without_attention():
+    groups = group_runs([result("se", 0, 0.6), result("none", 0, 0.5), result("none", 1, 0.7)])
+    none, se = build_rows(groups, {})
+    assert (se.label, none.label) == ("se", "none")
+    assert se.difference.mean == pytest.approx(0.1)
+    assert none.difference is None
+    assert none.map50.mean == pytest.approx(0.6)
+    assert none.seeds == (0, 1)
+    (alone,) = build_rows(group_runs([result("se", 0, 0.6)]), {})
+    assert alone.difference is None
+
+
+def test_a_recipe_is_compared_with_the_default_and_its_blocks_with_its_own_runs(tmp_path):
+    runs = [
+        read_run(
+            write_run(
+                tmp_path / f"{phi}{preset}", value, phi=phi, **settled | with_preset({"preset": preset})
+            )
+        )
+        for phi, preset, value, settled in (
+            ("none", "default", 0.5, {"lr": 0.001, "ema_memory": "run"}),
+            ("none", "reference", 0.2, {"ema_memory": "recent"}),
+            ("se", "default", 0.6, {"lr": 0.001, "ema_memory": "run"}),
+            ("se", "reference", 0.4, {"ema_memory": "recent"}),
+        )
+    ]
+    changes = {row.label: row.difference for row in build_rows(group_runs(runs), {})}
+    assert list(changes) == ["none", "none preset=reference", "se", "se preset=reference"]
+    assert changes["none"] is None
+    assert changes["none preset=reference"].mean == pytest.approx(-0.3)
+    assert changes["se"].mean == pytest.approx(0.1)
+    assert changes["se preset=reference"].mean == pytest.approx(0.2)
+
+
+def test_differences_are_between_runs_that_are_otherwise_alike():
+    runs = [
+        result(phi, 0, value, epochs=epochs)
+        for phi, value, epochs in (("none", 0.5, 100), ("se", 0.6, 100), ("none", 0.1, 3), ("se", 0.3, 3))
+    ]
+    changes = {row.label: row.difference for row in build_rows(group_runs(runs), {})}
+    assert changes["se"].mean == pytest.approx(0.1)
+    assert changes["se epochs=3"].mean == pytest.approx(0.2)
+    assert changes["none epochs=3"] is None

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.utils.data.conftest import MakeVoc
+from utils.cli.errors import UserError
+from utils.data import annotation_cache as facts
+from utils.data.annotation_cache import gather_facts
+from utils.data.samples import load_samples
+from utils.data.voc import VocObject
+
+CAT, LATE = VocObject("cat", (2.5, 3, 10, 12), True), VocObject("late", (0, 0, 9, 9))
+
+
+@pytest.fixture
+def voc(make_voc: MakeVoc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return make_voc({"train": {"a": [CAT], "b": []}})
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note every file that is really read."""
+    seen: list[str] = []
+    for name in ("read_annotation", "read_header", "hash_image"):
+
+        def read(path: Path, real: object = getattr(facts, name)) -> object:
+            seen.append(path.name)
+            return real(path)  # type: ignore[operator]
+
+        monkeypatch.setattr(facts, name, read)
+    return seen
+
+
+def test_nothing_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert gather_facts([]) == []
+    assert not facts.CACHE.exists()
+
+
+def test_files_are_read_once_until_they_change(voc: Path, reads: list[str]) -> None:
+    samples = load_samples(voc, "train")
+    first = gather_facts(samples, hashes=True)
+    assert first[0].annotation is not None
+    assert first[0].annotation.objects == (CAT,)
+    assert sorted(reads) == ["a.jpg", "a.jpg", "a.xml", "b.jpg", "b.jpg", "b.xml"]
+    reads.clear()
+    assert gather_facts(samples, hashes=True) == first
+    assert reads == []
+    xml = voc / "Annotations" / "a.xml"
+    xml.write_text(xml.read_text().replace("cat", "dog"))  # as long as before: the time tells
+    os.utime(xml, ns=(1, 1))
+    changed = gather_facts(samples)[0].annotation
+    assert reads == ["a.xml"]
+    assert changed is not None
+    assert changed.objects[0].name == "dog"
+
+
+def test_faults_are_remembered_too(voc: Path, reads: list[str]) -> None:
+    (voc / "JPEGImages" / "a.jpg").write_bytes(b"GIF")
+    samples = load_samples(voc, "train")
+    first = gather_facts(samples)[0]
+    assert first.header is None
+    assert first.image_fault.startswith(str(voc / "JPEGImages" / "a.jpg"))
+    reads.clear()
+    assert gather_facts(samples)[0] == first
+    assert reads == []
+
+
+def test_damage_that_only_decoding_finds_is_not_forgotten(voc: Path) -> None:
+    image = voc / "JPEGImages" / "a.jpg"
+    Image.effect_noise((40, 30), 60).save(image, format="PNG")
+    content = bytearray(image.read_bytes())
+    content[len(content) // 2] ^= 1  # the end marker is there
+    image.write_bytes(content)
+    samples = load_samples(voc, "train")
+    assert gather_facts(samples)[0].image_fault == ""
+    assert "a.jpg" in gather_facts(samples, decode=True)[0].image_fault
+    assert "a.jpg" in gather_facts(samples)[0].image_fault
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"format": 2, "files": {"a.jpg": {}}}', b'{"format": 0}', b"\xff"]
+)
+def test_a_spoilt_memory_is_done_without(voc: Path, content: bytes) -> None:
+    samples = load_samples(voc, "train")
+    expected = gather_facts(samples)
+    for memory in facts.CACHE.iterdir():
+        memory.write_bytes(content)
+    assert gather_facts(samples) == expected
+
+
+def test_a_memory_that_cannot_be_written_is_done_without(voc: Path) -> None:
+    facts.CACHE.write_text("")
+    assert gather_facts(load_samples(voc, "train"))[0].image_fault == ""
+
+
+def test_trouble_with_a_disk_is_not_remembered(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = load_samples(voc, "train")
+    real = facts.read_header
+
+    def broken(path: Path) -> object:
+        try:
+            raise OSError(5, "Input/output error")
+        except OSError:
+            raise UserError(f"{path}: cannot read the image: Input/output error") from None
+
+    monkeypatch.setattr(facts, "read_header", broken)
+    assert "Input/output" in gather_facts(samples)[0].image_fault
+    monkeypatch.setattr(facts, "read_header", real)
+    assert gather_facts(samples)[0].image_fault == ""

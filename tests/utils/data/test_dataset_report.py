@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.utils.data.conftest import MakeVoc
+from utils.cli.errors import UserError
+from utils.data.dataset_report import ScanReport, collect_class_names, count_overlap, scan
+from utils.data.sample_report import CLIPPED
+from utils.data.samples import load_samples
+from utils.data.voc import VocObject
+
+CAT = VocObject("cat", (2, 3, 10, 12))
+DOG = VocObject("dog", (0, 0, 40, 30), True)
+SLIP = VocObject("cat", (9, 9, 10, 10))
+
+
+def look(voc: Path, split: str = "train", **options: object) -> ScanReport:
+    return scan(load_samples(voc, split), **options)  # type: ignore[arg-type]
+
+
+def test_nothing_to_scan() -> None:
+    with pytest.raises(UserError, match="none of the 0 images"):
+        scan([])
+
+
+def test_records(make_voc: MakeVoc) -> None:
+    report = look(make_voc({"train": {"b": [DOG, CAT], "a": []}}))
+    b, a = report.records
+    assert (b.image_id, b.width, b.height, b.names) == ("b", 40, 30, ("dog", "cat"))
+    np.testing.assert_array_equal(b.boxes, np.array([DOG.box, CAT.box], dtype=np.float32))
+    assert b.difficult.tolist() == [True, False]
+    assert (a.names, a.boxes.shape, a.boxes.dtype, a.difficult.shape) == ((), (0, 4), np.float32, (0,))
+    assert collect_class_names(report) == ("cat", "dog")
+    assert report.summary() == ["2 images, 2 objects: cat 1, dog 1"]
+    assert count_overlap(report.records, [a]) == 1
+
+
+def test_no_object_anywhere_is_an_error_in_training_only(make_voc: MakeVoc) -> None:
+    voc = make_voc({"train": {"a": [], "b": []}})
+    with pytest.raises(UserError, match="no image has an object"):
+        look(voc)
+    assert len(look(voc, training=False).records) == 2
+
+
+@pytest.mark.parametrize("break_it", ["xml", "image", "no xml", "no image", "fifo", "truncated"])
+def test_broken_files(make_voc: MakeVoc, break_it: str, capsys: pytest.CaptureFixture[str]) -> None:
+    voc = make_voc({"train": {"a": [CAT], "b": [CAT], "c": [CAT]}})
+    xml, image = voc / "Annotations" / "b.xml", voc / "JPEGImages" / "b.jpg"
+    if break_it in ("xml", "no xml"):
+        xml.unlink()
+    else:
+        image.unlink()
+    if break_it == "xml":
+        xml.write_text("<annotation>")
+    elif break_it == "image":
+        image.write_bytes(b"GIF")
+    elif break_it == "truncated":
+        image.write_bytes((voc / "JPEGImages" / "a.jpg").read_bytes()[:-200])
+    elif break_it == "fifo":
+        os.mkfifo(image)
+    for training in (True, False):
+        with pytest.raises(UserError, match=r"b\.(xml|jpg): .*--skip-bad"):
+            look(voc, training=training)
+    capsys.readouterr()
+    report = look(voc, skip_bad=True)
+    assert [record.image_id for record in report.records] == ["a", "c"]
+    assert report.summary()[1].startswith("skipped 1 of 3 images: 1 ")
+    assert "left out: " in capsys.readouterr().err
+
+
+def test_all_faults_are_told_in_one_go(make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]) -> None:
+    voc = make_voc({"train": {f"{n:02}": [CAT] for n in range(14)}})
+    for path in (voc / "Annotations").iterdir():
+        path.write_text("")
+    with pytest.raises(UserError, match=r"00\.xml.*and 13 more"):
+        look(voc)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11
+    assert lines[-1] == "warning: … and 4 more"
+    with pytest.raises(UserError, match="none of the 14 images"):
+        look(voc, skip_bad=True)
+
+
+def test_a_slip_is_left_out_in_training_and_an_error_in_val(
+    make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voc = make_voc({"train": {"a": [CAT, SLIP]}})
+    report = look(voc)
+    assert report.records[0].names == ("cat",)
+    assert report.summary()[1] == "objects clipped: 0, left out: 1"
+    assert "a.xml: object 2 (cat): no area" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"a\.xml: object 2 \(cat\): no area"):
+        look(voc, training=False)
+    assert look(voc, training=False, skip_bad=True).records[0].names == ("cat",)
+
+
+def test_clipping_is_told_and_counted(make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]) -> None:
+    report = look(make_voc({"train": {"a": [VocObject("cat", (20, 3, 60, 12))]}}), training=False)
+    assert report.records[0].boxes.tolist() == [[20, 3, 40, 12]]
+    assert report.count(CLIPPED) == 1
+    assert "a.xml: object 1 (cat): clipped, partly outside" in capsys.readouterr().err
+
+
+def test_unknown_classes(make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]) -> None:
+    voc = make_voc({"train": {"a": [CAT], "b": [DOG, DOG, CAT]}})
+    report = look(voc, class_names=("cat",))
+    assert report.class_counts == {"cat": 2}
+    assert f"'dog' (2); the first in {voc / 'Annotations' / 'b.xml'}" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"only objects of 'cat', 'dog'|only objects of 'dog', 'cat'"):
+        look(voc, class_names=("zebra",))
+
+
+def test_pixels_decide_about_the_size(make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]) -> None:
+    voc = make_voc({"train": {"a": [CAT]}})
+    Image.new("RGB", (50, 20)).save(voc / "JPEGImages" / "a.jpg")
+    record = look(voc).records[0]
+    assert (record.width, record.height) == (50, 20)
+    assert "a.xml: <size> is 40x30, the image 50x20" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [((30, 40), [2, 3, 10, 12]), ((40, 30), [18, 2, 27, 10])],
+    ids=["displayed", "stored"],
+)
+def test_turned_pictures(make_voc: MakeVoc, stated: tuple[int, int], expected: list[int]) -> None:
+    voc = make_voc({"train": {"a": [CAT]}})
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored 40 x 30, displayed 30 x 40
+    Image.new("RGB", (40, 30)).save(voc / "JPEGImages" / "a.jpg", exif=exif)
+    xml = voc / "Annotations" / "a.xml"
+    text = xml.read_text().replace("<width>40<", f"<width>{stated[0]}<")
+    xml.write_text(text.replace("<height>30<", f"<height>{stated[1]}<"))
+    record = look(voc).records[0]
+    assert (record.width, record.height) == (30, 40)
+    assert record.boxes[0].tolist() == expected
+
+
+def test_one_image_in_two_splits_counts_once(make_voc: MakeVoc) -> None:
+    voc = make_voc({"train": {"a": [CAT], "b": [CAT]}, "val": {"b": [CAT]}})
+    report = scan(load_samples(voc, "train") + load_samples(voc, "val"))
+    assert [record.image_id for record in report.records] == ["a", "b"]

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.utils.data.conftest import MakeVoc
+from utils.cli.errors import UserError
+from utils.data.layout import choose_evaluation_splits, choose_training_splits, list_splits
+from utils.data.samples import load_samples
+from utils.data.voc import VocObject
+
+CAT = VocObject("cat", (2, 3, 10, 12))
+
+
+def ids(data: Path, split: str, **options: str) -> list[str]:
+    return [sample.image_id for sample in load_samples(data, split, **options)]
+
+
+def flatten(voc: Path, flat: Path) -> Path:
+    """Copy images and XML of a VOC folder side by side, as labelImg leaves them."""
+    flat.mkdir(parents=True)
+    for path in [*(voc / "JPEGImages").iterdir(), *(voc / "Annotations").iterdir()]:
+        shutil.copy(path, flat)
+    return flat
+
+
+def test_no_data_names_the_layouts_and_the_demo(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "VOCdevkit"):
+        for look in (list_splits, choose_training_splits, choose_evaluation_splits):
+            with pytest.raises(UserError, match=r"Annotations/, JPEGImages/.*--demo"):
+                look(folder)
+        with pytest.raises(UserError, match="--demo"):
+            load_samples(folder, "train")
+
+
+def test_one_voc_folder(make_voc: MakeVoc) -> None:
+    voc = make_voc({"train": {"b": [CAT], "a": []}, "val": {"c": [CAT]}})
+    assert list_splits(voc) == ["train", "val"]
+    assert ids(voc, "train") == ["b", "a"]
+    sample = load_samples(voc, "val")[0]
+    assert sample.image_path == voc / "JPEGImages" / "c.jpg"
+    assert sample.xml_path == voc / "Annotations" / "c.xml"
+
+
+def test_devkit(make_voc: MakeVoc, tmp_path: Path) -> None:
+    kit = tmp_path / "VOCdevkit"
+    make_voc({"trainval": {"a": [CAT]}, "test": {"b": [CAT]}}, kit / "VOC2007")
+    make_voc({"trainval": {"a": [CAT]}}, kit / "VOC2012")
+    assert list_splits(kit) == ["VOC2007/test", "VOC2007/trainval", "VOC2012/trainval"]
+    assert ids(kit, "VOC2007/trainval") + ids(kit, "VOC2012/trainval") == ["VOC2007/a", "VOC2012/a"]
+    with pytest.raises(UserError, match=r"no split 'trainval'.*VOC2007/trainval"):
+        load_samples(kit, "trainval")
+    with pytest.raises(UserError, match="no split"):
+        load_samples(kit, "../VOCdevkit/VOC2007/trainval")
+
+
+def test_flat_folder(make_voc: MakeVoc, tmp_path: Path) -> None:
+    flat = flatten(make_voc({"x": {"b": [CAT], "a": [], "c": []}}), tmp_path / "flat")
+    (flat / "c.xml").unlink()
+    assert list_splits(flat) == ["all"]
+    assert ids(flat, "all") == ["a", "b"]
+    assert ids(flat, "all", unlabelled="background") == ["a", "b", "c"]
+    assert load_samples(flat, "all", unlabelled="background")[2].xml_path is None
+
+
+def test_flat_folder_with_splits(make_voc: MakeVoc, tmp_path: Path) -> None:
+    flatten(make_voc({"x": {"a": [CAT]}}, tmp_path / "one"), tmp_path / "flat" / "train")
+    flatten(make_voc({"x": {"a": [CAT]}}, tmp_path / "two"), tmp_path / "flat" / "valid")
+    assert list_splits(tmp_path / "flat") == ["train", "valid"]
+    assert ids(tmp_path / "flat", "train") + ids(tmp_path / "flat", "valid") == ["train/a", "valid/a"]
+    assert ids(tmp_path / "flat", "val") == ["valid/a"]
+    assert choose_training_splits(tmp_path / "flat") == (("train",), ("valid",))
+
+
+@pytest.mark.parametrize(
+    ("splits", "named", "expected"),
+    [
+        ([], None, (("all",), ())),
+        (["trainval"], None, (("trainval",), ())),
+        (["train"], None, (("train",), ())),
+        (["train", "val", "trainval", "test"], None, (("train",), ("val",))),
+        (["train", "test"], None, (("train",), ())),
+        (["train", "val", "trainval", "test"], ["train"], (("train",), ("val",))),
+        (["train", "val", "trainval", "test"], ["trainval"], (("trainval",), ())),
+        (["train", "val", "test"], ["train", "val"], (("train", "val"), ())),  # a tenth of both is held out
+    ],
+)
+def test_training_defaults(
+    make_voc: MakeVoc,
+    splits: list[str],
+    named: list[str] | None,
+    expected: tuple[tuple[str, ...], tuple[str, ...]],
+) -> None:
+    assert choose_training_splits(make_voc({name: {"a": [CAT]} for name in splits}), named) == expected
+
+
+def test_a_test_list_is_never_trained_on(make_voc: MakeVoc) -> None:
+    with pytest.raises(UserError, match="name one of test with --train"):
+        choose_training_splits(make_voc({"test": {"a": [CAT]}}))
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected"), [(["train", "val"], ("val",)), (["train", "val", "test"], ("test",))]
+)
+def test_evaluation_defaults(make_voc: MakeVoc, splits: list[str], expected: tuple[str, ...]) -> None:
+    assert choose_evaluation_splits(make_voc({name: {"a": [CAT]} for name in splits})) == expected
+
+
+def test_evaluation_needs_a_list(make_voc: MakeVoc) -> None:
+    with pytest.raises(UserError, match="name one of train with --split"):
+        choose_evaluation_splits(make_voc({"train": {"a": [CAT]}}))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["a\nb b\n", "a", "\ufeffa\r\n\r\n  b b  \r\n", "a  1\nb b -1\n", "a.jpg\nb b.JPG\n", "a\t1\n", "a\na\n"],
+)
+def test_lists_are_read_leniently(make_voc: MakeVoc, content: str) -> None:
+    voc = make_voc({"train": {"a": [CAT], "b b": [CAT]}})
+    (voc / "ImageSets" / "Main" / "train.txt").write_bytes(content.encode())
+    assert ids(voc, "train") == (["a", "b b"] if "b b" in content else ["a"])
+
+
+def test_doubled_ids_are_told(make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]) -> None:
+    voc = make_voc({"train": {"a": [CAT]}})
+    (voc / "ImageSets" / "Main" / "train.txt").write_text("a\na\na\n")
+    assert ids(voc, "train") == ["a"]
+    assert "2 ids are listed twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"\n \n", "empty"),
+        (bytes(range(256)), "not a text file"),
+        (b"a\0b\n", "not a text file"),
+        (b"../../a\n", r"'\.\./\.\./a' leads out"),
+        (b"/etc/passwd\n", "leads out"),
+        (b"..\\a\n", "leads out"),
+    ],
+)
+def test_broken_lists_are_named(make_voc: MakeVoc, content: bytes, reason: str) -> None:
+    voc = make_voc({"train": {"a": [CAT]}})
+    (voc / "ImageSets" / "Main" / "train.txt").write_bytes(content)
+    with pytest.raises(UserError, match=reason) as caught:
+        load_samples(voc, "train")
+    assert "train.txt: " in str(caught.value)
+
+
+def test_a_missing_list_is_named(make_voc: MakeVoc) -> None:
+    with pytest.raises(UserError, match=r"trian\.txt: no split 'trian' \(did you mean train\?\)"):
+        load_samples(make_voc({"train": {"a": [CAT]}}), "trian")
+
+
+def test_endings_are_found_by_name(make_voc: MakeVoc) -> None:
+    voc = make_voc({"train": {name: [CAT] for name in "abcd"}})
+    for name, ending in (("a", ".JPG"), ("b", ".jpeg"), ("c", ".webp")):
+        (voc / "JPEGImages" / f"{name}.jpg").rename(voc / "JPEGImages" / f"{name}{ending}")
+    shutil.copy(voc / "JPEGImages" / "d.jpg", voc / "JPEGImages" / "d.png")
+    (voc / "JPEGImages" / "again").symlink_to(voc)  # a loop of folders is not walked
+    samples = load_samples(voc, "train")
+    assert [sample.image_path.suffix for sample in samples[:3]] == [".JPG", ".jpeg", ".webp"]
+    assert "d.png lies beside it" in samples[3].problem
+
+
+def test_what_is_missing_is_left_to_the_scan(make_voc: MakeVoc) -> None:
+    voc = make_voc({"train": {"a": [CAT], "b": [CAT]}})
+    (voc / "JPEGImages" / "a.jpg").unlink()
+    (voc / "Annotations" / "b.xml").unlink()
+    a, b = load_samples(voc, "train")
+    assert "a.jpg: no image" in a.problem
+    assert (b.problem, b.xml_path) == ("", voc / "Annotations" / "b.xml")
+    assert load_samples(voc, "train", unlabelled="background")[1].xml_path is None
+
+
+def test_a_folder_that_may_not_be_searched_is_no_missing_annotation(
+    make_voc: MakeVoc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voc, real = make_voc({"train": {"a": []}}), Path.exists
+
+    def exists(path: Path, **_: object) -> bool:
+        if path.suffix == ".xml":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    (sample,) = load_samples(voc, "train", unlabelled="background")
+    assert sample.xml_path == voc / "Annotations" / "a.xml"

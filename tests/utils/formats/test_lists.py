@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.utils.tools.convert_room import (
+    boxes_of,
+    lists_of,
+    refusal,
+    run_convert,
+    save_picture,
+    save_text,
+    snapshot,
+)
+from utils.data.voc import VocObject
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    return save_text(tmp_path / "classes.txt", "cat\ndog\n")
+
+
+def test_empty_list(tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: Path) -> None:
+    source = save_text(tmp_path / "in/2007_train.txt", "\n\n")
+    assert "the list is empty" in refusal(capsys, source, "--classes", classes, "--out", tmp_path / "out")
+
+
+def test_lines_by_hand(tmp_path: Path, classes: Path) -> None:
+    first = save_picture(tmp_path / "my data, all/a b.jpg")
+    save_picture(tmp_path / "in/c.jpg")
+    save_picture(tmp_path / "in/d.jpg")
+    train = save_text(tmp_path / "in/2007_train.txt", f"\ufeff{first} 3,4,10,12,1 1,1,40,30,0\r\n\r\nc.jpg\n")
+    val = save_text(tmp_path / "in/2007_val.txt", "d.jpg 2.5,3.25,12,6.25,0  3,4,10,12,1 \n")
+    before = snapshot(tmp_path / "in")
+    assert run_convert(train, val, "--classes", classes, "--out", tmp_path / "out") == 0
+    # The numbers are VOC's, as voc_annotation.py copies them: xmin 3 is the edge 2.
+    assert boxes_of(tmp_path / "out") == {
+        "a b": [VocObject("dog", (2, 3, 10, 12)), VocObject("cat", (0, 0, 40, 30))],
+        "c": [],
+        "d": [VocObject("cat", (1.5, 2.25, 12, 6.25)), VocObject("dog", (2, 3, 10, 12))],
+    }
+    xml = (tmp_path / "out/Annotations/a b.xml").read_text()
+    assert "<xmin>3</xmin>" in xml
+    assert "<ymax>12</ymax>" in xml
+    assert lists_of(tmp_path / "out") == {"train": ["a b", "c"], "val": ["d"]}
+    assert snapshot(tmp_path / "in") == before
+
+
+def test_images_flag_and_working_folder(
+    tmp_path: Path, classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save_text(tmp_path / "in/list.txt", "VOCdevkit/a.jpg 3,4,10,12,1\n")
+    save_picture(tmp_path / "room/VOCdevkit/a.jpg")
+    argv = [source, "--classes", classes]
+    assert run_convert(*argv, "--images", tmp_path / "room", "--out", tmp_path / "out") == 0
+    monkeypatch.chdir(tmp_path / "room")  # where the reference implementation was started
+    assert run_convert(*argv, "--out", tmp_path / "out2") == 0
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "out2")
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ("3,4,10,12,2", "has the class 2, but there are 2 class names"),
+        ("3,4,10,12,-1", "has the class -1, but there are 2 class names"),
+        ("3,4,10,12,0.5", "has the class 0.5, but there are 2 class names"),
+        ("3,4,10,12,cat", "is not five numbers"),
+        ("3,4,nan,12,1", "is not five numbers"),
+        ("3,4,inf,12,1", "is not five numbers"),
+        ("3,4,,12,1", "is not five numbers"),
+        ("10,4,3,12,1", "box 2 (dog): inverted"),
+        ("-30,-40,-3,-12,1", "box 2 (dog): wholly outside"),
+    ],
+)
+def test_fault_of_a_box(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: Path, box: str, reason: str
+) -> None:
+    save_picture(tmp_path / "in/a.jpg")
+    source = save_text(tmp_path / "in/train.txt", f"a.jpg 3,4,10,12,1 {box}\n")
+    said = refusal(capsys, source, "--classes", classes, "--out", tmp_path / "out")
+    assert f"{source}: line 1, box 2" in said
+    assert reason in said
+    assert run_convert(source, "--classes", classes, "--out", tmp_path / "out", "--skip-bad") == 0
+    assert boxes_of(tmp_path / "out") == {"a": [VocObject("dog", (2, 3, 10, 12))]}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("a.jpg 3,4,10,12", "'a.jpg 3,4,10,12' is neither an image nor x1,y1,x2,y2,class"),
+        ("notes 3,4,10,12,1", "'notes' is neither an image"),
+        ("b.jpg 3,4,10,12,1", "b.jpg: cannot read the image: No such file"),
+        ("\0.jpg 3,4,10,12,1", "is neither an image"),
+        ("train.txt.jpg", "train.txt.jpg: cannot read the image"),
+        ("c.jpg", "c.jpg: not a regular file"),
+    ],
+)
+def test_fault_of_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: Path, line: str, reason: str
+) -> None:
+    save_picture(tmp_path / "in/a.jpg")
+    (tmp_path / "in/c.jpg").mkdir()
+    source = save_text(tmp_path / "in/train.txt", f"a.jpg\n{line}\n")
+    assert reason in refusal(capsys, source, "--classes", classes, "--out", tmp_path / "out")
+    assert run_convert(source, "--classes", classes, "--out", tmp_path / "out", "--skip-bad") == 0
+    assert set(boxes_of(tmp_path / "out")) == {"a"}
+
+
+def test_classes_are_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = save_text(tmp_path / "in/train.txt", "a.jpg\n")
+    assert "give --classes FILE" in refusal(capsys, source, "--out", tmp_path / "out")
+    empty = save_text(tmp_path / "classes.txt", "")
+    assert "no class names" in refusal(capsys, source, "--classes", empty, "--out", tmp_path / "out")
+    assert "is a folder" in refusal(
+        capsys, tmp_path / "in", "--from", "list", "--classes", empty, "--out", tmp_path / "out"
+    )

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.utils.tools.convert_room import (
+    boxes_of,
+    lists_of,
+    refusal,
+    run_convert,
+    save_picture,
+    save_text,
+    snapshot,
+)
+from utils.data.voc import VocObject
+
+NAMES = "names: [cat, dog]\n"
+
+
+def make(root: Path, *lines: str, names: str = NAMES) -> Path:
+    """Write images/a.jpg of 40 x 30 pixels, its label with these lines, and data.yaml."""
+    save_picture(root / "images/a.jpg")
+    save_text(root / "labels/a.txt", "".join(f"{line}\n" for line in lines))
+    save_text(root / "data.yaml", names)
+    return root
+
+
+def test_folder_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_text(tmp_path / "in/data.yaml", NAMES)
+    assert "no images in it" in refusal(capsys, tmp_path / "in", "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], []),
+        ([""], []),
+        # 40 x 30 pixels: the center (20, 15), the size (10, 12)
+        (["1 0.5 0.5 0.25 0.4"], [VocObject("dog", (15, 9, 25, 21))]),
+        (["0 0.5 0.5 1 1", "1.0 0.25 0.5 0.5 1.0"],
+         [VocObject("cat", (0, 0, 40, 30)), VocObject("dog", (0, 0, 20, 30))]),
+        (["0 0.1 0.2 0.5 0.2 0.3 0.8"], [VocObject("cat", (4, 6, 20, 24))]),  # a triangle
+        (["0 0.1 0.2 0.5 0.2 0.5 0.8 0.1 0.8"], [VocObject("cat", (4, 6, 20, 24))]),  # a turned box's corners
+        (["0 0.333333 0.5 0.25 0.4"], [VocObject("cat", (8.33, 9, 18.33, 21))]),
+    ],
+)  # fmt: skip
+def test_lines_by_hand(tmp_path: Path, lines: list[str], expected: list[VocObject]) -> None:
+    make(tmp_path / "in", *lines)
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert boxes_of(tmp_path / "out") == {"a": expected}
+    assert lists_of(tmp_path / "out") == {}
+
+
+def test_whole_pixels_come_back_from_six_decimals(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    width, height = 1237, 911
+    corners = np.sort(random.integers(0, (width, height), (200, 2, 2)), axis=1)
+    corners = corners[(corners[:, 1] - corners[:, 0] >= 2).all(axis=1)]
+    lines = []
+    for (x1, y1), (x2, y2) in corners.tolist():
+        cx, cy = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height
+        lines.append(f"0 {cx:.6f} {cy:.6f} {(x2 - x1) / width:.6f} {(y2 - y1) / height:.6f}")
+    make(tmp_path / "in", *lines)
+    save_picture(tmp_path / "in/images/a.jpg", width, height)
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    found = np.array([item.box for item in boxes_of(tmp_path / "out")["a"]])
+    np.testing.assert_array_equal(found, corners.reshape(-1, 4))
+
+
+def test_fractions_are_of_the_image_as_displayed(tmp_path: Path) -> None:
+    make(tmp_path / "in", "0 0.5 0.5 0.2 0.5")
+    save_picture(tmp_path / "in/images/a.jpg", 40, 30, orientation=6)  # 30 x 40 as displayed
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert boxes_of(tmp_path / "out")["a"][0].box == (12, 10, 18, 30)
+
+
+def test_what_is_not_a_box_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path / "in", "0 0.1 0.2 0.5 0.2 0.3 0.8")
+    save_picture(tmp_path / "in/images/background.jpg")
+    before = snapshot(tmp_path / "in")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert boxes_of(tmp_path / "out")["background"] == []
+    err = capsys.readouterr().err
+    assert "1 polygons become the box around them" in err
+    assert "1 images have no label file and count as images without objects" in err
+    assert snapshot(tmp_path / "in") == before
+
+
+def test_keypoints_leave_the_box(tmp_path: Path) -> None:
+    make(tmp_path / "in", "0 0.5 0.5 0.25 0.4 0.1 0.2 2 0.3 0.3 1", names=NAMES + "kpt_shape: [2, 3]\n")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert boxes_of(tmp_path / "out")["a"][0].box == (15, 9, 25, 21)
+
+
+@pytest.mark.parametrize(
+    "style", ["ultralytics", "roboflow", "dictionary", "foreign path", "lists", "no yaml"]
+)
+def test_layouts_and_splits(tmp_path: Path, style: str) -> None:
+    root = tmp_path / "in"
+    is_roboflow = style == "roboflow"
+    for split, name in (("train", "a"), ("train", "b"), ("valid" if is_roboflow else "val", "c")):
+        for kind, ending in (("images", "jpg"), ("labels", "txt")):
+            folder = root / split / kind if is_roboflow else root / kind / split
+            path = folder / f"{name}.{ending}"
+            save_picture(path) if kind == "images" else save_text(path, "1 0.5 0.5 0.25 0.4\n")
+    yamls = {
+        "ultralytics": f"path: .\ntrain: images/train\nval: images/val\ntest:\n{NAMES}",
+        "roboflow": f"train: ../train/images\nval: ../valid/images\nnc: 2\n{NAMES}",
+        "dictionary": "train: images/train\nval: [images/val]\nnames:\n  0: cat\n  1: dog\n",
+        "foreign path": f"path: /content/datasets/pets\ntrain: images/train\nval: images/val\n{NAMES}",
+        "lists": f"train: train.txt\nval: lists/val.txt\n{NAMES}",
+    }
+    if style in yamls:
+        save_text(root / "data.yaml", yamls[style])
+    else:
+        save_text(root / "classes.txt", "cat\ndog\n")
+    if style == "lists":
+        save_text(root / "train.txt", f"./images/train/a.jpg\n{root}/images/train/b.jpg\n\n")
+        save_text(root / "lists/val.txt", "images/val/c.jpg\n")
+    assert run_convert(root, "--out", tmp_path / "out") == 0
+    assert lists_of(tmp_path / "out") == {"train": ["a", "b"], "val": ["c"]}
+    assert set(boxes_of(tmp_path / "out")) == {"a", "b", "c"}
+    assert all(found == [VocObject("dog", (15, 9, 25, 21))] for found in boxes_of(tmp_path / "out").values())
+
+
+def test_images_and_labels_side_by_side(tmp_path: Path) -> None:
+    save_picture(tmp_path / "in/a.jpg")
+    save_text(tmp_path / "in/a.txt", "0 0.5 0.5 0.25 0.4\n")
+    save_text(tmp_path / "in/classes.txt", "cat\n")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert boxes_of(tmp_path / "out") == {"a": [VocObject("cat", (15, 9, 25, 21))]}
+
+
+@pytest.mark.parametrize("pictures", ["JPEGImages", "pictures"])
+def test_pictures_beside_a_folder_of_labels_are_not_without_labels(tmp_path: Path, pictures: str) -> None:
+    save_picture(tmp_path / "in" / pictures / "a.jpg")
+    save_text(tmp_path / "in/labels/a.txt", "0 0.5 0.5 0.25 0.4\n")
+    save_text(tmp_path / "in/classes.txt", "cat\n")
+    named = ["--images", tmp_path / "in" / pictures]
+    for number, argv in enumerate([named, []] if pictures == "JPEGImages" else [named]):
+        out = tmp_path / f"out{number}"
+        assert run_convert(tmp_path / "in", "--from", "yolo", *argv, "--out", out) == 0
+        assert boxes_of(out) == {"a": [VocObject("cat", (15, 9, 25, 21))]}
+
+
+def test_a_label_that_no_picture_takes_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_picture(tmp_path / "in/pictures/a.jpg")
+    save_text(tmp_path / "in/labels/a.txt", "0 0.5 0.5 0.25 0.4\n")
+    save_text(tmp_path / "in/classes.txt", "cat\n")
+    said = refusal(capsys, tmp_path / "in", "--from", "yolo", "--out", tmp_path / "out")
+    assert "labels/a.txt: no image belongs to this label" in said
+
+
+def test_images_elsewhere_and_classes_of_a_file(tmp_path: Path) -> None:
+    save_picture(tmp_path / "pictures/train/a.jpg")
+    save_text(tmp_path / "in/labels/train/a.txt", "1 0.5 0.5 0.25 0.4\n")
+    classes = save_text(tmp_path / "classes.txt", "cat\n犬\n")
+    argv = [tmp_path / "in", "--images", tmp_path / "pictures", "--classes", classes]
+    assert run_convert(*argv, "--out", tmp_path / "out") == 0
+    assert boxes_of(tmp_path / "out") == {"a": [VocObject("犬", (15, 9, 25, 21))]}
+    assert lists_of(tmp_path / "out") == {"train": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("2 0.5 0.5 0.25 0.4", "class 2, but there are 2 class names"),
+        ("-1 0.5 0.5 0.25 0.4", "class -1, but there are 2 class names"),
+        ("0.5 0.5 0.5 0.25 0.4", "class 0.5, but there are 2 class names"),
+        ("cat 0.5 0.5 0.25 0.4", "is not all numbers"),
+        ("0 0.5 nan 0.25 0.4", "is not all numbers"),
+        ("0 0.5 inf 0.25 0.4", "is not all numbers"),
+        ("0 0.5 1e400 0.25 0.4", "is not all numbers"),
+        ("0 20 15 10 12", "a number that is not between 0 and 1"),
+        ("0 0.5 0.5 -0.25 0.4", "a number that is not between 0 and 1"),
+        ("0 0.5 0.5 0 0.4", "has no width or height"),
+        ("0 0.5 0.5 0.25", "is neither `class cx cy w h` nor a polygon"),
+        ("0 0.5 0.5 0.25 0.4 0.9", "is neither `class cx cy w h` nor a polygon"),
+        ("0", "is neither `class cx cy w h` nor a polygon"),
+        ("0 0.5 0.5 0.01 0.4", "less than a pixel wide or high"),
+    ],
+)
+def test_fault_of_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, reason: str) -> None:
+    make(tmp_path / "in", "1 0.5 0.5 0.25 0.4", line)
+    said = refusal(capsys, tmp_path / "in", "--out", tmp_path / "out")
+    assert f"{tmp_path}/in/labels/a.txt: line 2" in said
+    assert reason in said
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out", "--skip-bad") == 0
+    assert boxes_of(tmp_path / "out")["a"] == [VocObject("dog", (15, 9, 25, 21))]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("labels/a.txt", b"\xff\xfe0\x00", "a.txt: not UTF-8 text"),
+        ("labels/a.txt", b"0 " * 8_000_001, "a.txt: more than 16 MB"),
+        ("labels/b.txt", b"", "b.txt: no image belongs to this label"),
+        ("images/b.jpg", b"<html>", "b.jpg: not an image that can be read: an HTML page"),
+        ("images/b.jpg", b"", "b.jpg: not an image that can be read: the file is empty"),
+    ],
+)
+def test_fault_of_an_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, reason: str
+) -> None:
+    make(tmp_path / "in")
+    save_picture(tmp_path / "in/images/good.jpg")
+    (tmp_path / "in" / name).write_bytes(content)
+    assert reason in refusal(capsys, tmp_path / "in", "--out", tmp_path / "out")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out", "--skip-bad") == 0
+    assert "left out: 1 images" in capsys.readouterr().out
+    assert "good" in boxes_of(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("names: !!python/object/apply:os.system ['touch PWNED']", "not a plain YAML file"),
+        ("names: [cat", "not a plain YAML file"),
+        ("[" * 100_000, "not a plain YAML file"),
+        ("- cat", "not a YAML file of lines"),
+        ("", "not a YAML file of lines"),
+        ("nc: 2", "no class names in it; give --classes"),
+        ("names: 5", "is no list of class names"),
+        ("names: []", "is no list of class names"),
+        ("names: [yes, no]", "write no, yes and the like in quotes"),
+        ("names: [cat, cat]", "has a name twice"),
+        ("names: {1: cat, 2: dog}", "the keys of `names` are not 0, 1, 2"),
+        (NAMES + "train: ../../elsewhere", "'../../elsewhere' is not found in"),
+        (NAMES + "train: /etc", "'/etc' is not found in"),
+        (NAMES + "train: [5]", "5 is not found in"),
+        (NAMES + "train: [[[images]]]", "[list] is not found in"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]", "an alias (*name) is refused"),
+        (NAMES + "train: list.txt", "list.txt: line 1: '/etc/hosts.jpg' leads out of"),
+    ],
+)
+def test_data_yaml_that_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, reason: str
+) -> None:
+    make(tmp_path / "in", names=text)
+    save_text(tmp_path / "in/list.txt", "/etc/hosts.jpg\n")
+    assert reason in refusal(capsys, tmp_path / "in", "--out", tmp_path / "out")
+    assert not Path("PWNED").exists()
+
+
+def test_one_folder_for_two_splits_is_read_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(
+        tmp_path / "in",
+        "0 0.5 0.5 0.25 0.4",
+        "9 0.5 0.5 0.25 0.4",
+        names=NAMES + "train: images\nval: images\n",
+    )
+    assert "more, see above" not in refusal(capsys, tmp_path / "in", "--out", tmp_path / "out")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out", "--skip-bad") == 0
+    assert lists_of(tmp_path / "out") == {"train": ["a"], "val": ["a"]}
+    assert "left out: 0 images, 1 objects" in capsys.readouterr().out

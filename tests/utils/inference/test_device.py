@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from utils.cli.errors import UserError
+from utils.inference.device import available_devices, choose_device
+
+
+def pretend(monkeypatch, gpus, mps=False):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "mps", "expected"),
+    [
+        ("auto", 0, False, "cpu"),
+        ("auto", 0, True, "cpu"),
+        ("auto", 2, False, "cuda:0"),
+        ("cpu", 2, False, "cpu"),
+        ("cuda", 2, False, "cuda:0"),
+        ("cuda:1", 2, False, "cuda:1"),
+        ("1", 2, False, "cuda:1"),
+        ("mps", 0, True, "mps"),
+    ],
+)
+def test_choose_device(monkeypatch, name, gpus, mps, expected):
+    pretend(monkeypatch, gpus, mps)
+    assert choose_device(name) == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "there"),
+    [
+        ("cuda", 0, "has cpu"),
+        ("cuda:7", 1, "has cpu, cuda:0"),
+        ("7", 1, "has cpu, cuda:0"),
+        ("mps", 0, "has cpu"),
+        ("tpu", 0, "has cpu"),
+        ("0,1", 2, "torchrun"),
+        ("cuda:", 1, "cuda:0"),
+    ],
+)
+def test_absent_device_is_refused_naming_what_is_there(monkeypatch, name, gpus, there):
+    pretend(monkeypatch, gpus)
+    with pytest.raises(UserError, match=there) as caught:
+        choose_device(name)
+    assert f"--device {name}" in str(caught.value)
+
+
+def test_cpu_is_always_there():
+    assert available_devices()[0] == "cpu"

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nets.structures import Detections, Target
+from utils.vision.draw import class_color, draw_detections, sheet
+
+
+def make_found(*boxes: list[float], label: int = 0) -> Detections:
+    scores = torch.linspace(0.9, 0.5, len(boxes))
+    return Detections(torch.tensor(boxes).reshape(-1, 4), scores, torch.full((len(boxes),), label))
+
+
+@pytest.mark.parametrize("objects", [Detections.empty(), Target.empty()])
+def test_nothing_to_draw_leaves_the_picture_as_it_is(objects: Detections | Target) -> None:
+    image = np.full((40, 60, 3), 77, dtype=np.uint8)
+    assert np.array_equal(draw_detections(image, objects, ()), image)
+
+
+def test_a_box_is_drawn_on_its_own_edge_and_the_input_is_not_touched() -> None:
+    image = np.zeros((200, 200, 3), dtype=np.uint8)
+    drawn = draw_detections(image, make_found([50, 60, 150, 160]), ("cat",))
+    assert not image.any()
+    assert tuple(drawn[159, 100]) == class_color(0)  # the last row inside the edge 160
+    assert not drawn[160:, :].any()
+    assert tuple(drawn[100, 50]) == class_color(0)
+    assert not drawn[100, :50].any()
+    assert drawn[30:60, 50:80].any()  # the caption above
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3000), (3000, 2), (32, 32), (1080, 1920)])
+@pytest.mark.parametrize("name", ["cat", "猫", "собака 😀", "", "two\nlines", "a very long name " * 20])
+def test_any_size_and_name_at_the_border(size: tuple[int, int], name: str) -> None:
+    height, width = size
+    image = np.zeros((*size, 3), dtype=np.uint8)
+    boxes = (
+        [0, 0, width, height],
+        [width - 1, height - 1, width, height],
+        [-50, -50, 5000, 5000],
+        [0.2, 0.2, 0.3, 0.3],
+    )
+    assert draw_detections(image, make_found(*boxes), (name,)).shape == image.shape
+
+
+def test_a_target_is_drawn_and_says_what_is_difficult() -> None:
+    image = np.zeros((100, 100, 3), dtype=np.uint8)
+    boxes, labels = torch.tensor([[10.0, 30.0, 90.0, 90.0]]), torch.tensor([0])
+    plain, hard = (
+        draw_detections(image, Target(boxes, labels, torch.tensor([flag])), ("cat",))
+        for flag in (False, True)
+    )
+    assert plain.any()
+    assert not np.array_equal(plain, hard)
+
+
+def test_class_colors_differ() -> None:
+    assert len({class_color(label) for label in range(80)}) == 80
+
+
+def test_sheet_lays_pictures_out_in_rows() -> None:
+    images = [np.full((10, 20, 3), value, dtype=np.uint8) for value in (10, 20, 30)]
+    page = sheet(images, columns=2, cell=(16, 32), gap=4)
+    assert page.shape == (36, 68, 3)
+    assert (page[:16, :32] == 10).all()
+    assert (page[:16, 36:] == 20).all()
+    assert (page[20:, :32] == 30).all()
+    assert (page[20:, 36:] == 255).all()
+
+
+def test_a_sheet_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs pictures"):
+        sheet([], columns=2)

@@ -1,0 +1,135 @@
+"""Attention blocks from files and modules of the user's own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nets.attention import ATTENTION, build_attention
+from utils.weights.own_block import import_block
+
+ROOT = Path(__file__).resolve().parents[3]
+PLAIN = """
+from dataclasses import dataclass
+from torch import nn
+from nets.attention import register
+from nets.attention.se import SqueezeExcite
+
+class SE8(SqueezeExcite):
+    ratio = 8
+
+@dataclass
+class Settings:
+    gain: "float" = 2.0
+
+@register("mine")
+class Mine(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.gain = Settings().gain
+
+    def forward(self, x):
+        return self.gain * x
+"""
+
+
+@pytest.fixture
+def own_file(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(PLAIN)
+    yield file
+    ATTENTION.pop("mine", None)
+
+
+def build(spec, channels):
+    import_block(spec)
+    return build_attention(spec, channels)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("missing.py:Block", "missing.py:Block.*there is no file .*missing.py"),
+        ("no.such.module:Block", "ModuleNotFoundError.*no"),
+        ("nets.boxes:box_iou", "no nn.Module class 'box_iou'"),
+        ("nets.blocks:ConvNormAct", r"built as ConvNormAct\(channels\), but missing.*out_channels"),
+    ],
+)
+def test_a_wrong_spec_is_named(spec, words):
+    with pytest.raises(ValueError, match=words):
+        import_block(spec)
+
+
+def test_a_file_of_the_users_own_is_run_once_and_may_register_names(own_file, monkeypatch):
+    blocks = [build(f"{own_file}:Mine", channels) for channels in (256, 512, 128)]
+    monkeypatch.chdir(own_file.parent)
+    blocks += [build("own.py:Mine", 64), build("mine", 64)]
+    assert len({type(block) for block in blocks}) == 1
+    assert blocks[0](torch.ones(1)).item() == 2
+
+
+def test_a_subclass_of_the_users_own_is_called_by_its_name(own_file):
+    assert build(f"{own_file}:SE8", 64).fc[0].weight.shape == (8, 64)
+    with pytest.raises(ValueError, match="SE8: ratio 8 leaves no channel of 4"):
+        build(f"{own_file}:SE8", 4)
+
+
+def test_two_files_of_one_name_are_two_modules(tmp_path):
+    for folder, value in (("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "own.py"
+        file.write_text(f"from torch import nn\n\nclass Block(nn.Identity):\n    value = {value}\n")
+    assert [build(f"{tmp_path / folder}/own.py:Block", 8).value for folder in "ab"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("", "has no nn.Module class 'Block'"),
+        ("class Block(\n", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+        ("raise SystemExit(0)", "SystemExit"),
+        (
+            "from torch import nn\nclass Block(nn.Module):\n    def __init__(self):\n        pass",
+            r"a block is built as Block\(channels\), but too many positional arguments",
+        ),
+    ],
+)
+def test_a_broken_file_of_the_users_own_is_named_in_one_line(tmp_path, source, words):
+    file = tmp_path / "own.py"
+    file.write_text(source)
+    modules = len(sys.modules)
+    with pytest.raises(ValueError, match=rf"own\.py:Block.*{words}") as caught:
+        build(f"{file}:Block", 64)
+    assert "\n" not in str(caught.value)
+    if "class Block(nn" not in source and source:
+        assert len(sys.modules) == modules  # mended, it can be imported again
+
+
+def test_a_module_in_the_current_directory_is_found(tmp_path, monkeypatch):
+    package = tmp_path / "attention_of_ones_own"
+    package.mkdir()
+    (package / "block.py").write_text("from torch import nn\n\nclass Block(nn.Identity):\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    assert type(build("attention_of_ones_own.block:Block", 8)).__name__ == "Block"
+    assert sys.path == before
+
+
+@pytest.mark.slow
+def test_a_script_that_lies_elsewhere_finds_a_module_in_the_current_directory(tmp_path):
+    (tmp_path / "mine_here.py").write_text("from torch import nn\n\nclass Block(nn.Identity):\n    pass\n")
+    script = tmp_path / "elsewhere" / "script.py"
+    script.parent.mkdir()
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom utils.weights.own_block import import_block\n"
+        "from nets.attention import OWN_BLOCKS\nimport_block('mine_here:Block')\n"
+        "print(OWN_BLOCKS['mine_here:Block'].__name__)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (result.stdout, result.returncode) == ("Block\n", 0), result.stderr

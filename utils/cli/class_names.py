@@ -1,0 +1,96 @@
+"""Class names: reading a list of them, and matching two lists by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.cli.console import warn
+from utils.cli.errors import UserError
+
+MODEL_DATA = Path(__file__).resolve().parents[2] / "model_data"
+
+# COCO's own spelling -> Darknet's, which is VOC's where VOC has the class.
+_ALIASES = {
+    "airplane": "aeroplane",
+    "motorcycle": "motorbike",
+    "couch": "sofa",
+    "potted plant": "pottedplant",
+    "dining table": "diningtable",
+    "tv": "tvmonitor",
+}
+
+
+def canonical_name(name: str) -> str:
+    """Return the name under which two spellings of one class meet."""
+    return _ALIASES.get(name, name)
+
+
+def match_class_names(sources: Sequence[str], wanted: Sequence[str]) -> list[int | None]:
+    """Find for each wanted class its index among the sources, by name, else through the aliases, or None."""
+    exact = {name: index for index, name in enumerate(sources)}
+    alias = {canonical_name(name): index for index, name in enumerate(sources)}
+    return [exact.get(name, alias.get(canonical_name(name))) for name in wanted]
+
+
+def choose_class_names(
+    file: Path | str, own: Sequence[str] | None, given: Sequence[str] | None
+) -> tuple[str, ...] | None:
+    """Return the names of the classes of a file of weights: those given, else its own, else None.
+
+    Raises:
+        UserError: its own are given in another order, so that each would be taken for another.
+    """
+    if given is None or own is None or tuple(given) == tuple(own) or len(given) != len(own):
+        return tuple(given or own or ()) or None
+    if set(given) == set(own):
+        raise UserError(
+            f"{file}: its classes have another order than those of --classes: {', '.join(own)}; leave it out"
+        )
+    changed = [f"{old} is now {new}" for old, new in zip(own, given, strict=True) if old != new]
+    warn(f"{file}: classes are called as --classes says: {', '.join(changed)}")
+    return tuple(given)
+
+
+def parse_renames(pairs: Sequence[str]) -> dict[str, str]:
+    """Read what --rename gave, such as ("Cat=cat", "kitten=cat").
+
+    Raises:
+        UserError: not of the form OLD=NEW, a name given two new ones, or a new name that is itself renamed.
+    """
+    renames: dict[str, str] = {}
+    for pair in pairs:
+        old, equals, new = (part.strip() for part in pair.partition("="))
+        if not (old and equals and new):
+            raise UserError(f"--rename {pair}: write OLD=NEW, such as Cat=cat")
+        if renames.get(old, new) != new:
+            raise UserError(f"--rename {pair}: {old} is to become {renames[old]} already")
+        renames[old] = new
+    for old, new in renames.items():
+        if renames.get(new, new) != new:
+            raise UserError(f"--rename {old}={new}: {new} is itself renamed; write {old}={renames[new]}")
+    return renames
+
+
+def read_class_names(path: Path | str) -> tuple[str, ...]:
+    """Read a list of class names: UTF-8, one a line; blank lines and surrounding blanks do not count.
+
+    Raises:
+        UserError: the file is missing, not text, empty, or names a class twice.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the class names: {error.strerror}") from None
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not names:
+        raise UserError(f"{path}: no class names in it; write one name a line")
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise UserError(f"{path}: class named twice: {', '.join(doubled)}")
+    return names

@@ -1,0 +1,130 @@
+"""The settings of compare.py: its own, and those of train.py, which every run of the grid gets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from utils.cli.errors import UserError
+from utils.cli.parser import check_settings, flag_of, given_settings, setting
+from utils.cli.presets import with_preset
+from utils.cli.shared_config import phi_name
+from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
+
+OF_MEASURING = ("data", "rename", "unlabelled", "skip_bad", "device")  # what --from takes for its --split
+FREE = {"device", "workers"}  # what changes no number
+# What the grid decides itself, or what makes no sense for several runs.
+NOT_PASSED_ON = {"phi", "seed", "preset", "resume", "demo", "project", "name", "exist_ok"}
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Settings of compare.py beside those of the training runs.
+
+    Raises:
+        UserError: a value makes no sense; the message names the flag.
+    """
+
+    phi: tuple[str, ...] = setting(
+        ("none", "se", "cbam", "eca", "ca"),
+        "attention blocks to compare: registered names, numbers or path/to/file.py:Class",
+        aliases=("--attention",),
+        nargs="+",
+        metavar="BLOCK",
+    )
+    seeds: tuple[str, ...] = setting(
+        ("0", "1", "2"), "seeds to train every block with", nargs="+", metavar="N"
+    )
+    preset: tuple[str, ...] = setting(
+        (DEFAULT_PRESET,),
+        "recipes to train every block by, such as default reference",
+        nargs="+",
+        metavar="NAME",
+        beside_config=False,  # as for train.py
+    )
+    split: tuple[str, ...] | None = setting(
+        None,
+        "report the last weights on this split, such as a test list (default: on what the runs selected on)",
+        nargs="+",
+        metavar="SPLIT",
+    )
+    runs: tuple[str, ...] | None = setting(
+        None, "tabulate these finished runs instead of training", flag="--from", nargs="+", metavar="RUN"
+    )
+    no_train: bool = setting(False, "only parameters, GFLOPs and latency")
+    project: str = setting("runs/compare", "folder of the comparisons", group="output", metavar="DIR")
+    name: str = setting(
+        "exp",
+        "name of the comparison's folder; the same name again goes on where it stopped",
+        group="output",
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        names = [str(phi_name(spec)) for spec in self.phi]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                raise UserError(f"--phi {name}: is given twice")
+        object.__setattr__(self, "phi", tuple(sorted(names, key=lambda name: name != "none")))  # none first
+        for seed in self.seeds:
+            if not seed.isdecimal() or int(seed) >= 2**32:
+                raise UserError(f"--seeds {seed}: needs whole numbers from 0 to 4294967295")
+        if len({int(seed) for seed in self.seeds}) < len(self.seeds):
+            raise UserError(f"--seeds {' '.join(self.seeds)}: names a seed twice")
+        if len(set(self.preset)) < len(self.preset):
+            raise UserError(f"--preset {' '.join(self.preset)}: names a recipe twice")
+        if self.runs and self.preset != (DEFAULT_PRESET,):
+            raise UserError("--from cannot stand beside --preset: the runs are trained already")
+        folders = [folder_name(name) for name in self.phi]
+        for folder in folders:
+            if folders.count(folder) > 1:
+                raise UserError(f"--phi: two blocks would be called {folder}; rename one's file or class")
+        if self.runs and self.no_train:
+            raise UserError("--from cannot stand beside --no-train: the runs are there already")
+
+
+def folder_name(phi: str) -> str:
+    """Return a block's name as part of a folder's: 'se', or 'file-Class' for 'path/to/file.py:Class'."""
+    source, colon, class_name = phi.replace("\\", "/").rpartition(":")
+    return f"{source.rpartition('/')[2].removesuffix('.py')}-{class_name}" if colon else phi
+
+
+def parse_comparison(
+    argv: Sequence[str], *, description: str, example: str
+) -> tuple[CompareConfig, dict[str, Any]]:
+    """Read compare.py's arguments.
+
+    Returns:
+        Its own settings, and what was given for the training runs, by field of `TrainConfig`.
+
+    Raises:
+        UserError: bad usage; the message names the flag and the value.
+    """
+    own = {field.name: field for field in dataclasses.fields(CompareConfig)}
+    passed_on = {
+        field.name: field for field in dataclasses.fields(TrainConfig) if field.name not in NOT_PASSED_ON
+    }
+    flags = dataclasses.make_dataclass(
+        "CompareFlags",
+        [
+            (field.name, field.type, dataclasses.field(default=field.default, metadata=field.metadata))
+            for field in (own | passed_on).values()
+        ],
+    )
+    given = given_settings(flags, argv, prog="compare.py", description=description, example=example)
+    config = CompareConfig(**{name: given.pop(name) for name in own if name in given})
+    ignored = [name for name in given if name not in OF_MEASURING] if config.runs else []
+    if ignored:
+        flags_of = ", ".join(flag_of(passed_on[name]) for name in ignored)
+        raise UserError(f"--from cannot stand beside {flags_of}: the runs are trained already")
+    for preset in config.preset if not config.runs else ():
+        for phi in config.phi:
+            TrainConfig(**told_by(preset, given), phi=phi)  # refuses nonsense before the first run
+    return config, given
+
+
+def told_by(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run by a recipe is told, when this was given for all runs."""
+    return with_preset(given if preset == DEFAULT_PRESET else {**given, "preset": preset})

@@ -1,0 +1,176 @@
+"""What a command says and how it ends: results on stdout, logs and progress on stderr, errors in one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import suppress
+from typing import TextIO, TypeVar
+
+from tqdm import tqdm
+
+from utils.cli.error_messages import explain_failure
+from utils.cli.errors import Interrupted, UserError
+from utils.cli.signals import StopSignals
+
+Item = TypeVar("Item")
+_LONGEST_ERROR = 400
+_is_muted = False
+
+
+def run_command(function: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
+    """Run a command to its exit status; this is the body of every script's `main`.
+
+    Args:
+        function: takes the arguments after the script's name; returns the exit status (None means 0).
+        argv: the arguments; None takes the process's own. `--debug` among them shows tracebacks.
+
+    Returns:
+        0 done; 1 failed while running; 2 bad usage, data or config; 130 interrupted from the keyboard, 143 by
+        SIGTERM, 129 by a closed terminal.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a C locale must not crash on a class name
+    try:
+        with StopSignals():
+            status = function(arguments) or 0
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence(sys.stdout, sys.stderr)
+        return 1
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        _fail("interrupted")
+        return 130
+    except Interrupted as stop:
+        log(f"interrupted: {stop.message}")
+        return 128 + stop.number
+    except Exception as error:  # every failure ends as one line, whatever it was
+        if "--debug" in arguments:
+            traceback.print_exc()
+        _fail(_explain(error))
+        return error.exit_code if isinstance(error, UserError) else 1
+    return status
+
+
+def log(message: str) -> None:
+    """Write a line to stderr, above a progress bar if one is shown.
+
+    Where stderr is gone (`2>&1 | head`, a closed terminal) nobody reads it, and the work goes on without.
+    """
+    if not _is_muted:
+        _write(message)
+
+
+def mute() -> None:
+    """Drop all that is logged from here on, but not errors: one process of several speaks for all."""
+    global _is_muted
+    _is_muted = True
+
+
+def warn(message: str) -> None:
+    """Write a warning line to stderr."""
+    log(f"warning: {one_line(message)}")
+
+
+def one_line(message: str) -> str:
+    """Return the message with line breaks and control characters (a file name may hold them) made visible."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message)
+
+
+def progress(
+    items: Iterable[Item],
+    label: str,
+    *,
+    total: int | None = None,
+    unit: str = "image",
+    status: Callable[[], str] | None = None,
+    interval: float = 10.0,
+) -> Iterator[Item]:
+    """Yield the items while showing how far we are: a bar on a terminal, plain lines on stderr otherwise.
+
+    Args:
+        items: what to go through.
+        label: what is going on, at the start of the line.
+        total: number of items; None asks `len(items)` where it has one.
+        unit: what an item is.
+        status: called for the text at the end of the line, such as the current loss.
+        interval: seconds between two plain lines.
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    if _is_muted:
+        yield from items
+    elif sys.stderr is not None and sys.stderr.isatty():
+        yield from _progress_bar(items, label, total, unit, status)
+    else:
+        yield from _progress_lines(items, label, total, unit, status, interval)
+
+
+def _progress_bar(
+    items: Iterable[Item], label: str, total: int | None, unit: str, status: Callable[[], str] | None
+) -> Iterator[Item]:
+    with tqdm(total=total, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
+        for item in items:
+            yield item
+            if status is not None:
+                bar.set_postfix_str(status(), refresh=False)
+            bar.update()
+
+
+def _progress_lines(
+    items: Iterable[Item],
+    label: str,
+    total: int | None,
+    unit: str,
+    status: Callable[[], str] | None,
+    interval: float,
+) -> Iterator[Item]:
+    last_line = time.monotonic()
+    for count, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last_line >= interval:
+            last_line = now
+            of_total = f"/{total}" if total is not None else ""
+            log(f"{label}  {count}{of_total} {unit}s  {status() if status is not None else ''}".rstrip())
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if known := explain_failure(error):
+        return known
+    return f"unexpected {type(error).__name__}: {error}; --debug shows where"
+
+
+def _fail(message: str) -> None:
+    line = one_line(" ".join(message.split("\n")))
+    if len(line) > _LONGEST_ERROR:  # the file stands at the start, the advice at the end
+        line = f"{line[:240]} … {line[-(_LONGEST_ERROR - 250) :]}"
+    _write(f"error: {line}")
+
+
+def _write(line: str) -> None:
+    if sys.stderr is None:  # closed before the program began
+        return
+    try:
+        tqdm.write(line, file=sys.stderr)
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
+
+
+def _silence(*streams: TextIO) -> None:
+    """Point streams at nothing, so that neither we nor the interpreter's last flush finds a broken pipe."""
+    for stream in streams:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,122 @@
+"""Settings that several commands share: data, weights, and the folder of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from nets.attention import attention_name
+from utils.cli.class_names import parse_renames
+from utils.cli.errors import UserError
+from utils.cli.parser import as_arguments, check_settings, setting
+
+_SMALLEST, _LARGEST, _STEP = 32, 4096, 32  # of an input side in pixels; 32 is the network's stride
+OWN_PHI_HELP = (
+    "confirm the attention block of your own that the weights were trained with, as path/to/file.py:Class"
+)
+NAMED_WEIGHTS = "coco (the official Darknet weights), voc (ours for Pascal VOC), last (the newest best.pth)"
+NETWORK_HELP = f"{NAMED_WEIGHTS}, or a .pth or .weights file"
+WEIGHTS_HELP = f"{NETWORK_HELP}, or an .onnx, .xml or .param that export.py wrote"
+DATA_HELP = "a VOCdevkit, a folder in VOC layout, or a folder of images with their XML"
+SKIP_BAD_HELP = "leave out broken files (counted and named) instead of stopping"
+UNLABELLED_HELP = "images without XML: skip (an error where a VOC list names them) or take as background"
+EXIST_OK_HELP = "write into PROJECT/NAME even when it exists"
+NAME_HELP = "name of the run's folder; exp2, exp3 ... where it is taken"
+DEVICE_HELP = "auto (CUDA when there is one, else CPU), cpu, cuda, cuda:1 or mps"
+CLASSES_HELP = "file with the class names, one a line, in the order of the labels"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The settings of every command that reads labeled data."""
+
+    data: str = setting("VOCdevkit", DATA_HELP, metavar="DIR")
+    classes: str | None = setting(
+        None, f"{CLASSES_HELP} (default: those of the data)", group="data", metavar="FILE"
+    )
+    rename: tuple[str, ...] | None = setting(
+        None,
+        "read classes of the annotations under other names, which merges them: Cat=cat kitten=cat",
+        group="data",
+        nargs="+",
+        metavar="OLD=NEW",
+    )
+    unlabelled: str = setting("skip", UNLABELLED_HELP, group="data", choices=("skip", "background"))
+    skip_bad: bool = setting(False, SKIP_BAD_HELP, group="data")
+
+    @property
+    def renames(self) -> dict[str, str]:
+        """The new name of each class that has one."""
+        return parse_renames(self.rename or ())
+
+    def reading(self) -> dict[str, Any]:
+        """Return how data are read, as `prepare_training` and `prepare_evaluation` take it."""
+        return {
+            "classes": self.classes,
+            "renames": self.renames,
+            "unlabelled": self.unlabelled,
+            "skip_bad": self.skip_bad,
+        }
+
+    def data_arguments(self) -> list[str]:
+        """Return the arguments that name these data to another command."""
+        usual = {field.name: field.default for field in dataclasses.fields(DataConfig)}
+        told = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+        return as_arguments(DataConfig, {"data": self.data} | told)
+
+    def check_data(self) -> None:
+        """Refuse nonsense; the UserError names the flag."""
+        check_settings(self)
+        parse_renames(self.rename or ())
+
+
+@dataclass(frozen=True)
+class WeightsConfig:
+    """The settings of every command that takes a trained network."""
+
+    weights: str = setting("coco", WEIGHTS_HELP, metavar="FILE")
+    imgsz: tuple[int, int] | None = setting(
+        None,
+        "side of the network's input in pixels, or height and width (default: the weights' own)",
+        nargs="+",
+        metavar="N",
+    )
+    phi: str | None = setting(None, OWN_PHI_HELP, group="network", aliases=("--attention",))
+
+    def check_weights(self) -> None:
+        """Refuse nonsense; the UserError names the flag."""
+        check_imgsz(self.imgsz)
+        object.__setattr__(self, "phi", phi_name(self.phi))
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The settings of every command that makes a folder for what it writes."""
+
+    project: str = setting("runs", "folder of the runs", group="output", metavar="DIR")
+    name: str = setting("exp", NAME_HELP, group="output")
+    exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
+
+
+def phi_name(phi: str | None) -> str | None:
+    """Return the name of what --phi gave, None for nothing; raises a UserError for an unknown block."""
+    try:
+        return None if phi is None else attention_name(phi)
+    except ValueError as error:
+        raise UserError(f"--phi {phi}: {error}") from None
+
+
+def check_imgsz(imgsz: tuple[int, int] | None) -> None:
+    """Refuse an --imgsz that the network cannot take; the UserError names the nearest sizes."""
+    if imgsz is None or all(_SMALLEST <= side <= _LARGEST and side % _STEP == 0 for side in imgsz):
+        return
+    nearest = []
+    for side in imgsz:
+        below = min(max(side // _STEP * _STEP, _SMALLEST), _LARGEST)
+        nearest.append(
+            f"{below} or {below + _STEP}" if below < side < _LARGEST and side % _STEP else str(below)
+        )
+    shown, advice = " ".join(map(str, dict.fromkeys(imgsz))), ", ".join(dict.fromkeys(nearest))
+    rule = f"sides are multiples of {_STEP} from {_SMALLEST} to {_LARGEST} pixels"
+    raise UserError(f"--imgsz {shown}: {rule}; nearest: {advice}")

@@ -1,0 +1,241 @@
+"""What the runs of a comparison reached, and which differences are more than noise."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from scipy.special import stdtrit  # quantiles of Student's t; scipy.stats takes seconds to import
+
+from nets.attention import short_name
+from utils.cli.compare_config import FREE, NOT_PASSED_ON
+from utils.cli.errors import UserError
+from utils.cli.parser import as_plain
+from utils.cli.presets import read_recipe
+from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
+from utils.compare.cost import Cost
+from utils.weights.checkpoint import load_checkpoint
+
+CONFIDENCE = 0.95
+# What may differ between runs without making them runs of different things.
+_INCIDENTAL = (NOT_PASSED_ON | FREE) - {"preset"}
+_OF_ATTENTION = {"phi_at", "insert", "partial"}
+_SETTLED = {"lr", "ema_memory"}  # by train.py, where neither the recipe nor the user says so
+_DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What one run reached.
+
+    Attributes:
+        phi: its attention block.
+        seed: its seed.
+        settings: its other settings that matter, by name.
+        map50: mAP at IoU 0.5 of the last epoch's (EMA) weights.
+        map50_95: mAP over IoU 0.5 to 0.95.
+    """
+
+    phi: str
+    seed: int
+    settings: dict[str, Any]
+    map50: float
+    map50_95: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation; the latter is None for a single value."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Summarize at least one value."""
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of the differences of runs with one seed, and its 95 % interval (Student's t; None for one)."""
+
+    mean: float
+    interval: tuple[float, float] | None
+
+    @property
+    def verdict(self) -> str:
+        """Say in words whether it is more than noise."""
+        if self.interval is None:
+            return "one seed: noise unknown"
+        low, high = self.interval
+        return "better" if low > 0 else "worse" if high < 0 else "within noise"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        label: the block, and the settings that set it apart from others.
+        cost: None where nothing was measured.
+        seeds: the seeds behind the numbers.
+        map50: None without runs.
+        map50_95: None without runs.
+        difference: of map50 to the runs without attention, seed by seed; None for those and without them.
+        points: map50 by seed.
+    """
+
+    label: str
+    cost: Cost | None
+    seeds: tuple[int, ...] = ()
+    map50: Spread | None = None
+    map50_95: Spread | None = None
+    difference: Difference | None = None
+    points: Mapping[int, float] | None = None
+
+
+def read_run(folder: Path, report: str | None = None) -> RunResult:
+    """Read what a finished run reached.
+
+    Args:
+        folder: its run folder.
+        report: the folder in it whose metrics.json counts; None takes the last row of results.csv.
+
+    Raises:
+        UserError: it is no run's folder, the run is not finished (nor ended by --patience), or it was never
+            evaluated.
+    """
+    try:
+        settings = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
+        with open(folder / "results.csv", newline="", encoding="utf-8") as file:
+            last = list(csv.DictReader(file))[-1]
+        epochs, done = settings["epochs"], int(last["epoch"])
+    except (OSError, yaml.YAMLError, LookupError, ValueError, TypeError) as error:
+        raise UserError(f"{folder}: not the folder of a training run: {error}") from None
+    if done < epochs and not _was_stopped_early(folder):
+        raise UserError(f"{folder}: not finished: {done} of {epochs} epochs are done")
+    metrics = last
+    if report is not None:
+        metrics = json.loads((folder / report / "metrics.json").read_text(encoding="utf-8"))
+    try:
+        map50, map50_95 = float(metrics["map50"]), float(metrics["map50_95"])
+    except (KeyError, ValueError, TypeError):
+        raise UserError(
+            f"{folder}: has no mAP of its last epoch; name a list to measure on: --split"
+        ) from None
+    dropped = _INCIDENTAL | (_OF_ATTENTION if settings["phi"] == "none" else set())
+    kept = {name: value for name, value in settings.items() if name not in dropped}
+    return RunResult(settings["phi"], settings["seed"], kept, map50, map50_95)
+
+
+def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
+    """Put runs that differ in nothing but their seed together, under a label; those without attention first.
+
+    Raises:
+        UserError: two runs are one and the same.
+    """
+    every = {
+        name: [r.settings[name] for r in results if name in r.settings]
+        for r in results
+        for name in r.settings
+    }
+    varying = [name for name, values in every.items() if any(value != values[0] for value in values)]
+    groups: dict[str, list[RunResult]] = {}
+    for result in results:
+        expected = _DEFAULTS | _recipe(result.settings)
+        told = [
+            f"{name}={_shown(result.settings[name])}"
+            for name in varying
+            if name in result.settings and result.settings[name] != as_plain(expected.get(name))
+            if name not in _SETTLED or _varies_within_recipe(name, result, results)
+        ]
+        group = groups.setdefault(" ".join([short_name(result.phi), *told]), [])
+        if any(result.seed == other.seed for other in group):
+            raise UserError(f"two runs of {result.phi} have the seed {result.seed}; name each run once")
+        group.append(result)
+    return dict(sorted(groups.items(), key=lambda item: item[1][0].phi != "none"))
+
+
+def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Cost]) -> list[Row]:
+    """Summarize the runs of each label.
+
+    Differences are to the runs without attention and otherwise alike; those of such runs by another recipe
+    are to the default's.
+    """
+    points_of = {
+        label: {run.seed: run.map50 for run in sorted(runs, key=lambda run: run.seed)}
+        for label, runs in groups.items()
+    }
+    plain = {label: runs[0].settings for label, runs in groups.items() if runs[0].phi == "none"}
+    usual = {
+        label for label, settings in plain.items() if settings.get("preset", DEFAULT_PRESET) == DEFAULT_PRESET
+    }
+    rows = []
+    for label, runs in groups.items():
+        ours = runs[0].settings
+        is_other_recipe = label in plain and label not in usual
+        left = _OF_ATTENTION | ({"preset", *_recipe(ours), *_SETTLED} if is_other_recipe else set())
+        alike = [
+            other
+            for other in (usual if is_other_recipe else plain)
+            if other != label and _without(left, plain[other]) == _without(left, ours)
+        ]
+        base, points = points_of[alike[0]] if len(alike) == 1 else {}, points_of[label]
+        rows.append(
+            Row(
+                label,
+                costs.get(label),
+                tuple(points),
+                Spread.of(list(points.values())),
+                Spread.of([run.map50_95 for run in runs]),
+                paired_difference(points, base),
+                points,
+            )
+        )
+    return rows
+
+
+def paired_difference(ours: Mapping[int, float], base: Mapping[int, float]) -> Difference | None:
+    """Compare two blocks over the seeds that both were trained with; None when there is none."""
+    differences = [ours[seed] - base[seed] for seed in ours if seed in base]
+    if not differences:
+        return None
+    spread = Spread.of(differences)
+    if spread.std is None:
+        return Difference(spread.mean, None)
+    count = len(differences)
+    reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * spread.std / count**0.5
+    return Difference(spread.mean, (spread.mean - reach, spread.mean + reach))
+
+
+def _was_stopped_early(folder: Path) -> bool:
+    last = folder / "weights" / "last.pth"
+    return last.exists() and load_checkpoint(last).training["stopped_early"]
+
+
+def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the recipe of a run says; nothing when it is not here any more."""
+    try:
+        return read_recipe(settings.get("preset", DEFAULT_PRESET))
+    except UserError:
+        return {}
+
+
+def _varies_within_recipe(name: str, run: RunResult, runs: Sequence[RunResult]) -> bool:
+    preset = run.settings.get("preset")
+    return any(r.settings.get(name) != run.settings[name] for r in runs if r.settings.get("preset") == preset)
+
+
+def _without(names: Collection[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
+
+
+def _shown(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,207 @@
+"""Anchors: the file that train.py --anchors reads, and fitting them to the boxes of a data set.
+
+The file holds width and height of each anchor in network pixels, as the line of a Darknet .cfg does, and
+where its anchors are not six, or are shared out in another way, which of them each head owns:
+
+    # a comment
+    10,14,  23,27,  37,58,  81,82,  135,169,  344,319
+    masks = 3,4,5  1,2,3
+
+One pair a line, a trailing comma and `anchors =` in front are read too. Masks count from 0, the head of the
+large objects comes first.
+
+Fitting is k-means with the distance 1 - IoU of two boxes at one center (Redmon and Farhadi, YOLO9000, 2017,
+https://arxiv.org/abs/1612.08242), started by k-means++ (Arthur and Vassilvitskii, 2007).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nets.config import OFFICIAL_ANCHORS, ModelConfig
+from utils.cli.errors import UserError
+from utils.cli.files import atomic_write
+
+Anchors = tuple[tuple[float, float], ...]
+Masks = tuple[tuple[int, ...], ...]
+Sizes = NDArray[np.floating]
+
+_HEADS = 2
+_LARGEST = 65536.0  # pixels of an anchor's side
+_LARGEST_FILE = 100_000  # bytes
+_RESTARTS = 10
+_MOST_ROUNDS = 100
+_SETTLED = 0.01  # pixels; anchors are written in tenths
+
+
+def read_anchors(path: Path | str) -> tuple[Anchors, Masks]:
+    """Read a file of anchors.
+
+    Without masks the official anchors keep their own, (3, 4, 5) and (1, 2, 3), and six others are halved.
+
+    Returns:
+        (width, height) pairs in network pixels, and for each head, coarse first, the indices of its anchors.
+
+    Raises:
+        UserError: the file is missing, not text, or makes no sense; names the file.
+    """
+    values: dict[str, list[str]] = {"anchors": [], "masks": []}
+    for line in _read_text(path).splitlines():
+        name, equals, rest = line.partition("#")[0].partition("=")
+        if equals and name.strip() not in values:
+            raise UserError(f"{path}: {name.strip()[:40]!r} is neither anchors nor masks; see --anchors")
+        words = re.split(r"[,;()\[\]\s]+", rest if equals else name)
+        values[name.strip() if equals else "anchors"] += [word for word in words if word]
+    anchors = _parse_anchors(path, values["anchors"])
+    masks = _parse_masks(path, values["masks"]) if values["masks"] else _usual_masks(path, anchors)
+    try:
+        ModelConfig(1, anchors=anchors, anchor_masks=masks)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    return anchors, masks
+
+
+def write_anchors(path: Path | str, anchors: Anchors, note: str) -> None:
+    """Write anchors that are halved between the heads, as `read_anchors` reads them, below a line of comment.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    pairs = ",  ".join(f"{width:g},{height:g}" for width, height in anchors)
+    masks = "  ".join(",".join(map(str, mask)) for mask in halved_masks(len(anchors)))
+    with atomic_write(path, "w") as file:
+        file.write(f"# {' '.join(note.split())}\n{pairs}\nmasks = {masks}\n")
+
+
+def halved_masks(number: int) -> Masks:
+    """Give the larger half of anchors sorted by area to the coarse head, the rest to the fine one."""
+    half = number // _HEADS
+    return tuple(range(half, number)), tuple(range(half))
+
+
+def fit_anchors(sizes: Sizes, number: int, seed: int = 0) -> Anchors:
+    """Find the shapes that boxes are most like: the best of ten k-means, each from another start.
+
+    Args:
+        sizes: float (N, 2), width and height of boxes in network pixels.
+        number: how many anchors.
+        seed: determines the starts.
+
+    Returns:
+        (width, height) pairs in tenths of a pixel, sorted by area.
+
+    Raises:
+        UserError: fewer different sizes than anchors.
+    """
+    sizes = np.asarray(sizes, dtype=np.float64).reshape(-1, 2)
+    distinct = len(np.unique(sizes.round(1), axis=0))
+    if distinct < number:
+        raise UserError(f"{len(sizes)} objects of {distinct} sizes are too few for {number} anchors")
+    rng = np.random.default_rng(seed)
+    results = [lloyd(sizes, draw_start(sizes, number, rng)) for _ in range(_RESTARTS)]
+    best = max(results, key=lambda centers: shape_ious(sizes, centers).max(axis=1).mean())
+    best = best[np.argsort(best.prod(axis=1), kind="stable")]
+    return tuple((max(1.0, width), max(1.0, height)) for width, height in best.round(1).tolist())
+
+
+def draw_start(sizes: Sizes, number: int, rng: np.random.Generator) -> Sizes:
+    """Draw boxes to start k-means from: each with the square of its distance to those drawn as its weight."""
+    drawn = sizes[rng.integers(len(sizes))][None]
+    while len(drawn) < number:
+        distance = 1 - shape_ious(sizes, drawn).max(axis=1)
+        weight = distance.clip(0) ** 2
+        drawn = np.concatenate((drawn, sizes[rng.choice(len(sizes), p=weight / weight.sum())][None]))
+    return drawn
+
+
+def lloyd(sizes: Sizes, centers: Sizes) -> Sizes:
+    """Improve centers (A, 2): each box goes to the most similar one, each center to the mean of its boxes.
+
+    Until no center moves by a hundredth of a pixel; one that has no box stays where it is.
+    """
+    for _ in range(_MOST_ROUNDS):
+        owner = shape_ious(sizes, centers).argmax(axis=1)
+        counts = np.bincount(owner, minlength=len(centers))
+        sums = np.stack([np.bincount(owner, column, len(centers)) for column in sizes.T], axis=1)
+        moved = np.where(counts[:, None] > 0, sums / counts.clip(1)[:, None], centers)
+        has_settled = np.abs(moved - centers).max() < _SETTLED
+        centers = moved
+        if has_settled:
+            break
+    return centers
+
+
+def shape_ious(sizes: Sizes, anchors: Sizes | Sequence[tuple[float, float]]) -> Sizes:
+    """Return the IoU (N, A) of sizes (N, 2) and anchors (A, 2) at one center."""
+    shapes = np.asarray(anchors, dtype=np.float64).reshape(-1, 2)
+    shared = np.minimum(sizes[:, None, 0], shapes[:, 0]) * np.minimum(sizes[:, None, 1], shapes[:, 1])
+    return shared / (sizes.prod(axis=1)[:, None] + shapes.prod(axis=1) - shared)
+
+
+def owned(anchors: Anchors, masks: Masks) -> Anchors:
+    """Return the anchors that a head owns: the official anchor 0 answers for nothing."""
+    return tuple(anchors[index] for index in sorted({index for mask in masks for index in mask}))
+
+
+def _read_text(path: Path | str) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+        text = data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file of anchors; python data.py anchors makes one") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the anchors: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file; write pairs width,height of the anchors") from None
+    if "\0" in text or len(data) > _LARGEST_FILE:
+        raise UserError(f"{path}: not a file of anchors; write pairs width,height")
+    return text
+
+
+def _parse_anchors(path: Path | str, words: Sequence[str]) -> Anchors:
+    if not words:
+        raise UserError(f"{path}: no anchors in it; write pairs width,height, such as 10,14, 23,27")
+    values = []
+    for word in words:
+        try:
+            values.append(float(word))
+        except ValueError:
+            raise UserError(f"{path}: {word[:40]!r} is not a number; write pairs width,height") from None
+        if not (math.isfinite(values[-1]) and 1 <= values[-1] <= _LARGEST):
+            raise UserError(
+                f"{path}: {word[:40]} is no side of an anchor; they are in network pixels, from 1 up"
+            )
+    if len(values) % 2:
+        raise UserError(f"{path}: {len(values)} numbers, which is odd; write pairs width,height")
+    return tuple(zip(values[::2], values[1::2], strict=True))
+
+
+def _parse_masks(path: Path | str, words: Sequence[str]) -> Masks:
+    if not all(word.isdecimal() and word.isascii() for word in words) or len(words) % _HEADS:
+        raise UserError(f"{path}: masks are places of anchors, as many for each head: masks = 3,4,5  0,1,2")
+    places = [int(word) for word in words]
+    half = len(places) // _HEADS
+    masks = tuple(places[:half]), tuple(places[half:])
+    if any(len(set(mask)) < len(mask) for mask in masks):
+        raise UserError(f"{path}: masks {' '.join(words)} give a head the same anchor twice")
+    return masks
+
+
+def _usual_masks(path: Path | str, anchors: Anchors) -> Masks:
+    usual = ModelConfig(1)
+    if anchors == OFFICIAL_ANCHORS:
+        return usual.anchor_masks
+    needed = len(usual.anchors)
+    if len(anchors) != needed:
+        raise UserError(
+            f"{path}: {len(anchors)} anchors, {needed} are needed; or say which each head owns: "
+            "masks = 3,4,5  0,1,2"
+        )
+    return halved_masks(needed)

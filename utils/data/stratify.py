@@ -1,0 +1,190 @@
+"""Dividing images into several parts, each with its share of every class, groups kept whole.
+
+Like iterative stratification (Sechidis et al., On the Stratification of Multi-label Data, 2011) it serves the
+rarest class first; then groups move between parts as long as that brings the parts closer to their shares.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.cli.console import warn
+from utils.cli.errors import UserError
+from utils.data.sample_report import Record
+
+HELD_OUT = 0.1  # of the training images, for selection where there is no val list
+_SWEEPS = 20  # over all groups; usually three or four find nothing more to move
+
+
+def divide(
+    records: Sequence[Record], groups: Sequence[Sequence[int]], shares: Mapping[str, float], seed: int = 0
+) -> dict[str, list[Record]]:
+    """Divide records into parts that are like each other in classes.
+
+    Beside its share a part gets at least one image of each class that enough groups show. A class that a
+    single group shows goes to the first part.
+
+    Args:
+        records: the images.
+        groups: places among the records of images that belong together; each image is in one.
+        shares: share of the images by part, the sum being 1; the first part is the one to train on.
+        seed: determines the draw.
+
+    Returns:
+        The parts, each in the order of the records.
+
+    Raises:
+        UserError: fewer groups than parts, or a part would be empty.
+    """
+    counts = _count(records, groups)
+    owners, free = counts[:, :-1] > 0, np.ones(len(groups), bool)
+    only = owners & (owners.sum(axis=0) == 1)
+    free[only.any(axis=1)] = False  # the only group of a class is for training
+    if len(groups) < len(shares) or free.sum() < len(shares) - 1:
+        raise UserError(
+            f"{len(records)} images in {len(groups)} groups that belong together are too few for "
+            f"{len(shares)} parts"
+        )
+    wanted = _targets(counts, owners.sum(axis=0), np.array(list(shares.values())))
+    part_of = _assign(counts, wanted, free, np.random.default_rng(seed))
+    places = {place: part for group, part in zip(groups, part_of.tolist(), strict=True) for place in group}
+    parts: dict[str, list[Record]] = {name: [] for name in shares}
+    names = list(shares)
+    for place, record in enumerate(records):
+        parts[names[places[place]]].append(record)
+    if empty := [name for name, part in parts.items() if not part]:
+        raise UserError(f"no image is left for {' and '.join(empty)}: too many belong together")
+    return parts
+
+
+def hold_out(
+    records: Sequence[Record], groups: Sequence[Sequence[int]], seed: int = 0
+) -> tuple[list[Record], list[Record]]:
+    """Divide records into a part to train on and a tenth to select on; arguments are those of `divide`.
+
+    Raises:
+        UserError: there are too few images for that.
+    """
+    shares = {"train": 1 - HELD_OUT, "val": HELD_OUT}
+    try:
+        parts, _ = divide_loosely(records, groups, [[place] for place in range(len(records))], shares, seed)
+    except UserError as error:
+        raise UserError(f"{error}; give --val, or --val none") from None
+    return parts["train"], parts["val"]
+
+
+def divide_loosely(
+    records: Sequence[Record],
+    groups: Sequence[Sequence[int]],
+    fewer: Sequence[Sequence[int]],
+    shares: Mapping[str, float],
+    seed: int,
+) -> tuple[dict[str, list[Record]], Sequence[Sequence[int]]]:
+    """Divide records as `divide` does; where near-duplicates leave too little to choose from, without them.
+
+    Pictures of a fixed camera, or on a plain ground, all look nearly the same to the hash.
+
+    Args:
+        records: as in `divide`, like the rest.
+        groups: with the near-duplicates.
+        fewer: without them.
+        shares: see there.
+        seed: see there.
+
+    Returns:
+        The parts, and the groups that stayed together.
+    """
+    try:
+        parts = divide(records, groups, shares, seed)
+        if all(len(parts[name]) >= share * len(records) / 2 for name, share in shares.items()):
+            return parts, groups
+        reason = "the parts would be far from their shares"
+    except UserError as error:
+        reason = str(error)
+    if len(fewer) <= len(groups):
+        return divide(records, groups, shares, seed), groups
+    warn(f"near-duplicates are not kept together: {reason}; the score will flatter")
+    return divide(records, fewer, shares, seed), fewer
+
+
+def merge_groups(*groupings: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Join groups of several groupings that share a member, directly or through others.
+
+    Returns:
+        The groups, each sorted, in the order of their first member.
+    """
+    group_of: dict[int, set[int]] = {}
+    for group in (group for grouping in groupings for group in grouping):
+        joined = set(group).union(*(group_of.get(member, ()) for member in group))
+        group_of.update(dict.fromkeys(joined, joined))
+    distinct = {min(group): sorted(group) for group in group_of.values()}
+    return [distinct[first] for first in sorted(distinct)]
+
+
+def count_images(records: Iterable[Record]) -> Counter[str]:
+    """Count the images that show each class."""
+    return Counter(name for record in records for name in set(record.names))
+
+
+def _count(records: Sequence[Record], groups: Sequence[Sequence[int]]) -> NDArray[np.floating]:
+    """Return the images of each group that show each class, (G, K + 1); in the last column all images."""
+    column = {
+        name: place for place, name in enumerate(sorted({n for record in records for n in record.names}))
+    }
+    counts = np.zeros((len(groups), len(column) + 1))
+    for row, group in zip(counts, groups, strict=True):
+        for name, count in count_images(records[place] for place in group).items():
+            row[column[name]] = count
+        row[-1] = len(group)
+    return counts
+
+
+def _targets(
+    counts: NDArray[np.floating], holders: NDArray[np.integer], shares: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """Return how many images of each class each part should have, (P, K + 1)."""
+    totals = counts.sum(axis=0)
+    wanted = shares[:, None] * totals
+    for part in range(len(shares) - 1, 0, -1):  # the last part first, where there are too few groups for all
+        enough = np.append(holders > len(shares) - part, True)
+        wanted[part] = np.where(enough, np.maximum(1, wanted[part]), 0)
+    wanted[0] = totals - wanted[1:].sum(axis=0)
+    return wanted
+
+
+def _assign(
+    counts: NDArray[np.floating],
+    wanted: NDArray[np.floating],
+    free: NDArray[np.bool_],
+    rng: np.random.Generator,
+) -> NDArray[np.integer]:
+    """Return the part of each group: those of rare classes first, then moved while that helps."""
+    totals = counts.sum(axis=0)
+    weight = 1 / totals**2  # a class counts by how far it is off in proportion
+    rarest = np.where(counts > 0, totals, np.inf).min(axis=1)
+    order = rng.permutation(len(counts))
+    order = order[np.argsort(rarest[order], kind="stable")]
+    part_of = np.full(len(counts), -1)
+    part_of[~free] = 0
+    missing = wanted.copy()  # of each part
+    missing[0] -= counts[~free].sum(axis=0)
+    for _ in range(_SWEEPS):
+        has_moved = False
+        for group in order[free[order]]:
+            own, row = part_of[group], counts[group]
+            if own >= 0:
+                missing[own] += row
+            # (missing - row)^2 - missing^2, without what is the same for all parts
+            best = int(((-2 * missing * row) @ weight).argmin())
+            if own >= 0 and (missing[best] - missing[own]) @ (row * weight) < 1e-12:
+                best = int(own)
+            missing[best] -= row
+            has_moved |= best != own
+            part_of[group] = best
+        if not has_moved:
+            break
+    return part_of

@@ -1,0 +1,76 @@
+"""The lists of the reference implementation, such as 2007_train.txt: a line an image, boxes behind its path.
+
+    path/to image.jpg 48,240,195,371,11 8,12,352,498,14
+
+A box is xmin,ymin,xmax,ymax,class with VOC's numbers, counted from 1, as voc_annotation.py copies them out
+of the XML; the class is a place in the classes file, from 0. Paths may be absolute, lead anywhere and hold
+spaces: they are only read from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.cli.errors import UserError
+from utils.formats.reading import parse_numbers, read_text
+from utils.formats.source import Source, SourceImage, SourceObject, guess_split
+from utils.vision.image_reader import IMAGE_SUFFIXES
+
+MAX_LIST_BYTES = 1_000_000_000
+
+
+def read_lists(paths: Sequence[Path], class_names: Sequence[str], images: Path | None = None) -> Source:
+    """Read lists, each of which is a split where its name says so.
+
+    Args:
+        paths: the .txt files.
+        class_names: behind the class numbers.
+        images: the folder that relative paths start from; None tries the list's, then the working folder.
+
+    Raises:
+        UserError: a list cannot be read or is empty.
+    """
+    source = Source(class_names=tuple(class_names))
+    for path in paths:
+        split = guess_split(path.stem) or (path.stem if len(paths) > 1 else None)
+        bases = [images] if images else [path.parent, Path.cwd()]
+        lines = read_text(path, MAX_LIST_BYTES).splitlines()
+        if not any(line.strip() for line in lines):
+            raise UserError(f"{path}: the list is empty")
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                _read_line(f"{path}: line {number}", line.strip(), bases, split, source)
+    return source
+
+
+def _read_line(where: str, line: str, bases: Sequence[Path], split: str | None, source: Source) -> None:
+    words = line.split()
+    while len(words) > 1 and words[-1].count(",") == 4:
+        words.pop()
+    boxes = line.split()[len(words) :]
+    name = line.rsplit(None, len(boxes))[0] if boxes else line
+    if not name.lower().endswith(IMAGE_SUFFIXES) or "\0" in name:
+        source.image_faults.append(f"{where}: {name[-80:]!r} is neither an image nor x1,y1,x2,y2,class")
+        return
+    found = [os.path.abspath(base / name) for base in bases]
+    image = SourceImage(Path(next((path for path in found if os.path.exists(path)), found[0])))
+    image.splits = () if split is None else (split,)
+    for number, text in enumerate(boxes, start=1):
+        fault = _read_box(f"{where}, box {number}", text, image, source.class_names)
+        if fault:
+            source.object_faults.append(f"{where}, box {number}: {text[:60]} {fault}")
+    source.images.append(image)
+
+
+def _read_box(where: str, text: str, image: SourceImage, class_names: Sequence[str]) -> str:
+    """Add one box to its image; return what is wrong with it, if something is."""
+    numbers = parse_numbers(text.split(","))
+    if numbers is None or len(numbers) != 5:
+        return "is not five numbers xmin,ymin,xmax,ymax,class"
+    xmin, ymin, xmax, ymax, label = numbers
+    if not label.is_integer() or not 0 <= label < len(class_names):
+        return f"has the class {label:g}, but there are {len(class_names)} class names (from 0)"
+    image.objects.append(SourceObject(where, class_names[int(label)], (xmin - 1, ymin - 1, xmax, ymax)))
+    return ""

@@ -1,0 +1,41 @@
+"""Choosing the device to compute on."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from utils.cli.errors import UserError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Turn the value of `--device` into a device that is there.
+
+    Args:
+        name: "auto" (CUDA when there is one, else the CPU; MPS only when named), "cpu", "cuda", "cuda:1" or
+            just "1", "mps".
+
+    Raises:
+        UserError: no such device here; the message lists those that are.
+    """
+    present = available_devices()
+    wanted = f"cuda:{name}" if re.fullmatch(r"\d+", name) else name
+    if wanted == "auto":
+        wanted = "cuda:0" if "cuda:0" in present else "cpu"
+    if wanted == "cuda":
+        wanted = "cuda:0"
+    if wanted not in present:
+        advice = "; several GPUs are used through torchrun" if "," in name else ""
+        raise UserError(f"--device {name}: not on this machine, which has {', '.join(present)}{advice}")
+    return torch.device(wanted)
+
+
+def available_devices() -> list[str]:
+    """List the devices of this machine as `--device` takes them, the CPU first."""
+    devices = ["cpu"]
+    if torch.cuda.is_available():
+        devices += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return devices

@@ -1,0 +1,103 @@
+"""The pictures of an evaluation: curves, confusion, kinds of errors, and the images with most of them."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nets.structures import Detections
+from utils.cli.console import warn
+from utils.cli.errors import UserError
+from utils.data.dataset import VocDataset
+from utils.inference.result import EvalResult
+from utils.vision.contact_sheet import cell_size, draw_cell, draw_pair, save_sheet
+from utils.vision.plots.evaluation_plots import plot_confusion, plot_curves, plot_errors
+
+_WORST = 16
+
+
+def draw_numbers(result: EvalResult, folder: Path) -> None:
+    """Write the charts that the figures alone make: curves, confusion matrix, kinds of errors.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    draw_summary(result, folder)
+    names, curves, best = result.class_names, result.analysis.curves, result.analysis.best
+    for name, label in (("P", "precision"), ("R", "recall"), ("F1", "f1")):
+        plot_curves(
+            folder / f"{name}_curve.png",
+            curves.confidence,
+            getattr(curves, label),
+            names,
+            labels=("score", "F1" if label == "f1" else label),
+            figures=[getattr(rates, label) for rates in best],
+            mark_peak=label == "f1",
+        )
+    errors = {kind: (error.count, error.cost) for kind, error in result.analysis.errors.items()}
+    plot_errors(folder / "errors.png", errors)
+
+
+def draw_summary(result: EvalResult, folder: Path) -> None:
+    """Write PR_curve.png and confusion_matrix.png, which a training run shows too.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    names, curves, confusion = result.class_names, result.analysis.curves, result.analysis.confusion
+    plot_curves(
+        folder / "PR_curve.png",
+        curves.recall_grid,
+        curves.precision_at_recall,
+        names,
+        labels=("recall", "precision"),
+        figures=result.coco.ap50,
+    )
+    plot_confusion(folder / "confusion_matrix.png", confusion.matrix, names, confusion.conf, confusion.iou)
+
+
+def draw_worst(result: EvalResult, dataset: VocDataset, path: Path) -> None:
+    """Write the images with most faults, the truth on the left and what was found on the right.
+
+    A fault is an object that was missed or a detection that is not right, at the result's report_conf; at
+    most 16 images are shown, none without a fault. Where there is none at all, no file is written.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    faults, conf = result.analysis.faults, result.analysis.report_conf
+    worst = [image for image in faults.worst_first.tolist() if faults.missed[image] + faults.wrong[image]]
+    worst = worst[:_WORST]
+    if not worst:
+        return
+    records = [dataset.records[result.indices[image]] for image in worst]
+    cell = cell_size(statistics.median(record.height / record.width for record in records))
+    pairs = []
+    for image in worst:
+        try:
+            pixels, target = dataset.load(result.indices[image])
+        except UserError as error:
+            warn(f"left out of the picture: {error}")
+            continue
+        summary = f"{faults.missed[image]} missed, {faults.wrong[image]} wrong, scores from {conf:g}"
+        truth = draw_cell(pixels, target, dataset.class_names, f"truth  {target.image_id}", cell)
+        found = _found_in(result, image)
+        pairs.append(draw_pair(truth, draw_cell(pixels, found, dataset.class_names, summary, cell)))
+    if pairs:
+        save_sheet(path, pairs, columns=2)
+
+
+def _found_in(result: EvalResult, image: int) -> Detections:
+    """Return the detections of an image that reach report_conf, best first."""
+    boxes = result.matching.boxes
+    own = np.flatnonzero((boxes.image == image) & (boxes.score >= np.float32(result.analysis.report_conf)))
+    own = own[np.argsort(-boxes.score[own], kind="stable")]
+    corners = np.concatenate((boxes.box[own, :2], boxes.box[own, :2] + boxes.box[own, 2:]), axis=1)
+    return Detections(
+        torch.from_numpy(corners).float(),
+        torch.from_numpy(boxes.score[own]).float(),
+        torch.from_numpy(boxes.label[own]),
+    )

@@ -1,0 +1,136 @@
+"""data.py anchors: how well the official anchors fit the boxes of a data set, and which would fit better."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+import numpy as np
+
+from nets.config import ModelConfig
+from utils.cli.console import one_line
+from utils.cli.errors import UserError
+from utils.cli.files import new_run_folder
+from utils.cli.parser import save_args_yaml, setting
+from utils.cli.shared_config import DataConfig, RunConfig, check_imgsz
+from utils.data.anchor_boxes import (
+    Anchors,
+    Masks,
+    Sizes,
+    fit_anchors,
+    halved_masks,
+    owned,
+    shape_ious,
+    write_anchors,
+)
+from utils.data.dataset import VocDataset
+from utils.data.letterboxed_labels import letterboxed_boxes
+from utils.data.prepare import prepare_splits
+from utils.vision.plots.label_plots import plot_anchors
+
+DESCRIPTION = "fit anchors to the boxes of the training images, and say whether they are worth it"
+EXAMPLE = "python data.py anchors --data VOCdevkit --imgsz 416"
+WORTH = 0.02  # of mean IoU gained; below it the weights that know the official anchors are worth more
+_BOUNDS = (0.25, 0.5)  # of the best IoU, for the share of the objects that reach it
+
+
+@dataclass(frozen=True)
+class AnchorsConfig(RunConfig, DataConfig):
+    """Settings of data.py anchors; each field's help says what it is.
+
+    Raises:
+        UserError: a value makes no sense; the message names the flag.
+    """
+
+    split: tuple[str, ...] | None = setting(
+        None, "splits to fit to (default: those that train.py trains on)", nargs="+", metavar="SPLIT"
+    )
+    imgsz: tuple[int, int] = setting(
+        (416, 416), "side of the network's input in pixels, or height and width", nargs="+", metavar="N"
+    )
+    number: int = setting(6, "anchors, half of them for each head", metavar="N", within="[2, 64]")
+    seed: int = setting(0, "of the starts of k-means", metavar="N", within="[0, 4294967295]")
+    project: str = setting("runs/anchors", "folder of the runs", group="output", metavar="DIR")
+
+    def __post_init__(self) -> None:
+        self.check_data()
+        check_imgsz(self.imgsz)
+        if self.number % 2:
+            raise UserError(f"--number {self.number}: must be even, the two heads own as many each")
+
+
+CONFIG = AnchorsConfig
+
+
+def run(config: AnchorsConfig) -> int:
+    """Fit anchors, print how they compare with the official ones, and write them and a picture.
+
+    Raises:
+        UserError: the data cannot be used or have too few objects, or the folder cannot be written.
+    """
+    dataset, _ = prepare_splits(config.data, config.split, **config.reading())
+    sizes = sizes_of(dataset, config.imgsz)
+    try:
+        fitted = fit_anchors(sizes, config.number, config.seed)
+    except UserError as error:
+        raise UserError(f"{config.data}: {error}; difficult ones do not count") from None
+    usual = ModelConfig(1)
+    official, masks = usual.anchors, halved_masks(config.number)
+    folder = new_run_folder(config.project, config.name, config.exist_ok)
+    path = folder / "anchors.txt"
+    save_args_yaml(config, folder / "args.yaml")
+    height, width = config.imgsz
+    note = f"fitted by data.py anchors to {len(sizes)} objects of {config.data}, at {width}x{height} pixels"
+    write_anchors(path, fitted, one_line(note))
+    shapes = {"official": owned(official, usual.anchor_masks), "fitted": fitted}
+    plot_anchors(folder / "anchors.png", sizes, config.imgsz, shapes)
+    for line in compare(sizes, {"official": (official, usual.anchor_masks), "fitted": (fitted, masks)}):
+        print(line)
+    gain = _mean_iou(sizes, fitted) - _mean_iou(sizes, shapes["official"])
+    for line in _advise(config, gain, str(path)):
+        print(one_line(line))
+    return 0
+
+
+def sizes_of(dataset: VocDataset, input_size: tuple[int, int]) -> Sizes:
+    """Return width and height (N, 2) in network pixels of all objects that are not difficult."""
+    _, boxes = letterboxed_boxes(dataset, input_size)
+    difficult = np.concatenate([np.zeros(0, bool), *(record.difficult for record in dataset.records)])
+    return (boxes[:, 2:] - boxes[:, :2]).double().numpy()[~difficult]
+
+
+def compare(sizes: Sizes, sets: dict[str, tuple[Anchors, Masks]]) -> list[str]:
+    """Describe how well sets of anchors fit boxes, a line a set; anchors that no head owns do not count."""
+    heading = "  ".join(f"IoU >= {bound:g}" for bound in _BOUNDS)
+    lines = [
+        f"{len(sizes)} objects; the best IoU of an object is that with the anchor most like it in shape,",
+        "which answers for it in training however small it is",
+        f"{'anchors':<10}mean best IoU  {heading}  coarse head; fine head",
+    ]
+    for name, (anchors, masks) in sets.items():
+        best = shape_ious(sizes, owned(anchors, masks)).max(axis=1)
+        shares = "  ".join(f"{(best >= bound).mean():>{6 + len(f'{bound:g}')}.1%}" for bound in _BOUNDS)
+        shown = "; ".join(" ".join("{:g},{:g}".format(*anchors[index]) for index in mask) for mask in masks)
+        lines.append(f"{name:<10}{best.mean():>13.4f}  {shares}  {shown}")
+    return lines
+
+
+def _mean_iou(sizes: Sizes, anchors: Anchors) -> float:
+    return float(shape_ious(sizes, anchors).max(axis=1).mean())
+
+
+def _advise(config: AnchorsConfig, gain: float, path: str) -> list[str]:
+    """Say what to do with the anchors, and what to type next."""
+    command = ["python", "train.py", *config.data_arguments()]
+    command += ["--train", *config.split] if config.split else []
+    if config.imgsz != (416, 416):
+        command += ["--imgsz", *dict.fromkeys(map(str, config.imgsz))]
+    if gain < WORTH:
+        verdict = f"keep the official anchors: fitted ones gain {gain:+.4f} of mean IoU, less than {WORTH:g}"
+    else:
+        verdict = (
+            f"the fitted anchors gain {gain:+.4f} of mean IoU; weights trained with the official ones have "
+            "to learn the new, so compare both: a short run may be worse off (docs/data.md)"
+        )
+        command += ["--anchors", path]
+    return [verdict, f"written: {path} and anchors.png beside it", f"next: {shlex.join(command)}"]

@@ -1,0 +1,59 @@
+"""A folder of data that appears whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from utils.cli.errors import UserError
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Make a folder that is gone, with all in it, when the block ends, however it ends.
+
+    Raises:
+        UserError: it exists (an earlier run was killed), or it cannot be made or filled (exit code 1).
+    """
+    if path.exists() or path.is_symlink():
+        raise UserError(
+            f"{path}: is in the way, perhaps left by a run that was killed or still goes on; remove it"
+        )
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot make the folder: {error.strerror}", exit_code=1) from None
+    try:
+        yield path
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: {error.strerror or error}", exit_code=1) from error
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill `<path>.tmp`, which becomes `path` when the block ends without an exception and else disappears.
+
+    Raises:
+        UserError: `path` is in use, or cannot be written.
+    """
+    refuse_used(path)
+    with temporary_folder(path.with_name(path.name + ".tmp")) as folder:
+        yield folder
+        if path.is_dir():
+            path.rmdir()  # is empty; Windows renames nothing onto a folder
+        folder.rename(path)
+
+
+def refuse_used(path: Path) -> None:
+    """Refuse a target that holds something.
+
+    Raises:
+        UserError: it is a file, a link, or a folder that is not empty.
+    """
+    is_empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    if not is_empty and (path.is_symlink() or path.exists()):
+        raise UserError(f"--out {path}: is not an empty folder; choose another, nothing is overwritten")

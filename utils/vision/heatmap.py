@@ -1,0 +1,195 @@
+"""Maps of numbers on pictures: heat maps of detections, panels of attention gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from nets.structures import Detections
+from utils.vision.draw import draw_detections
+from utils.vision.fonts import load_font
+from utils.vision.image_reader import Pixels
+
+_INK, _GRAY, _PAPER = (25, 25, 25), (190, 190, 190), (255, 255, 255)
+_BAR = (59, 82, 139)  # of the chart: a blue of the color map
+_FONT, _LINE, _GAP = 14, 19, 16  # pixels: letters, a line of them, between panels
+_AREA = 400 * 400  # pixels of a map in a panel
+_LONGEST = 960  # side of a map in a panel
+_NARROWEST = 380  # panel, so that its titles fit
+_CHART = 90  # pixels, height
+_LEAST_SPAN = 0.1  # of the colors: gates nearer to each other than this are shown as nearly one color
+
+
+@dataclass(frozen=True)
+class PlaceGates:
+    """The gates of one attention block for one image, ready to be drawn.
+
+    Attributes:
+        place: where the block stands: c4, c5 or up.
+        block: the name of its class.
+        features: (C, H, W) of the feature map that it gates.
+        positions: float32 (H, W), the gate at each position of the image in network pixels, None where the
+            gates are the same everywhere.
+        channels: float32 (C,), the gate of each channel, None where the block has none.
+    """
+
+    place: str
+    block: str
+    features: tuple[int, int, int]
+    positions: np.ndarray | None
+    channels: np.ndarray | None
+
+
+def draw_heat(image: Pixels, heat: np.ndarray, found: Detections, class_names: Sequence[str]) -> Pixels:
+    """Lay a heat map over an image and draw the detections that it explains.
+
+    Args:
+        image: uint8 (H, W, 3) in RGB.
+        heat: float32 (h, w) in [0, 1], the image's area at any size.
+        found: boxes in pixels of the image.
+        class_names: the names behind the labels.
+
+    Returns:
+        A uint8 array (H, W, 3).
+    """
+    return draw_detections(_overlay(image, heat, cv2.COLORMAP_TURBO), found, class_names)
+
+
+def draw_gates(image: Pixels, places: Sequence[PlaceGates]) -> Pixels:
+    """Draw a panel for each place: the gates of positions over the image, those of channels as a chart.
+
+    Args:
+        image: uint8 (H, W, 3) in RGB.
+        places: at least one.
+
+    Returns:
+        A uint8 array (h, w, 3); its size follows the image's shape, not its size.
+    """
+    panels = [_draw_panel(image, gates) for gates in places]
+    stacked = image.shape[1] > 2 * image.shape[0]  # wide pictures stand below each other
+    height = max(panel.shape[0] for panel in panels)
+    width = max(panel.shape[1] for panel in panels)
+    rows, columns = (len(panels), 1) if stacked else (1, len(panels))
+    size = (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3)
+    canvas: Pixels = np.full(size, 255, dtype=np.uint8)
+    for index, panel in enumerate(panels):
+        top = _GAP + (index * (height + _GAP) if stacked else 0)
+        left = _GAP + (0 if stacked else index * (width + _GAP))
+        canvas[top : top + panel.shape[0], left : left + panel.shape[1]] = panel
+    return canvas
+
+
+def color_range(values: np.ndarray) -> tuple[float, float]:
+    """Return the values of the first and the last color: the extremes, moved apart where they nearly agree.
+
+    Nearly constant gates would else look as dramatic as decided ones.
+    """
+    low, high = float(values.min()), float(values.max())
+    widen = max(0.0, _LEAST_SPAN - (high - low)) / 2
+    return low - widen, high + widen
+
+
+def _overlay(image: Pixels, values: np.ndarray, color_map: int) -> Pixels:
+    """Blend a map in [0, 1] over the gray image; in 8 bits, as images may have 89 million pixels."""
+    height, width = image.shape[:2]
+    levels = np.clip(values * 255 + 0.5, 0, 255).astype(np.uint8)
+    levels = cv2.resize(levels, (width, height), interpolation=cv2.INTER_LINEAR)
+    colors = cv2.cvtColor(cv2.applyColorMap(levels, color_map), cv2.COLOR_BGR2RGB)
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cv2.addWeighted(gray, 0.55, colors, 0.45, 0)
+
+
+def _draw_panel(image: Pixels, gates: PlaceGates) -> Pixels:
+    width, height = _fitted(image.shape[1], image.shape[0])
+    panel_width = max(width, _NARROWEST)
+    parts = [_text(_title(gates), panel_width)]
+    if gates.positions is not None:
+        low, high = color_range(gates.positions)
+        shares = (gates.positions - low) / (high - low)
+        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        padded = np.full((height, panel_width, 3), 255, dtype=np.uint8)
+        left = (panel_width - width) // 2
+        padded[:, left : left + width] = _overlay(small, shares, cv2.COLORMAP_VIRIDIS)
+        summary = f"gates of positions: {_extremes(gates.positions)}"
+        parts += [_text([summary], panel_width), padded, _color_bar(low, high, panel_width)]
+    if gates.channels is not None:
+        summary = f"gates of {len(gates.channels)} channels, highest first:"
+        parts += [
+            _text([summary, _extremes(gates.channels)], panel_width),
+            _chart(gates.channels, panel_width),
+        ]
+    return np.concatenate(parts)
+
+
+def _title(gates: PlaceGates) -> list[str]:
+    channels, height, width = gates.features
+    lines = [f"{gates.place}  {gates.block}", f"feature map {height} x {width}, {channels} channels"]
+    if gates.positions is None:
+        lines.append("the same at every position")
+    return lines
+
+
+def _extremes(values: np.ndarray) -> str:
+    return f"min {values.min():.3f}  mean {values.mean():.3f}  max {values.max():.3f}"
+
+
+def _fitted(width: int, height: int) -> tuple[int, int]:
+    """Return a (width, height) of the same shape and of the area of a panel's map."""
+    scale = min((_AREA / (width * height)) ** 0.5, _LONGEST / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _text(lines: Sequence[str], width: int) -> Pixels:
+    """Write lines, the letters of each made smaller where it would not fit."""
+    canvas = Image.new("RGB", (width, _LINE * len(lines) + 4), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for index, line in enumerate(lines):
+        size = _FONT
+        while size > 6 and draw.textlength(line, font=load_font(size, line)) > width:
+            size -= 1
+        middle = _LINE * index + _LINE / 2
+        draw.text((0, middle), line, fill=_INK, font=load_font(size, line), anchor="lm")
+    return np.asarray(canvas)
+
+
+def _color_bar(low: float, high: float, width: int) -> Pixels:
+    """Draw the colors from left to right, and below them the values of the first and the last."""
+    ramp = np.linspace(0, 255, width).astype(np.uint8)[None].repeat(10, axis=0)
+    colors = cv2.cvtColor(cv2.applyColorMap(ramp, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+    canvas = Image.new("RGB", (width, _LINE + 8), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    font = load_font(_FONT - 2)
+    for text, x, anchor in (
+        (f"{low:.3f}", 0, "lm"),
+        ("colors", width / 2, "mm"),
+        (f"{high:.3f}", width, "rm"),
+    ):
+        draw.text((x, _LINE / 2), text, fill=_INK, font=font, anchor=anchor)
+    gap = np.full((6, width, 3), 255, dtype=np.uint8)
+    return np.concatenate((gap, colors, np.asarray(canvas)))
+
+
+def _chart(values: np.ndarray, width: int) -> Pixels:
+    """Draw a column a pixel for the values, sorted; the axis is 0 to 1, longer where a value lies outside."""
+    canvas = Image.new("RGB", (width, _CHART + _LINE), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    font = load_font(_FONT - 2)
+    low, high = min(0.0, float(values.min())), max(1.0, float(values.max()))
+    margin = 40  # for the axis' numbers
+    columns = width - margin
+    ordered = np.sort(values)[::-1][np.arange(columns) * len(values) // columns]
+    top, bottom = _LINE / 2, _CHART + _LINE / 2
+
+    def row(value: float) -> float:
+        return bottom - (value - low) / (high - low) * (bottom - top)
+
+    for value in (low, (low + high) / 2, high):
+        draw.text((margin - 6, row(value)), f"{value:.1f}", fill=_INK, font=font, anchor="rm")
+        draw.line((margin, row(value), width, row(value)), fill=_GRAY)
+    for column, value in enumerate(ordered):
+        draw.line((margin + column, row(0.0), margin + column, row(float(value))), fill=_BAR)
+    return np.asarray(canvas)

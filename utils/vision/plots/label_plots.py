@@ -1,0 +1,183 @@
+"""What the labels of a data set are like: classes, sizes beside the anchors, shapes, places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from torch import Tensor
+
+from nets.boxes import xyxy_to_cxcywh
+from utils.vision.draw import class_color
+from utils.vision.plots.figure import families, save_figure, say_empty, shorten
+
+_MOST_BARS = 100
+_ANCHOR_STYLES: tuple[dict[str, Any], ...] = (
+    {"marker": "x", "color": "red", "markersize": 9, "markeredgewidth": 2},
+    {"marker": "D", "color": "black", "markersize": 9, "markeredgewidth": 2, "fillstyle": "none"},
+)
+_ASPECT_LIMIT = 4.0  # 16:1 and more share the last bar
+
+
+def plot_labels(
+    path: Path,
+    class_names: Sequence[str],
+    labels: Tensor,
+    boxes: Tensor,
+    input_size: tuple[int, int],
+    anchors: Sequence[tuple[float, float]],
+) -> None:
+    """Write a chart of the objects of a data set as a PNG.
+
+    Args:
+        path: the file to write.
+        class_names: the K names.
+        labels: Tensor[N] int64, class indices of all objects.
+        boxes: Tensor[N, 4], (x1, y1, x2, y2) edges in pixels of the letterboxed picture.
+        input_size: (height, width) of the network input in pixels.
+        anchors: (width, height) pairs in network pixels.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    save_figure(build_labels_figure(class_names, labels, boxes, input_size, anchors), path)
+
+
+def plot_anchors(
+    path: Path,
+    sizes: np.ndarray,
+    input_size: tuple[int, int],
+    anchors: Mapping[str, Sequence[tuple[float, float]]],
+) -> None:
+    """Write a chart of the sizes of boxes and of sets of anchors as a PNG.
+
+    Args:
+        path: the file to write.
+        sizes: (N, 2), width and height of the boxes in network pixels.
+        input_size: (height, width) of the network input in pixels.
+        anchors: (width, height) pairs in network pixels, by what the legend calls them.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    save_figure(build_anchors_figure(sizes, input_size, anchors), path)
+
+
+def build_anchors_figure(
+    sizes: np.ndarray, input_size: tuple[int, int], anchors: Mapping[str, Sequence[tuple[float, float]]]
+) -> Figure:
+    """Build the chart that `plot_anchors` writes; arguments as there."""
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    _draw_sizes(figure.subplots(), sizes, input_size, anchors)
+    return figure
+
+
+def build_labels_figure(
+    class_names: Sequence[str],
+    labels: Tensor,
+    boxes: Tensor,
+    input_size: tuple[int, int],
+    anchors: Sequence[tuple[float, float]],
+) -> Figure:
+    """Build the chart that `plot_labels` writes; arguments as there."""
+    bars = min(len(class_names), _MOST_BARS)
+    figure = Figure(figsize=(14, max(8.0, 0.13 * bars + 1)), layout="constrained")
+    panels = figure.subplot_mosaic(
+        [["classes", "sizes", "centers"], ["classes", "aspects", "aspects"]],
+        width_ratios=(1.0, 1.0, 1.1),
+    )
+    centers, sizes = np.split(xyxy_to_cxcywh(boxes.cpu().double()).numpy(), 2, axis=1)  # each (N, 2), x first
+    _draw_classes(panels["classes"], class_names, np.bincount(labels.cpu(), minlength=len(class_names)))
+    _draw_sizes(panels["sizes"], sizes, input_size, {"anchor": anchors})
+    _draw_aspects(panels["aspects"], sizes)
+    _draw_centers(panels["centers"], centers, input_size)
+    return figure
+
+
+def _draw_classes(axes: Axes, class_names: Sequence[str], counts: np.ndarray) -> None:
+    """Draw a bar a class, the commonest on top."""
+    order = np.argsort(-counts, kind="stable")[:_MOST_BARS]
+    names = [shorten(class_names[label]) for label in order]
+    size = float(np.clip(330 / max(len(order), 1), 6, 11))  # points, so that the lines do not touch
+    places = np.arange(len(order))
+    colors = [tuple(part / 255 for part in class_color(int(label))) for label in order]
+    bars = axes.barh(places, counts[order], color=colors, height=min(0.8, 0.25 + 0.05 * len(order)))
+    axes.bar_label(bars, [f"{count:,}" for count in counts[order]], padding=3, fontsize=size)
+    axes.set_yticks(places, names, fontsize=size, family=families(), parse_math=False)
+    axes.set_ylim(max(len(order), 1) - 0.4, -0.6)
+    axes.set_xlim(0, counts.max(initial=1) * 1.17)  # room for the numbers
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    classes = f"{len(class_names)} class{'es' if len(class_names) != 1 else ''}"
+    shown = f", the {len(order)} commonest" if len(order) < len(class_names) else ""
+    axes.set_title(f"{counts.sum():,} objects of {classes}{shown}", fontsize=12)
+
+
+def _draw_sizes(
+    axes: Axes,
+    sizes: np.ndarray,
+    input_size: tuple[int, int],
+    anchors: Mapping[str, Sequence[tuple[float, float]]],
+) -> None:
+    """Draw how many boxes have which width and height, and the anchors that they are learnt from."""
+    sides = [side for shapes in anchors.values() for anchor in shapes for side in anchor]
+    longest = float(max(*input_size, *sides))
+    edges = np.geomspace(2, longest * 1.1, 49)
+    inside = sizes.clip(edges[0], edges[-1])
+    if len(sizes):
+        axes.hist2d(inside[:, 0], inside[:, 1], bins=(edges, edges), cmin=1, cmap="viridis", norm=LogNorm())
+    else:
+        say_empty(axes, "no objects")
+    for (label, shapes), style in zip(anchors.items(), _ANCHOR_STYLES, strict=False):
+        axes.plot(*np.array(shapes).T, linestyle="none", label=label, **style)
+    ticks = [2**power for power in range(1, 12) if 2**power < longest]
+    axes.set(xscale="log", yscale="log", xlim=edges[[0, -1]], ylim=edges[[0, -1]])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+    axes.set_box_aspect(1)
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.legend(loc="upper left", fontsize=10)
+    axes.set(xlabel="width in network pixels", ylabel="height in network pixels")
+    axes.set_title("Sizes of the boxes", fontsize=12)
+
+
+def _draw_aspects(axes: Axes, sizes: np.ndarray) -> None:
+    ratios = np.log2(sizes[:, 0].clip(1e-6) / sizes[:, 1].clip(1e-6)).clip(-_ASPECT_LIMIT, _ASPECT_LIMIT)
+    axes.hist(ratios, bins=64, range=(-_ASPECT_LIMIT, _ASPECT_LIMIT), color="tab:blue")
+    powers = range(-int(_ASPECT_LIMIT), int(_ASPECT_LIMIT) + 1)
+    names = [f"{2**power}:1" if power >= 0 else f"1:{2**-power}" for power in powers]
+    axes.set_xticks(list(powers), names)
+    axes.axvline(0, color="0.4", linewidth=1, linestyle="--")
+    axes.set_ylim(0, None if len(sizes) else 1)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color="0.9")
+    axes.set_axisbelow(True)
+    axes.set(xlabel="width : height", ylabel="objects")
+    axes.set_title("Shapes of the boxes", fontsize=12)
+    if not len(sizes):
+        say_empty(axes, "no objects")
+
+
+def _draw_centers(axes: Axes, centers: np.ndarray, input_size: tuple[int, int]) -> None:
+    """Draw where in the letterboxed picture the centers lie, as a share of its sides."""
+    shares = (centers / np.array(input_size[::-1])).clip(0, 1)
+    counts, _, _ = np.histogram2d(shares[:, 1], shares[:, 0], bins=32, range=((0, 1), (0, 1)))
+    scale = PowerNorm(0.5, 0, max(counts.max(), 1))  # a data set of portraits has all in the middle
+    image = axes.imshow(counts, extent=(0, 1, 1, 0), cmap="viridis", norm=scale)
+    axes.set_box_aspect(input_size[0] / input_size[1])
+    axes.set_aspect("auto")
+    axes.set(xlabel="share of the width", ylabel="share of the height")
+    axes.set_title("Centers, in the letterboxed picture", fontsize=12)
+    place = axes.inset_axes((1.03, 0, 0.05, 1))  # as high as the panel, whatever its shape
+    axes.figure.colorbar(image, cax=place, ticks=MaxNLocator(5, integer=True))
+    if not len(centers):
+        say_empty(axes, "no objects")

@@ -1,0 +1,101 @@
+"""Attention blocks from the user's own code: 'path/to/file.py:Class' or 'package.module:Class'.
+
+Code runs only when the caller names it; `nets` builds what is registered and imports none.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from nets.attention import OWN_BLOCKS
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
+
+
+def build_network(config: ModelConfig) -> YoloBody:
+    """Build a network, after importing the user's own attention block if `config.phi` names one.
+
+    Raises:
+        ValueError: the block cannot be imported or built; one line.
+    """
+    import_block(config.phi)
+    with _named(config.phi):
+        return YoloBody(config)
+
+
+def import_block(spec: str) -> None:
+    """Import the class that a spec names, unless it is a registered name.
+
+    Raises:
+        ValueError: it cannot be imported, or is no block; one line.
+    """
+    if ":" in spec:
+        with _named(spec):
+            OWN_BLOCKS[spec] = _find_class(spec)
+
+
+@contextmanager
+def _named(spec: str) -> Iterator[None]:
+    """Turn what the user's code raises into a ValueError of one line; it may also be a script that exits."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if ":" not in spec:
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(f"attention {spec!r}: {type(error).__name__}: {reason}") from error
+
+
+def _find_class(spec: str) -> type[nn.Module]:
+    source, _, class_name = spec.rpartition(":")
+    module = _import_file(Path(source).resolve()) if source.endswith(".py") else _import_module(source)
+    block = getattr(module, class_name, None)
+    if not (isinstance(block, type) and issubclass(block, nn.Module)):
+        raise TypeError(f"{source} has no nn.Module class {class_name!r}")
+    try:
+        inspect.signature(block).bind(0)
+    except TypeError as error:
+        raise TypeError(f"a block is built as {class_name}(channels), but {error}") from error
+    return block
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Import a file unless it is imported under any name: a second run could not register its blocks."""
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType) and vars(module).get("__file__") == str(path):
+            return module
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    name = f"{path.stem}_{zlib.crc32(str(path).encode()):08x}"  # hides no module of the file's plain name
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    if module_spec is None or module_spec.loader is None:
+        raise ImportError(f"cannot import {path}")
+    module = sys.modules[name] = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    """Import a module that may lie in the current directory, which is not searched when a script runs."""
+    here = str(Path.cwd())
+    if here in sys.path:
+        return importlib.import_module(name)
+    sys.path.append(here)  # last, so that it hides nothing
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(here)
