@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli.errors import UserError
+from utils.cli.inputs import describe_layouts
 from utils.vision.image_reader import IMAGE_SUFFIXES
 
 EVERYTHING = "all"
@@ -37,7 +38,7 @@ def list_splits(data_dir: Path | str) -> list[str]:
         return sorted(folders)
     if _has_images(root):
         return [EVERYTHING]
-    raise UserError(nothing_found(root))
+    raise UserError(describe_layouts(root))
 
 
 def list_main_splits(data_dir: Path | str) -> list[str]:
@@ -127,15 +128,6 @@ def no_such_split(root: Path, split: str, names: Sequence[str], path: Path | Non
     near = difflib.get_close_matches(split, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return f"{path or root}: no split {split!r}{hint}; there are: {_listed(names)}"
-
-
-def nothing_found(root: Path) -> str:
-    """Return the message for a folder in none of the layouts."""
-    state = "no data in VOC layout here" if root.is_dir() else "no such folder"
-    return (
-        f"{root}: {state}; wanted is a VOCdevkit, a folder with Annotations/, JPEGImages/ and ImageSets/Main/"
-        ", or images with XML beside them; without data of your own try --demo"
-    )
 
 
 def _list_years(root: Path) -> list[Path]:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from utils.cli.console import warn
 from utils.cli.errors import UserError
+from utils.cli.inputs import check_data_folder
 from utils.data.layout import (
     EVERYTHING,
     is_voc,
     list_names,
     list_splits,
     no_such_split,
-    nothing_found,
     voc_folders,
 )
 from utils.vision.image_reader import IMAGE_SUFFIXES
@@ -86,8 +86,7 @@ def load_samples(
         UserError: the split does not exist, or its list is empty, not text, or leads out of the folder.
     """
     root = Path(data_dir)
-    if not root.is_dir():
-        raise UserError(nothing_found(root))
+    check_data_folder(root)
     year, _, name = split.rpartition("/")
     if is_voc(root) and not year:
         return _load_voc(root, name, "", unlabelled, say)

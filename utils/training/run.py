@@ -11,12 +11,12 @@ from typing import Any
 from utils.cli.console import log, warn
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
+from utils.cli.inputs import RUNS, find_newest
 from utils.cli.parser import save_args_yaml
 from utils.cli.train_config import TrainConfig
 from utils.inference.result import EvalResult
 from utils.training.lock import FolderLock
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from utils.weights.load import RUNS, find_newest
 
 
 class Run:

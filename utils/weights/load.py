@@ -15,15 +15,13 @@ from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.class_names import MODEL_DATA, choose_class_names, read_class_names
 from utils.cli.errors import UserError
+from utils.cli.inputs import locate_weights
 from utils.weights.checkpoint import parse_checkpoint, read_content
 from utils.weights.darknet import is_darknet, read_darknet
 from utils.weights.fetch import ensure_coco_weights, is_official
 from utils.weights.fit import fit_tensors
 from utils.weights.own_block import build_network
 from utils.weights.published import read_published
-
-RUNS = Path("runs/train")
-VOC_WEIGHTS = MODEL_DATA / "yolov4-tiny-voc.pth"  # yolov4-tiny-voc.md beside it says what they are
 
 
 @dataclass(frozen=True)
@@ -148,38 +146,13 @@ def usual_class_names(num_classes: int) -> tuple[str, ...] | None:
     return read_class_names(MODEL_DATA / known) if known else None
 
 
-def find_newest(name: str) -> Path | None:
-    """Return the newest weights file of that name among the runs under runs/train, or None."""
-    return max(RUNS.glob(f"*/weights/{name}"), key=lambda path: path.stat().st_mtime, default=None)
-
-
 def find_weights(weights: str) -> Path:
-    """Return the file that `--weights` names, fetching the official one when it is missing."""
-    if weights == "coco":
-        return ensure_coco_weights()
-    if weights == "voc":
-        return _voc_weights()
-    if weights == "last":
-        newest = find_newest("best.pth")
-        if newest is None:
-            raise UserError(
-                f"--weights last: no run with weights/best.pth in {RUNS}; train first, or name a file"
-            )
-        return newest
-    path = Path(weights)
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file; --weights takes coco, voc, last or a file")
-    return path
+    """Return the file that `--weights` names, fetching the official one when it is missing.
 
-
-def _voc_weights() -> Path:
-    """Return the file that comes with the project."""
-    if not VOC_WEIGHTS.is_file():
-        raise UserError(
-            f"{VOC_WEIGHTS}: missing, though it comes with the project; git restores it "
-            f"(git checkout -- {VOC_WEIGHTS.name} in its folder), or use --weights coco"
-        )
-    return VOC_WEIGHTS
+    Raises:
+        UserError: there is no such file, or it cannot be fetched.
+    """
+    return ensure_coco_weights() if weights == "coco" else locate_weights(weights)
 
 
 def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:

@@ -12,14 +12,16 @@ from PIL import Image
 
 import predict
 from nets.config import ModelConfig
+from utils.cli import inputs
 from utils.cli.class_names import MODEL_DATA, read_class_names
 from utils.cli.errors import UserError
+from utils.cli.inputs import VOC_WEIGHTS
 from utils.weights import load
-from utils.weights.load import VOC_WEIGHTS, load_model, read_weights
+from utils.weights.load import load_model, read_weights
 
 
 def test_missing_ones_say_how_to_get_them_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "VOC_WEIGHTS", tmp_path / "gone.pth")
+    monkeypatch.setattr(inputs, "VOC_WEIGHTS", tmp_path / "gone.pth")
     with pytest.raises(UserError, match=r"gone\.pth: missing, .*git checkout -- .*--weights coco"):
         read_weights("voc")
 
