@@ -1,4 +1,4 @@
-"""The convolution that the whole network is made of."""
+"""Convolution with normalization and activation, the block of the whole network."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class ConvNormAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
         if self.training and not self.norm.training:
-            return self.act(self._normalised_by_weights(x))
+            return self.act(self._conv_with_folded_norm(x))
         return self.act(self.norm(self.conv(x)))
 
-    def _normalised_by_weights(self, x: Tensor) -> Tensor:
-        """Convolve with normalized weights where statistics are held still: a pass less over the output."""
+    def _conv_with_folded_norm(self, x: Tensor) -> Tensor:
+        """Fold frozen statistics into the weights, which saves a pass over the output and keeps the gradients."""
         norm, conv = self.norm, self.conv
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -38,9 +38,9 @@ class ConvNormAct(nn.Module):
 
 
 def fold_norms(model: nn.Module) -> None:
-    """Take the normalization of each `ConvNormAct` into its convolution, in place.
+    """Fold the batch normalization of each `ConvNormAct` into its convolution, in place.
 
-    A model in eval mode computes the same then, in less time; it cannot be trained any more.
+    The model, in eval mode, then computes the same in less time; it can no longer be trained.
     """
     for module in model.modules():
         if isinstance(module, ConvNormAct) and isinstance(module.norm, nn.BatchNorm2d):

@@ -1,25 +1,50 @@
-"""Boxes: pairwise IoU, and the two ways of writing one.
+"""Boxes: pairwise IoU, complete IoU, and conversion between edges and center with size.
 
-A box is (x1, y1, x2, y2): edges, so that its width is x2 - x1. What prediction needs is written out here and
-in `postprocess`: importing torchvision takes almost as long as importing torch, for every command.
+A box is (x1, y1, x2, y2): edges, so that its width is x2 - x1. torchvision has these functions too, but its
+import takes longer than torch's own, at every start of a command; tests compare the two.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+_EPSILON = 1e-7  # against division by zero
+
 
 def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Return the IoU of every two, Tensor[..., N, M], of Tensor[..., N, 4] and Tensor[..., M, 4].
+    """Return the pairwise IoU, Tensor[..., N, M], of Tensor[..., N, 4] and Tensor[..., M, 4].
 
-    Two boxes without area have none in common: their IoU is not a number.
+    The IoU of two boxes without area is not a number.
     """
     low = torch.maximum(boxes[..., :, None, :2], others[..., None, :, :2])
     high = torch.minimum(boxes[..., :, None, 2:], others[..., None, :, 2:])
     shared = (high - low).clamp(min=0).prod(dim=-1)  # (..., N, M)
     areas, other_areas = ((one[..., 2:] - one[..., :2]).prod(dim=-1) for one in (boxes, others))
     return shared / (areas[..., :, None] + other_areas[..., None, :] - shared)
+
+
+def complete_iou_loss(boxes: Tensor, others: Tensor) -> Tensor:
+    """Return 1 - CIoU, Tensor[N], of Tensor[N, 4] and Tensor[N, 4], pair by pair.
+
+    Paper: Zheng et al., Distance-IoU Loss, https://arxiv.org/abs/1911.08287. The weight of the aspect-ratio
+    term takes no gradient.
+    """
+    sizes, other_sizes = (one[:, 2:] - one[:, :2] for one in (boxes, others))
+    low, high = torch.maximum(boxes[:, :2], others[:, :2]), torch.minimum(boxes[:, 2:], others[:, 2:])
+    shared = (high - low).clamp(min=0).prod(dim=-1)  # (N,)
+    iou = shared / (sizes.prod(dim=-1) + other_sizes.prod(dim=-1) - shared + _EPSILON)
+    enclosing = torch.maximum(boxes[:, 2:], others[:, 2:]) - torch.minimum(boxes[:, :2], others[:, :2])
+    center, other_center = ((one[:, :2] + one[:, 2:]) / 2 for one in (boxes, others))
+    offset = (center - other_center).square().sum(dim=-1)
+    distance = offset / (enclosing.square().sum(dim=-1) + _EPSILON)
+    angle, other_angle = (torch.atan(one[:, 0] / one[:, 1]) for one in (sizes, other_sizes))
+    aspect = 4 / math.pi**2 * (other_angle - angle).square()
+    with torch.no_grad():
+        weight = aspect / (1 - iou + aspect + _EPSILON)
+    return 1 - iou + distance + weight * aspect
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From raw maps to boxes: the only place that knows YOLO's equations.
+"""Decoding of raw maps to boxes: the only place that knows YOLO's equations.
 
 Source: Redmon and Farhadi, YOLOv3, https://arxiv.org/abs/1804.02767; scale_x_y from Darknet's yolo layer
 (YOLOv4).
@@ -15,14 +15,12 @@ from torch import Tensor
 from nets.boxes import cxcywh_to_xyxy
 from nets.config import STRIDES
 
-_MAX_LOG_SCALE = (
-    4.0  # a box is at most e^4 = 55 times its anchor, so that exp neither overflows nor reaches 0
-)
+_MAX_LOG_SCALE = 4.0  # a box is at most e^4 = 55 times its anchor; exp neither overflows nor reaches 0
 
 
 @dataclass(frozen=True)
-class Slots:
-    """The N places of the output that can answer for an object: head by head, anchor by anchor, row by row.
+class Priors:
+    """The N (cell, anchor) pairs that each predict one box: head by head, anchor by anchor, row by row.
 
     Attributes:
         cells: Tensor[N, 2], column and row of the cell.
@@ -38,13 +36,13 @@ class Slots:
         return len(self.cells)
 
 
-def build_slots(
+def build_priors(
     grids: Sequence[tuple[int, int]],
     anchors: Sequence[tuple[float, float]],
     anchor_masks: Sequence[Sequence[int]],
     device: torch.device | str = "cpu",
-) -> Slots:
-    """Lay out the slots of heads whose maps are `grids`: (height, width) each, coarse first."""
+) -> Priors:
+    """Build the priors of heads whose maps are `grids`: (height, width) each, coarse first."""
     cells, sizes, strides = [], [], []
     for (height, width), mask, stride in zip(grids, anchor_masks, STRIDES, strict=True):
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -54,11 +52,11 @@ def build_slots(
         )
         strides.append(torch.full((len(mask) * height * width, 1), float(stride)))
     parts = (torch.cat(cells).float(), torch.cat(sizes).float(), torch.cat(strides))
-    return Slots(*(part.to(device) for part in parts))
+    return Priors(*(part.to(device) for part in parts))
 
 
 def flatten_maps(raw_maps: Sequence[Tensor], anchor_masks: Sequence[Sequence[int]]) -> Tensor:
-    """Reorder raw maps (B, A*(5+K), h, w) to one Tensor[B, N, 5+K] in the order of the slots."""
+    """Reorder raw maps (B, A*(5+K), h, w) to one Tensor[B, N, 5+K] in the order of the priors."""
     flat = [
         raw.unflatten(1, (len(mask), -1)).permute(0, 1, 3, 4, 2).flatten(1, 3)  # (B, A*h*w, 5+K)
         for raw, mask in zip(raw_maps, anchor_masks, strict=True)
@@ -66,15 +64,15 @@ def flatten_maps(raw_maps: Sequence[Tensor], anchor_masks: Sequence[Sequence[int
     return torch.cat(flat, dim=1)
 
 
-def decode_boxes(offsets: Tensor, slots: Slots, scale_x_y: float) -> Tensor:
+def decode_boxes(offsets: Tensor, priors: Priors, scale_x_y: float) -> Tensor:
     """Turn (tx, ty, tw, th), Tensor[..., N, 4], into xyxy boxes in network pixels, Tensor[..., N, 4].
 
     The center is the cell plus sigmoid(t) stretched around 1/2 by scale_x_y, the size is the anchor times
     exp(t).
     """
     center = offsets[..., :2].sigmoid() * scale_x_y - (scale_x_y - 1) / 2  # in cells
-    center = (center + slots.cells) * slots.strides
-    size = offsets[..., 2:4].clamp(-_MAX_LOG_SCALE, _MAX_LOG_SCALE).exp() * slots.anchors
+    center = (center + priors.cells) * priors.strides
+    size = offsets[..., 2:4].clamp(-_MAX_LOG_SCALE, _MAX_LOG_SCALE).exp() * priors.anchors
     return cxcywh_to_xyxy(torch.cat((center, size), dim=-1))
 
 
@@ -98,7 +96,7 @@ def decode(
         objectness x class.
     """
     grids = [(raw.shape[2], raw.shape[3]) for raw in raw_maps]
-    slots = build_slots(grids, anchors, anchor_masks, raw_maps[0].device)
+    priors = build_priors(grids, anchors, anchor_masks, raw_maps[0].device)
     predictions = flatten_maps(raw_maps, anchor_masks).float()
-    boxes = decode_boxes(predictions[..., :4], slots, scale_x_y)
+    boxes = decode_boxes(predictions[..., :4], priors, scale_x_y)
     return boxes, predictions[..., 4:5].sigmoid() * predictions[..., 5:].sigmoid()

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from torch.nn.utils.rnn import pad_sequence
-from torchvision.ops import complete_box_iou_loss
 
 from nets.assign import assign
-from nets.boxes import box_iou
+from nets.boxes import box_iou, complete_iou_loss
 from nets.config import STRIDES
-from nets.decode import build_slots, decode_boxes, flatten_maps
+from nets.decode import build_priors, decode_boxes, flatten_maps
 from nets.structures import Target
 
 # Weights of the means in bubbliiiing/yolov4-tiny-pytorch; the class term, a mean over K classes, is there
@@ -31,8 +30,8 @@ class LossSums:
 
     Attributes:
         parts: "box", "objectness" and "class", Tensor[] each, weighted, summed over the batch.
-        divisor: Tensor[] int64, number of slots that answer for a truth; of images where parts are means.
-        unassigned: Tensor[] int64, number of truths that no slot was left for.
+        divisor: Tensor[] int64, number of priors that answer for a truth; of images where parts are means.
+        unassigned: Tensor[] int64, number of truths that no prior was left for.
     """
 
     parts: dict[str, Tensor]
@@ -45,7 +44,7 @@ class YoloLoss(nn.Module):
 
     Each part is a sum over the batch divided by the number of positives; with `normalization` "means" it is
     the sum of the heads' means, with the weights of bubbliiiing/yolov4-tiny-pytorch instead of those given.
-    A slot without a truth is a negative unless its predicted box overlaps some truth by more than
+    A prior without a truth is a negative unless its predicted box overlaps some truth by more than
     `ignore_threshold`. Difficult objects are no targets.
     """
 
@@ -84,8 +83,8 @@ class YoloLoss(nn.Module):
         device = raw_maps[0].device
         grids = [(raw.shape[2], raw.shape[3]) for raw in raw_maps]
         predictions = flatten_maps(raw_maps, self.anchor_masks).float()  # (B, N, 5+K)
-        slots = build_slots(grids, self.anchors, self.anchor_masks, device)
-        boxes = decode_boxes(predictions[..., :4], slots, self.scale_x_y)  # (B, N, 4)
+        priors = build_priors(grids, self.anchors, self.anchor_masks, device)
+        boxes = decode_boxes(predictions[..., :4], priors, self.scale_x_y)  # (B, N, 4)
 
         # Assigned where the targets are, which the loader leaves on the CPU: no prediction is needed, and
         # asking a GPU how many pairs there are would wait for it.
@@ -99,10 +98,10 @@ class YoloLoss(nn.Module):
             anchors=self.anchors,
             anchor_masks=self.anchor_masks,
         )
-        positive = assignment.images.to(device), assignment.slots.to(device)
+        positive = assignment.images.to(device), assignment.priors.to(device)
         truth = assignment.images, assignment.truths
 
-        box = complete_box_iou_loss(boxes[positive], truth_boxes[truth].to(device), reduction="none")  # (P,)
+        box = complete_iou_loss(boxes[positive], truth_boxes[truth].to(device))  # (P,)
         class_goal = self._class_goal(labels[truth]).to(device)
         classes = bce(predictions[positive][:, 5:], class_goal, reduction="none").sum(dim=-1)  # (P,)
         goal = torch.zeros_like(predictions[..., 4])

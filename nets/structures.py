@@ -1,14 +1,13 @@
-"""The types that travel: ground truth in, detections out.
+"""Target and Detections, the types of ground truth and of predictions.
 
 Boxes are always (x1, y1, x2, y2) edges in pixels of the image they travel with, x to the right, y down;
-labels start at 0. Nothing found is an object of length 0, never None.
+labels start at 0. An image without objects has length 0, never None.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -64,7 +63,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector found in one image.
+    """Predicted boxes of one image.
 
     Attributes:
         boxes: Tensor[N, 4] float32, (x1, y1, x2, y2) edges in pixels of the image.
@@ -105,10 +104,10 @@ class Detections:
             class_names: the names behind the labels, which then travel as `class_name`; None leaves them out.
 
         Raises:
-            ImportError: supervision is not installed; nothing here needs it.
+            ImportError: supervision is not installed.
         """
         try:
-            supervision = import_module("supervision")
+            import supervision  # an optional package
         except ImportError as error:
             raise ImportError("Detections.to_supervision needs it: pip install supervision") from error
         found = self.to("cpu")

@@ -1,4 +1,4 @@
-"""What the gated blocks share."""
+"""Channel reduction and zero initialization, shared by the gated blocks."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ enters once and not squared.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -63,8 +65,8 @@ class SpatialSqueezeExcite(nn.Module):
         return 0.5
 
 
-class ConcurrentSqueezeExcite(nn.Module):
-    """cSE and sSE side by side; a subclass says how they are joined, and what two gates of 1/2 come to."""
+class ConcurrentSqueezeExcite(nn.Module, ABC):
+    """Base of cSE and sSE in parallel; a subclass joins them. `constant`: the result of gates of 1/2."""
 
     constant: float
 
@@ -77,9 +79,9 @@ class ConcurrentSqueezeExcite(nn.Module):
         """Return the channel gate (B, C, 1, 1) and the spatial gate (B, 1, H, W), both in (0, 1)."""
         return self.cse.gates(x) | self.sse.gates(x)
 
+    @abstractmethod
     def join(self, x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
         """Apply both gates to x (B, C, H, W)."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""

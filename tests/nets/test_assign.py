@@ -10,7 +10,7 @@ GRIDS = [(2, 2), (4, 4)]  # a network input of 64 x 64
 N = 3 * 4 + 3 * 16
 
 
-def slot_of(head, position, row, column):
+def prior_of(head, position, row, column):
     height, width = GRIDS[head]
     return head * 3 * 4 + position * height * width + row * width + column
 
@@ -20,7 +20,7 @@ def run(truths, valid=None):
     boxes = cxcywh_to_xyxy(torch.tensor(truths, dtype=torch.float32).reshape(1, -1, 4))
     valid = torch.ones(boxes.shape[:2], dtype=torch.bool) if valid is None else torch.tensor([valid])
     result = assign(boxes, valid, grids=GRIDS, anchors=OFFICIAL_ANCHORS, anchor_masks=MASKS)
-    pairs = sorted(zip(result.slots.tolist(), result.truths.tolist(), strict=True))
+    pairs = sorted(zip(result.priors.tolist(), result.truths.tolist(), strict=True))
     return pairs, int(result.unassigned)
 
 
@@ -29,18 +29,18 @@ def run(truths, valid=None):
     [
         ([], []),
         # best anchor 4 stands in the coarse head alone, 1 in the fine head alone
-        ([(40, 10, 135, 169)], [(slot_of(0, 1, 0, 1), 0)]),
-        ([(40, 10, 23, 27)], [(slot_of(1, 0, 0, 2), 0)]),
+        ([(40, 10, 135, 169)], [(prior_of(0, 1, 0, 1), 0)]),
+        ([(40, 10, 23, 27)], [(prior_of(1, 0, 0, 2), 0)]),
         # anchor 3 stands in both
-        ([(40, 10, 81, 82)], [(slot_of(0, 0, 0, 1), 0), (slot_of(1, 2, 0, 2), 0)]),
+        ([(40, 10, 81, 82)], [(prior_of(0, 0, 0, 1), 0), (prior_of(1, 2, 0, 2), 0)]),
         # anchor 0 (10 x 14) stands in none: the next best is 1
-        ([(40, 10, 10, 14)], [(slot_of(1, 0, 0, 2), 0)]),
+        ([(40, 10, 10, 14)], [(prior_of(1, 0, 0, 2), 0)]),
         # a center on the far edge belongs to the last cell
-        ([(64, 64, 23, 27)], [(slot_of(1, 0, 3, 3), 0)]),
+        ([(64, 64, 23, 27)], [(prior_of(1, 0, 3, 3), 0)]),
         # two cells: no contest
-        ([(8, 8, 23, 27), (24, 8, 23, 27)], [(slot_of(1, 0, 0, 0), 0), (slot_of(1, 0, 0, 1), 1)]),
+        ([(8, 8, 23, 27), (24, 8, 23, 27)], [(prior_of(1, 0, 0, 0), 0), (prior_of(1, 0, 0, 1), 1)]),
         # one cell and anchor: the better shape keeps it, the other takes its next best free anchor, 2
-        ([(8, 8, 26, 30), (9, 9, 23, 27)], [(slot_of(1, 0, 0, 0), 1), (slot_of(1, 1, 0, 0), 0)]),
+        ([(8, 8, 26, 30), (9, 9, 23, 27)], [(prior_of(1, 0, 0, 0), 1), (prior_of(1, 1, 0, 0), 0)]),
     ],
 )
 def test_hand_worked(truths, pairs):
@@ -48,14 +48,14 @@ def test_hand_worked(truths, pairs):
 
 
 def test_truths_that_are_no_targets_take_nothing():
-    assert run([(8, 8, 23, 27), (9, 9, 23, 27)], valid=[False, True]) == ([(slot_of(1, 0, 0, 0), 1)], 0)
+    assert run([(8, 8, 23, 27), (9, 9, 23, 27)], valid=[False, True]) == ([(prior_of(1, 0, 0, 0), 1)], 0)
 
 
 def test_equal_truths_are_all_placed_until_the_anchors_run_out():
     pairs, unassigned = run([(8, 8, 23, 27)] * 7)
     # five anchors: 1, 2 in the fine head, 3 in both, 4, 5 in the coarse one
     assert len(pairs) == 6
-    assert len({slot for slot, _ in pairs}) == 6
+    assert len({prior for prior, _ in pairs}) == 6
     assert unassigned == 2
 
 
@@ -70,25 +70,25 @@ def assign_slowly(truths):
             for head, mask in enumerate(MASKS):
                 stride = (32, 16)[head]
                 for position, anchor in enumerate(mask):
-                    slot = slot_of(head, position, min(int(y // stride), 64), min(int(x // stride), 64))
+                    prior = prior_of(head, position, min(int(y // stride), 64), min(int(x // stride), 64))
                     aw, ah = OFFICIAL_ANCHORS[anchor]
                     overlap = min(width, aw) * min(height, ah)
-                    if slot not in taken:
+                    if prior not in taken:
                         options.setdefault(anchor, [overlap / (width * height + aw * ah - overlap), []])[
                             1
-                        ].append(slot)
+                        ].append(prior)
             if options:
-                fit, slots = max(options.values(), key=lambda option: option[0])
-                for slot in slots:
-                    wishes.setdefault(slot, []).append((fit, -truth))
+                fit, priors = max(options.values(), key=lambda option: option[0])
+                for prior in priors:
+                    wishes.setdefault(prior, []).append((fit, -truth))
         if not wishes:
             break
-        for slot, claims in wishes.items():
+        for prior, claims in wishes.items():
             truth = -max(claims)[1]
-            taken[slot] = truth
-            placed.setdefault(truth, []).append(slot)
+            taken[prior] = truth
+            placed.setdefault(truth, []).append(prior)
         waiting = {truth: box for truth, box in waiting.items() if truth not in placed}
-    return sorted((slot, truth) for truth, slots in placed.items() for slot in slots), len(waiting)
+    return sorted((prior, truth) for truth, priors in placed.items() for prior in priors), len(waiting)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -106,4 +106,4 @@ def test_images_of_a_batch_do_not_meet():
         boxes, torch.ones(2, 1, dtype=torch.bool), grids=GRIDS, anchors=OFFICIAL_ANCHORS, anchor_masks=MASKS
     )
     assert result.images.tolist() == [0, 1]
-    assert result.slots.tolist() == [slot_of(1, 0, 0, 0)] * 2
+    assert result.priors.tolist() == [prior_of(1, 0, 0, 0)] * 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nets.config import OFFICIAL_ANCHORS
-from nets.decode import build_slots, decode
+from nets.decode import build_priors, decode
 
 MASKS = ((3, 4, 5), (1, 2, 3))
 
@@ -51,9 +51,9 @@ def test_wild_logits_stay_finite_and_boxes_keep_an_area(value):
     assert (boxes[..., 2:] > boxes[..., :2]).all()
 
 
-def test_slots_lie_head_by_head_anchor_by_anchor_row_by_row():
-    slots = build_slots([(1, 2), (2, 4)], OFFICIAL_ANCHORS, MASKS)
-    assert len(slots) == 3 * 2 + 3 * 8
-    assert slots.cells[:3].tolist() == [[0, 0], [1, 0], [0, 0]]
-    assert slots.anchors[[0, 2, 6, 14]].tolist() == [[81, 82], [135, 169], [23, 27], [37, 58]]
-    assert slots.strides[[0, 5, 6]].flatten().tolist() == [32, 32, 16]
+def test_priors_lie_head_by_head_anchor_by_anchor_row_by_row():
+    priors = build_priors([(1, 2), (2, 4)], OFFICIAL_ANCHORS, MASKS)
+    assert len(priors) == 3 * 2 + 3 * 8
+    assert priors.cells[:3].tolist() == [[0, 0], [1, 0], [0, 0]]
+    assert priors.anchors[[0, 2, 6, 14]].tolist() == [[81, 82], [135, 169], [23, 27], [37, 58]]
+    assert priors.strides[[0, 5, 6]].flatten().tolist() == [32, 32, 16]

@@ -56,7 +56,7 @@ def test_one_object_hand_worked():
     distance = 2 * 8**2 / ((135 + 8) ** 2 + (169 + 8) ** 2)
     assert losses["box"].item() == pytest.approx(1 - iou + distance, rel=1e-4)
     assert losses["class"].item() == pytest.approx(2 * bce(0, 0), rel=1e-5)
-    # The other slots count but for those whose box overlaps the truth by more than half: anchor 4's in the
+    # The other priors count but for those whose box overlaps the truth by more than half: anchor 4's in the
     # other cells and anchor 5's and 3's that are close enough.
     truth = torch.tensor([[40 - 67.5, 40 - 84.5, 40 + 67.5, 40 + 84.5]])
     boxes, _ = decode(maps(), anchors=OFFICIAL_ANCHORS, anchor_masks=MASKS, scale_x_y=1.05)
@@ -100,7 +100,7 @@ def test_the_sum_is_divided_by_the_positives_of_the_batch():
         torch.testing.assert_close(double[name], value)
 
 
-def test_objects_that_no_slot_is_left_for_are_counted():
+def test_objects_that_no_prior_is_left_for_are_counted():
     sums = YoloLoss(**SETTINGS).sums(maps(), [target([[0, 0, 20, 25]] * 7)])
     assert int(sums.unassigned) == 2
 

@@ -77,9 +77,9 @@ def test_equals_torchvision(number, iou):
     boxes = torch.cat((low, low + 5 + torch.rand(1, number, 2, generator=generator) * 30), dim=-1)
     scores = torch.rand(1, number, 3, generator=generator)
     (found,) = postprocess(boxes, scores, conf_threshold=0.1, iou_threshold=iou, max_detections=10_000)
-    slots, labels = (scores[0] >= 0.1).nonzero(as_tuple=True)
-    values = scores[0, slots, labels]
-    kept = batched_nms(boxes[0, slots], values, labels, iou)
-    assert torch.equal(found.boxes, boxes[0, slots][kept])
+    indices, labels = (scores[0] >= 0.1).nonzero(as_tuple=True)
+    values = scores[0, indices, labels]
+    kept = batched_nms(boxes[0, indices], values, labels, iou)
+    assert torch.equal(found.boxes, boxes[0, indices][kept])
     assert torch.equal(found.scores, values[kept])
     assert torch.equal(found.labels, labels[kept])
