@@ -11,7 +11,7 @@ from typing import Any
 from nets.attention import same_attention
 from nets.config import ModelConfig
 from utils.cli.class_names import read_class_names
-from utils.cli.compare_config import CompareConfig, parse_comparison, told_by
+from utils.cli.compare_config import CompareConfig, parse_comparison, run_settings
 from utils.cli.console import log, one_line, run_command
 from utils.cli.errors import Interrupted, UserError
 from utils.cli.files import new_run_folder
@@ -87,7 +87,7 @@ def _compare(argv: list[str]) -> int:
 def _plan_networks(config: CompareConfig, settings: dict[str, Any]) -> tuple[Networks, int]:
     """Return the network of each kind of run and the number of training images, once all is checked."""
     runs = [
-        TrainConfig(**told_by(preset, settings), phi=phi) for preset in config.preset for phi in config.phi
+        TrainConfig(**run_settings(name, settings), phi=phi) for name in config.preset for phi in config.phi
     ]
     for run in runs:
         check_attention(run)

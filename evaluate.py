@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utils.cli.console import log, one_line, run_command, warn
 from utils.cli.evaluate_config import EvaluateConfig
-from utils.cli.files import check_place, new_run_folder
+from utils.cli.files import check_output_file, new_run_folder
 from utils.cli.parser import as_arguments, parse_config, save_args_yaml
 from utils.cli.predict_config import PredictConfig
 from utils.data.prepare import prepare_evaluation
@@ -33,7 +33,7 @@ def _evaluate(argv: list[str]) -> int:
         description="Measure weights on a split: VOC AP and COCO AP of each class, and their means.",
         example="python evaluate.py --weights last --data VOCdevkit --split VOC2007/test",
     )
-    check_place("--json", config.json)
+    check_output_file("--json", config.json)
     predictor = build_predictor(config)
     log(predictor.describe())
     is_general = predictor.class_names == usual_class_names(80)  # COCO's, of which data have a few

@@ -28,7 +28,7 @@ class ConvNormAct(nn.Module):
         return self.act(self.norm(self.conv(x)))
 
     def _conv_with_folded_norm(self, x: Tensor) -> Tensor:
-        """Fold frozen statistics into the weights, which saves a pass over the output and keeps the gradients."""
+        """Fold frozen statistics into the weights: one pass less over the output, gradients as before."""
         norm, conv = self.norm, self.conv
         assert norm.running_mean is not None
         assert norm.running_var is not None

@@ -128,7 +128,7 @@ def test_the_table_is_of_these_figures() -> None:
         (
             ["photos", "--fps", "5", "--json", "a.jsonl"],
             2,
-            "--fps: measures and shows nothing; leave --json out",
+            "--fps: only measures; remove --json out",
         ),
         (["photos", "--fps", "5", "--heatmap"], 2, "leave --heatmap out"),
         (["photos", "--fps", "5", "--count"], 2, "leave --count out"),

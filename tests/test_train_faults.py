@@ -238,7 +238,7 @@ def test_a_worker_that_is_killed_ends_the_run() -> None:
         assert command.wait(60) == 1, command.text
         line = only_error(command.text)
         assert "a data worker died" in line
-        assert str(victim) in line or "its connection broke off" in line  # as torch noticed it or not yet
+        assert str(victim) in line or "connection lost" in line  # as torch noticed it or not yet
         assert "--workers" in line
         wait_until(lambda: not command.children(), 10)
     assert len(content_of(last_of("orphan"))["weights"]) > 0

@@ -1,4 +1,4 @@
-"""Class names: reading a list of them, and matching two lists by name."""
+"""Class names: reading, renaming and matching lists of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ALIASES = {
 
 
 def canonical_name(name: str) -> str:
-    """Return the name under which two spellings of one class meet."""
+    """Return the common name of two spellings of one class."""
     return _ALIASES.get(name, name)
 
 
@@ -36,27 +36,27 @@ def match_class_names(sources: Sequence[str], wanted: Sequence[str]) -> list[int
 def choose_class_names(
     file: Path | str, own: Sequence[str] | None, given: Sequence[str] | None
 ) -> tuple[str, ...] | None:
-    """Return the names of the classes of a file of weights: those given, else its own, else None.
+    """Return the class names of a weights file: those given, else its own, else None.
 
     Raises:
-        UserError: its own are given in another order, so that each would be taken for another.
+        UserError: the given names are its own in another order, which would swap classes.
     """
     if given is None or own is None or tuple(given) == tuple(own) or len(given) != len(own):
         return tuple(given or own or ()) or None
     if set(given) == set(own):
         raise UserError(
-            f"{file}: its classes have another order than those of --classes: {', '.join(own)}; leave it out"
+            f"{file}: its classes have another order than --classes: {', '.join(own)}; remove --classes"
         )
     changed = [f"{old} is now {new}" for old, new in zip(own, given, strict=True) if old != new]
-    warn(f"{file}: classes are called as --classes says: {', '.join(changed)}")
+    warn(f"{file}: classes renamed by --classes: {', '.join(changed)}")
     return tuple(given)
 
 
 def parse_renames(pairs: Sequence[str]) -> dict[str, str]:
-    """Read what --rename gave, such as ("Cat=cat", "kitten=cat").
+    """Parse the values of --rename, such as ("Cat=cat", "kitten=cat").
 
     Raises:
-        UserError: not of the form OLD=NEW, a name given two new ones, or a new name that is itself renamed.
+        UserError: not of the form OLD=NEW, two new names for one, or a new name that is itself renamed.
     """
     renames: dict[str, str] = {}
     for pair in pairs:
@@ -64,7 +64,7 @@ def parse_renames(pairs: Sequence[str]) -> dict[str, str]:
         if not (old and equals and new):
             raise UserError(f"--rename {pair}: write OLD=NEW, such as Cat=cat")
         if renames.get(old, new) != new:
-            raise UserError(f"--rename {pair}: {old} is to become {renames[old]} already")
+            raise UserError(f"--rename {pair}: {old} is already renamed to {renames[old]}")
         renames[old] = new
     for old, new in renames.items():
         if renames.get(new, new) != new:
@@ -73,7 +73,7 @@ def parse_renames(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def read_class_names(path: Path | str) -> tuple[str, ...]:
-    """Read a list of class names: UTF-8, one a line; blank lines and surrounding blanks do not count.
+    """Read a list of class names: UTF-8, one a line; blank lines and surrounding whitespace are ignored.
 
     Raises:
         UserError: the file is missing, not text, empty, or names a class twice.

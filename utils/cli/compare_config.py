@@ -1,4 +1,4 @@
-"""The settings of compare.py: its own, and those of train.py, which every run of the grid gets."""
+"""Settings of compare.py: its own, and those of train.py for every run of the grid."""
 
 from __future__ import annotations
 
@@ -13,19 +13,15 @@ from utils.cli.presets import with_preset
 from utils.cli.shared_config import phi_name
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
 
-OF_MEASURING = ("data", "rename", "unlabelled", "skip_bad", "device")  # what --from takes for its --split
-FREE = {"device", "workers"}  # what changes no number
-# What the grid decides itself, or what makes no sense for several runs.
+EVALUATION_SETTINGS = ("data", "rename", "unlabelled", "skip_bad", "device")  # beside --from, for --split
+FREE = {"device", "workers"}  # without influence on the results
+# Set by the grid, or senseless for several runs.
 NOT_PASSED_ON = {"phi", "seed", "preset", "resume", "demo", "project", "name", "exist_ok"}
 
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Settings of compare.py beside those of the training runs.
-
-    Raises:
-        UserError: a value makes no sense; the message names the flag.
-    """
+    """Settings of compare.py itself; raises a UserError that names the flag of an invalid value."""
 
     phi: tuple[str, ...] = setting(
         ("none", "se", "cbam", "eca", "ca"),
@@ -35,29 +31,29 @@ class CompareConfig:
         metavar="BLOCK",
     )
     seeds: tuple[str, ...] = setting(
-        ("0", "1", "2"), "seeds to train every block with", nargs="+", metavar="N"
+        ("0", "1", "2"), "seeds of the runs of each block", nargs="+", metavar="N"
     )
     preset: tuple[str, ...] = setting(
         (DEFAULT_PRESET,),
-        "recipes to train every block by, such as default reference",
+        "training recipes of each block, such as default reference",
         nargs="+",
         metavar="NAME",
         beside_config=False,  # as for train.py
     )
     split: tuple[str, ...] | None = setting(
         None,
-        "report the last weights on this split, such as a test list (default: on what the runs selected on)",
+        "evaluate the last weights on this split (default: the validation split of the runs)",
         nargs="+",
         metavar="SPLIT",
     )
     runs: tuple[str, ...] | None = setting(
         None, "tabulate these finished runs instead of training", flag="--from", nargs="+", metavar="RUN"
     )
-    no_train: bool = setting(False, "only parameters, GFLOPs and latency")
-    project: str = setting("runs/compare", "folder of the comparisons", group="output", metavar="DIR")
+    no_train: bool = setting(False, "report only parameters, GFLOPs and latency")
+    project: str = setting("runs/compare", "parent folder of the comparisons", group="output", metavar="DIR")
     name: str = setting(
         "exp",
-        "name of the comparison's folder; the same name again goes on where it stopped",
+        "name of the comparison's folder; the same name resumes it",
         group="output",
     )
 
@@ -66,23 +62,23 @@ class CompareConfig:
         names = [str(phi_name(spec)) for spec in self.phi]
         for place, name in enumerate(names):
             if name in names[:place]:
-                raise UserError(f"--phi {name}: is given twice")
+                raise UserError(f"--phi {name}: given twice")
         object.__setattr__(self, "phi", tuple(sorted(names, key=lambda name: name != "none")))  # none first
         for seed in self.seeds:
             if not seed.isdecimal() or int(seed) >= 2**32:
                 raise UserError(f"--seeds {seed}: needs whole numbers from 0 to 4294967295")
         if len({int(seed) for seed in self.seeds}) < len(self.seeds):
-            raise UserError(f"--seeds {' '.join(self.seeds)}: names a seed twice")
+            raise UserError(f"--seeds {' '.join(self.seeds)}: a seed is given twice")
         if len(set(self.preset)) < len(self.preset):
-            raise UserError(f"--preset {' '.join(self.preset)}: names a recipe twice")
+            raise UserError(f"--preset {' '.join(self.preset)}: a recipe is given twice")
         if self.runs and self.preset != (DEFAULT_PRESET,):
-            raise UserError("--from cannot stand beside --preset: the runs are trained already")
+            raise UserError("--from cannot be given beside --preset: the runs are already trained")
         folders = [folder_name(name) for name in self.phi]
         for folder in folders:
             if folders.count(folder) > 1:
-                raise UserError(f"--phi: two blocks would be called {folder}; rename one's file or class")
+                raise UserError(f"--phi: two blocks share the name {folder}; rename the file or class of one")
         if self.runs and self.no_train:
-            raise UserError("--from cannot stand beside --no-train: the runs are there already")
+            raise UserError("--from cannot be given beside --no-train: the runs are already trained")
 
 
 def folder_name(phi: str) -> str:
@@ -115,16 +111,16 @@ def parse_comparison(
     )
     given = given_settings(flags, argv, prog="compare.py", description=description, example=example)
     config = CompareConfig(**{name: given.pop(name) for name in own if name in given})
-    ignored = [name for name in given if name not in OF_MEASURING] if config.runs else []
+    ignored = [name for name in given if name not in EVALUATION_SETTINGS] if config.runs else []
     if ignored:
         flags_of = ", ".join(flag_of(passed_on[name]) for name in ignored)
-        raise UserError(f"--from cannot stand beside {flags_of}: the runs are trained already")
+        raise UserError(f"--from cannot be given beside {flags_of}: the runs are already trained")
     for preset in config.preset if not config.runs else ():
         for phi in config.phi:
-            TrainConfig(**told_by(preset, given), phi=phi)  # refuses nonsense before the first run
+            TrainConfig(**run_settings(preset, given), phi=phi)  # checks the values before the first run
     return config, given
 
 
-def told_by(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def run_settings(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run by a recipe is told, when this was given for all runs."""
     return with_preset(given if preset == DEFAULT_PRESET else {**given, "preset": preset})

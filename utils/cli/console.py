@@ -1,4 +1,4 @@
-"""What a command says and how it ends: results on stdout, logs and progress on stderr, errors in one line."""
+"""Console output and exit status: results on stdout, logs and progress on stderr, errors in one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _is_muted = False
 
 
 def run_command(function: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
-    """Run a command to its exit status; this is the body of every script's `main`.
+    """Run a command and return its exit status; the body of every script's `main`.
 
     Args:
         function: takes the arguments after the script's name; returns the exit status (None means 0).
@@ -60,16 +60,16 @@ def run_command(function: Callable[[list[str]], int | None], argv: Sequence[str]
 
 
 def log(message: str) -> None:
-    """Write a line to stderr, above a progress bar if one is shown.
+    """Write a line to stderr, above the progress bar.
 
-    Where stderr is gone (`2>&1 | head`, a closed terminal) nobody reads it, and the work goes on without.
+    A closed stderr (`2>&1 | head`, a closed terminal) is ignored, and the work goes on.
     """
     if not _is_muted:
         _write(message)
 
 
 def mute() -> None:
-    """Drop all that is logged from here on, but not errors: one process of several speaks for all."""
+    """Drop log lines and progress, but not errors, from now on: only one of several processes logs."""
     global _is_muted
     _is_muted = True
 
@@ -80,7 +80,7 @@ def warn(message: str) -> None:
 
 
 def one_line(message: str) -> str:
-    """Return the message with line breaks and control characters (a file name may hold them) made visible."""
+    """Return the message with line breaks and control characters, as file names may hold, escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message)
 
 
@@ -93,15 +93,15 @@ def progress(
     status: Callable[[], str] | None = None,
     interval: float = 10.0,
 ) -> Iterator[Item]:
-    """Yield the items while showing how far we are: a bar on a terminal, plain lines on stderr otherwise.
+    """Yield the items and show progress: a bar on a terminal, plain lines on stderr otherwise.
 
     Args:
-        items: what to go through.
-        label: what is going on, at the start of the line.
-        total: number of items; None asks `len(items)` where it has one.
-        unit: what an item is.
-        status: called for the text at the end of the line, such as the current loss.
-        interval: seconds between two plain lines.
+        items: the items.
+        label: text at the start of the line.
+        total: number of items; None uses `len(items)` if there is one.
+        unit: name of an item.
+        status: returns the text at the end of the line, such as the current loss.
+        interval: seconds between plain lines.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
@@ -149,12 +149,12 @@ def _explain(error: Exception) -> str:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if known := explain_failure(error):
         return known
-    return f"unexpected {type(error).__name__}: {error}; --debug shows where"
+    return f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
 
 
 def _fail(message: str) -> None:
     line = one_line(" ".join(message.split("\n")))
-    if len(line) > _LONGEST_ERROR:  # the file stands at the start, the advice at the end
+    if len(line) > _LONGEST_ERROR:  # the file is at the start, the advice at the end
         line = f"{line[:240]} … {line[-(_LONGEST_ERROR - 250) :]}"
     _write(f"error: {line}")
 
@@ -170,7 +170,7 @@ def _write(line: str) -> None:
 
 
 def _silence(*streams: TextIO) -> None:
-    """Point streams at nothing, so that neither we nor the interpreter's last flush finds a broken pipe."""
+    """Redirect streams to nothing, so that the interpreter's last flush meets no broken pipe either."""
     for stream in streams:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,4 +1,4 @@
-"""What an exception of torch means to a user, in one line."""
+"""One-line explanations of exceptions from torch and its worker processes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ _MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 _SHARED_MEMORY = ("insufficient shared memory", "file </torch", "Bus error")
-# What reading a picture from a worker raises that died an instant ago: torch has not noticed yet.
-# Python's own ConnectionError comes from the sockets of the workers.
+# Raised when a worker has just died and torch has not noticed yet; ConnectionError comes from its socket.
 _WORKER_GONE = (EOFError, FileNotFoundError, ConnectionError)
 _PEERS = (
     "Connection closed by peer",
@@ -26,33 +25,35 @@ _PEERS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether the device or the machine had too little memory; torch has several errors for it."""
+    """Return whether the device or the machine ran out of memory; torch has several errors for it."""
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in _MEMORY)
 
 
 def explain_failure(error: Exception) -> str | None:
-    """Return what went wrong and what to do, None for an exception that this module does not know."""
+    """Return what went wrong and what to do, or None for an unknown exception."""
     text, kind = str(error), f"{type(error).__module__}.{type(error).__name__}"
     if any(sign in text for sign in _SHARED_MEMORY):
-        return "shared memory (/dev/shm), by which workers send pictures, is full; try fewer --workers, or 0"
+        return (
+            "shared memory (/dev/shm), through which workers send images, is full; try fewer --workers, or 0"
+        )
     is_dead = "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text)
     is_cut_off = isinstance(error, _WORKER_GONE) and getattr(error, "filename", None) is None
     if is_dead or is_cut_off:
-        cause = _cause(text) if is_dead else "its connection broke off"
+        cause = _cause(text) if is_dead else "connection lost"
         return (
-            f"a data worker died ({cause}); it was killed, or the machine ran out of memory: try "
+            f"a data worker died ({cause}): it was killed, or the machine ran out of memory; try "
             "fewer --workers, or 0"
         )
     if is_out_of_memory(error):
         return "out of memory; try a smaller --batch-size or --imgsz, or fewer --workers"
     if kind.startswith(("torch._dynamo", "torch._inductor")):
-        return f"--compile: cannot be done here: {_cause(text)}; leave it out"
+        return f"--compile: not supported here: {_cause(text)}; remove it"
     if any(sign in text or sign in kind for sign in _PEERS):
-        return "another process of the run ended or cannot be reached; its own error says why"
+        return "another process of the run ended or cannot be reached; see its own error message"
     return None
 
 
 def _cause(text: str) -> str:
-    """Return the line that says most: the first, but that the compiler begins with who complains."""
+    """Return the most useful line: the first, after the compiler's own heading."""
     lines = [line for line in text.strip().splitlines() if not line.endswith("raised:")]
     return lines[0][:200] if lines else "no reason given"

@@ -1,8 +1,8 @@
-"""The one exception whose message is meant for the user's eyes."""
+"""Exceptions whose message is written for the user."""
 
 
 class UserError(Exception):
-    """Say what is wrong with the user's files, flags or data, and what to do about it.
+    """An error in the user's files, flags or data; the message says what is wrong and what to do.
 
     A command prints it as one line, `error: <file or flag>: <reason>; <what to do>`, and exits with
     `exit_code`: 2 for bad usage, data or config, 1 for a failure while running.
@@ -14,7 +14,7 @@ class UserError(Exception):
 
 
 class Interrupted(BaseException):
-    """A signal ended the run; like KeyboardInterrupt it is no Exception, which careless code would catch.
+    """A signal that ended the run; not an Exception, so that no broad `except` catches it.
 
     Attributes:
         number: the signal; the exit status is 128 more.

@@ -10,41 +10,37 @@ from utils.cli.shared_config import CLASSES_HELP, DEVICE_HELP, DataConfig, RunCo
 
 @dataclass(frozen=True)
 class EvaluateConfig(RunConfig, DataConfig, WeightsConfig):
-    """Settings of evaluate.py; each field's help says what it is.
-
-    Raises:
-        UserError: a value makes no sense; the message names the flag.
-    """
+    """Settings of evaluate.py; raises a UserError that names the flag of an invalid value."""
 
     split: tuple[str, ...] | None = setting(
         None, "splits to evaluate, such as VOC2007/test (default: test, else val)", nargs="+", metavar="SPLIT"
     )
-    batch_size: int = setting(8, "images at a time", metavar="N", within="[1, 65536]")
+    batch_size: int = setting(8, "images per batch", metavar="N", within="[1, 65536]")
     device: str = setting("auto", DEVICE_HELP)
-    json: str | None = setting(None, "write a copy of metrics.json here", metavar="FILE")
+    json: str | None = setting(None, "also write metrics.json to this file", metavar="FILE")
 
-    conf: float = setting(0.001, "lowest score that counts", group="detection", metavar="X", within="[0, 1]")
+    conf: float = setting(0.001, "minimum score", group="detection", metavar="X", within="[0, 1]")
     nms_iou: float = setting(
         0.5,
-        "overlap from which the weaker box of a class goes",
+        "IoU threshold of non-maximum suppression",
         group="detection",
         metavar="X",
         within="[0, 1]",
     )
     max_det: int = setting(
-        100, "most detections an image", group="detection", metavar="N", within="[1, 100000]"
+        100, "maximum detections per image", group="detection", metavar="N", within="[1, 100000]"
     )
     report_conf: float = setting(
         0.25,
-        "score at which precision, recall, F1 and the confusion matrix are reported",
+        "score threshold of the reported precision, recall, F1 and confusion matrix",
         group="detection",
         metavar="X",
         within="[0, 1]",
     )
     classes: str | None = setting(
-        None, f"{CLASSES_HELP} (default: those of the weights)", group="data", metavar="FILE"
+        None, f"{CLASSES_HELP} (default: from the weights)", group="data", metavar="FILE"
     )
-    project: str = setting("runs/evaluate", "folder of the runs", group="output", metavar="DIR")
+    project: str = setting("runs/evaluate", "parent folder of the runs", group="output", metavar="DIR")
 
     def __post_init__(self) -> None:
         self.check_data()

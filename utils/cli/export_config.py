@@ -1,4 +1,4 @@
-"""The settings of export.py."""
+"""Settings of export.py."""
 
 from __future__ import annotations
 
@@ -16,37 +16,31 @@ from utils.cli.shared_config import (
     WeightsConfig,
 )
 
-MADE_PICTURES = "demo"  # what --data stands for when it is not given
-_MOST_IMAGES = 1024  # of a fixed batch; the check runs as many at once
+DEMO_IMAGES = "demo"  # the default of --data
+_MAX_BATCH = 1024  # the check runs as many at once
 
 
 @dataclass(frozen=True)
 class ExportConfig(RunConfig, DataConfig, WeightsConfig):
-    """Settings of export.py; each field's help says what it is.
-
-    Raises:
-        UserError: a value makes no sense; the message names the flag.
-    """
+    """Settings of export.py; raises a UserError that names the flag of an invalid value."""
 
     weights: str = setting("coco", NETWORK_HELP, metavar="FILE")
     format: tuple[str, ...] = setting(
         ("onnx",),
         "onnx, openvino (.xml and .bin), ncnn (.param and .bin), darknet (.weights and .cfg), published "
-        "(the reference's .pth) or pth (ours, without the training state); several may be given",
+        "(the reference's .pth) or pth (ours, without the training state)",
         choices=("onnx", "openvino", "ncnn", "darknet", "published", "pth"),
         nargs="+",
     )
-    batch: str = setting(
-        "1", "images at a time of the ONNX or OpenVINO model, or dynamic for any number", metavar="N"
-    )
-    nms: bool = setting(False, "let the ONNX model end in non-maximum suppression: boxes come out")
-    half: bool = setting(False, "16-bit weights; the model takes and gives 32-bit values all the same")
+    batch: str = setting("1", "batch size of the ONNX or OpenVINO model: a number, or dynamic", metavar="N")
+    nms: bool = setting(False, "append decoding and non-maximum suppression to the ONNX model")
+    half: bool = setting(False, "16-bit weights; inputs and outputs stay 32-bit")
     int8: bool = setting(
-        False, "8-bit ONNX model, calibrated on the training split of --data and judged by mAP50 on --split"
+        False, "8-bit ONNX model, calibrated on the training split of --data, checked by mAP50 on --split"
     )
     data: str = setting(
-        MADE_PICTURES,
-        f"exports are compared with PyTorch on its pictures: demo (made ones), or {DATA_HELP}",
+        DEMO_IMAGES,
+        f"images on which exports are compared with PyTorch: demo (drawn ones), or {DATA_HELP}",
         group="data",
         metavar="DIR",
     )
@@ -54,9 +48,9 @@ class ExportConfig(RunConfig, DataConfig, WeightsConfig):
         None, "splits of --data (default: test, else val)", group="data", nargs="+", metavar="SPLIT"
     )
     classes: str | None = setting(
-        None, f"{CLASSES_HELP} (default: those of the weights)", group="network", metavar="FILE"
+        None, f"{CLASSES_HELP} (default: from the weights)", group="network", metavar="FILE"
     )
-    project: str = setting("runs/export", "folder of the exports", group="output", metavar="DIR")
+    project: str = setting("runs/export", "parent folder of the exports", group="output", metavar="DIR")
 
     def __post_init__(self) -> None:
         self.check_data()
@@ -65,32 +59,30 @@ class ExportConfig(RunConfig, DataConfig, WeightsConfig):
         if len(set(self.format)) < len(self.format):
             raise UserError(f"--format {' '.join(self.format)}: names a format twice")
         number = int(self.batch) if self.batch.isdecimal() else 0
-        if self.batch != "dynamic" and not 1 <= number <= _MOST_IMAGES:
-            raise UserError(f"--batch {self.batch}: needs a number from 1 to {_MOST_IMAGES}, or dynamic")
+        if self.batch != "dynamic" and not 1 <= number <= _MAX_BATCH:
+            raise UserError(f"--batch {self.batch}: needs a number from 1 to {_MAX_BATCH}, or dynamic")
         if self.batch != "1" and not {"onnx", "openvino"} & set(self.format):
-            raise UserError(
-                f"--batch {self.batch}: only ONNX and OpenVINO have it, neither of which --format names"
-            )
+            raise UserError(f"--batch {self.batch}: only for ONNX and OpenVINO; add one of them to --format")
         if self.half and "darknet" in self.format:
-            raise UserError("--half: Darknet's format holds 32-bit values only; leave one of the two out")
+            raise UserError("--half: the Darknet format stores 32-bit values; remove --half or darknet")
 
     def _check_needs(self) -> None:
-        """Refuse flags that need others; the UserError names them."""
+        """Check for flags that need others; the UserError names them."""
         for flag, wanted in {"--nms": self.nms, "--int8": self.int8}.items():
             if wanted and "onnx" not in self.format:
-                raise UserError(f"{flag}: only ONNX has it, which --format does not name")
+                raise UserError(f"{flag}: only for ONNX; add onnx to --format")
         if self.int8 and self.half:
-            raise UserError("--int8 and --half: are two sizes of the same weights; leave one of them out")
-        if self.data != MADE_PICTURES:
+            raise UserError("--int8 and --half exclude each other; remove one of them")
+        if self.data != DEMO_IMAGES:
             return
         if self.int8:
-            raise UserError("--int8: is calibrated and judged on pictures; add --data DIR")
+            raise UserError("--int8: needs images for calibration and evaluation; add --data DIR")
         usual = {field.name: field.default for field in dataclasses.fields(self)}
         for name in ("split", "rename", "skip_bad", "unlabelled"):
             if getattr(self, name) != usual[name]:
-                raise UserError(f"--{name.replace('_', '-')}: says how --data is read; add --data DIR")
+                raise UserError(f"--{name.replace('_', '-')}: needs --data DIR")
 
     @property
     def batch_size(self) -> int | None:
-        """Return how many images a model takes at a time, None for any number."""
+        """The model's batch size, None for any."""
         return None if self.batch == "dynamic" else int(self.batch)

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and making the folder of a run."""
+"""Atomic file writing, and creation of run folders."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from utils.cli.errors import UserError
 
 @contextmanager
 def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a file that appears under its name only when the block ends without an exception.
+    """Open a file that appears under its name only if the block ends without an exception.
 
-    The bytes go to `<path>.tmp` in the same folder, are flushed and synced to the disk, then renamed over
-    `path`; after a failure the old file is untouched and the temporary one is gone. A link is followed; into
-    a pipe or a device the bytes go as they come.
+    The bytes go to `<path>.tmp` in the same folder, are flushed and synced to disk, then renamed to `path`;
+    after a failure the old file is unchanged and the temporary one removed. Links are followed; a pipe or a
+    device is written directly.
 
     Args:
         path: the file to write; its folder must exist.
@@ -30,7 +30,7 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
         raise ValueError(f"mode must be 'wb' or 'w', got {mode!r}")
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
-        with _open(path, mode) as file:  # a pipe or a device: never replaced, never removed
+        with _open(path, mode) as file:  # a pipe or a device is never replaced or removed
             yield file
         return
     target = Path(os.path.realpath(path))
@@ -47,37 +47,37 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     except OSError as error:
         _remove(temporary)
         if error.filename not in (None, os.fspath(temporary)):
-            raise  # the block's own trouble with another file
+            raise  # the block's own error with another file
         raise UserError(f"{path}: cannot write: {error.strerror or error}", exit_code=1) from error
     except BaseException:
         _remove(temporary)
         raise
 
 
-def check_place(flag: str, path: str | None) -> None:
-    """Hold, before any work, that a file can be written where a flag says.
+def check_output_file(flag: str, path: str | None) -> None:
+    """Check before any work that a flag's output file can be written.
 
     Raises:
-        UserError: it is a folder, or the folder that would hold it is not there.
+        UserError: it is a folder, or its parent folder does not exist.
     """
     if path is None:
         return
     if Path(path).is_dir():
         raise UserError(f"{flag} {path}: is a folder; name a file")
     if not Path(path).parent.is_dir():
-        raise UserError(f"{flag} {path}: there is no such folder to write into")
+        raise UserError(f"{flag} {path}: its folder does not exist")
 
 
 def new_run_folder(project: Path | str, name: str = "exp", exist_ok: bool = False) -> Path:
-    """Make the folder PROJECT/NAME of a run and prove that files can be written into it.
+    """Create the run folder PROJECT/NAME and check that files can be written into it.
 
     Args:
-        project: the folder that holds the runs; made when missing.
-        name: the run's name; where it is taken, NAME2, NAME3 ... is made.
-        exist_ok: use PROJECT/NAME even when it is there.
+        project: the parent folder; created if missing.
+        name: the run's name; NAME2, NAME3 ... if it exists.
+        exist_ok: use PROJECT/NAME even if it exists.
 
     Raises:
-        UserError: the name is no plain folder name, or the folder cannot be made or written to.
+        UserError: the name is not a plain folder name, or the folder cannot be created or written to.
     """
     if name in ("", ".", "..") or "/" in name or os.sep in name:
         raise UserError(f"--name {name!r}: not a plain folder name; the folder above it is --project")
@@ -100,7 +100,7 @@ def new_run_folder(project: Path | str, name: str = "exp", exist_ok: bool = Fals
 
 @contextmanager
 def removed_if_empty(folder: Path) -> Iterator[None]:
-    """Remove a folder when the block fails before anything is in it."""
+    """Remove a folder if the block fails and leaves it empty."""
     try:
         yield
     except BaseException:
@@ -119,7 +119,7 @@ def _make_numbered(folder: Path) -> Path:
     while True:
         candidate = folder if number == 1 else folder.with_name(f"{folder.name}{number}")
         try:
-            candidate.mkdir()  # mkdir is the lock: two runs started at once get two folders
+            candidate.mkdir()  # atomic: two runs started at once get two folders
         except FileExistsError:
             number += 1
         else:

@@ -1,4 +1,4 @@
-"""Recipes that `--preset` names: files in model_data/recipes with what differs from the defaults, no more."""
+"""Training recipes of `--preset`: YAML files in model_data/recipes with all settings but the defaults."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _OTHERS = ("epochs", "batch_size", "imgsz", "freeze_epochs", "augment", "mosaic"
 
 
 def with_preset(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to the settings that were given those of the recipe that `preset` names; what was given wins.
+    """Add the recipe that `preset` names to the given settings, which override it.
 
     Raises:
-        UserError: there is no such recipe, or its file holds what train.py does not know.
+        UserError: unknown recipe, or its file has an unknown setting.
     """
     return read_recipe(given.get("preset") or DEFAULT_PRESET) | dict(given)
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """Return the settings of a recipe, none for the default.
+    """Return the settings of a recipe; the default recipe has none.
 
     Raises:
-        UserError: there is no such recipe, or its file holds what train.py does not know.
+        UserError: unknown recipe, or its file has an unknown setting.
     """
     if name == DEFAULT_PRESET:
         return {}
@@ -40,5 +40,5 @@ def read_recipe(name: str) -> dict[str, Any]:
     groups = {field.name: field.metadata["group"] for field in dataclasses.fields(TrainConfig)}
     for key in recipe:
         if key == "preset" or not (groups[key] in _GROUPS or key in _OTHERS):
-            raise UserError(f"{known[name]}: {key} is no part of a recipe; give it on the command line")
+            raise UserError(f"{known[name]}: {key} does not belong in a recipe; give it on the command line")
     return recipe

@@ -12,32 +12,30 @@ from utils.cli.errors import UserError
 from utils.cli.parser import as_arguments, check_settings, setting
 
 _SMALLEST, _LARGEST, _STEP = 32, 4096, 32  # of an input side in pixels; 32 is the network's stride
-OWN_PHI_HELP = (
-    "confirm the attention block of your own that the weights were trained with, as path/to/file.py:Class"
-)
+OWN_PHI_HELP = "your own attention block that the weights were trained with: path/to/file.py:Class"
 NAMED_WEIGHTS = "coco (the official Darknet weights), voc (ours for Pascal VOC), last (the newest best.pth)"
 NETWORK_HELP = f"{NAMED_WEIGHTS}, or a .pth or .weights file"
 WEIGHTS_HELP = f"{NETWORK_HELP}, or an .onnx, .xml or .param that export.py wrote"
 DATA_HELP = "a VOCdevkit, a folder in VOC layout, or a folder of images with their XML"
-SKIP_BAD_HELP = "leave out broken files (counted and named) instead of stopping"
-UNLABELLED_HELP = "images without XML: skip (an error where a VOC list names them) or take as background"
-EXIST_OK_HELP = "write into PROJECT/NAME even when it exists"
-NAME_HELP = "name of the run's folder; exp2, exp3 ... where it is taken"
-DEVICE_HELP = "auto (CUDA when there is one, else CPU), cpu, cuda, cuda:1 or mps"
-CLASSES_HELP = "file with the class names, one a line, in the order of the labels"
+SKIP_BAD_HELP = "skip broken files, named and counted, instead of stopping"
+UNLABELLED_HELP = "images without XML: skip (an error if a VOC list names them), or background (no objects)"
+EXIST_OK_HELP = "write into PROJECT/NAME even if it exists"
+NAME_HELP = "name of the run's folder; exp2, exp3 ... if it exists"
+DEVICE_HELP = "auto (CUDA if available, else CPU), cpu, cuda, cuda:1 or mps"
+CLASSES_HELP = "file of class names, one per line, in label order"
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The settings of every command that reads labeled data."""
+    """Settings of every command that reads annotated data."""
 
     data: str = setting("VOCdevkit", DATA_HELP, metavar="DIR")
     classes: str | None = setting(
-        None, f"{CLASSES_HELP} (default: those of the data)", group="data", metavar="FILE"
+        None, f"{CLASSES_HELP} (default: from the data)", group="data", metavar="FILE"
     )
     rename: tuple[str, ...] | None = setting(
         None,
-        "read classes of the annotations under other names, which merges them: Cat=cat kitten=cat",
+        "rename or merge classes of the annotations: Cat=cat kitten=cat",
         group="data",
         nargs="+",
         metavar="OLD=NEW",
@@ -47,11 +45,11 @@ class DataConfig:
 
     @property
     def renames(self) -> dict[str, str]:
-        """The new name of each class that has one."""
+        """The renamed classes: old name to new."""
         return parse_renames(self.rename or ())
 
     def reading(self) -> dict[str, Any]:
-        """Return how data are read, as `prepare_training` and `prepare_evaluation` take it."""
+        """Return the keyword arguments of `prepare_training` and `prepare_evaluation`."""
         return {
             "classes": self.classes,
             "renames": self.renames,
@@ -60,47 +58,50 @@ class DataConfig:
         }
 
     def data_arguments(self) -> list[str]:
-        """Return the arguments that name these data to another command."""
-        usual = {field.name: field.default for field in dataclasses.fields(DataConfig)}
-        told = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
-        return as_arguments(DataConfig, {"data": self.data} | told)
+        """Return the arguments with which another command reads the same data."""
+        changed = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(DataConfig)
+            if field.name == "data" or getattr(self, field.name) != field.default
+        }
+        return as_arguments(DataConfig, changed)
 
     def check_data(self) -> None:
-        """Refuse nonsense; the UserError names the flag."""
+        """Check the values; raises a UserError that names the flag."""
         check_settings(self)
         parse_renames(self.rename or ())
 
 
 @dataclass(frozen=True)
 class WeightsConfig:
-    """The settings of every command that takes a trained network."""
+    """Settings of every command that loads trained weights."""
 
     weights: str = setting("coco", WEIGHTS_HELP, metavar="FILE")
     imgsz: tuple[int, int] | None = setting(
         None,
-        "side of the network's input in pixels, or height and width (default: the weights' own)",
+        "input side in pixels, or height and width (default: from the weights)",
         nargs="+",
         metavar="N",
     )
     phi: str | None = setting(None, OWN_PHI_HELP, group="network", aliases=("--attention",))
 
     def check_weights(self) -> None:
-        """Refuse nonsense; the UserError names the flag."""
+        """Check the values; raises a UserError that names the flag."""
         check_imgsz(self.imgsz)
         object.__setattr__(self, "phi", phi_name(self.phi))
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The settings of every command that makes a folder for what it writes."""
+    """Settings of every command that writes a run folder."""
 
-    project: str = setting("runs", "folder of the runs", group="output", metavar="DIR")
+    project: str = setting("runs", "parent folder of the runs", group="output", metavar="DIR")
     name: str = setting("exp", NAME_HELP, group="output")
     exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
 
 
 def phi_name(phi: str | None) -> str | None:
-    """Return the name of what --phi gave, None for nothing; raises a UserError for an unknown block."""
+    """Return the name of the block that --phi gives; raises a UserError for an unknown one."""
     try:
         return None if phi is None else attention_name(phi)
     except ValueError as error:
@@ -108,7 +109,7 @@ def phi_name(phi: str | None) -> str | None:
 
 
 def check_imgsz(imgsz: tuple[int, int] | None) -> None:
-    """Refuse an --imgsz that the network cannot take; the UserError names the nearest sizes."""
+    """Check that the network can take an --imgsz; the UserError names the nearest sizes."""
     if imgsz is None or all(_SMALLEST <= side <= _LARGEST and side % _STEP == 0 for side in imgsz):
         return
     nearest = []

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: the step under way is finished and saved first."""
+"""Stop signals: the current step is finished and saved first."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import TypeVar
 from utils.cli.errors import Interrupted
 
 Item = TypeVar("Item")
-# Ctrl-C, what `kill`, torchrun and schedulers send, and a terminal that is closed (which Windows has not).
+# Ctrl-C; `kill`, torchrun and schedulers; a closed terminal (not on Windows).
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class StopSignals:
-    """Raise `Interrupted` for a signal: at once, or where `check` is called inside `deferred`.
+    """Raise `Interrupted` on a signal: immediately, or inside `deferred` at the next `check`.
 
-    A second signal ends the program at once, unless `repeats_end` is False. What was ignored when the program
-    started (nohup ignores SIGHUP) stays ignored.
+    A second signal ends the program immediately, unless `repeats_end` is False. A signal that was ignored at
+    the start of the program (nohup ignores SIGHUP) stays ignored.
     """
 
     def __init__(self, *, repeats_end: bool = True) -> None:
-        self.requested: int | None = None  # the signal that came
-        self._repeats_end = repeats_end  # torchrun sends its own after the terminal's, so there False
+        self.requested: int | None = None  # the received signal
+        self._repeats_end = repeats_end  # torchrun adds its own signal to the terminal's, so there False
         self._is_deferred = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
             for number in _SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
@@ -42,7 +42,7 @@ class StopSignals:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Hold signals back until `check`: around what must not be cut in two."""
+        """Defer signals until `check`, around code that must not be interrupted."""
         self._is_deferred = True
         try:
             yield
@@ -51,7 +51,7 @@ class StopSignals:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside `deferred`: let signals raise where they come, around what may be cut anywhere."""
+        """Inside `deferred`: let signals raise immediately, around code that may be interrupted."""
         self._is_deferred = False
         self.check()
         try:
@@ -60,7 +60,7 @@ class StopSignals:
             self._is_deferred = True
 
     def interruptible(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Inside `deferred`: take items; a signal ends the waiting for one, but not the work on it."""
+        """Inside `deferred`: yield items; a signal interrupts waiting for an item, but not the work on it."""
         iterator = iter(items)
         while True:
             with self.at_once():
@@ -70,9 +70,9 @@ class StopSignals:
             yield item
 
     def check(self, requested: int | None = None) -> None:
-        """Raise `Interrupted` if a signal has come, here or (`requested`) in another process of the run.
+        """Raise `Interrupted` if a signal was received, here or (`requested`) in another process of the run.
 
-        That the other's signal reaches this process a moment later, while it saves, is then a repetition.
+        The same signal may reach this process a moment later, while it saves; it then counts as a repetition.
         """
         self.requested = self.requested or requested or None
         if self.requested:

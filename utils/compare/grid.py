@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from nets.attention import short_name
-from utils.cli.compare_config import FREE, NOT_PASSED_ON, CompareConfig, folder_name, told_by
+from utils.cli.compare_config import FREE, NOT_PASSED_ON, CompareConfig, folder_name, run_settings
 from utils.cli.errors import UserError
 from utils.cli.parser import as_arguments, as_plain, config_as_dict, save_settings
 from utils.cli.presets import read_recipe
@@ -89,7 +89,7 @@ def plan_runs(config: CompareConfig, settings: Mapping[str, Any], folder: Path) 
         settings: what was given for all runs, by field of `TrainConfig`; it wins over the recipes.
         folder: the comparison's.
     """
-    recipes = {preset: told_by(preset, settings) for preset in config.preset}
+    recipes = {preset: run_settings(preset, settings) for preset in config.preset}
     runs = []
     for seed in map(int, config.seeds):
         for preset, told in recipes.items():

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from utils.cli.compare_config import OF_MEASURING
+from utils.cli.compare_config import EVALUATION_SETTINGS
 from utils.cli.console import log
 from utils.cli.errors import Interrupted, UserError
 from utils.cli.evaluate_config import EvaluateConfig
@@ -52,7 +52,7 @@ def measure(folder: Path, phi: str, split: Sequence[str], settings: Mapping[str,
     """
     weights, metrics = folder / "weights" / "last.pth", folder / _REPORT / "metrics.json"
     stored = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
-    told = {name: settings.get(name, stored.get(name)) for name in OF_MEASURING}
+    told = {name: settings.get(name, stored.get(name)) for name in EVALUATION_SETTINGS}
     told |= {"weights": str(weights), "split": tuple(split), "batch_size": stored["batch_size"]}
     if metrics.exists() and metrics.stat().st_mtime > weights.stat().st_mtime:
         measured = yaml.safe_load((folder / _REPORT / "args.yaml").read_text(encoding="utf-8"))

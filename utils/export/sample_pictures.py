@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nets.config import ModelConfig
 from utils.cli.evaluate_config import EvaluateConfig
-from utils.cli.export_config import MADE_PICTURES, ExportConfig
+from utils.cli.export_config import DEMO_IMAGES, ExportConfig
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import require_objects
 from utils.data.demo.dataset import draw_sample
@@ -37,7 +37,7 @@ def choose_pictures(
     Raises:
         UserError: the data cannot be used.
     """
-    if config.data == MADE_PICTURES:
+    if config.data == DEMO_IMAGES:
         return tuple(draw_sample(0, "test", index)[0] for index in range(_COMPARED)), None
     dataset, report, _ = prepare_evaluation(config.data, splits=config.split, **config.reading())
     pictures = tuple(read_image(record.image_path) for record in dataset.records[:_COMPARED])

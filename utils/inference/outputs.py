@@ -12,7 +12,7 @@ from typing import IO
 from nets.structures import Detections
 from utils.cli.console import one_line
 from utils.cli.errors import Interrupted, UserError
-from utils.cli.files import atomic_write, check_place, new_run_folder
+from utils.cli.files import atomic_write, check_output_file, new_run_folder
 from utils.cli.parser import save_args_yaml
 from utils.cli.predict_config import PredictConfig
 from utils.inference.class_counts import Tally
@@ -67,7 +67,7 @@ class Outputs:
         _refuse_videos(config, sources)
         paths = [source.path for source in sources]
         read = [*paths, *(Path(path) for path in (config.classes, predictor.source) if path)]
-        check_place("--json", config.json)
+        check_output_file("--json", config.json)
         refuse_overwriting([config.json] if config.json else [], read)
         self._labels = self._choose_labels(paths)
         self.folder = new_run_folder(config.project, config.name, config.exist_ok) if config.save else None

@@ -13,7 +13,7 @@ from typing import Any
 from utils.cli.class_names import parse_renames
 from utils.cli.console import log, one_line
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write, check_place
+from utils.cli.files import atomic_write, check_output_file
 from utils.cli.parser import setting
 from utils.cli.shared_config import DataConfig
 from utils.data.faults import SHOWN
@@ -45,8 +45,8 @@ class CheckConfig(DataConfig):
 
     def __post_init__(self) -> None:
         self.check_data()
-        check_place("--json", self.json)
-        check_place("--csv", self.csv)
+        check_output_file("--json", self.json)
+        check_output_file("--csv", self.csv)
 
 
 CONFIG = CheckConfig

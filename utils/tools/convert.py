@@ -93,7 +93,7 @@ def run(config: ConvertConfig) -> int:
     out = Path(os.path.abspath(str(config.out)))
     images = Path(config.images) if config.images else None
     kind, target = _choose_formats(config, sources)
-    _check_places(sources, out, images)
+    _check_output_files(sources, out, images)
     names = read_class_names(config.classes) if config.classes else ()
     source = _read(kind, sources, names, images)
     for note in source.notes:
@@ -134,7 +134,7 @@ def _choose_formats(config: ConvertConfig, sources: list[Path]) -> tuple[str, st
     return kind, target
 
 
-def _check_places(sources: list[Path], out: Path, images: Path | None) -> None:
+def _check_output_files(sources: list[Path], out: Path, images: Path | None) -> None:
     """Refuse a target that is in use, or lies where the source's own files are looked for."""
     if images is not None and not images.is_dir():
         raise UserError(f"--images {images}: no such folder")

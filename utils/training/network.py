@@ -9,7 +9,7 @@ from nets.yolo import YoloBody
 from utils.cli.class_names import match_class_names, read_class_names
 from utils.cli.console import log
 from utils.cli.errors import UserError
-from utils.cli.train_config import DEFAULT_LR, KNOWN_SHARE, TrainConfig
+from utils.cli.train_config import DEFAULT_LR, FINE_TUNING_FACTOR, TrainConfig
 from utils.data.anchor_boxes import Anchors, Masks, read_anchors
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.load import WeightsFile, read_weights, usual_class_names
@@ -70,7 +70,7 @@ def settle(config: TrainConfig, class_names: tuple[str, ...]) -> TrainConfig:
 def settled_by(config: TrainConfig, knows_all: bool) -> TrainConfig:
     """Return the settings of a run; weights that know every class are only refined."""
     usual = DEFAULT_LR[config.optimizer]
-    lr = usual * KNOWN_SHARE if knows_all else usual
+    lr = usual * FINE_TUNING_FACTOR if knows_all else usual
     memory = "run" if knows_all else "recent"
     return dataclasses.replace(
         config, lr=lr if config.lr is None else config.lr, ema_memory=config.ema_memory or memory

@@ -18,7 +18,7 @@ WARNING = "warning: w.pth: classes are called as --classes says"
             OWN,
             ("Katze", "dog"),
             ("Katze", "dog"),
-            "warning: w.pth: classes are called as --classes says: cat is now Katze\n",
+            "warning: w.pth: classes renamed by --classes: cat is now Katze\n",
         ),
         (OWN, ("a", "b", "c"), ("a", "b", "c"), ""),  # their number is refused elsewhere
     ],
@@ -29,5 +29,5 @@ def test_names_that_are_given_beat_those_of_the_weights(capsys, own, given, chos
 
 
 def test_the_weights_own_names_in_another_order_are_an_error():
-    with pytest.raises(UserError, match="another order than those of --classes: cat, dog; leave it out"):
+    with pytest.raises(UserError, match="another order than --classes: cat, dog; remove --classes"):
         choose_class_names("w.pth", OWN, ("dog", "cat"))

@@ -1,6 +1,6 @@
 import pytest
 
-from utils.cli.compare_config import parse_comparison, told_by
+from utils.cli.compare_config import parse_comparison, run_settings
 from utils.cli.errors import UserError
 
 
@@ -26,8 +26,8 @@ def test_flags_of_train_are_passed_on_and_its_own_are_not():
 def test_what_is_given_wins_over_a_recipe():
     config, settings = parse("--preset", "default", "reference", "--mosaic", "0.25")
     assert config.preset == ("default", "reference")
-    assert settings == told_by("default", settings) == {"mosaic": 0.25}
-    told = told_by("reference", settings)
+    assert settings == run_settings("default", settings) == {"mosaic": 0.25}
+    told = run_settings("reference", settings)
     assert (told["loss"], told["mosaic"], told["preset"]) == ("means", 0.25, "reference")
 
 
@@ -35,19 +35,19 @@ def test_what_is_given_wins_over_a_recipe():
     ("argv", "words"),
     [
         (("--preset", "mine"), "--preset mine: choose from default, reference"),
-        (("--preset", "default", "default"), "--preset default default: names a recipe twice"),
-        (("--from", "a", "--preset", "reference"), "--from cannot stand beside --preset"),
+        (("--preset", "default", "default"), "--preset default default: a recipe is given twice"),
+        (("--from", "a", "--preset", "reference"), "--from cannot be given beside --preset"),
         (("--phi", "none", "9"), "--phi 9: unknown attention"),
-        (("--phi", "2", "cbam"), "--phi cbam: is given twice"),
-        (("--phi", "a/own.py:B", "b/own.py:B"), "two blocks would be called own-B"),
-        (("--from", "a", "--epochs", "3"), "--from cannot stand beside --epochs"),
+        (("--phi", "2", "cbam"), "--phi cbam: given twice"),
+        (("--phi", "a/own.py:B", "b/own.py:B"), "two blocks share the name own-B"),
+        (("--from", "a", "--epochs", "3"), "--from cannot be given beside --epochs"),
         (("--seeds", "0", "x"), "--seeds x: needs whole numbers"),
         (("--seeds", "-1"), "--seeds -1"),
-        (("--seeds", "1", "01"), "names a seed twice"),
+        (("--seeds", "1", "01"), "a seed is given twice"),
         (("--epochs", "0"), "--epochs 0: must be at least 1"),
         (("--seed", "1"), "did you mean --seeds"),
         (("--resume",), "unknown flag --resume"),
-        (("--from", "a", "--no-train"), "--from cannot stand beside --no-train"),
+        (("--from", "a", "--no-train"), "--from cannot be given beside --no-train"),
     ],
 )
 def test_nonsense_is_refused_before_the_first_run(argv, words):

@@ -42,7 +42,7 @@ def test_done_is_zero(capsys):
             "error: out of memory; try a smaller --batch-size or --imgsz, or fewer --workers\n",
         ),
         (FileNotFoundError(2, "No such file", "b.jpg"), 1, "error: b.jpg: No such file\n"),
-        (KeyError("x"), 1, "error: unexpected KeyError: 'x'; --debug shows where\n"),
+        (KeyError("x"), 1, "error: unexpected KeyError: 'x'; --debug shows the traceback\n"),
         (BrokenPipeError(), 1, ""),
         (SystemExit(0), 0, ""),
         (SystemExit(143), 143, ""),

@@ -12,9 +12,9 @@ from utils.cli.console import run_command
 from utils.cli.error_messages import explain_failure, is_out_of_memory
 
 MEMORY = "out of memory; try a smaller --batch-size or --imgsz, or fewer --workers"
-SHARED = "shared memory (/dev/shm), by which workers send pictures, is full; try fewer --workers, or 0"
-PEER = "another process of the run ended or cannot be reached; its own error says why"
-WORKER = "a data worker died ({}); it was killed, or the machine ran out of memory: try fewer --workers, or 0"
+SHARED = "shared memory (/dev/shm), through which workers send images, is full; try fewer --workers, or 0"
+PEER = "another process of the run ended or cannot be reached; see its own error message"
+WORKER = "a data worker died ({}): it was killed, or the machine ran out of memory; try fewer --workers, or 0"
 
 
 # Classes that are slow to import, by their names.
@@ -84,11 +84,11 @@ TABLE = [
         BackendCompilerFailed(
             "backend='inductor' raised:\nInvalidCxxCompiler: No working C++ compiler found"
         ),
-        "--compile: cannot be done here: InvalidCxxCompiler: No working C++ compiler found; leave it out",
+        "--compile: not supported here: InvalidCxxCompiler: No working C++ compiler found; remove it",
     ),
     (
         BackendCompilerFailed(""),
-        "--compile: cannot be done here: no reason given; leave it out",
+        "--compile: not supported here: no reason given; remove it",
     ),
     (
         RuntimeError(

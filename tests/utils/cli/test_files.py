@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write, check_place, new_run_folder
+from utils.cli.files import atomic_write, check_output_file, new_run_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -143,8 +143,8 @@ def test_a_reader_of_stdout_who_left_is_no_trouble_with_the_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("path", "reason"), [(".", "is a folder"), ("gone/a.json", "no such folder")])
+@pytest.mark.parametrize(("path", "reason"), [(".", "is a folder"), ("gone/a.json", "folder does not exist")])
 def test_a_place_that_cannot_be_written_to_is_refused_beforehand(path, reason):
-    check_place("--json", None)
+    check_output_file("--json", None)
     with pytest.raises(UserError, match=f"--json {path}: .*{reason}"):
-        check_place("--json", path)
+        check_output_file("--json", path)

@@ -41,7 +41,7 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones():
     [
         ("", None),
         ("lr: 0.5\nmosaic: 0\nepochs: 3\n", None),
-        *((f"{key}: {value}\n", f"mine.yaml: {key} is no part of a recipe")
+        *((f"{key}: {value}\n", f"mine.yaml: {key} does not belong in a recipe")
           for key, value in (("demo", "true"), ("seed", 5), ("phi", "se"), ("resume", "auto"), ("data", "x"),
                              ("project", "x"), ("preset", "mine"))),
         ("lrr: 1\n", "unknown key 'lrr'"),
