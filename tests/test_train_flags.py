@@ -20,7 +20,7 @@ from utils.data.voc import VocObject, write_annotation
 from utils.inference.result import EvalResult
 from utils.training import setup as start
 from utils.training.run import Run
-from utils.vision.image_reader import letterbox
+from utils.vision.letterbox import letterbox
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("room")
@@ -238,7 +238,7 @@ def test_overfit_takes_a_few_pictures_as_inference_sees_them(caught: Callable) -
     (samples,), _ = caught("build_train_loader", "--overfit", "2")
     assert len(samples) == 2
     for epoch in range(2):
-        image, _ = samples.dataset.load(1)
+        image = samples.dataset.read(1)
         seen = torch.from_numpy(letterbox(image, (64, 64))[0]).permute(2, 0, 1)
         assert torch.equal(samples[epoch, 1][0], seen)
 

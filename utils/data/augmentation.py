@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from nets.structures import Target
 from utils.data.paste import Labeled, Place, blank, lay, move
-from utils.vision.image_reader import Pixels, letterbox
+from utils.vision.image_reader import Pixels
+from utils.vision.letterbox import letterbox
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import albumentations as A
@@ -134,7 +135,7 @@ class Augmenter:
         """
         if self.level is None:
             canvas, placement = letterbox(image, self.size)
-            boxes = placement.apply(target.boxes)
+            boxes = torch.from_numpy(placement.apply(target.boxes.numpy()))
             return canvas, Target(boxes, target.labels, target.difficult, target.image_id)
         new_size = _draw_size(image.shape[:2], self.size, self.level, rng)
         corner = tuple(

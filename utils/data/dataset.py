@@ -1,66 +1,69 @@
-"""A data set: scanned records in, images and targets out."""
+"""Data set of annotated images: checked records and class names, without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from nets.structures import Target
 from utils.cli.errors import UserError
 from utils.data.sample_report import Record
 from utils.vision.image_reader import Pixels, read_image
+from utils.vision.letterbox import fit
+
+
+class ImageObjects(NamedTuple):
+    """Annotated objects of one image.
+
+    Attributes:
+        boxes: float32 (M, 4), (x1, y1, x2, y2) edges in pixels of the image.
+        labels: int64 (M,) class indices, starting at 0.
+        difficult: bool (M,), VOC's difficult flag.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    difficult: NDArray[np.bool_]
 
 
 class VocDataset:
-    """Images and targets as they are: what evaluation sees, and what training starts from."""
+    """Annotated images of one or more splits; `targets.build_target` gives the objects as tensors."""
 
     def __init__(self, records: Sequence[Record], class_names: Sequence[str]) -> None:
-        """Take records and the classes whose place in `class_names` is their label.
+        """Take records and class names; the label of a class is its index in `class_names`.
 
         Raises:
-            UserError: a record holds an object of another class.
+            UserError: a record has an object of another class.
         """
         self.records = tuple(records)
         self.class_names = tuple(class_names)
-        self._index_of = {name: index for index, name in enumerate(self.class_names)}
-        others = {name for record in self.records for name in record.names} - set(self._index_of)
+        self._label_of = {name: label for label, name in enumerate(self.class_names)}
+        others = {name for record in self.records for name in record.names} - set(self._label_of)
         if others:
             known = ", ".join(self.class_names)
             raise UserError(f"the data has classes {', '.join(sorted(others))}, which are not among {known}")
 
     @property
     def image_ids(self) -> tuple[str, ...]:
-        """Name the images, in the order of the data set."""
+        """Ids of the images, in order."""
         return tuple(record.image_id for record in self.records)
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def target(self, index: int) -> Target:
-        """Return the target of one image, in pixels of the image, without reading the image."""
+    def objects(self, index: int) -> ImageObjects:
+        """Return the objects of one image; the image is not read."""
         record = self.records[index]
-        labels = [self._index_of[name] for name in record.names]
-        return Target(
-            torch.from_numpy(record.boxes.copy()),
-            torch.tensor(labels, dtype=torch.int64),
-            torch.from_numpy(record.difficult.copy()),
-            record.image_id,
-        )
-
-    def load(self, index: int) -> tuple[Pixels, Target]:
-        """Read one image, uint8 (H, W, 3) RGB, and its target in pixels of the image.
-
-        Raises:
-            UserError: the image cannot be read, or has another size than when it was scanned.
-        """
-        return self.read(index), self.target(index)
+        labels = np.array([self._label_of[name] for name in record.names], dtype=np.int64)
+        return ImageObjects(record.boxes, labels, record.difficult)
 
     def read(self, index: int, reduction: int = 1) -> Pixels:
         """Read one image, uint8 (ceil(H / reduction), ceil(W / reduction), 3) RGB, as `read_image` does.
 
         Raises:
-            UserError: the image cannot be read, or has another size than when it was scanned.
+            UserError: the image cannot be read, or its size has changed since the scan.
         """
         record = self.records[index]
         image = read_image(record.image_path, reduction)
@@ -70,3 +73,18 @@ class VocDataset:
                 f"its header said {record.width}x{record.height}"
             )
         return image
+
+    def letterboxed_objects(
+        self, input_size: tuple[int, int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return labels (N,) and boxes (N, 4) in network pixels of all objects; no image is read.
+
+        Args:
+            input_size: (height, width) of the network input in pixels.
+        """
+        labels, boxes = [np.zeros(0, np.int64)], [np.zeros((0, 4), np.float32)]
+        for index, record in enumerate(self.records):
+            objects = self.objects(index)
+            labels.append(objects.labels)
+            boxes.append(fit((record.height, record.width), input_size).apply(objects.boxes))
+        return np.concatenate(labels), np.concatenate(boxes)

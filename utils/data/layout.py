@@ -16,8 +16,8 @@ from pathlib import Path
 
 from utils.cli.errors import UserError
 from utils.cli.inputs import describe_layouts
-from utils.vision.image_reader import IMAGE_SUFFIXES
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 EVERYTHING = "all"
 _FLAT_SPLITS = ("train", "trainval", "valid", "val", "test")
 

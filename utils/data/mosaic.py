@@ -11,10 +11,9 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import torch
 
-from nets.structures import Target
 from utils.data.paste import Labeled, Place, Span, blank, lay, move
+from utils.data.targets import join_targets
 
 _CENTER = (0.3, 0.7)  # of the canvas' sides
 MOSAIC_SCALE = (0.4, 1.0)  # of the size that the letterbox would give
@@ -66,16 +65,6 @@ def mixup(first: Labeled, second: Labeled, rng: np.random.Generator) -> Labeled:
     share = rng.beta(8.0, 8.0)
     image = cv2.addWeighted(first[0], share, second[0], 1 - share, 0)
     return image, join_targets([first[1], second[1]], first[1].image_id)
-
-
-def join_targets(targets: Sequence[Target], image_id: str) -> Target:
-    """Put the objects of several targets into one."""
-    return Target(
-        torch.cat([target.boxes for target in targets]),
-        torch.cat([target.labels for target in targets]),
-        torch.cat([target.difficult for target in targets]),
-        image_id,
-    )
 
 
 def _start(span: Span, length: int, center: int, rng: np.random.Generator) -> int:

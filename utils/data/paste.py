@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from nets.structures import Target
-from utils.vision.image_reader import FILL, Pixels, resize
+from utils.vision.image_reader import Pixels
+from utils.vision.letterbox import FILL, resize
 
 Span = tuple[int, int]  # first and one past the last row or column
 Labeled = tuple[Pixels, Target]

@@ -12,13 +12,13 @@ from utils.cli.errors import UserError
 from utils.cli.inputs import check_data_folder
 from utils.data.layout import (
     EVERYTHING,
+    IMAGE_SUFFIXES,
     is_voc,
     list_names,
     list_splits,
     no_such_split,
     voc_folders,
 )
-from utils.vision.image_reader import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)

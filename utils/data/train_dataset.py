@@ -20,6 +20,7 @@ from utils.data.dataset import VocDataset
 from utils.data.image_cache import load_all
 from utils.data.mosaic import MOSAIC_SCALE, mixup, mosaic
 from utils.data.paste import Labeled
+from utils.data.targets import build_target
 from utils.vision.image_reader import Pixels
 
 Key = tuple[int, int]  # epoch, index
@@ -123,7 +124,7 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
     def _load(self, index: int) -> Labeled:
         """Give an image as small as it may be, and its target in pixels of what is given."""
         image = self._read(index) if self._cached is None else self._cached[index]
-        target = self.dataset.target(index)
+        target = build_target(self.dataset, index)
         boxes = target.boxes / self._reduction(index)
         return image, Target(boxes, target.labels, target.difficult, target.image_id)
 

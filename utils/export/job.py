@@ -16,7 +16,8 @@ from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.cli.predict_config import PredictConfig
 from utils.inference.runtimes.runtime import DESCRIPTION_VERSION
-from utils.vision.image_reader import FILL, Pixels
+from utils.vision.image_reader import Pixels
+from utils.vision.letterbox import FILL
 
 LABELS = "labels.txt"
 

@@ -16,7 +16,7 @@ from utils.cli.predict_config import PredictConfig
 from utils.export.job import ExportJob
 from utils.export.pairs import Offsets, measure_offsets
 from utils.inference.predictor import Predictor
-from utils.vision.image_reader import FILL
+from utils.vision.letterbox import FILL
 
 LIMIT = 1e-3  # of the largest difference of a raw head
 HALF_LIMIT = 5e-2  # the same with 16-bit weights, as a part of the head's largest value

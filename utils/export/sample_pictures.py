@@ -17,8 +17,9 @@ from utils.data.demo.dataset import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
 from utils.export.job import Quantization
 from utils.inference.evaluate import evaluate, match_classes
-from utils.inference.predictor import Predictor
-from utils.vision.image_reader import Pixels, letterbox, read_image, to_tensor
+from utils.inference.predictor import Predictor, to_tensor
+from utils.vision.image_reader import Pixels, read_image
+from utils.vision.letterbox import letterbox
 
 _COMPARED = 8  # pictures on which an export has to find what the network finds
 _CALIBRATION = 128  # pictures on which the ranges of the values are measured

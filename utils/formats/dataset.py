@@ -12,10 +12,11 @@ from pathlib import Path
 from utils.cli.errors import UserError
 from utils.data.clip import clip_box, turn_box
 from utils.data.faults import refuse, warn_each
+from utils.data.layout import IMAGE_SUFFIXES
 from utils.data.voc import Box, VocObject
 from utils.formats.reading import clean_name
 from utils.formats.source import Source, SourceImage, SourceObject
-from utils.vision.image_reader import IMAGE_SUFFIXES, ImageHeader, read_header
+from utils.vision.image_reader import ImageHeader, read_header
 
 
 @dataclass(frozen=True)

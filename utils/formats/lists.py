@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli.errors import UserError
+from utils.data.layout import IMAGE_SUFFIXES
 from utils.formats.reading import parse_numbers, read_text
 from utils.formats.source import Source, SourceImage, SourceObject, guess_split
-from utils.vision.image_reader import IMAGE_SUFFIXES
 
 MAX_LIST_BYTES = 1_000_000_000
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from utils.cli.errors import UserError
-from utils.vision.image_reader import IMAGE_SUFFIXES
+from utils.data.layout import IMAGE_SUFFIXES
 
 MAX_TEXT_BYTES = 16_000_000
 MAX_JSON_BYTES = 1_000_000_000

@@ -16,6 +16,7 @@ from typing import Any
 
 from utils.cli.class_names import read_class_names
 from utils.cli.errors import UserError
+from utils.data.layout import IMAGE_SUFFIXES
 from utils.data.voc import Box
 from utils.formats.reading import (
     list_files,
@@ -27,7 +28,6 @@ from utils.formats.reading import (
     to_class_name,
 )
 from utils.formats.source import Source, SourceImage, SourceObject, folder_split, polygon_box
-from utils.vision.image_reader import IMAGE_SUFFIXES
 
 _SPLITS = ("train", "val", "test")  # keys of data.yaml
 _NAMES_FILES = ("classes.txt", "labels/classes.txt")

@@ -16,6 +16,7 @@ from utils.cli.console import warn
 from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
 from utils.data.sample_report import Record
+from utils.data.targets import build_target
 from utils.inference.predictor import Predictor, Prepared, Timings
 from utils.inference.prefetch import batched, map_ahead
 from utils.inference.result import EvalResult
@@ -185,7 +186,7 @@ def _load(
 
     def load(index: int) -> tuple[int, Prepared, Target] | UserError:
         try:
-            image, target = dataset.load(index)
+            image, target = dataset.read(index), build_target(dataset, index)
         except UserError as error:
             return error
         return index, predictor.prepare(image), target

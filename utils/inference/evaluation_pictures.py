@@ -12,6 +12,7 @@ from nets.structures import Detections
 from utils.cli.console import warn
 from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
+from utils.data.targets import build_target
 from utils.inference.result import EvalResult
 from utils.vision.contact_sheet import cell_size, draw_cell, draw_pair, save_sheet
 from utils.vision.plots.evaluation_plots import plot_confusion, plot_curves, plot_errors
@@ -78,7 +79,8 @@ def draw_worst(result: EvalResult, dataset: VocDataset, path: Path) -> None:
     pairs = []
     for image in worst:
         try:
-            pixels, target = dataset.load(result.indices[image])
+            index = result.indices[image]
+            pixels, target = dataset.read(index), build_target(dataset, index)
         except UserError as error:
             warn(f"left out of the picture: {error}")
             continue

@@ -21,7 +21,7 @@ from nets.structures import Detections
 from utils.cli.errors import UserError
 from utils.inference.predictor import Predictor, Prepared
 from utils.vision.heatmap import PlaceGates
-from utils.vision.image_reader import Placement
+from utils.vision.letterbox import Placement
 
 # The last maps on which positions still stand for places in the image, of either scale.
 _CAM_LAYERS = ("attention.c4", "attention.c5", "head_p4.conv", "head_p5.conv")
@@ -159,7 +159,7 @@ def find_slots(boxes: Tensor, scores: Tensor, found: Detections, placement: Plac
     Returns:
         Tensor[M] int64, indices into N, on the device of the scores.
     """
-    candidates, values = placement.undo(boxes.cpu()), scores.cpu()
+    candidates, values = torch.from_numpy(placement.undo(boxes.cpu().numpy())), scores.cpu()
     slots = [
         ((candidates - box).abs().sum(dim=1) + (values[:, label] - score).abs() / _SCORE_UNIT).argmin()
         for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)

@@ -25,7 +25,8 @@ from utils.cli.predict_config import PredictConfig
 from utils.inference.device import choose_device
 from utils.inference.runtimes.load import ExportedModel, is_exported, load_exported
 from utils.inference.runtimes.runtime import Backend
-from utils.vision.image_reader import Placement, from_pil, letterbox, read_image, to_tensor
+from utils.vision.image_reader import from_pil, read_image
+from utils.vision.letterbox import Placement, letterbox
 from utils.weights.load import LoadedModel, load_model
 
 Picture = str | Path | Image.Image | np.ndarray
@@ -273,6 +274,12 @@ class Predictor:
             torch.mps.synchronize()
 
 
+def to_tensor(image: np.ndarray) -> Tensor:
+    """Convert an image uint8 (H, W, 3) to a float32 Tensor[3, H, W] in [0, 1]."""
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1))
+    return torch.from_numpy(planes).float().div_(255)
+
+
 def _as_array(image: Picture) -> np.ndarray:
     """Return a uint8 array (H, W, 3) in RGB."""
     if isinstance(image, (str, Path)):
@@ -286,7 +293,7 @@ def _as_array(image: Picture) -> np.ndarray:
 
 def _undo(found: Detections, placement: Placement) -> Detections:
     """Move detections from network pixels into the image; what lies in the gray border alone is nothing."""
-    boxes = placement.undo(found.boxes)
+    boxes = torch.from_numpy(placement.undo(found.boxes.numpy()))
     inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     return Detections(boxes, found.scores, found.labels)[inside]
 

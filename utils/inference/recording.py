@@ -10,7 +10,8 @@ import cv2
 
 from utils.cli.console import warn
 from utils.cli.errors import UserError
-from utils.vision.image_reader import Pixels, letterbox
+from utils.vision.image_reader import Pixels
+from utils.vision.letterbox import letterbox
 
 _CODEC = "mp4v"  # MPEG-4 part 2: every OpenCV with FFmpeg has it, and every player reads it
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from utils.cli.errors import UserError
-from utils.vision.image_reader import IMAGE_SUFFIXES
+from utils.data.layout import IMAGE_SUFFIXES
 
 _ACCEPTED = (
     "an image, a video, a folder of them, a glob such as 'photos/*.jpg', a camera's number or a stream's URL "

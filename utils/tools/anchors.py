@@ -24,7 +24,6 @@ from utils.data.anchor_boxes import (
     write_anchors,
 )
 from utils.data.dataset import VocDataset
-from utils.data.letterboxed_labels import letterboxed_boxes
 from utils.data.prepare import prepare_splits
 from utils.vision.plots.label_plots import plot_anchors
 
@@ -94,9 +93,9 @@ def run(config: AnchorsConfig) -> int:
 
 def sizes_of(dataset: VocDataset, input_size: tuple[int, int]) -> Sizes:
     """Return width and height (N, 2) in network pixels of all objects that are not difficult."""
-    _, boxes = letterboxed_boxes(dataset, input_size)
+    _, boxes = dataset.letterboxed_objects(input_size)
     difficult = np.concatenate([np.zeros(0, bool), *(record.difficult for record in dataset.records)])
-    return (boxes[:, 2:] - boxes[:, :2]).double().numpy()[~difficult]
+    return (boxes[:, 2:] - boxes[:, :2])[~difficult].astype(np.float64)
 
 
 def compare(sizes: Sizes, sets: dict[str, tuple[Anchors, Masks]]) -> list[str]:

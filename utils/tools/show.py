@@ -67,8 +67,8 @@ def run(config: ShowConfig) -> int:
     cell = cell_size(statistics.median(record.height / record.width for record in records))
     cells = []
     for index in progress(chosen, "show"):
-        image, target = dataset.load(index)
-        cells.append(draw_cell(image, target, dataset.class_names, target.image_id, cell))
+        image, objects = dataset.read(index), dataset.objects(index)
+        cells.append(draw_cell(image, objects, dataset.class_names, dataset.records[index].image_id, cell))
     for start in range(0, len(cells), _A_SHEET):
         path = folder / f"sheet{start // _A_SHEET}.jpg"
         save_sheet(path, cells[start : start + _A_SHEET], columns=4)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
 from nets.config import OFFICIAL_ANCHORS
 from utils.cli.console import one_line
@@ -15,7 +15,6 @@ from utils.cli.files import new_run_folder
 from utils.cli.parser import save_args_yaml, setting
 from utils.cli.shared_config import DataConfig, RunConfig, check_imgsz
 from utils.data.dataset import VocDataset
-from utils.data.letterboxed_labels import letterboxed_boxes
 from utils.data.prepare import prepare_splits
 from utils.vision.plots.label_plots import plot_labels
 
@@ -51,7 +50,7 @@ CONFIG = StatsConfig
 def run(config: StatsConfig) -> int:
     """Print the figures and draw labels.png."""
     dataset, _ = prepare_splits(config.data, config.split, **config.reading())
-    labels, boxes = letterboxed_boxes(dataset, config.imgsz)
+    labels, boxes = dataset.letterboxed_objects(config.imgsz)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     save_args_yaml(config, folder / "args.yaml")
     plot_labels(folder / "labels.png", dataset.class_names, labels, boxes, config.imgsz, OFFICIAL_ANCHORS)
@@ -64,22 +63,24 @@ def run(config: StatsConfig) -> int:
     return 0
 
 
-def describe_classes(dataset: VocDataset, labels: Tensor, boxes: Tensor) -> Iterator[str]:
+def describe_classes(
+    dataset: VocDataset, labels: NDArray[np.int64], boxes: NDArray[np.float32]
+) -> Iterator[str]:
     """Yield a table with a line a class.
 
     Args:
         dataset: its records, in whose order the objects stand.
-        labels: Tensor[N] int64, of all objects.
-        boxes: Tensor[N, 4] xyxy in network pixels, one each.
+        labels: int64 (N,), of all objects.
+        boxes: float32 (N, 4), xyxy in network pixels, one each.
     """
-    sides = (boxes[:, 2:] - boxes[:, :2]).numpy()
+    sides = boxes[:, 2:] - boxes[:, :2]
     areas = sides.prod(axis=1)
     hard = np.concatenate([record.difficult for record in dataset.records] or [np.zeros(0, dtype=bool)])
     width = max(5, *(len(name) for name in dataset.class_names), 0)
     head = "images  objects  difficult  small  medium  large  median size"
     yield f"{'class':<{width}}  {head}"
     for label, name in enumerate(dataset.class_names):
-        own = labels.numpy() == label
+        own = labels == label
         images = sum(name in record.names for record in dataset.records)
         small, large = int((areas[own] < SMALL).sum()), int((areas[own] >= LARGE).sum())
         counts = f"{images:>6}  {own.sum():>7}  {hard[own].sum():>9}  {small:>5}"

@@ -14,7 +14,7 @@ from nets.structures import Detections, Target
 from utils.cli.console import warn
 from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
-from utils.data.letterboxed_labels import letterboxed_boxes
+from utils.data.targets import build_target
 from utils.inference.predictor import Predictor
 from utils.vision.contact_sheet import cell_size, draw_cell, draw_pair, save_sheet
 from utils.vision.image_reader import Pixels
@@ -43,7 +43,7 @@ def save_labels(
     Raises:
         UserError: the file cannot be written.
     """
-    labels, boxes = letterboxed_boxes(dataset, input_size)
+    labels, boxes = dataset.letterboxed_objects(input_size)
     plot_labels(path, dataset.class_names, labels, boxes, input_size, anchors)
 
 
@@ -104,7 +104,7 @@ def save_val_batch(path: Path, predictor: Predictor, dataset: VocDataset, count:
 def _load_readable(dataset: VocDataset, indices: Sequence[int]) -> Iterator[tuple[Pixels, Target]]:
     for index in indices:
         try:
-            yield dataset.load(index)
+            yield dataset.read(index), build_target(dataset, index)
         except UserError as error:
             warn(f"left out of the picture: {error}")
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from nets.structures import Detections, Target
 from utils.cli.files import atomic_write
-from utils.vision.draw import draw_detections, sheet
-from utils.vision.fonts import load_font
-from utils.vision.image_reader import Pixels, letterbox
+from utils.vision.draw import HasBoxes, draw_detections, load_font, sheet
+from utils.vision.image_reader import Pixels
+from utils.vision.letterbox import letterbox
 
 _LONGEST = 416  # pixels of a picture on a sheet
 _STRIP = 24  # pixels of the caption above a picture
@@ -29,7 +28,7 @@ def cell_size(ratio: float) -> tuple[int, int]:
 
 def draw_cell(
     image: Pixels,
-    objects: Detections | Target,
+    objects: HasBoxes,
     class_names: Sequence[str],
     caption: str,
     cell: tuple[int, int],
@@ -47,13 +46,8 @@ def draw_cell(
         uint8 (height + 24, width, 3).
     """
     canvas, placement = letterbox(image, cell)
-    if isinstance(objects, Target):
-        placed: Detections | Target = Target(
-            placement.apply(objects.boxes.cpu()), objects.labels, objects.difficult, objects.image_id
-        )
-    else:
-        placed = Detections(placement.apply(objects.boxes), objects.scores, objects.labels)
-    drawn = draw_detections(canvas, placed, class_names, _SMALL_FONT if len(placed) > _CROWD else _FONT)
+    font_size = _SMALL_FONT if len(objects.labels) > _CROWD else _FONT
+    drawn = draw_detections(canvas, objects, class_names, font_size, placement)
     return np.concatenate((_draw_strip(caption, cell[1]), drawn))
 
 

@@ -1,49 +1,86 @@
-"""Boxes and labels on pictures, readable at any size."""
+"""Drawing of boxes with class names and scores, and the fonts for any alphabet."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from nets.structures import Detections, Target
 from utils.cli.console import warn
-from utils.vision.fonts import has_letters, load_font
-from utils.vision.image_reader import letterbox
+from utils.vision.image_reader import Pixels
+from utils.vision.letterbox import Placement, letterbox
 
 Color = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _GOLDEN = 0.618034  # hues this far apart stay apart, however many classes there are
 _SMALLEST_FONT = 10  # pixels
+_UNASSIGNED = "\U0010ffff"  # in no font: drawn as the font's sign for a missing letter
+# What Linux, macOS and Windows come with for letters beyond Latin.
+_WIDER_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "wqy-microhei.ttc",
+    "wqy-zenhei.ttc",
+    "DroidSansFallbackFull.ttf",
+    "Arial Unicode.ttf",
+    "PingFang.ttc",
+    "msyh.ttc",
+    "msgothic.ttc",
+    "malgun.ttf",
+    "NotoSans-Regular.ttf",
+)
+
+
+class HasBoxes(Protocol):
+    """Boxes to draw: a Detections, a Target, or numpy arrays.
+
+    Attributes:
+        boxes: (N, 4), (x1, y1, x2, y2) edges in pixels.
+        labels: (N,) class indices.
+
+    `scores` (N,) or `difficult` (N,) are written behind the class names where there are some.
+    """
+
+    @property
+    def boxes(self) -> Any: ...  # noqa: D102
+    @property
+    def labels(self) -> Any: ...  # noqa: D102
 
 
 def draw_detections(
-    image: np.ndarray,
-    objects: Detections | Target,
+    image: Pixels,
+    objects: HasBoxes,
     class_names: Sequence[str],
     font_size: int | None = None,
-) -> np.ndarray:
-    """Draw boxes with their class names, and scores where there are some.
+    placement: Placement | None = None,
+) -> Pixels:
+    """Draw boxes with class names, and scores where there are some, on a copy of an image.
 
     Args:
-        image: uint8 (H, W, 3) in RGB; it is not changed.
-        objects: boxes in pixels of the image.
-        class_names: the names behind the labels.
-        font_size: of the names, in pixels; None chooses it by the size of the picture.
+        image: uint8 (H, W, 3) in RGB.
+        objects: the boxes.
+        class_names: the name of each label.
+        font_size: in pixels; None chooses it by the size of the image.
+        placement: for a letterboxed image whose boxes are in pixels of the original.
 
     Returns:
-        A uint8 array (H, W, 3).
+        uint8 (H, W, 3).
     """
     canvas = Image.fromarray(np.ascontiguousarray(image))
     draw = ImageDraw.Draw(canvas)
     side = min(canvas.size)
     font_size = font_size or max(_SMALLEST_FONT, round(side / 28))
     thickness = max(1, min(2, side // 64), round(side / 180))
-    captions = _captions(objects, class_names)
-    boxes = objects.boxes.round().int().tolist()
-    rows = list(zip(boxes, objects.labels.tolist(), captions, strict=True))[::-1]  # the best on top
+    labels, boxes = np.asarray(objects.labels).tolist(), np.asarray(objects.boxes)
+    if placement is not None:
+        boxes = placement.apply(boxes)
+    corners = boxes.round().astype(int).tolist()
+    rows = list(zip(corners, labels, _captions(objects, class_names), strict=True))[::-1]  # the best on top
     for box, label, _ in rows:
         draw.rectangle(_inside(box, canvas.size), outline=class_color(label), width=thickness)
     for box, label, caption in rows:
@@ -58,9 +95,7 @@ def class_color(label: int) -> Color:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def sheet(
-    images: Sequence[np.ndarray], columns: int, cell: tuple[int, int] = (320, 320), gap: int = 6
-) -> np.ndarray:
+def sheet(images: Sequence[Pixels], columns: int, cell: tuple[int, int] = (320, 320), gap: int = 6) -> Pixels:
     """Lay pictures out in rows, each letterboxed into a cell.
 
     Args:
@@ -84,14 +119,13 @@ def sheet(
     return canvas
 
 
-def _captions(objects: Detections | Target, class_names: Sequence[str]) -> list[str]:
-    names = [_written(class_names[label], label) for label in objects.labels.tolist()]
-    if isinstance(objects, Detections):
-        return [f"{name} {score:.2f}" for name, score in zip(names, objects.scores.tolist(), strict=True)]
-    return [
-        f"{name} (difficult)" if hard else name
-        for name, hard in zip(names, objects.difficult.tolist(), strict=True)
-    ]
+def _captions(objects: HasBoxes, class_names: Sequence[str]) -> list[str]:
+    names = [_written(class_names[label], label) for label in np.asarray(objects.labels).tolist()]
+    scores, difficult = getattr(objects, "scores", None), getattr(objects, "difficult", None)
+    if scores is not None:
+        return [f"{name} {score:.2f}" for name, score in zip(names, np.asarray(scores).tolist(), strict=True)]
+    flags = [False] * len(names) if difficult is None else np.asarray(difficult).tolist()
+    return [f"{name} (difficult)" if flag else name for name, flag in zip(names, flags, strict=True)]
 
 
 def _written(name: str, label: int) -> str:
@@ -135,3 +169,58 @@ def _draw_caption(
     brightness = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
     ink = (0, 0, 0) if brightness > 140 else (255, 255, 255)
     draw.text((left + pad, top + field_height / 2), caption, fill=ink, font=font, anchor="lm")
+
+
+def load_font(size: int, text: str = "") -> Font:
+    """Return a font of a size in pixels that has the letters of a text; the bundled one where none has."""
+    return _find_font(size, _unusual(text)) or _bundled(size)
+
+
+def has_letters(text: str) -> bool:
+    """Tell whether a font of this machine has the letters of a text."""
+    return _find_font(16, _unusual(text)) is not None
+
+
+def _unusual(text: str) -> str:
+    return "".join(sorted({letter for letter in text if not letter.isascii()}))
+
+
+@lru_cache(maxsize=256)
+def _find_font(size: int, letters: str) -> Font | None:
+    candidates = [_bundled(size)]
+    if not letters or _has(candidates[0], letters):
+        return candidates[0]
+    for name in (*_WIDER_FONTS, *_fonts_of_matplotlib()):
+        font = _open(name, size)
+        if font is not None and _has(font, letters):
+            return font
+    return None
+
+
+def _has(font: Font, letters: str) -> bool:
+    try:
+        missing = bytes(font.getmask(_UNASSIGNED))
+        return all(bytes(font.getmask(letter)) != missing for letter in letters)
+    except UnicodeEncodeError:  # the bitmap font of a Pillow without FreeType
+        return False
+
+
+@lru_cache(maxsize=64)
+def _open(name: str, size: int) -> Font | None:
+    try:
+        return ImageFont.truetype(name, size)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _bundled(size: int) -> Font:
+    return ImageFont.load_default(size)
+
+
+def _fonts_of_matplotlib() -> list[str]:
+    """Return DejaVu Sans, which has Greek and Cyrillic letters; finding it does not import matplotlib."""
+    found = find_spec("matplotlib")
+    if found is None or found.origin is None:
+        return []
+    return [str(Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf")]

@@ -9,9 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from nets.structures import Detections
-from utils.vision.draw import draw_detections
-from utils.vision.fonts import load_font
+from utils.vision.draw import HasBoxes, draw_detections, load_font
 from utils.vision.image_reader import Pixels
 
 _INK, _GRAY, _PAPER = (25, 25, 25), (190, 190, 190), (255, 255, 255)
@@ -44,7 +42,7 @@ class PlaceGates:
     channels: np.ndarray | None
 
 
-def draw_heat(image: Pixels, heat: np.ndarray, found: Detections, class_names: Sequence[str]) -> Pixels:
+def draw_heat(image: Pixels, heat: np.ndarray, found: HasBoxes, class_names: Sequence[str]) -> Pixels:
     """Lay a heat map over an image and draw the detections that it explains.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 
 from nets.structures import Target
 from utils.data.augmentation import LEVELS, Augmenter, ColorMatrix, _draw_size, color_matrix, flip
-from utils.vision.image_reader import letterbox
+from utils.vision.letterbox import letterbox
 
 SIZE = (64, 96)
 
@@ -96,7 +96,7 @@ def test_level_none_is_the_letterbox() -> None:
     seen, moved = augmenter.finish(*augmenter.place(image, target, rng), rng)
     expected, placement = letterbox(image, SIZE)
     np.testing.assert_array_equal(seen, expected)
-    assert torch.equal(moved.boxes, placement.apply(target.boxes))
+    assert torch.equal(moved.boxes, torch.from_numpy(placement.apply(target.boxes.numpy())))
 
 
 def test_reference_draws_the_sizes_of_the_reference() -> None:

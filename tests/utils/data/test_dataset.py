@@ -8,6 +8,7 @@ from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import scan
 from utils.data.samples import load_samples
+from utils.data.targets import build_target
 from utils.data.voc import VocObject
 
 CAT = VocObject("cat", (2, 3, 10, 12))
@@ -24,13 +25,13 @@ def test_load(make_voc: MakeVoc) -> None:
     records = scan(load_samples(make_voc({"train": {"b": [DOG, CAT], "a": []}}), "train")).records
     dataset = VocDataset(records, ("cat", "dog"))
     assert dataset.image_ids == ("b", "a")
-    image, target = dataset.load(0)
-    assert image.shape == (30, 40, 3)
+    assert dataset.read(0).shape == (30, 40, 3)
+    target = build_target(dataset, 0)
     assert target.boxes.tolist() == [list(DOG.box), list(CAT.box)]
     assert target.labels.tolist() == [1, 0]
     assert target.difficult.tolist() == [True, False]
     assert target.image_id == "b"
-    assert len(dataset.load(1)[1]) == 0
+    assert len(build_target(dataset, 1)) == 0
     with pytest.raises(UserError, match="classes dog, which are not among cat"):
         VocDataset(records, ("cat",))
 
@@ -40,7 +41,7 @@ def test_an_image_that_changed_since_the_scan_is_named(make_voc: MakeVoc) -> Non
     dataset = VocDataset(scan(load_samples(voc, "train")).records, ("cat",))
     Image.new("RGB", (50, 20)).save(voc / "JPEGImages" / "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg: 50x20 pixels, its header said 40x30"):
-        dataset.load(0)
+        dataset.read(0)
     (voc / "JPEGImages" / "a.jpg").unlink()
     with pytest.raises(UserError, match=r"a\.jpg"):
-        dataset.load(0)
+        dataset.read(0)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from nets.structures import Target
-from utils.data.mosaic import Labeled, join_targets, mixup, mosaic
+from utils.data.mosaic import Labeled, mixup, mosaic
+from utils.data.targets import join_targets
 
 
 def picture(value: int, width: int = 40, height: int = 30, boxes: list[list[float]] | None = None) -> Labeled:

@@ -6,7 +6,7 @@ import torch
 
 from nets.structures import Target
 from utils.data.paste import Place, blank, lay, move, shrink
-from utils.vision.image_reader import resize
+from utils.vision.letterbox import resize
 
 
 def target_of(boxes: list[list[float]]) -> Target:

@@ -59,7 +59,7 @@ def test_classes_file_decides(make_voc: MakeVoc, tmp_path: Path, capsys: pytest.
     (tmp_path / "classes.txt").write_text("dog\nzebra\n")
     data = prepare_training(voc, classes=tmp_path / "classes.txt")
     assert data.train.class_names == ("dog", "zebra")
-    assert data.train.load(0)[1].labels.tolist() == [0]
+    assert data.train.objects(0).labels.tolist() == [0]
     assert "'cat' (1)" in capsys.readouterr().err
 
 
@@ -69,7 +69,7 @@ def test_a_slip_in_val_is_an_error(make_voc: MakeVoc) -> None:
         prepare_training(voc)
     data = prepare_training(voc, skip_bad=True)
     assert data.val is not None
-    assert len(data.val.target(0)) == 1
+    assert len(data.val.objects(0).labels) == 1
 
 
 def test_evaluation(make_voc: MakeVoc) -> None:

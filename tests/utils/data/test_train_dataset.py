@@ -13,7 +13,8 @@ from utils.data.augmentation import LEVELS
 from utils.data.dataset import VocDataset
 from utils.data.sample_report import Record
 from utils.data.train_dataset import AugmentSettings, TrainDataset
-from utils.vision.image_reader import letterbox, read_image
+from utils.vision.image_reader import read_image
+from utils.vision.letterbox import letterbox
 
 INPUT = (64, 96)
 SIZES = [(40, 30), (96, 64), (401, 299), (1003, 777), (250, 900)]
@@ -126,7 +127,7 @@ def test_level_none_is_what_inference_sees(tmp_path: Path, mosaic: float) -> Non
         image, target = samples.render((3, index))
         expected, placement = letterbox(read_image(dataset.records[index].image_path), INPUT)
         np.testing.assert_array_equal(image, expected)
-        assert torch.equal(target.boxes, placement.apply(dataset.target(index).boxes))
+        assert torch.equal(target.boxes, torch.from_numpy(placement.apply(dataset.objects(index).boxes)))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from nets.structures import Detections
 from tests.voc_folder import make_voc_folder
 from utils.data.dataset import VocDataset
 from utils.data.prepare import prepare_evaluation
+from utils.data.targets import build_target
 from utils.inference import evaluation_pictures as pictures
 from utils.inference.evaluate import Findings, score
 from utils.inference.evaluation_pictures import draw_numbers, draw_worst
@@ -29,13 +30,13 @@ def dataset(tmp_path: Path) -> VocDataset:
 
 
 def evaluate(dataset: VocDataset, found: list[Detections]) -> EvalResult:
-    targets = [dataset.target(index) for index in range(len(dataset))]
+    targets = [build_target(dataset, index) for index in range(len(dataset))]
     return score(Findings(list(range(len(dataset))), found, targets, Timings()), dataset)
 
 
 def right(dataset: VocDataset, index: int, times: int = 1) -> Detections:
     """What is there, `times` times."""
-    target = dataset.target(index)
+    target = build_target(dataset, index)
     rows = len(target) * times
     return Detections(
         target.boxes.repeat(times, 1), torch.linspace(0.9, 0.5, rows), target.labels.repeat(times)

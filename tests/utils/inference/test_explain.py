@@ -20,7 +20,7 @@ from utils.inference.explain import (
     layer_cam,
 )
 from utils.inference.predictor import Predictor
-from utils.vision.image_reader import letterbox
+from utils.vision.letterbox import letterbox
 
 NAMES = ("cat", "dog")
 SIZE = (64, 96)  # height, width of the network's input
@@ -272,7 +272,9 @@ def test_slots_are_found_behind_the_letterbox() -> None:
     boxes = torch.tensor([[8.0, 40.0, 40.0, 60.0], [8.0, 40.0, 40.0, 60.0], [0.0, 0.0, 128.0, 96.0]])
     scores = torch.tensor([[0.2, 0.1], [0.8, 0.3], [0.2, 0.3]])
     found = Detections(
-        placement.undo(boxes[[2, 1, 0]]) + 1e-4, torch.tensor([0.3, 0.3, 0.2]), torch.tensor([1, 1, 0])
+        torch.from_numpy(placement.undo(boxes[[2, 1, 0]].numpy())) + 1e-4,
+        torch.tensor([0.3, 0.3, 0.2]),
+        torch.tensor([1, 1, 0]),
     )
     assert find_slots(boxes, scores, found, placement).tolist() == [2, 1, 0]
 

@@ -13,8 +13,8 @@ from nets.config import STRIDES, ModelConfig
 from nets.structures import Detections
 from nets.yolo import YoloBody
 from utils.cli.errors import UserError
-from utils.inference.predictor import Predictor, Timings
-from utils.vision.image_reader import letterbox, to_tensor
+from utils.inference.predictor import Predictor, Timings, to_tensor
+from utils.vision.letterbox import letterbox
 from utils.weights.load import LoadedModel
 
 NAMES = ("cat", "dog")
@@ -204,3 +204,12 @@ def test_four_threads_get_what_one_gets() -> None:
         assert torch.equal(one.labels, other.labels)
         assert torch.allclose(one.boxes, other.boxes, atol=1e-3)
     assert any(len(one) for one in expected)
+
+
+def test_to_tensor() -> None:
+    image = np.zeros((40, 60, 3), dtype=np.uint8)
+    image[0, 0], image[-1, -1] = (255, 0, 0), 255
+    tensor = to_tensor(image)
+    assert tensor.shape == (3, 40, 60)
+    assert tensor[:, -1, -1].tolist() == [1, 1, 1]
+    assert tensor[:, 0, 0].tolist() == [1, 0, 0]

@@ -11,9 +11,9 @@ from PIL import Image
 from nets.structures import Detections
 from utils.cli.errors import UserError
 from utils.inference.frames import Frame
-from utils.inference.predictor import Prepared
+from utils.inference.predictor import Prepared, to_tensor
 from utils.inference.writers import PictureWriter, console_line, json_line
-from utils.vision.image_reader import letterbox, to_tensor
+from utils.vision.letterbox import letterbox
 
 NAMES = ("cat", "狗")
 FOUND = Detections(

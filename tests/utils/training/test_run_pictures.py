@@ -190,7 +190,7 @@ def test_pictures_are_spread_over_the_data(
 ) -> None:
     dataset, loaded = load(make_voc, {f"{i}": [] for i in range(9)}), []
     monkeypatch.setattr(
-        dataset, "load", lambda index: (loaded.append(index), VocDataset.load(dataset, index))[1]
+        dataset, "read", lambda index: (loaded.append(index), VocDataset.read(dataset, index))[1]
     )
     save_val_batch(tmp_path / "a.jpg", FakePredictor(), dataset, count=3)  # type: ignore[arg-type]
     assert loaded == [0, 4, 8]

@@ -9,7 +9,7 @@ import torch
 from PIL import ImageFont
 
 from nets.structures import Detections
-from utils.vision import draw, fonts
+from utils.vision import draw
 
 FOUND = Detections(torch.tensor([[10.0, 60.0, 90.0, 90.0]]), torch.tensor([0.9]), torch.tensor([0]))
 
@@ -17,33 +17,33 @@ FOUND = Detections(torch.tensor([[10.0, 60.0, 90.0, 90.0]]), torch.tensor([0.9])
 @pytest.fixture
 def poor_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with no font but those that our dependencies bring."""
-    monkeypatch.setattr(fonts, "_WIDER_FONTS", ("no-such-font.ttf",))
-    fonts._find_font.cache_clear()
+    monkeypatch.setattr(draw, "_WIDER_FONTS", ("no-such-font.ttf",))
+    draw._find_font.cache_clear()
     draw._warn_of_letters.cache_clear()
 
 
 def test_no_text() -> None:
-    assert fonts.has_letters("")
-    assert isinstance(fonts.load_font(12), ImageFont.FreeTypeFont)
+    assert draw.has_letters("")
+    assert isinstance(draw.load_font(12), ImageFont.FreeTypeFont)
 
 
 @pytest.mark.parametrize("text", ["cat 0.90", "café", "собака", "Ω"])
 def test_letters_that_our_dependencies_have(poor_machine: None, text: str) -> None:
-    assert fonts.has_letters(text)
-    assert fonts.load_font(20, text).getbbox(text)[2] > 10
+    assert draw.has_letters(text)
+    assert draw.load_font(20, text).getbbox(text)[2] > 10
 
 
 def test_a_missing_letter_is_seen(poor_machine: None) -> None:
-    assert not fonts.has_letters("猫")
-    assert not fonts.has_letters("a猫b")
-    assert fonts.load_font(20, "猫").getname() == fonts.load_font(20).getname()  # something to draw with
+    assert not draw.has_letters("猫")
+    assert not draw.has_letters("a猫b")
+    assert draw.load_font(20, "猫").getname() == draw.load_font(20).getname()  # something to draw with
 
 
 def test_a_font_of_the_machine_is_taken(monkeypatch: pytest.MonkeyPatch, poor_machine: None) -> None:
     path = Path(matplotlib.get_data_path(), "fonts/ttf/STIXGeneral.ttf")
-    monkeypatch.setattr(fonts, "_WIDER_FONTS", (str(path),))
-    monkeypatch.setattr(fonts, "_fonts_of_matplotlib", list)
-    assert fonts.load_font(20, "∮").getname()[0] == "STIXGeneral"
+    monkeypatch.setattr(draw, "_WIDER_FONTS", (str(path),))
+    monkeypatch.setattr(draw, "_fonts_of_matplotlib", list)
+    assert draw.load_font(20, "∮").getname()[0] == "STIXGeneral"
 
 
 def test_a_name_that_cannot_be_drawn_becomes_its_number(

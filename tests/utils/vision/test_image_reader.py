@@ -8,18 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from utils.cli.errors import UserError
 from utils.vision.image_reader import (
     from_pil,
     image_size,
-    letterbox,
     read_header,
     read_image,
     read_thumbnail,
-    to_tensor,
 )
 
 # Four colors, so that every turn of the picture is told from every other: red green / blue white.
@@ -151,40 +148,3 @@ def test_thumbnail_is_the_turned_gray_picture(tmp_path: Path) -> None:
     small = read_thumbnail(tmp_path / "a.jpg", (2, 2))
     # 0.299 R + 0.587 G + 0.114 B of blue, red / white, green
     np.testing.assert_allclose(small, [[29, 76], [255, 150]], atol=3)
-
-
-@pytest.mark.parametrize(
-    ("size", "offset", "filled"),
-    [
-        ((30, 40), (0, 8), (48, 64)),
-        ((40, 30), (8, 0), (64, 48)),
-        ((300, 400), (0, 8), (48, 64)),
-        ((1, 1), (0, 0), (64, 64)),
-        ((2, 3000), (0, 31), (1, 64)),
-    ],
-)
-def test_letterbox_keeps_the_aspect_and_centers(
-    size: tuple[int, int], offset: tuple[int, int], filled: tuple[int, int]
-) -> None:
-    canvas, placement = letterbox(np.zeros((*size, 3), dtype=np.uint8), (64, 64))
-    expected = np.full((64, 64, 3), 128, dtype=np.uint8)
-    expected[offset[1] : offset[1] + filled[0], offset[0] : offset[0] + filled[1]] = 0
-    np.testing.assert_array_equal(canvas, expected)
-    assert placement.offset == offset
-    assert placement.scale == (filled[1] / size[1], filled[0] / size[0])
-
-
-def test_placement_goes_there_and_back_and_clips() -> None:
-    _, placement = letterbox(np.zeros((30, 41, 3), dtype=np.uint8), (64, 96))
-    assert placement.undo(placement.apply(torch.zeros(0, 4))).shape == (0, 4)
-    whole = torch.tensor([[0.0, 0.0, 41.0, 30.0], [3.0, 4.0, 5.5, 6.5]])
-    np.testing.assert_allclose(placement.apply(whole)[0], [4, 0, 4 + 87, 64])  # 87.47 -> 87
-    np.testing.assert_allclose(placement.undo(placement.apply(whole)), whole, rtol=1e-5)
-    assert placement.undo(torch.tensor([[-5.0, -5.0, 500.0, 500.0]])).tolist() == [[0, 0, 41, 30]]
-
-
-def test_to_tensor() -> None:
-    tensor = to_tensor(STORED)
-    assert tensor.shape == (3, 40, 60)
-    assert tensor[:, -1, -1].tolist() == [1, 1, 1]
-    assert tensor[:, 0, 0].tolist() == [1, 0, 0]

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from utils.cli.errors import UserError
-from utils.vision.image_reader import read_image
-from utils.vision.jpeg import read_jpeg
+from utils.vision.image_reader import _decode_jpeg, read_image
 
 REDUCTIONS = (1, 2, 4, 8)
 
@@ -23,9 +22,9 @@ def photo(width: int, height: int) -> np.ndarray:
     return (smooth + rng.integers(-6, 7, smooth.shape)).clip(0, 255).astype(np.uint8)
 
 
-def as_jpeg(path: Path, header: Path, reduction: int = 1, turned: bool = False) -> np.ndarray | None:
+def as_jpeg(path: Path, header: Path, reduction: int = 1, orientation: int = 1) -> np.ndarray | None:
     with Image.open(header) as image:
-        return read_jpeg(path, image, reduction=reduction, turned=turned)
+        return _decode_jpeg(path, image, reduction, orientation)
 
 
 def test_what_is_left_to_pil(tmp_path: Path) -> None:
@@ -34,7 +33,7 @@ def test_what_is_left_to_pil(tmp_path: Path) -> None:
         Image.fromarray(photo(40, 30)).convert(mode).save(path, name)
         assert as_jpeg(path, path) is None
     Image.fromarray(photo(41, 30)).save(path, "JPEG")
-    assert as_jpeg(path, path, 2, turned=True) is None
+    assert as_jpeg(path, path, 2, orientation=6) is None
     assert as_jpeg(path, path, 2) is not None
     (tmp_path / "cut").write_bytes(path.read_bytes()[:-40])
     assert as_jpeg(tmp_path / "cut", path) is None

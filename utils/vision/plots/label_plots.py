@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from torch import Tensor
+from numpy.typing import NDArray
 
-from nets.boxes import xyxy_to_cxcywh
 from utils.vision.draw import class_color
 from utils.vision.plots.figure import families, save_figure, say_empty, shorten
 
@@ -28,8 +27,8 @@ _ASPECT_LIMIT = 4.0  # 16:1 and more share the last bar
 def plot_labels(
     path: Path,
     class_names: Sequence[str],
-    labels: Tensor,
-    boxes: Tensor,
+    labels: NDArray[np.int64],
+    boxes: NDArray[np.float32],
     input_size: tuple[int, int],
     anchors: Sequence[tuple[float, float]],
 ) -> None:
@@ -38,8 +37,8 @@ def plot_labels(
     Args:
         path: the file to write.
         class_names: the K names.
-        labels: Tensor[N] int64, class indices of all objects.
-        boxes: Tensor[N, 4], (x1, y1, x2, y2) edges in pixels of the letterboxed picture.
+        labels: int64 (N,), class indices of all objects.
+        boxes: float32 (N, 4), (x1, y1, x2, y2) edges in pixels of the letterboxed picture.
         input_size: (height, width) of the network input in pixels.
         anchors: (width, height) pairs in network pixels.
 
@@ -80,8 +79,8 @@ def build_anchors_figure(
 
 def build_labels_figure(
     class_names: Sequence[str],
-    labels: Tensor,
-    boxes: Tensor,
+    labels: NDArray[np.int64],
+    boxes: NDArray[np.float32],
     input_size: tuple[int, int],
     anchors: Sequence[tuple[float, float]],
 ) -> Figure:
@@ -92,8 +91,9 @@ def build_labels_figure(
         [["classes", "sizes", "centers"], ["classes", "aspects", "aspects"]],
         width_ratios=(1.0, 1.0, 1.1),
     )
-    centers, sizes = np.split(xyxy_to_cxcywh(boxes.cpu().double()).numpy(), 2, axis=1)  # each (N, 2), x first
-    _draw_classes(panels["classes"], class_names, np.bincount(labels.cpu(), minlength=len(class_names)))
+    low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
+    centers, sizes = (low + high) / 2, high - low
+    _draw_classes(panels["classes"], class_names, np.bincount(labels, minlength=len(class_names)))
     _draw_sizes(panels["sizes"], sizes, input_size, {"anchor": anchors})
     _draw_aspects(panels["aspects"], sizes)
     _draw_centers(panels["centers"], centers, input_size)
