@@ -9,6 +9,7 @@ from typing import Any
 from nets.attention import attention_name
 from utils.cli.class_names import parse_renames
 from utils.cli.errors import UserError
+from utils.cli.inputs import check_data_folder
 from utils.cli.parser import as_arguments, check_settings, setting
 
 _SMALLEST, _LARGEST, _STEP = 32, 4096, 32  # of an input side in pixels; 32 is the network's stride
@@ -64,6 +65,10 @@ class DataConfig:
         usual = {field.name: field.default for field in dataclasses.fields(DataConfig)}
         told = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
         return as_arguments(DataConfig, {"data": self.data} | told)
+
+    def check_inputs(self) -> None:
+        """Refuse a --data folder that does not exist, before anything slow is imported."""
+        check_data_folder(self.data)
 
     def check_data(self) -> None:
         """Refuse nonsense; the UserError names the flag."""

@@ -277,19 +277,6 @@ def test_flat_folder(voc: Path) -> None:
     assert check("--unlabelled", "background", voc="flat")[1]["splits"]["train"]["background"] == 1
 
 
-@pytest.mark.parametrize(("verb", "hint"), [("chek", "did you mean check?"), ("x", "choose from check, ")])
-def test_unknown_verb(verb: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert data.main([verb]) == 2
-    assert hint in capsys.readouterr().err
-
-
-def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert data.main([]) == data.main(["--help"]) == data.main(["check", "--help"]) == 0
-    out = capsys.readouterr().out
-    assert all(f"  {verb} " in out for verb in data.VERBS)
-    assert "--decode" in out
-
-
 def test_an_image_of_both_lists_is_learnt_from_and_held_to_the_stricter_rule(voc: Path) -> None:
     lists = voc / "ImageSets" / "Main"
     (lists / "train.txt").rename(lists / "trainval.txt")
