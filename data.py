@@ -1,59 +1,61 @@
-"""Look after a data set: python data.py check --data VOCdevkit."""
+"""Data set tools: python data.py check --data VOCdevkit."""
 
 from __future__ import annotations
 
-import difflib
 import sys
-from types import ModuleType
 
 from utils.cli.console import run_command
 from utils.cli.errors import UserError
-from utils.cli.parser import parse_config
-from utils.tools import anchors, augment, check, convert, download, show, split, stats
-
-VERBS: dict[str, ModuleType] = {
-    "check": check,
-    "stats": stats,
-    "show": show,
-    "split": split,
-    "anchors": anchors,
-    "augment": augment,
-    "convert": convert,
-    "download": download,
-}
+from utils.cli.parser import answer_information, nearest, parse_config
+from utils.cli.tool_configs import VERBS
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    return run_command(_curate, argv)
+    """Run the command and return its exit status."""
+    return run_command(_run_verb, argv)
 
 
-def _curate(argv: list[str]) -> int:
-    verb, *rest = argv or ["--help"]
-    if verb in ("-h", "--help", "--help-all"):
-        print("\n".join(_help()))
-        return 0
-    if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        advice = f"did you mean {near[0]}?" if near else f"choose from {', '.join(VERBS)}"
-        raise UserError(f"data.py {verb}: no such verb; {advice}")
-    module = VERBS[verb]
+def _run_verb(argv: list[str]) -> int:
+    name, *rest = argv or ["--help"]
+    if name not in VERBS:
+        answer_information([name], lambda full: _help())
+        near = nearest(name, list(VERBS))
+        advice = f"did you mean {near}?" if near else f"choose from {', '.join(VERBS)}"
+        raise UserError(f"data.py {name}: no such verb; {advice}")
+    verb = VERBS[name]
     config = parse_config(
-        module.CONFIG, rest, prog=f"data.py {verb}", description=module.DESCRIPTION, example=module.EXAMPLE
+        verb.config, rest, prog=f"data.py {name}", description=verb.description, example=verb.example
     )
-    return module.run(config)
+    config.check_inputs()
+    match name:  # numpy, OpenCV and torch are imported only now
+        case "check":
+            from utils.tools.check import run
+        case "stats":
+            from utils.tools.stats import run
+        case "show":
+            from utils.tools.show import run
+        case "split":
+            from utils.tools.split import run
+        case "anchors":
+            from utils.tools.anchors import run
+        case "augment":
+            from utils.tools.augment import run
+        case "convert":
+            from utils.tools.convert import run
+        case "download":
+            from utils.tools.download import run
+    return run(config)
 
 
 def _help() -> list[str]:
-    lines = [f"  {verb:<10} {module.DESCRIPTION}" for verb, module in VERBS.items()]
     return [
         "usage: python data.py VERB [flags]",
         "",
-        "Look after a data set in VOC format; only split writes into it, the lists that it is asked for.",
+        "Tools for a data set in VOC format. They only read it; split adds its lists.",
         "",
-        *lines,
+        *(f"  {name:<10} {verb.description}" for name, verb in VERBS.items()),
         "",
-        "python data.py VERB --help shows the flags of a verb",
+        "python data.py VERB --help shows the flags of a verb; python data.py --version the versions in use.",
         "",
         "example: python data.py check --data VOCdevkit",
     ]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-import data
 from utils.cli.compare_config import parse_comparison
 from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.export_config import ExportConfig
 from utils.cli.parser import parse_config
 from utils.cli.predict_config import PredictConfig
+from utils.cli.tool_configs import VERBS
 from utils.cli.train_config import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +45,7 @@ def check(line):
     script, *argv = words[start:]
     if script == "data.py":
         verb, *argv = argv
-        parse_config(data.VERBS[verb].CONFIG, argv, prog=f"data.py {verb}", description="", example="")
+        parse_config(VERBS[verb].config, argv, prog=f"data.py {verb}", description="", example="")
     elif script == "compare.py":
         parse_comparison(argv, description="", example="")
     else:

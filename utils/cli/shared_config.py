@@ -9,6 +9,7 @@ from typing import Any
 from nets.attention import attention_name
 from utils.cli.class_names import parse_renames
 from utils.cli.errors import UserError
+from utils.cli.inputs import check_data_folder
 from utils.cli.parser import as_arguments, check_settings, setting
 
 _SMALLEST, _LARGEST, _STEP = 32, 4096, 32  # of an input side in pixels; 32 is the network's stride
@@ -65,6 +66,10 @@ class DataConfig:
             if field.name == "data" or getattr(self, field.name) != field.default
         }
         return as_arguments(DataConfig, changed)
+
+    def check_inputs(self) -> None:
+        """Refuse a --data folder that does not exist, before anything slow is imported."""
+        check_data_folder(self.data)
 
     def check_data(self) -> None:
         """Check the values; raises a UserError that names the flag."""

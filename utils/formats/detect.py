@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli.errors import UserError
+from utils.cli.tool_configs import SOURCE_FORMATS
 from utils.formats.coco import find_files
 from utils.formats.reading import list_files
 from utils.formats.yolo import looks_like_yolo
 
-FORMATS = ("coco", "yolo", "labelme", "list", "voc")
 _OF_FILES = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".txt": "list"}
 _FLAT_SPLITS = ("train", "trainval", "valid", "val", "test")
 _PEEK = 16_000_000  # bytes of a JSON file in which labelme's `shapes` must show
@@ -26,14 +26,14 @@ def detect_format(sources: Sequence[Path]) -> str:
     for path, names in found.items():
         if not names:
             raise UserError(
-                f"{path}: no format shows ({', '.join(FORMATS)}); say which with --from, or name the folder "
-                "or file that holds the annotations"
+                f"{path}: not recognized as any of {', '.join(SOURCE_FORMATS)}; name the format with --from, "
+                "or give the folder or file that holds the annotations"
             )
         if len(names) > 1:
-            raise UserError(f"{path}: looks like {' and like '.join(names)}; say which with --from")
+            raise UserError(f"{path}: looks like {' and '.join(names)}; choose one with --from")
     kinds = sorted({name for names in found.values() for name in names})
     if len(kinds) > 1:
-        raise UserError(f"the sources are of several formats ({', '.join(kinds)}); convert one after another")
+        raise UserError(f"SOURCE: has several formats ({', '.join(kinds)}); convert them one by one")
     return kinds[0]
 
 

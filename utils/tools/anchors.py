@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,8 +10,8 @@ from nets.config import ModelConfig
 from utils.cli.console import one_line
 from utils.cli.errors import UserError
 from utils.cli.files import new_run_folder
-from utils.cli.parser import save_args_yaml, setting
-from utils.cli.shared_config import DataConfig, RunConfig, check_imgsz
+from utils.cli.parser import save_args_yaml
+from utils.cli.tool_configs import AnchorsConfig
 from utils.data.anchor_boxes import (
     Anchors,
     Masks,
@@ -27,38 +26,8 @@ from utils.data.dataset import VocDataset
 from utils.data.prepare import prepare_splits
 from utils.vision.plots.label_plots import plot_anchors
 
-DESCRIPTION = "fit anchors to the boxes of the training images, and say whether they are worth it"
-EXAMPLE = "python data.py anchors --data VOCdevkit --imgsz 416"
 WORTH = 0.02  # of mean IoU gained; below it the weights that know the official anchors are worth more
 _BOUNDS = (0.25, 0.5)  # of the best IoU, for the share of the objects that reach it
-
-
-@dataclass(frozen=True)
-class AnchorsConfig(RunConfig, DataConfig):
-    """Settings of data.py anchors; each field's help says what it is.
-
-    Raises:
-        UserError: a value makes no sense; the message names the flag.
-    """
-
-    split: tuple[str, ...] | None = setting(
-        None, "splits to fit to (default: those that train.py trains on)", nargs="+", metavar="SPLIT"
-    )
-    imgsz: tuple[int, int] = setting(
-        (416, 416), "side of the network's input in pixels, or height and width", nargs="+", metavar="N"
-    )
-    number: int = setting(6, "anchors, half of them for each head", metavar="N", within="[2, 64]")
-    seed: int = setting(0, "of the starts of k-means", metavar="N", within="[0, 4294967295]")
-    project: str = setting("runs/anchors", "folder of the runs", group="output", metavar="DIR")
-
-    def __post_init__(self) -> None:
-        self.check_data()
-        check_imgsz(self.imgsz)
-        if self.number % 2:
-            raise UserError(f"--number {self.number}: must be even, the two heads own as many each")
-
-
-CONFIG = AnchorsConfig
 
 
 def run(config: AnchorsConfig) -> int:

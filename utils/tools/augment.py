@@ -8,18 +8,14 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 
 from nets.structures import Target
 from utils.cli.console import log, one_line, progress, warn
-from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
-from utils.cli.parser import setting
-from utils.cli.shared_config import DataConfig, check_imgsz
-from utils.data.augmentation import LEVELS
+from utils.cli.tool_configs import JPEG_QUALITY, AugmentConfig
 from utils.data.dataset_report import count_overlap
 from utils.data.layout import list_splits
 from utils.data.prepare import TrainingData, prepare_splits, prepare_training
@@ -29,56 +25,6 @@ from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.data.voc import VocObject, write_annotation
 from utils.tools.folders import new_folder, refuse_used
 from utils.vision.image_reader import Pixels
-
-DESCRIPTION = "write a new folder in VOC layout that also holds augmented copies of the training images"
-EXAMPLE = "python data.py augment --data VOCdevkit --copies 2 --out VOCdevkit_augmented"
-JPEG_QUALITY = 95
-
-
-@dataclass(frozen=True)
-class AugmentConfig(DataConfig):
-    """Settings of data.py augment; each field's help says what it is.
-
-    Raises:
-        UserError: a value makes no sense; the message names the flag.
-    """
-
-    copies: int = setting(
-        1,
-        f"augmented copies of each training image, JPEG of quality {JPEG_QUALITY}",
-        metavar="N",
-        within="[1, 1000]",
-    )
-    out: str | None = setting(None, "the new folder; it must not exist, or be empty", metavar="DIR")
-    train: tuple[str, ...] | None = setting(
-        None, "splits to make copies of (default: those that train.py trains on)", nargs="+", metavar="SPLIT"
-    )
-    imgsz: tuple[int, int] = setting(
-        (416, 416), "side of the copies in pixels, or height and width", nargs="+", metavar="N"
-    )
-    augment: str = setting(
-        "default",
-        "how far colors, size and shape of the copies are changed: light, default or reference",
-        choices=tuple(name for name in LEVELS if name != "none"),
-    )
-    mosaic: float = setting(
-        0.5, "probability that a copy is made of four images", metavar="P", within="[0, 1]"
-    )
-    seed: int = setting(0, "of every random choice", metavar="N", within="[0, 4294967295]")
-
-    def __post_init__(self) -> None:
-        self.check_data()
-        check_imgsz(self.imgsz)
-        if self.out is None:
-            raise UserError("--out: say which folder to make, such as --out VOCdevkit_augmented")
-        out, data = Path(self.out).resolve(), Path(self.data).resolve()
-        if out == data or data in out.parents:
-            raise UserError(
-                f"--out {self.out}: lies in {self.data}, which stays as it is; choose a folder beside it"
-            )
-
-
-CONFIG = AugmentConfig
 
 
 def run(config: AugmentConfig) -> int:

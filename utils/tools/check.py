@@ -7,49 +7,19 @@ import json
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from utils.cli.class_names import parse_renames
 from utils.cli.console import log, one_line
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write, check_output_file
-from utils.cli.parser import setting
+from utils.cli.files import atomic_write
 from utils.cli.shared_config import DataConfig
+from utils.cli.tool_configs import CheckConfig
 from utils.data.faults import SHOWN
 from utils.data.sample_report import Finding
 from utils.tools.survey import Survey, survey
 
-DESCRIPTION = "find everything that is wrong with the data, in one pass over all splits"
-EXAMPLE = "python data.py check --data VOCdevkit --csv findings.csv"
 _COLUMNS = ("level", "kind", "splits", "file", "object", "class", "reason")
-
-
-@dataclass(frozen=True)
-class CheckConfig(DataConfig):
-    """Settings of data.py check.
-
-    Raises:
-        UserError: a value makes no sense; the message names the flag.
-    """
-
-    split: tuple[str, ...] | None = setting(
-        None, "splits to check (default: all)", nargs="+", metavar="SPLIT"
-    )
-    anchors: str | None = setting(
-        None, "check this file of anchors too, as train.py --anchors takes it", metavar="FILE"
-    )
-    decode: bool = setting(False, "read every pixel, which finds damage in the middle of a file too")
-    json: str | None = setting(None, "write the report here", metavar="FILE")
-    csv: str | None = setting(None, "write the findings here, a row each", metavar="FILE")
-
-    def __post_init__(self) -> None:
-        self.check_data()
-        check_output_file("--json", self.json)
-        check_output_file("--csv", self.csv)
-
-
-CONFIG = CheckConfig
 
 
 def run(config: CheckConfig) -> int:

@@ -9,77 +9,21 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from utils.cli.class_names import read_class_names
 from utils.cli.console import log, one_line, progress
 from utils.cli.errors import UserError
-from utils.cli.parser import check_settings, setting
+from utils.cli.tool_configs import ConvertConfig
 from utils.formats.coco import read_coco, write_coco
 from utils.formats.dataset import Dataset, build_dataset
-from utils.formats.detect import FORMATS, detect_format
+from utils.formats.detect import detect_format
 from utils.formats.labelme import read_labelme
 from utils.formats.lists import read_lists
 from utils.formats.source import Source
 from utils.formats.voc import read_voc, write_voc
 from utils.formats.yolo import read_yolo
 from utils.tools.folders import new_folder, refuse_used
-
-DESCRIPTION = "turn COCO, YOLO, labelme or 2007_train.txt into VOC, or VOC into COCO"
-EXAMPLE = "python data.py convert instances_train.json --images pictures --out VOCdevkit/mine"
-
-
-@dataclass(frozen=True)
-class ConvertConfig:
-    """Settings of data.py convert; each field's help says what it is.
-
-    Raises:
-        UserError: a value makes no sense; the message names the flag.
-    """
-
-    sources: tuple[str, ...] = setting(
-        (),
-        "the folder or file that holds the annotations: COCO's .json, YOLO's folder or data.yaml, labelme's "
-        "folder, a 2007_train.txt, or data in VOC layout; several .json or .txt files are several splits",
-        positional=True,
-        nargs="+",
-        metavar="SOURCE",
-    )
-    out: str | None = setting(None, "the new folder; it must not exist, or be empty", metavar="DIR")
-    source_format: str | None = setting(
-        None,
-        f"format of SOURCE: {', '.join(FORMATS)} (default: what it looks like)",
-        flag="--from",
-        choices=FORMATS,
-        metavar="FORMAT",
-    )
-    target_format: str | None = setting(
-        None,
-        "voc or coco (default: voc; coco where SOURCE is voc)",
-        flag="--to",
-        choices=("voc", "coco"),
-        metavar="FORMAT",
-    )
-    images: str | None = setting(
-        None, "folder of the images, where they are not beside the annotations", metavar="DIR"
-    )
-    classes: str | None = setting(
-        None,
-        "file with the class names, one a line: class numbers are places in it, other classes are faults",
-        metavar="FILE",
-    )
-    skip_bad: bool = setting(False, "leave faulty images and objects out, named and counted")
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        if not self.sources:
-            raise UserError(f"SOURCE: say what to convert, such as {EXAMPLE}")
-        if self.out is None:
-            raise UserError("--out: say which folder to make, such as --out VOCdevkit/mine")
-
-
-CONFIG = ConvertConfig
 
 
 def run(config: ConvertConfig) -> int:
@@ -93,7 +37,7 @@ def run(config: ConvertConfig) -> int:
     out = Path(os.path.abspath(str(config.out)))
     images = Path(config.images) if config.images else None
     kind, target = _choose_formats(config, sources)
-    _check_output_files(sources, out, images)
+    refuse_used(out)
     names = read_class_names(config.classes) if config.classes else ()
     source = _read(kind, sources, names, images)
     for note in source.notes:
@@ -116,9 +60,6 @@ def _way_back(out: str) -> list[str]:
 
 
 def _choose_formats(config: ConvertConfig, sources: list[Path]) -> tuple[str, str]:
-    for path in sources:
-        if not path.exists():
-            raise UserError(f"{path}: no such file or folder")
     kind = config.source_format or detect_format(sources)
     target = config.target_format or ("coco" if kind == "voc" else "voc")
     if kind == target:
@@ -132,18 +73,6 @@ def _choose_formats(config: ConvertConfig, sources: list[Path]) -> tuple[str, st
     if kind == "voc" and (config.images or not sources[0].is_dir()):
         raise UserError(f"{config.images or sources[0]}: data in VOC layout is one folder, with its images")
     return kind, target
-
-
-def _check_output_files(sources: list[Path], out: Path, images: Path | None) -> None:
-    """Refuse a target that is in use, or lies where the source's own files are looked for."""
-    if images is not None and not images.is_dir():
-        raise UserError(f"--images {images}: no such folder")
-    refuse_used(out)
-    given = [path for path in (*sources, images) if path is not None and path.is_dir()]
-    place = out.resolve()
-    for folder in (path.resolve() for path in given):
-        if folder == place or folder in place.parents:
-            raise UserError(f"--out {out}: lies in {folder}, which stays as it is; choose a folder beside it")
 
 
 def _read(kind: str, sources: list[Path], names: tuple[str, ...], images: Path | None) -> Source:

@@ -25,11 +25,8 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from utils.cli.console import log, one_line
 from utils.cli.errors import UserError
-from utils.cli.parser import check_settings, setting
+from utils.cli.tool_configs import DownloadConfig
 from utils.tools.folders import temporary_folder
-
-DESCRIPTION = "fetch Pascal VOC 2007 (trainval and test, 0.9 GB) or 2012 (trainval, 2.0 GB)"
-EXAMPLE = "python data.py download 2007 2012"
 
 _TIMEOUT = 60  # seconds without a byte
 
@@ -63,31 +60,6 @@ _ARCHIVES = (
 )
 
 
-@dataclass(frozen=True)
-class DownloadConfig:
-    """Settings of data.py download; each field's help says what it is.
-
-    Raises:
-        UserError: a value makes no sense; the message names the flag.
-    """
-
-    years: tuple[str, ...] = setting(
-        (), "2007 (trainval and test), 2012 (trainval), or both", positional=True, nargs="+", metavar="YEAR"
-    )
-    data: str = setting("VOCdevkit", "the folder that gets VOC2007/ and VOC2012/", metavar="DIR")
-    keep: bool = setting(False, "keep the archives (.tar) in that folder")
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        known = sorted({archive.year for archive in _ARCHIVES})
-        wrong = [year for year in self.years if year not in known]
-        if wrong or not self.years:
-            raise UserError(f"YEAR {' '.join(wrong) or 'is missing'}: choose from {', '.join(known)}")
-
-
-CONFIG = DownloadConfig
-
-
 def run(config: DownloadConfig) -> int:
     """Fetch and unpack, and print what to type next; returns the exit status.
 
@@ -96,10 +68,6 @@ def run(config: DownloadConfig) -> int:
     """
     data = Path(config.data)
     years = list(dict.fromkeys(config.years))
-    for year in years:
-        target = data / f"VOC{year}"
-        if target.exists() or target.is_symlink():
-            raise UserError(f"{target}: exists already, nothing is overwritten; remove it or choose --data")
     wanted = [archive for archive in _ARCHIVES if archive.year in years]
     by_hand = {archive.key: _is_here(data, archive) for archive in wanted}
     for archive in wanted:

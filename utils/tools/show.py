@@ -5,54 +5,17 @@ from __future__ import annotations
 import shlex
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from utils.cli.console import one_line, progress
 from utils.cli.errors import UserError
 from utils.cli.files import new_run_folder
-from utils.cli.parser import save_args_yaml, setting
-from utils.cli.shared_config import DataConfig, RunConfig
+from utils.cli.parser import save_args_yaml
+from utils.cli.tool_configs import SHEET_SIZE, ShowConfig
 from utils.data.dataset import VocDataset
 from utils.data.prepare import prepare_splits
 from utils.vision.contact_sheet import cell_size, draw_cell, save_sheet
-
-DESCRIPTION = "draw images with their boxes, to see whether they sit where they should"
-EXAMPLE = "python data.py show --data VOCdevkit --only cat dog --count 32"
-_A_SHEET = 16
-
-
-@dataclass(frozen=True)
-class ShowConfig(RunConfig, DataConfig):
-    """Settings of data.py show.
-
-    Raises:
-        UserError: a value makes no sense; the message names the flag.
-    """
-
-    split: tuple[str, ...] | None = setting(
-        None, "splits to look at (default: those that train.py trains on)", nargs="+", metavar="SPLIT"
-    )
-    count: int = setting(
-        16, f"images to draw, {_A_SHEET} a sheet, drawn by lot", metavar="N", within="[1, 10000]"
-    )
-    seed: int = setting(0, "of the lot", metavar="N", within="[0, 4294967295]")
-    only: tuple[str, ...] | None = setting(
-        None, "only images that show one of these classes", nargs="+", metavar="NAME"
-    )
-    ids: tuple[str, ...] | None = setting(
-        None, "these images instead of a lot, such as VOC2007/000005 or 000005", nargs="+", metavar="ID"
-    )
-    project: str = setting("runs/show", "folder of the runs", group="output", metavar="DIR")
-
-    def __post_init__(self) -> None:
-        self.check_data()
-        if self.ids and self.only:
-            raise UserError("--ids cannot stand beside --only: the images are named already")
-
-
-CONFIG = ShowConfig
 
 
 def run(config: ShowConfig) -> int:
@@ -69,9 +32,9 @@ def run(config: ShowConfig) -> int:
     for index in progress(chosen, "show"):
         image, objects = dataset.read(index), dataset.objects(index)
         cells.append(draw_cell(image, objects, dataset.class_names, dataset.records[index].image_id, cell))
-    for start in range(0, len(cells), _A_SHEET):
-        path = folder / f"sheet{start // _A_SHEET}.jpg"
-        save_sheet(path, cells[start : start + _A_SHEET], columns=4)
+    for start in range(0, len(cells), SHEET_SIZE):
+        path = folder / f"sheet{start // SHEET_SIZE}.jpg"
+        save_sheet(path, cells[start : start + SHEET_SIZE], columns=4)
         print(one_line(str(path)))
     print(one_line(f"next: {shlex.join(['python', 'train.py', *config.data_arguments()])}"))
     return 0

@@ -7,14 +7,12 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from utils.cli.console import one_line, warn
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
-from utils.cli.parser import setting
-from utils.cli.shared_config import DataConfig
+from utils.cli.tool_configs import SplitConfig
 from utils.data.dataset_report import require_objects
 from utils.data.layout import list_splits, voc_folders
 from utils.data.near_duplicates import group_near_duplicates
@@ -22,43 +20,8 @@ from utils.data.prepare import prepare_splits
 from utils.data.sample_report import Record
 from utils.data.stratify import count_images, divide_loosely, merge_groups
 
-DESCRIPTION = "divide a folder in VOC layout into train, val and test lists, which it writes into that folder"
-EXAMPLE = "python data.py split --data VOCdevkit/VOC2007 --val 0.1 --test 0.2"
 _LISTS = ("train", "val", "test", "trainval")
 _OFF = 0.25, 2  # share of a class' asked images, and images, that a part may be off before it is said
-
-
-@dataclass(frozen=True)
-class SplitConfig(DataConfig):
-    """Settings of data.py split; each field's help says what it is.
-
-    Raises:
-        UserError: a value makes no sense; the message names the flag.
-    """
-
-    val: float = setting(0.1, "share of the images to select on", metavar="X", within="[0, 1)")
-    test: float = setting(0.1, "share of the images to test on", metavar="X", within="[0, 1)")
-    seed: int = setting(0, "of the draw", metavar="N", within="[0, 4294967295]")
-    group_by: str | None = setting(
-        None,
-        "regular expression on the file names: images where its first group, or without one the whole match, "
-        "is the same stay together, as near-duplicates do anyway; such as '^(.*)_frame'",
-        metavar="REGEX",
-    )
-
-    def __post_init__(self) -> None:
-        self.check_data()
-        if self.val + self.test == 0:
-            raise UserError("--val 0 --test 0: leaves nothing to split; give one of them a share")
-        if self.val + self.test >= 1:
-            raise UserError(f"--val {self.val:g} --test {self.test:g}: leave nothing to train on")
-        try:
-            re.compile(self.group_by or "")
-        except re.error as error:
-            raise UserError(f"--group-by {self.group_by}: not a regular expression: {error}") from None
-
-
-CONFIG = SplitConfig
 
 
 def run(config: SplitConfig) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,39 +11,13 @@ from numpy.typing import NDArray
 from nets.config import OFFICIAL_ANCHORS
 from utils.cli.console import one_line
 from utils.cli.files import new_run_folder
-from utils.cli.parser import save_args_yaml, setting
-from utils.cli.shared_config import DataConfig, RunConfig, check_imgsz
+from utils.cli.parser import save_args_yaml
+from utils.cli.tool_configs import StatsConfig
 from utils.data.dataset import VocDataset
 from utils.data.prepare import prepare_splits
 from utils.vision.plots.label_plots import plot_labels
 
-DESCRIPTION = "count classes, and show the sizes, shapes and places of the boxes"
-EXAMPLE = "python data.py stats --data VOCdevkit --split VOC2007/trainval"
 SMALL, LARGE = 32**2, 96**2  # square pixels, COCO's limits
-
-
-@dataclass(frozen=True)
-class StatsConfig(RunConfig, DataConfig):
-    """Settings of data.py stats.
-
-    Raises:
-        UserError: a value makes no sense; the message names the flag.
-    """
-
-    split: tuple[str, ...] | None = setting(
-        None, "splits to look at (default: those that train.py trains on)", nargs="+", metavar="SPLIT"
-    )
-    imgsz: tuple[int, int] = setting(
-        (416, 416), "side of the network's input in pixels, or height and width", nargs="+", metavar="N"
-    )
-    project: str = setting("runs/stats", "folder of the runs", group="output", metavar="DIR")
-
-    def __post_init__(self) -> None:
-        self.check_data()
-        check_imgsz(self.imgsz)
-
-
-CONFIG = StatsConfig
 
 
 def run(config: StatsConfig) -> int:

@@ -51,8 +51,8 @@ def test_done_is_zero(capsys):
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
             1,
-            "error: a data worker died (DataLoader worker (pid 7) is killed by signal: Killed.); it was "
-            "killed, or the machine ran out of memory: try fewer --workers, or 0\n",
+            "error: a data worker died (DataLoader worker (pid 7) is killed by signal: Killed.): it was "
+            "killed, or the machine ran out of memory; try fewer --workers, or 0\n",
         ),
     ],
 )

@@ -142,7 +142,7 @@ def test_rename_merges_classes_in_training(voc: Path, capsys: pytest.CaptureFixt
     [
         (["cat"], "write OLD=NEW"),
         (["=cat"], "write OLD=NEW"),
-        (["a=b", "a=c"], "a is to become b already"),
+        (["a=b", "a=c"], "a is already renamed to b"),
         (["a=b", "b=c"], "b is itself renamed; write a=c"),
     ],
 )
@@ -275,19 +275,6 @@ def test_flat_folder(voc: Path) -> None:
     assert list(report["splits"]) == ["train", "valid"]
     assert [finding["kind"] for finding in report["findings"]] == ["split list", "few objects"]
     assert check("--unlabelled", "background", voc="flat")[1]["splits"]["train"]["background"] == 1
-
-
-@pytest.mark.parametrize(("verb", "hint"), [("chek", "did you mean check?"), ("x", "choose from check, ")])
-def test_unknown_verb(verb: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert data.main([verb]) == 2
-    assert hint in capsys.readouterr().err
-
-
-def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert data.main([]) == data.main(["--help"]) == data.main(["check", "--help"]) == 0
-    out = capsys.readouterr().out
-    assert all(f"  {verb} " in out for verb in data.VERBS)
-    assert "--decode" in out
 
 
 def test_an_image_of_both_lists_is_learnt_from_and_held_to_the_stricter_rule(voc: Path) -> None:

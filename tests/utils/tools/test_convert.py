@@ -130,10 +130,10 @@ def test_wanted_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        ([], "SOURCE: say what to convert"),
-        (["yolo"], "--out: say which folder to make"),
-        (["yolo", "--out", "yolo/voc"], "which stays as it is; choose a folder beside it"),
-        (["yolo", "--out", "yolo"], "yolo: is not an empty folder"),
+        ([], "SOURCE: is required"),
+        (["yolo"], "--out: is required"),
+        (["yolo", "--out", "yolo/voc"], "which is only read; choose a folder outside it"),
+        (["yolo", "--out", "yolo"], "--out yolo: lies in yolo, which is only read"),
         (["yolo", "--out", "full"], "full: is not an empty folder"),
         (["yolo", "--out", "link"], "link: is not an empty folder"),
         (["yolo", "--out", "full/file"], "file: is not an empty folder"),
@@ -143,12 +143,12 @@ def test_wanted_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["yolo", "--out", "new", "--classes", "gone.txt"], "gone.txt: cannot read the class names"),
         (["gone", "--out", "new"], "gone: no such file or folder"),
         (["gone", "--from", "yolo", "--out", "new"], "gone: no such file or folder"),
-        (["nothing", "--out", "new"], "nothing: no format shows"),
-        (["full/file", "--out", "new"], "file: no format shows"),
-        (["both", "--out", "new"], "both: looks like coco and like yolo; say which with --from"),
-        (["yolo", "both/annotations/x.json", "--out", "new"], "of several formats (coco, yolo)"),
+        (["nothing", "--out", "new"], "nothing: not recognized"),
+        (["full/file", "--out", "new"], "file: not recognized"),
+        (["both", "--out", "new"], "both: looks like coco and yolo; choose one with --from"),
+        (["yolo", "both/annotations/x.json", "--out", "new"], "has several formats (coco, yolo)"),
         (["yolo", "yolo", "--out", "new"], "one SOURCE at a time for yolo"),
-        (["yolo", "--from", "voc", "--out", "new"], "yolo: no data in VOC layout here"),
+        (["yolo", "--from", "voc", "--out", "new"], "yolo: no data in VOC layout;"),
         (["yolo", "--from", "coco", "--out", "new"], "no annotation file of COCO in it"),
         (["yolo", "--from", "darknet", "--out", "new"], "--from darknet: choose from coco, yolo"),
         (["yolo", "--to", "yolo", "--out", "new"], "--to yolo: choose from voc, coco"),
@@ -231,4 +231,4 @@ def test_objects_of_voc_that_cannot_be_read_are_faults(
     assert "a.xml: object 1 (cat): <xmin> is 'three', not a number" in capsys.readouterr().err
     Path("link").symlink_to("voc")
     assert data.main(["convert", "voc", "--out", "link/new", "--skip-bad"]) == 2
-    assert "which stays as it is" in capsys.readouterr().err
+    assert "which is only read" in capsys.readouterr().err

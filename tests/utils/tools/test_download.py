@@ -99,7 +99,7 @@ def test_what_exists_is_not_touched(tmp_path: Path, server: Path, capsys: pytest
     (tmp_path / "data/VOC2012").mkdir(parents=True)
     before = snapshot(tmp_path / "data")
     assert run_download("2007", "2012", "--data", tmp_path / "data") == 2
-    assert "VOC2012: exists already, nothing is overwritten" in capsys.readouterr().err
+    assert "VOC2012: exists already and is not overwritten" in capsys.readouterr().err
     assert snapshot(tmp_path / "data") == before
 
 

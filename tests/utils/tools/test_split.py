@@ -53,8 +53,8 @@ def tree(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        (["--val", "0", "--test", "0"], "leaves nothing to split"),
-        (["--val", "0.5", "--test", "0.5"], "leave nothing to train on"),
+        (["--val", "0", "--test", "0"], "nothing to split"),
+        (["--val", "0.5", "--test", "0.5"], "no images are left for training"),
         (["--val", "-0.1"], "--val -0.1"),
         (["--group-by", "("], "--group-by (: not a regular expression"),
         (["--data", "nowhere"], "nowhere: no such folder"),

@@ -9,6 +9,7 @@ import data
 from tests.utils.data.conftest import write_voc
 from tests.utils.tools.conftest import CAT, DOG
 from utils.data.voc import VocObject, write_annotation
+from utils.tools import show as show_tool
 
 
 def test_stats_of_data_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,8 +54,8 @@ def test_show_draws_the_boxes(voc: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_show_goes_over_several_sheets_and_the_seed_draws(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[str] = []
-    real = data.show.draw_cell
-    monkeypatch.setattr(data.show, "draw_cell", lambda *a: drawn.append(a[3]) or real(*a))
+    real = show_tool.draw_cell
+    monkeypatch.setattr(show_tool, "draw_cell", lambda *a: drawn.append(a[3]) or real(*a))
     write_voc(Path("many"), {"train": {f"{n:02}": [CAT if n % 2 else DOG] for n in range(40)}})
 
     def show(*argv: str) -> list[str]:
@@ -78,7 +79,7 @@ def test_show_goes_over_several_sheets_and_the_seed_draws(voc: Path, monkeypatch
     [
         (["--only", "zebra"], "--only zebra: no such class; there are cat, dog"),
         (["--ids", "99"], "--ids 99: no such image"),
-        (["--ids", "00", "--only", "cat"], "--ids cannot stand beside --only"),
+        (["--ids", "00", "--only", "cat"], "--ids cannot be combined with --only"),
         (["--count", "0"], "--count 0"),
     ],
 )
