@@ -73,7 +73,7 @@ def test_corrections_are_not_overwritten(room: Path, capsys: pytest.CaptureFixtu
         mine.write_text("my work")
         assert run("photos", flag, "photos") == 2
         (error,) = errors_in(capsys.readouterr().err)
-        assert f"{flag} photos: {mine.name} is there already" in error
+        assert f"{flag} photos: {mine.name} exists" in error
         assert mine.read_text() == "my work"
         mine.unlink()
     assert not (room / "runs").exists()

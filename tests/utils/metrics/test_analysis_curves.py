@@ -7,9 +7,8 @@ import pytest
 
 from nets.structures import Detections, Target
 from tests.metrics_reference import CLASSES, make_detections, make_target, random_case
-from utils.metrics.curves import CONFIDENCES, Rates, best_rates, build_curves, rates_at
-from utils.metrics.flat import flatten
-from utils.metrics.matching import Matching, class_aps, match
+from utils.metrics.analysis import CONFIDENCES, Rates, best_rates, build_curves, rates_at
+from utils.metrics.matching import Matching, class_aps, flatten, match
 
 BOX, OTHER, FAR = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0], [0.0, 100.0, 9.0, 109.0]
 UNKNOWN = Rates(None, None, None, None)

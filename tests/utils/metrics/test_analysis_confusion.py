@@ -5,10 +5,8 @@ import pytest
 
 from nets.structures import Detections, Target
 from tests.metrics_reference import CLASSES, make_detections, make_target, random_case
-from utils.metrics.confusion import count_confusion, count_faults
-from utils.metrics.curves import rates_at
-from utils.metrics.flat import flatten
-from utils.metrics.matching import Matching, match
+from utils.metrics.analysis import count_confusion, count_faults, rates_at
+from utils.metrics.matching import Matching, flatten, match
 
 BOX, OTHER, FAR = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0], [0.0, 100.0, 9.0, 109.0]
 SHORT = [0.0, 0.0, 40.0, 30.0]  # IoU 0.75 with BOX
