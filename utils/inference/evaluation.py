@@ -24,7 +24,7 @@ from utils.inference.predictor import Predictor, Prepared, Timings
 from utils.inference.prefetch import batched, prefetch
 from utils.metrics.analysis import Analysis, Rates, analyze
 from utils.metrics.coco_ap import CocoResult, build_ground_truth, coco_ap, write_detections
-from utils.metrics.matching import Matching, flatten, match
+from utils.metrics.matching import IOU, Matching, flatten, match
 from utils.metrics.voc_ap import VocResult, mean_known, voc_ap
 
 _COLUMNS = ("AP50", "AP50-95", "VOC area", "VOC 11-point", "precision", "recall", "best F1", "at score")
@@ -88,7 +88,6 @@ class EvalResult:
         """Return the content of metrics.json."""
         means = ("map50", "map75", "map50_95", "map_small", "map_medium", "map_large", "ar100")
         interval = self.analysis.map50_interval
-        confusion = self.analysis.confusion
         return {
             "images": self.images,
             "skipped": self.skipped,
@@ -100,10 +99,10 @@ class EvalResult:
             "per_class": {name: self._class_as_dict(index) for index, name in enumerate(self.class_names)},
             "errors": {kind: asdict(error) for kind, error in self.analysis.errors.items()},
             "confusion": {
-                "conf": confusion.conf,
-                "iou": confusion.iou,
+                "conf": self.analysis.report_conf,
+                "iou": IOU,
                 "labels": [*self.class_names, "background"],
-                "matrix": confusion.matrix.tolist(),
+                "matrix": self.analysis.confusion.tolist(),
             },
             "speed_ms": self.speed_ms,
             "weights": self.weights,

@@ -14,6 +14,8 @@ from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
 from utils.data.targets import build_target
 from utils.inference.evaluation import EvalResult
+from utils.metrics.analysis import CONFIDENCES
+from utils.metrics.matching import IOU, RECALLS
 from utils.vision.contact_sheet import cell_size, draw_cell, draw_pair, save_sheet
 from utils.vision.plots.evaluation_plots import plot_confusion, plot_curves, plot_errors
 
@@ -31,7 +33,7 @@ def draw_charts(result: EvalResult, folder: Path) -> None:
     for name, label in (("P", "precision"), ("R", "recall"), ("F1", "f1")):
         plot_curves(
             folder / f"{name}_curve.png",
-            curves.confidence,
+            CONFIDENCES,
             getattr(curves, label),
             names,
             labels=("score", "F1" if label == "f1" else label),
@@ -48,16 +50,16 @@ def draw_summary(result: EvalResult, folder: Path) -> None:
     Raises:
         UserError: a file cannot be written.
     """
-    names, curves, confusion = result.class_names, result.analysis.curves, result.analysis.confusion
+    names, analysis = result.class_names, result.analysis
     plot_curves(
         folder / "PR_curve.png",
-        curves.recall_grid,
-        curves.precision_at_recall,
+        RECALLS,
+        analysis.curves.precision_at_recall,
         names,
         labels=("recall", "precision"),
         figures=result.coco.ap50,
     )
-    plot_confusion(folder / "confusion_matrix.png", confusion.matrix, names, confusion.conf, confusion.iou)
+    plot_confusion(folder / "confusion_matrix.png", analysis.confusion, names, analysis.report_conf, IOU)
 
 
 def draw_worst(result: EvalResult, dataset: VocDataset, path: Path) -> None:
@@ -70,8 +72,8 @@ def draw_worst(result: EvalResult, dataset: VocDataset, path: Path) -> None:
         UserError: the file cannot be written.
     """
     faults, conf = result.analysis.faults, result.analysis.report_conf
-    worst = [image for image in faults.worst_first.tolist() if faults.missed[image] + faults.wrong[image]]
-    worst = worst[:_MAX_WORST]
+    total = faults.missed + faults.wrong
+    worst = [image for image in np.argsort(-total, kind="stable")[:_MAX_WORST].tolist() if total[image]]
     if not worst:
         return
     records = [dataset.records[result.indices[image]] for image in worst]

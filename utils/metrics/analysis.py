@@ -12,7 +12,7 @@ import numpy as np
 
 from utils.metrics.error_kinds import ErrorKind, find_error_kinds
 from utils.metrics.interval import map50_interval
-from utils.metrics.matching import IOU, RECALLS, Floats, Integers, Matching, precision_envelope
+from utils.metrics.matching import IOU, RECALLS, Floats, Integers, Matching, precision_at_recall
 
 CONFIDENCES = np.linspace(0.0, 1.0, 501)
 
@@ -39,38 +39,17 @@ class Curves:
     """The curves of each class at IoU 0.5, NaN where undefined.
 
     Attributes:
-        confidence: float64 (G,), 0 ... 1; minimum scores.
-        precision: float64 (K, G) over `confidence`.
-        recall: float64 (K, G) over `confidence`.
-        f1: float64 (K, G) over `confidence`.
-        recall_grid: float64 (101,), 0 ... 1.
-        precision_at_recall: float64 (K, 101), the best precision at this or a higher recall, 0 where it is
-            not reached; its mean over the grid is the class's AP50.
+        precision: float64 (K, 501) at the minimum scores CONFIDENCES.
+        recall: float64 (K, 501) at the same.
+        f1: float64 (K, 501) at the same.
+        precision_at_recall: float64 (K, 101), the best precision at RECALLS or above, 0 where they are not
+            reached; its mean is the class's AP50.
     """
 
-    confidence: Floats
     precision: Floats
     recall: Floats
     f1: Floats
-    recall_grid: Floats
     precision_at_recall: Floats
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """The confusion matrix of the detections of a minimum score; difficult objects do not count.
-
-    Attributes:
-        conf: the minimum score.
-        iou: the minimum IoU of a detection and its object.
-        matrix: int64 (K + 1, K + 1): row = class of the object, column = class of the detection; the last row
-            counts detections without an object of their own, the last column missed objects. The diagonal
-            divided by the row sums is the recall of each class, by the column sums the precision.
-    """
-
-    conf: float
-    iou: float
-    matrix: Integers
 
 
 @dataclass(frozen=True)
@@ -80,12 +59,10 @@ class ImageFaults:
     Attributes:
         missed: int64 (I,), objects without a detection of their class.
         wrong: int64 (I,), detections that are not right.
-        worst_first: int64 (I,), the images by descending sum of both, equals in their order.
     """
 
     missed: Integers
     wrong: Integers
-    worst_first: Integers
 
 
 @dataclass(frozen=True)
@@ -98,7 +75,7 @@ class Analysis:
         at_report_conf: each class's rates at report_conf.
         map50_interval: the 95 % interval of mAP50 over the images, None without ground truth.
         errors: count and cost of each kind of error.
-        confusion: the confusion matrix.
+        confusion: int64 (K + 1, K + 1), see `count_confusion`.
         curves: precision, recall and F1 over the score, precision over the recall.
         faults: missed objects and wrong detections of each image.
     """
@@ -108,7 +85,7 @@ class Analysis:
     at_report_conf: tuple[Rates, ...]
     map50_interval: tuple[float, float] | None
     errors: dict[str, ErrorKind]
-    confusion: Confusion
+    confusion: Integers
     curves: Curves
     faults: ImageFaults
 
@@ -127,95 +104,67 @@ def analyze(matching: Matching, report_conf: float = 0.25) -> Analysis:
     )
 
 
-@dataclass(frozen=True)
-class _Counts:
-    """Of one class with ground truth, at S minimum scores: detections (S,), right ones (S,), objects."""
-
-    taken: Integers
-    right: Integers
-    objects: int
-
-    @property
-    def precision(self) -> Floats:
-        return np.where(self.taken > 0, self.right / np.maximum(self.taken, 1), np.nan)
-
-    @property
-    def recall(self) -> Floats:
-        return self.right / self.objects
-
-    @property
-    def f1(self) -> Floats:
-        return 2 * self.right / (self.taken + self.objects)  # 2 TP / (2 TP + FP + FN)
-
-    def rates(self, index: int, threshold: float | None) -> Rates:
-        precision = float(self.precision[index])
-        return Rates(
-            precision if self.taken[index] else None,
-            float(self.recall[index]),
-            float(self.f1[index]),
-            threshold,
-        )
-
-
 def build_curves(matching: Matching) -> Curves:
     """Compute the curves of each class."""
     shape = (matching.boxes.num_classes, len(CONFIDENCES))
     precision, recall, f1 = (np.full(shape, np.nan) for _ in range(3))
     at_recall = np.full((shape[0], len(RECALLS)), np.nan)
     for label in np.flatnonzero(matching.truths).tolist():
-        counts = _count(matching, label, CONFIDENCES)
-        precision[label], recall[label], f1[label] = counts.precision, counts.recall, counts.f1
-        at_recall[label] = _precision_at_recall(matching, label)
-    return Curves(CONFIDENCES, precision, recall, f1, RECALLS, at_recall)
+        precision[label], recall[label], f1[label] = _rates(matching, label, CONFIDENCES)
+        right = matching.right[matching.ranked_labels == label]
+        at_recall[label] = precision_at_recall(right, matching.truths[label])
+    return Curves(precision, recall, f1, at_recall)
 
 
 def rates_at(matching: Matching, conf: float) -> tuple[Rates, ...]:
     """Return the rates of each class at this minimum score."""
-    return tuple(
-        _count(matching, label, np.array([conf])).rates(0, conf) if objects else Rates(None, None, None, None)
-        for label, objects in enumerate(matching.truths.tolist())
-    )
+    return tuple(_rates_at(matching, label, np.array([conf])) for label in range(len(matching.truths)))
 
 
 def best_rates(matching: Matching) -> tuple[Rates, ...]:
     """Return the rates of each class at the minimum score with the highest F1, the highest of equals."""
-    return tuple(_best(matching, label) for label in range(matching.boxes.num_classes))
+    scores = (
+        matching.ranked_scores[matching.ranked_labels == label] for label in range(len(matching.truths))
+    )
+    return tuple(_rates_at(matching, label, np.unique(own)[::-1]) for label, own in enumerate(scores))
 
 
-def _best(matching: Matching, label: int) -> Rates:
+def _rates_at(matching: Matching, label: int, thresholds: Floats) -> Rates:
+    """Return the rates of a class at the minimum score (S,) with the highest F1, the first of equals."""
     if not matching.truths[label]:
         return Rates(None, None, None, None)
-    scores = np.unique(matching.ranked_scores[matching.ranked_labels == label])[::-1]
-    if not len(scores):
+    if not len(thresholds):
         return Rates(None, 0.0, 0.0, None)
-    counts = _count(matching, label, scores)
-    best = int(counts.f1.argmax())
-    return counts.rates(best, float(scores[best]))
+    precision, recall, f1 = _rates(matching, label, thresholds)
+    best = int(f1.argmax())
+    return Rates(
+        precision=None if np.isnan(precision[best]) else float(precision[best]),
+        recall=float(recall[best]),
+        f1=float(f1[best]),
+        threshold=float(thresholds[best]),
+    )
 
 
-def _count(matching: Matching, label: int, thresholds: Floats) -> _Counts:
-    """Count the detections of a class, and the right ones, at each minimum score (S,)."""
+def _rates(matching: Matching, label: int, thresholds: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return precision (NaN without detections), recall and F1 of a class at each minimum score (S,)."""
     chosen = matching.ranked_labels == label
-    scores = matching.ranked_scores[chosen]
-    lowest = thresholds.astype(np.float32)  # as predict.py compares them
-    taken = np.searchsorted(-scores, -lowest.astype(np.float64), side="right")
-    right = np.append(0, np.cumsum(matching.right[chosen]))
-    return _Counts(taken, right[taken], int(matching.truths[label]))
+    lowest = thresholds.astype(np.float32).astype(np.float64)  # as predict.py compares them
+    taken = np.searchsorted(-matching.ranked_scores[chosen], -lowest, side="right")
+    right = np.append(0, np.cumsum(matching.right[chosen]))[taken]
+    objects = matching.truths[label]
+    precision = np.where(taken > 0, right / np.maximum(taken, 1), np.nan)
+    return precision, right / objects, 2 * right / (taken + objects)  # F1 = 2 TP / (2 TP + FP + FN)
 
 
-def _precision_at_recall(matching: Matching, label: int) -> Floats:
-    """Return the best precision (101,) at each recall of RECALLS or above, 0 where it is not reached."""
-    ranks = np.flatnonzero(matching.right[matching.ranked_labels == label]) + 1
-    hits = np.arange(1, len(ranks) + 1)
-    first = np.searchsorted(hits / matching.truths[label], RECALLS, side="left")
-    return np.append(precision_envelope(hits / ranks), 0.0)[first]
-
-
-def count_confusion(matching: Matching, conf: float) -> Confusion:
-    """Count the confusion matrix at a minimum score.
+def count_confusion(matching: Matching, conf: float) -> Integers:
+    """Count the confusion matrix at a minimum score; difficult objects do not count.
 
     Matches of the same class come first, so that the diagonal agrees with precision and recall. Then each
     other detection, best first, takes the free object of another class with the highest IoU.
+
+    Returns:
+        int64 (K + 1, K + 1): row = class of the object, column = class of the detection. The last row counts
+        detections without an object of their own, the last column missed objects.
     """
     boxes, background = matching.boxes, matching.boxes.num_classes
     reaching = matching.reaching(conf)
@@ -230,7 +179,7 @@ def count_confusion(matching: Matching, conf: float) -> Confusion:
     np.add.at(matrix, (boxes.truth_label[easy], seen_as), 1)
     alone = np.setdiff1d(counted, takers[easy])
     np.add.at(matrix, (background, boxes.label[alone]), 1)
-    return Confusion(conf, IOU, matrix)
+    return matrix
 
 
 def count_faults(matching: Matching, conf: float) -> ImageFaults:
@@ -239,9 +188,8 @@ def count_faults(matching: Matching, conf: float) -> ImageFaults:
     reaching = matching.reaching(conf)
     counted, right = matching.ranked[:reaching], matching.right[:reaching]
     found = np.bincount(boxes.image[counted[right]], minlength=images)
-    missed = np.bincount(boxes.truth_image[~boxes.difficult], minlength=images) - found
-    wrong = np.bincount(boxes.image[counted[~right]], minlength=images)
-    return ImageFaults(missed, wrong, np.argsort(-(missed + wrong), kind="stable"))
+    objects = np.bincount(boxes.truth_image[~boxes.difficult], minlength=images)
+    return ImageFaults(objects - found, np.bincount(boxes.image[counted[~right]], minlength=images))
 
 
 def _pair_other_classes(matching: Matching, wrong: Integers, takers: Integers) -> None:

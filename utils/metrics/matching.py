@@ -229,7 +229,13 @@ def class_aps(labels: Integers, right: Bools, truths: Integers) -> list[float | 
 
 
 def average_precision(right: Bools, count: int) -> float:
-    """Compute the mean of the best precision at recall >= 0, 0.01 ... 1.
+    """Compute COCO's average precision; arguments as `precision_at_recall`."""
+    precision = precision_at_recall(right, count)
+    return float(precision[precision > 0].sum() / len(RECALLS))
+
+
+def precision_at_recall(right: Bools, count: int) -> Floats:
+    """Return the best precision (101,) at each recall of RECALLS or above, 0 where it is not reached.
 
     Args:
         right: bool (N,), whether each detection is right, highest score first.
@@ -237,9 +243,8 @@ def average_precision(right: Bools, count: int) -> float:
     """
     ranks = np.flatnonzero(right) + 1  # the best precision is at a right one
     hits = np.arange(1, len(ranks) + 1)
-    precision = precision_envelope(hits / ranks)
     first = np.searchsorted(hits / count, RECALLS, side="left")
-    return float(precision[first[first < len(ranks)]].sum() / len(RECALLS))
+    return np.append(precision_envelope(hits / ranks), 0.0)[first]
 
 
 def precision_envelope(precision: Floats) -> Floats:
