@@ -9,19 +9,13 @@ from pathlib import Path
 from utils.cli.console import log, one_line, run_command, warn
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.files import check_output_file, new_run_folder
+from utils.cli.inputs import check_data_folder, locate_weights
 from utils.cli.parser import as_arguments, parse_config, save_args_yaml
 from utils.cli.predict_config import PredictConfig
-from utils.data.prepare import prepare_evaluation
-from utils.inference.evaluate import evaluate, match_classes
-from utils.inference.evaluation_pictures import draw_numbers, draw_worst
-from utils.inference.predictor import build_predictor
-from utils.inference.result import write_json
-from utils.metrics.coco_ap import ENGINE
-from utils.weights.load import usual_class_names
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     return run_command(_evaluate, argv)
 
 
@@ -34,14 +28,29 @@ def _evaluate(argv: list[str]) -> int:
         example="python evaluate.py --weights last --data VOCdevkit --split VOC2007/test",
     )
     check_output_file("--json", config.json)
+    locate_weights(config.weights)
+    check_data_folder(config.data)
+    return _measure(config)
+
+
+def _measure(config: EvaluateConfig) -> int:
+    """Measure the weights; torch is imported here, after the arguments are checked."""
+    from utils.data.prepare import prepare_evaluation
+    from utils.inference.evaluation import evaluate, match_classes, write_json
+    from utils.inference.evaluation_pictures import draw_charts, draw_worst
+    from utils.inference.predictor import build_predictor
+    from utils.metrics.coco_ap import ENGINE
+    from utils.weights.load import usual_class_names
+
     predictor = build_predictor(config)
-    log(predictor.describe())
-    is_general = predictor.class_names == usual_class_names(80)  # COCO's, of which data have a few
-    known = () if is_general else predictor.class_names
+    is_general = predictor.class_names == usual_class_names(80)  # COCO's; data have only some of them
     dataset, report, splits = prepare_evaluation(
-        config.data, splits=config.split, known=known, **config.reading()
+        config.data,
+        splits=config.split,
+        known=() if is_general else predictor.class_names,
+        **config.reading(),
     )
-    match_classes(predictor.class_names, dataset)  # before there is a folder
+    match_classes(predictor.class_names, dataset)  # fails before a folder is made
     log(f"scores from {config.conf:g}, NMS at IoU {config.nms_iou:g}, at most {config.max_det} an image")
     log(f"COCO AP by {ENGINE}")
     if config.report_conf < config.conf:
@@ -53,24 +62,24 @@ def _evaluate(argv: list[str]) -> int:
         dataset,
         batch_size=config.batch_size,
         skip_bad=config.skip_bad,
-        left_out=report.skipped.total(),
+        skipped=report.skipped.total(),
         report_conf=max(config.report_conf, config.conf),
         weights=predictor.source.name,
         splits=splits,
     )
     result.write(folder)
-    draw_numbers(result, folder)
+    draw_charts(result, folder)
     draw_worst(result, dataset, folder / "worst.jpg")
     if config.json:
         write_json(result.as_dict(), Path(config.json), indent=1)
     for line in (*result.table().splitlines(), *result.error_table().splitlines()):
         print(one_line(line))
     speed = "  ".join(f"{part} {value:.1f} ms" for part, value in result.speed_ms.items())
-    print(f"an image: {speed}")
+    print(f"time per image: {speed}")
     print(one_line(f"metrics.json, detections.json, ground_truth.json and pictures: {folder}"))
     same = {name: getattr(config, name) for name in ("weights", "phi", "classes", "imgsz")}
-    following = [str(dataset.records[0].image_path), *as_arguments(PredictConfig, same)]
-    print(one_line(f"next: {shlex.join(['python', 'predict.py', *following])}"))
+    arguments = [str(dataset.records[0].image_path), *as_arguments(PredictConfig, same)]
+    print(one_line(f"next: {shlex.join(['python', 'predict.py', *arguments])}"))
     return 0
 
 

@@ -29,11 +29,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nets.structures import Detections, Target
 from utils.cli.console import run_command
-from utils.inference.result import EvalResult
+from utils.inference.evaluation import EvalResult
 from utils.metrics.analysis import analyze
 from utils.metrics.coco_ap import ENGINES, coco_ap
-from utils.metrics.flat import find_overlaps, flatten
-from utils.metrics.matching import match
+from utils.metrics.matching import find_overlaps, flatten, match
 from utils.metrics.voc_ap import voc_ap
 
 Result = TypeVar("Result")

@@ -37,7 +37,7 @@ from utils.export.job import ExportJob, Quantization
 from utils.export.parity import Called
 from utils.export.sample_pictures import Calibration
 from utils.inference.predictor import Predictor
-from utils.inference.runtimes.load import load_exported
+from utils.inference.runtimes import load_exported
 from utils.inference.speed import measure_speed
 from utils.vision.image_reader import read_image
 from utils.weights.load import load_model

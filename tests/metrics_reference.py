@@ -15,9 +15,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from nets.structures import Detections, Target
-from utils.metrics.coco_ap import CocoResult
-from utils.metrics.coco_format import build_ground_truth, iterate_detections
-from utils.metrics.flat import FlatBoxes, flatten
+from utils.metrics.coco_ap import CocoResult, build_ground_truth, iterate_detections
+from utils.metrics.matching import FlatBoxes, flatten
 
 CLASSES = 4
 Rows = list[dict]

@@ -15,6 +15,7 @@ import evaluate
 from nets.structures import Detections
 from tests.metrics_reference import devkit_ap, stock_coco
 from utils.data.voc import VocObject, write_annotation
+from utils.inference import evaluation_pictures
 from utils.inference.predictor import Predictor
 from utils.metrics.coco_ap import ENGINE
 
@@ -75,8 +76,8 @@ def make_run(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             return [next(answers) for _ in batch]
 
         monkeypatch.setattr(Predictor, "detect", detect)
-        for picture in ("draw_numbers", "draw_worst"):  # which take longer than all the rest
-            monkeypatch.setattr(evaluate, picture, lambda *_: None)
+        for picture in ("draw_charts", "draw_worst"):  # which take longer than all the rest
+            monkeypatch.setattr(evaluation_pictures, picture, lambda *_: None)
         monkeypatch.chdir(tmp_path)
         assert evaluate.main(["--weights", str(weights), "--data", "data", "--device", "cpu", *argv]) == 0
         folder = tmp_path / "runs/evaluate/exp"

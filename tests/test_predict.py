@@ -230,7 +230,7 @@ def test_the_heat_map_is_of_the_named_class(room: Path, monkeypatch: pytest.Monk
         explained.append(found.labels.tolist())
         return np.zeros((4, 4), dtype=np.float32)
 
-    monkeypatch.setattr("utils.inference.explainer.heat_map", note)
+    monkeypatch.setattr("utils.inference.explain.heat_map", note)
     flags = ("photos/a.jpg", "--conf", "1e-6", "--json", "found.jsonl")
     assert run(*flags, "--heatmap", "dog") == 0
     assert run(*flags, "--heatmap") == 0

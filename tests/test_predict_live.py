@@ -20,8 +20,9 @@ import predict
 from tests.predict_room import EVERYTHING, furnish, run
 from tests.training_room import errors_in, started, wait_until
 from tests.video_files import frames_of, make_video
-from utils.inference import live
+from utils.inference import streams
 from utils.inference.frames import Frame
+from utils.inference.outputs import Outputs
 
 FOLDER = Path("runs/predict/exp")
 
@@ -62,7 +63,7 @@ class Camera:
 
 
 def plug_in(patch: pytest.MonkeyPatch, camera: Camera) -> Camera:
-    patch.setattr(live, "_open", lambda _: camera)
+    patch.setattr(streams, "_open", lambda _: camera)
     return camera
 
 
@@ -103,14 +104,14 @@ def test_a_camera_that_ends(
 
 def test_a_slow_reader_sees_the_newest_frame(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in(monkeypatch, Camera(100, interval=0.005))
-    seen, write = [], predict.Outputs.write
+    seen, write = [], Outputs.write
 
-    def look(self: predict.Outputs, frame: Frame, *more: object) -> None:
+    def look(self: Outputs, frame: Frame, *more: object) -> None:
         seen.append(int(frame.image[0, 0, 0]))
         time.sleep(0.1)
         write(self, frame, *more)
 
-    monkeypatch.setattr(predict.Outputs, "write", look)
+    monkeypatch.setattr(Outputs, "write", look)
     assert run("0", "--no-save") == 0
     assert seen == sorted(set(seen))
     assert len(seen) < 20
@@ -120,7 +121,7 @@ def test_a_slow_reader_sees_the_newest_frame(room: Path, monkeypatch: pytest.Mon
 def test_a_stream_that_falls_silent_ends(
     room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(live, "PATIENCE", 0.5)
+    monkeypatch.setattr(streams, "TIMEOUT", 0.5)
     plug_in(monkeypatch, Camera(3, interval=0.01, silent=20.0))
     start = time.monotonic()
     assert run("rtsp://camera/1", "--no-save") == 0
@@ -131,7 +132,7 @@ def test_a_stream_that_falls_silent_ends(
 def test_a_stream_without_a_first_frame_is_an_error(
     room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(live, "PATIENCE", 0.3)
+    monkeypatch.setattr(streams, "TIMEOUT", 0.3)
     plug_in(monkeypatch, Camera(1, interval=20.0))
     assert run("rtsp://me:secret@word@camera/1") == 1
     err = capsys.readouterr().err
@@ -174,6 +175,6 @@ def test_ctrl_c_ends_a_camera(room: Path, monkeypatch: pytest.MonkeyPatch) -> No
         time.sleep(1.0)
         command.signal(signal.SIGINT)
         assert command.wait(20) == 130
-        assert "interrupted: what was found so far is in found.jsonl" in command.text
+        assert "interrupted: detections so far: found.jsonl" in command.text
     assert frames_of(FOLDER / "camera0.mp4")
     assert Path("found.jsonl").read_text()

@@ -73,7 +73,7 @@ def test_corrections_are_not_overwritten(room: Path, capsys: pytest.CaptureFixtu
         mine.write_text("my work")
         assert run("photos", flag, "photos") == 2
         (error,) = errors_in(capsys.readouterr().err)
-        assert f"{flag} photos: {mine.name} is there already" in error
+        assert f"{flag} photos: {mine.name} exists" in error
         assert mine.read_text() == "my work"
         mine.unlink()
     assert not (room / "runs").exists()
@@ -132,7 +132,7 @@ def test_txt_goes_on_in_a_folder_of_the_same_classes_only(
     assert "classes.txt there names other classes" in capsys.readouterr().err
     Path("photos/classes.jpg").write_bytes(Path("photos/a.jpg").read_bytes())
     assert run("photos", "--no-save", "--txt", "third") == 2
-    assert "give the image another name" in capsys.readouterr().err
+    assert "rename that image" in capsys.readouterr().err
 
 
 def test_crops_are_the_pixels_of_the_boxes(room: Path) -> None:

@@ -17,7 +17,8 @@ import predict
 from tests.predict_room import EVERYTHING, furnish, run
 from tests.training_room import errors_in, started, wait_until
 from tests.video_files import FAULTS, SIZE, frames_of, make_video
-from utils.inference import recording, video
+from utils.inference import video
+from utils.inference.outputs import Outputs
 
 FOLDER = Path("runs/predict/exp")
 
@@ -129,7 +130,7 @@ def test_a_broken_video_does_not_stop_the_others(room: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize("size", [(31, 75), (2, 2), (33, 64)])
 def test_any_size_can_be_written(room: Path, size: tuple[int, int]) -> None:
-    out = recording.Recording(Path("v.mp4"), size, 10.0)
+    out = video.VideoWriter(Path("v.mp4"), size, 10.0)
     picture = np.full((*size, 3), (200, 100, 50), dtype=np.uint8)
     for _ in range(3):
         out.write(picture)
@@ -150,12 +151,12 @@ def test_frames_that_change_their_size_are_fitted_in(room: Path, capsys: pytest.
     frames = frames_of(FOLDER / "v.mp4")
     assert [frame.shape for frame in frames] == [(48, 64, 3)] * 8
     assert all(frame.mean() > 60 for frame in frames)
-    out = recording.Recording(Path("v.mp4"), (48, 64), 10.0)  # other readers do not scale as FFmpeg's does
+    out = video.VideoWriter(Path("v.mp4"), (48, 64), 10.0)  # other readers do not scale as FFmpeg's does
     for size in [(48, 64), (96, 128), (120, 32)]:
         out.write(np.full((*size, 3), 200, dtype=np.uint8))
     out.close()
     assert [round(frame[24, 32].mean(), -1) for frame in frames_of(Path("v.mp4"))] == [200] * 3
-    assert capsys.readouterr().err.count("the frames change their size") == 1
+    assert capsys.readouterr().err.count("the frame size changes") == 1
 
 
 class Header:
@@ -181,8 +182,8 @@ class Header:
 def test_a_header_without_a_frame_rate(
     capsys: pytest.CaptureFixture[str], stated: float, taken: float
 ) -> None:
-    assert video.stated_fps(Header(stated), "v.mp4") == taken
-    is_said = "v.mp4: states no frame rate; 25 frames a second are taken" in capsys.readouterr().err
+    assert video.read_fps(Header(stated), "v.mp4") == taken
+    is_said = "v.mp4: states no frame rate; 25 frames a second are assumed" in capsys.readouterr().err
     assert is_said == (taken == 25)
 
 
@@ -190,7 +191,7 @@ def test_without_a_codec_there_is_an_error_before_the_first_frame(
     room: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_video(Path("v.mp4"), count=3)
-    monkeypatch.setattr(recording, "_CODEC", "zzzz")
+    monkeypatch.setattr(video, "_CODEC", "zzzz")
     monkeypatch.setattr(
         "utils.inference.outputs.Outputs.write", lambda *_: pytest.fail("a frame was looked at")
     )
@@ -207,7 +208,7 @@ def test_what_is_made_of_images_only_is_refused(
     make_video(Path("v.mp4"), count=3)
     assert run("photos", "v.mp4", *flags) == 2
     (error,) = errors_in(capsys.readouterr().err)
-    assert error.startswith(f"error: {flags[0]}: is made of image files only, and v.mp4 is none")
+    assert error.startswith(f"error: {flags[0]}: takes image files only, not v.mp4")
     assert not Path("runs").exists()
     assert not Path("x").exists()
 
@@ -244,19 +245,19 @@ def test_progress_is_told(
 def test_few_frames_wait_at_a_time(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_video(Path("v.mp4"), count=30)
     read, looked_at, most = [0], [0], [0]
-    decode, write = video.Video._time_of, predict.Outputs.write
+    decode, write = video.VideoFile._time_of, Outputs.write
 
-    def count_read(self: video.Video, number: int) -> float:
+    def count_read(self: video.VideoFile, number: int) -> float:
         read[0] = number + 1
         most[0] = max(most[0], read[0] - looked_at[0])
         return decode(self, number)
 
-    def count_written(self: predict.Outputs, *told: object) -> None:
+    def count_written(self: Outputs, *told: object) -> None:
         looked_at[0] += 1
         write(self, *told)
 
-    monkeypatch.setattr(video.Video, "_time_of", count_read)
-    monkeypatch.setattr(predict.Outputs, "write", count_written)
+    monkeypatch.setattr(video.VideoFile, "_time_of", count_read)
+    monkeypatch.setattr(Outputs, "write", count_written)
     assert run("v.mp4", "--no-save", "--batch-size", "2") == 0
     assert looked_at == [30]
     assert most[0] <= 8
@@ -276,7 +277,7 @@ def test_a_signal_keeps_what_was_found_so_far(room: Path, number: int, status: i
         assert not (FOLDER / "v.mp4").exists()
         command.signal(number)
         assert command.wait() == status
-        assert "interrupted: what was found so far is in found.jsonl and runs/predict/exp" in command.text
+        assert "interrupted: detections so far: found.jsonl and runs/predict/exp" in command.text
         assert "Traceback" not in command.text
         assert "could not be read" not in command.text
     lines = lines_of("found.jsonl")

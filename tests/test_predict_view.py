@@ -54,7 +54,7 @@ def test_without_windows_view_ends_at_once(
         raise cv2.error("The function is not implemented")
 
     monkeypatch.setattr(cv2, "namedWindow", no_window)
-    assert run("nowhere.jpg", "--view") == 2
+    assert run("photos", "--view") == 2
     err = capfd.readouterr().err
     assert errors_in(err)[0].startswith("error: --view: ")
     assert len(err.splitlines()) == 1

@@ -17,7 +17,7 @@ from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.cli.train_config import DEFAULT_LR
 from utils.data.voc import VocObject, write_annotation
-from utils.inference.result import EvalResult
+from utils.inference.evaluation import EvalResult
 from utils.training import setup as start
 from utils.training.run import Run
 from utils.vision.letterbox import letterbox

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from utils.cli.errors import UserError
 from utils.export.job import ExportJob
-from utils.inference.runtimes.runtime import HEADS, IMAGES
+from utils.inference.exported_model import HEADS, IMAGES
 
 LIMIT = 0.01  # of mAP50 that may be lost
 

@@ -15,7 +15,7 @@ from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.cli.predict_config import PredictConfig
-from utils.inference.runtimes.runtime import DESCRIPTION_VERSION
+from utils.inference.exported_model import DESCRIPTION_VERSION
 from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import FILL
 

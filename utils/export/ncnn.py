@@ -19,11 +19,11 @@ from utils.cli.files import atomic_write
 from utils.export.job import ExportJob, hold_packages
 from utils.export.onnx import quiet, reason_of
 from utils.export.parity import Reader, make_images
-from utils.inference.runtimes import ncnn_net
+from utils.inference import runtimes
 
 _PACKAGES = ("ncnn", "pnnx")
 _ENDING = ".ncnn.param"  # OpenVINO has a .bin too
-_TRIAL = Path(ncnn_net.__file__).resolve().with_name("ncnn_trial.py")
+_TRIAL = Path(runtimes.__file__).resolve().with_name("ncnn_trial.py")
 _PATIENCE = 120  # seconds for the converter, and for the trial
 
 
@@ -69,7 +69,7 @@ def write(job: ExportJob, folder: Path) -> list[Path]:
 
 def readers(job: ExportJob, path: Path) -> list[Reader]:
     """Return ncnn with the model, as predict.py loads it."""
-    backend = ncnn_net.NcnnBackend(path, "cpu")
+    backend = runtimes.NcnnModel(path, "cpu")
     return [Reader(backend.name, backend)]
 
 

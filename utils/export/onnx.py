@@ -21,8 +21,8 @@ from utils.export.int8 import quantize
 from utils.export.job import ExportJob, hold_packages
 from utils.export.nms import Decoder, append_nms
 from utils.export.parity import Reader, make_images
-from utils.inference.runtimes.onnx_runtime import OnnxRuntimeBackend
-from utils.inference.runtimes.runtime import HEADS, IMAGES, as_texts
+from utils.inference.exported_model import HEADS, IMAGES, as_texts
+from utils.inference.runtimes import OnnxModel
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -72,7 +72,7 @@ def write(job: ExportJob, folder: Path) -> list[Path]:
 
 def readers(job: ExportJob, path: Path) -> list[Reader]:
     """Return ONNX Runtime with the model, as predict.py loads it."""
-    backend = OnnxRuntimeBackend(path, "cpu")
+    backend = OnnxModel(path, "cpu")
     return [Reader(backend.name, backend)]
 
 

@@ -8,8 +8,8 @@ from utils.cli.errors import UserError
 from utils.export import onnx
 from utils.export.job import ExportJob, hold_packages
 from utils.export.parity import Reader
-from utils.inference.runtimes.open_vino import DESCRIPTION, OpenVinoBackend
-from utils.inference.runtimes.runtime import as_texts
+from utils.inference.exported_model import as_texts
+from utils.inference.runtimes import OPENVINO_DESCRIPTION, OpenVinoModel
 
 _PACKAGES = ("onnx", "onnxscript", "openvino")
 
@@ -36,7 +36,7 @@ def write(job: ExportJob, folder: Path) -> list[Path]:
     path = folder / job.named(".xml")
     try:
         model = openvino.Core().read_model(graph.SerializeToString(), b"")
-        model.set_rt_info(as_texts(job.describe()), DESCRIPTION)
+        model.set_rt_info(as_texts(job.describe()), OPENVINO_DESCRIPTION)
         openvino.save_model(model, path, compress_to_fp16=job.half)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
@@ -50,7 +50,7 @@ def write(job: ExportJob, folder: Path) -> list[Path]:
 
 def readers(job: ExportJob, path: Path) -> list[Reader]:
     """Return OpenVINO with the model, as predict.py loads it."""
-    backend = OpenVinoBackend(path, "cpu")
+    backend = OpenVinoModel(path, "cpu")
     return [Reader(backend.name, backend)]
 
 

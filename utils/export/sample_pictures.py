@@ -16,7 +16,7 @@ from utils.data.dataset_report import require_objects
 from utils.data.demo.dataset import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
 from utils.export.job import Quantization
-from utils.inference.evaluate import evaluate, match_classes
+from utils.inference.evaluation import evaluate, match_classes
 from utils.inference.predictor import Predictor, to_tensor
 from utils.vision.image_reader import Pixels, read_image
 from utils.vision.letterbox import letterbox
@@ -50,7 +50,7 @@ def choose_pictures(
 
     def judge(model: nn.Module) -> float:
         predictor = Predictor(model, network, class_names, conf=EvaluateConfig.conf)
-        return evaluate(predictor, dataset, left_out=report.skipped.total()).coco.map50 or 0.0
+        return evaluate(predictor, dataset, skipped=report.skipped.total()).coco.map50 or 0.0
 
     learned, _ = prepare_splits(config.data, None, **config.reading())
     return pictures, Quantization(Calibration(learned, network.input_size), judge)

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: curves, confusion, kinds of errors, and the images with most of them."""
+"""Charts of an evaluation, and the images with the most errors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from utils.cli.console import warn
 from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
 from utils.data.targets import build_target
-from utils.inference.result import EvalResult
+from utils.inference.evaluation import EvalResult
+from utils.metrics.analysis import CONFIDENCES
+from utils.metrics.matching import IOU, RECALLS
 from utils.vision.contact_sheet import cell_size, draw_cell, draw_pair, save_sheet
 from utils.vision.plots.evaluation_plots import plot_confusion, plot_curves, plot_errors
 
-_WORST = 16
+_MAX_WORST = 16
 
 
-def draw_numbers(result: EvalResult, folder: Path) -> None:
-    """Write the charts that the figures alone make: curves, confusion matrix, kinds of errors.
+def draw_charts(result: EvalResult, folder: Path) -> None:
+    """Write the charts: curves, confusion matrix, kinds of errors.
 
     Raises:
         UserError: a file cannot be written.
@@ -31,7 +33,7 @@ def draw_numbers(result: EvalResult, folder: Path) -> None:
     for name, label in (("P", "precision"), ("R", "recall"), ("F1", "f1")):
         plot_curves(
             folder / f"{name}_curve.png",
-            curves.confidence,
+            CONFIDENCES,
             getattr(curves, label),
             names,
             labels=("score", "F1" if label == "f1" else label),
@@ -43,35 +45,35 @@ def draw_numbers(result: EvalResult, folder: Path) -> None:
 
 
 def draw_summary(result: EvalResult, folder: Path) -> None:
-    """Write PR_curve.png and confusion_matrix.png, which a training run shows too.
+    """Write PR_curve.png and confusion_matrix.png, as training does too.
 
     Raises:
         UserError: a file cannot be written.
     """
-    names, curves, confusion = result.class_names, result.analysis.curves, result.analysis.confusion
+    names, analysis = result.class_names, result.analysis
     plot_curves(
         folder / "PR_curve.png",
-        curves.recall_grid,
-        curves.precision_at_recall,
+        RECALLS,
+        analysis.curves.precision_at_recall,
         names,
         labels=("recall", "precision"),
         figures=result.coco.ap50,
     )
-    plot_confusion(folder / "confusion_matrix.png", confusion.matrix, names, confusion.conf, confusion.iou)
+    plot_confusion(folder / "confusion_matrix.png", analysis.confusion, names, analysis.report_conf, IOU)
 
 
 def draw_worst(result: EvalResult, dataset: VocDataset, path: Path) -> None:
-    """Write the images with most faults, the truth on the left and what was found on the right.
+    """Write the images with the most faults, ground truth on the left and detections on the right.
 
-    A fault is an object that was missed or a detection that is not right, at the result's report_conf; at
-    most 16 images are shown, none without a fault. Where there is none at all, no file is written.
+    A fault is a missed object or a wrong detection at the result's report_conf. At most 16 images are shown,
+    none without a fault; without any fault no file is written.
 
     Raises:
         UserError: the file cannot be written.
     """
     faults, conf = result.analysis.faults, result.analysis.report_conf
-    worst = [image for image in faults.worst_first.tolist() if faults.missed[image] + faults.wrong[image]]
-    worst = worst[:_WORST]
+    total = faults.missed + faults.wrong
+    worst = [image for image in np.argsort(-total, kind="stable")[:_MAX_WORST].tolist() if total[image]]
     if not worst:
         return
     records = [dataset.records[result.indices[image]] for image in worst]
@@ -82,17 +84,17 @@ def draw_worst(result: EvalResult, dataset: VocDataset, path: Path) -> None:
             index = result.indices[image]
             pixels, target = dataset.read(index), build_target(dataset, index)
         except UserError as error:
-            warn(f"left out of the picture: {error}")
+            warn(f"{path.name}: {error}; skipped")
             continue
         summary = f"{faults.missed[image]} missed, {faults.wrong[image]} wrong, scores from {conf:g}"
         truth = draw_cell(pixels, target, dataset.class_names, f"truth  {target.image_id}", cell)
-        found = _found_in(result, image)
-        pairs.append(draw_pair(truth, draw_cell(pixels, found, dataset.class_names, summary, cell)))
+        detections = _detections_in(result, image)
+        pairs.append(draw_pair(truth, draw_cell(pixels, detections, dataset.class_names, summary, cell)))
     if pairs:
         save_sheet(path, pairs, columns=2)
 
 
-def _found_in(result: EvalResult, image: int) -> Detections:
+def _detections_in(result: EvalResult, image: int) -> Detections:
     """Return the detections of an image that reach report_conf, best first."""
     boxes = result.matching.boxes
     own = np.flatnonzero((boxes.image == image) & (boxes.score >= np.float32(result.analysis.report_conf)))

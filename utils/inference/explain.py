@@ -1,13 +1,14 @@
-"""Why the network answers as it does: the gates of its attention blocks, and heat maps of its detections.
+"""Explanations of detections: attention maps and heat maps, as arrays and as images.
 
-Both run the network once more on a prepared image, so the detections themselves stay as they are, and both
-return plain arrays.
+Both run the network once more on a prepared image, so the detections stay the same.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,14 +19,88 @@ from torch.utils.hooks import RemovableHandle
 from nets.config import PLACES
 from nets.decode import decode
 from nets.structures import Detections
+from utils.cli.class_names import match_class_names
+from utils.cli.console import log, one_line
 from utils.cli.errors import UserError
+from utils.cli.predict_config import ALL_CLASSES
+from utils.inference.exported_model import ExportedModel
+from utils.inference.frames import Frame
 from utils.inference.predictor import Predictor, Prepared
-from utils.vision.heatmap import PlaceGates
+from utils.vision.heatmap import PlaceGates, draw_gates, draw_heat
+from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import Placement
 
-# The last maps on which positions still stand for places in the image, of either scale.
+# At both scales the last feature maps whose positions correspond to places in the image.
 _CAM_LAYERS = ("attention.c4", "attention.c5", "head_p4.conv", "head_p5.conv")
-_SCORE_UNIT = 0.001  # a difference of score that tells two boxes apart as well as one pixel does
+_SCORE_UNIT = 0.001  # the difference in score that counts as much as one pixel
+
+
+class Explainer:
+    """Draws the attention maps and the heat map of each image that --attention-maps and --heatmap ask for."""
+
+    def __init__(self, predictor: Predictor, *, attention_maps: bool, heatmap: str | None) -> None:
+        """Check what is asked for, and log which attention blocks cannot be drawn.
+
+        Args:
+            predictor: what makes the detections.
+            attention_maps: draw the gates of the attention blocks.
+            heatmap: the class whose detections a heat map explains, "all" for every one; None for no map.
+
+        Raises:
+            UserError: the network has no attention or no such class, or it is an exported model.
+        """
+        if isinstance(predictor.model, ExportedModel) and (attention_maps or heatmap is not None):
+            flag = "--attention-maps" if attention_maps else "--heatmap"
+            raise UserError(
+                f"{flag}: {predictor.model.name} does not show the inside of the network; "
+                f"use the weights that {predictor.source} was exported from"
+            )
+        self._predictor = predictor
+        self._has_gates = False
+        self._labels = None if heatmap is None else _labels_of(heatmap, predictor.class_names)
+        self._wanted = "object" if heatmap in (None, ALL_CLASSES) else heatmap
+        if attention_maps:
+            blocks, lines = find_gated_blocks(predictor.model)
+            self._has_gates = bool(blocks)
+            for line in lines:
+                log(line)
+
+    def targets(self, sources: Sequence[Path]) -> list[Path]:
+        """List what `draw` may yield for the sources, for ImageWriter to choose names."""
+        kinds = ["attention"] * self._has_gates + ["heatmap"] * (self._labels is not None)
+        return [_target(source, kind) for source in sources for kind in kinds]
+
+    def draw(self, frame: Frame, detections: Detections) -> Iterator[tuple[Path, Pixels]]:
+        """Yield the images for an image file, each with its target; log when there is no heat map."""
+        path, image = frame.path, frame.image
+        if self._has_gates:
+            gates = attention_gates(self._predictor, frame.prepared)
+            yield _target(path, "attention"), draw_gates(image, gates)
+        if self._labels is None:
+            return
+        chosen = detections[torch.isin(detections.labels, torch.tensor(self._labels))]
+        if not len(chosen):
+            log(one_line(f"{path}: no {self._wanted} found, so there is no heat map"))
+            return
+        heat = heat_map(self._predictor, frame.prepared, chosen)
+        if not heat.any():
+            log(one_line(f"{path}: the heat map is empty, as no part of the image raises the scores further"))
+        yield _target(path, "heatmap"), draw_heat(image, heat, chosen, self._predictor.class_names)
+
+
+def _labels_of(heatmap: str, class_names: Sequence[str]) -> list[int]:
+    if heatmap == ALL_CLASSES:
+        return list(range(len(class_names)))
+    label = match_class_names(class_names, [heatmap])[0]
+    if label is None:
+        hint = "; sources stand before --heatmap" if Path(heatmap).exists() else ""
+        raise UserError(f"--heatmap {heatmap}: not among the classes {', '.join(class_names)}{hint}")
+    return [label]
+
+
+def _target(source: Path, kind: str) -> Path:
+    """Name an explanation for ImageWriter: below the source's file, where no source can be."""
+    return source / f"{source.stem}_{kind}.jpg"
 
 
 def find_gated_blocks(model: nn.Module) -> tuple[dict[str, nn.Module], list[str]]:
@@ -41,8 +116,8 @@ def find_gated_blocks(model: nn.Module) -> tuple[dict[str, nn.Module], list[str]
     blocks = {place: block for place, block in blocks.items() if type(block) is not nn.Identity}
     if not blocks:
         raise UserError(
-            "--attention-maps: these weights have no attention block; train some with train.py --phi cbam, "
-            "or leave the flag out (--heatmap works without attention)"
+            "--attention-maps: these weights have no attention block; train with train.py --phi cbam, or "
+            "leave the flag out (--heatmap works without attention)"
         )
     gated = {place: block for place, block in blocks.items() if callable(getattr(block, "gates", None))}
     lines = [
@@ -55,59 +130,58 @@ def find_gated_blocks(model: nn.Module) -> tuple[dict[str, nn.Module], list[str]
 
 @torch.no_grad()
 def attention_gates(predictor: Predictor, prepared: Prepared) -> list[PlaceGates]:
-    """Compute the gates of every attention block that shows them, for one image.
+    """Compute the gates of every attention block that has them, for one image.
 
-    Gates that differ between positions are multiplied and averaged over the channels; those that differ only
-    between channels are multiplied. A map covers the image: what lies in the gray border is cut away.
+    Spatial gates are multiplied and averaged over the channels; channel gates are multiplied. A map covers
+    the image, without the letterbox's gray border.
 
     Raises:
         UserError: the network has no attention, or a block's gates do not fit its features.
     """
     blocks, _ = find_gated_blocks(predictor.model)
-    found: dict[str, PlaceGates] = {}
+    maps: dict[str, PlaceGates] = {}
 
-    def watch(place: str, block: nn.Module) -> RemovableHandle:
-        def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            found[place] = _place_gates(place, block, inputs[0], prepared.placement)
+    def record(place: str, block: nn.Module) -> RemovableHandle:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            maps[place] = _place_gates(place, block, inputs[0], prepared.placement)
 
-        return block.register_forward_pre_hook(look)
+        return block.register_forward_pre_hook(hook)
 
-    with _hooks(watch(place, block) for place, block in blocks.items()):
+    with _hooks(record(place, block) for place, block in blocks.items()):
         predictor.model(prepared.pixels[None].to(predictor.device))
-    return [found[place] for place in blocks]
+    return [maps[place] for place in blocks]
 
 
-def heat_map(predictor: Predictor, prepared: Prepared, found: Detections) -> np.ndarray:
-    """Show which parts of an image raise the scores of some of its detections.
+def heat_map(predictor: Predictor, prepared: Prepared, detections: Detections) -> np.ndarray:
+    """Compute which parts of an image raise the scores of some of its detections.
 
-    The sum of the scores' log-odds is differentiated by the backbone's features behind the attention and by
-    the hidden convolutions of the heads; each layer's map is normalized by its maximum, and the image's map
-    is their mean, normalized again. (A score near 1 has hardly a gradient itself: beside doubtful detections
-    a certain one would look cold.)
+    The sum of the scores' log-odds is differentiated by the backbone's features after attention and by the
+    hidden convolutions of the heads; each layer's map is divided by its maximum, and so is their mean. (A
+    score near 1 has almost no gradient itself: next to doubtful detections a certain one would look cold.)
 
     Paper: Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization,
     https://doi.org/10.1109/TIP.2021.3089943 (which fuses layers by their maximum).
 
     Args:
-        predictor: what found the detections.
+        predictor: what made the detections.
         prepared: the image as the network takes it.
-        found: the detections to explain, in pixels of the image, at least one.
+        detections: the detections to explain, in pixels of the image, at least one.
 
     Returns:
-        float32 (H, W) in [0, 1], in network pixels with the gray border cut away.
-        It is 0 all over where nothing in the image raises a score.
+        float32 (H, W) in [0, 1], in network pixels without the gray border; all 0 where nothing in the
+        image raises a score.
 
     Raises:
-        UserError: a block of the user's own cuts the gradient off.
+        UserError: a block of the user's own detaches the gradient.
     """
     images = prepared.pixels[None].to(predictor.device).requires_grad_()  # frozen weights give a graph too
     layers: dict[str, Tensor] = {}
 
-    def watch(name: str) -> RemovableHandle:
+    def record(name: str) -> RemovableHandle:
         layer = predictor.model.get_submodule(name)
         return layer.register_forward_hook(lambda _, __, output: layers.__setitem__(name, output))
 
-    with torch.enable_grad(), _hooks(watch(name) for name in _CAM_LAYERS):
+    with torch.enable_grad(), _hooks(record(name) for name in _CAM_LAYERS):
         config = predictor.config
         boxes, scores = decode(
             predictor.model(images),
@@ -115,15 +189,13 @@ def heat_map(predictor: Predictor, prepared: Prepared, found: Detections) -> np.
             anchor_masks=config.anchor_masks,
             scale_x_y=config.scale_x_y,
         )
-        slots = find_slots(boxes[0].detach(), scores[0].detach(), found, prepared.placement)
-        chosen = scores[0, slots, found.labels.to(slots.device)]
+        rows = find_predictions(boxes[0].detach(), scores[0].detach(), detections, prepared.placement)
+        chosen = scores[0, rows, detections.labels.to(rows.device)]
         score = torch.logit(chosen, eps=1e-6).sum()
         activations = [layers[name] for name in _CAM_LAYERS]
         try:  # unlike backward(), leaves no .grad behind
             gradients = torch.autograd.grad(score, activations)
-        except (
-            RuntimeError
-        ) as error:  # of a block of the user's own: a detached output, reentrant checkpoints
+        except RuntimeError as error:  # the user's own block: a detached output, reentrant checkpoints
             raise UserError(f"--heatmap: the network cannot be differentiated: {error}") from None
     maps = [
         cut_to_image(_normalized(layer_cam(activation[0], gradient[0]).cpu().numpy()), prepared.placement)
@@ -145,30 +217,30 @@ def layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     return (gradient.detach().relu() * activation.detach()).sum(dim=0).relu()
 
 
-def find_slots(boxes: Tensor, scores: Tensor, found: Detections, placement: Placement) -> Tensor:
-    """Find for each detection the place in the network's output that it came from.
+def find_predictions(boxes: Tensor, scores: Tensor, detections: Detections, placement: Placement) -> Tensor:
+    """Find the prediction of the network that each detection came from.
 
-    The nearest answer is taken, not an equal one: a batch and a single image differ by rounding.
+    The nearest one is taken, as a batch and a single image differ by rounding.
 
     Args:
         boxes: Tensor[N, 4], xyxy in network pixels.
         scores: Tensor[N, K].
-        found: M detections in pixels of the image.
+        detections: M detections in pixels of the image.
         placement: where the image lies in the network's input.
 
     Returns:
         Tensor[M] int64, indices into N, on the device of the scores.
     """
     candidates, values = torch.from_numpy(placement.undo(boxes.cpu().numpy())), scores.cpu()
-    slots = [
+    rows = [
         ((candidates - box).abs().sum(dim=1) + (values[:, label] - score).abs() / _SCORE_UNIT).argmin()
-        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
+        for box, score, label in zip(detections.boxes, detections.scores, detections.labels, strict=True)
     ]
-    return torch.stack(slots).to(scores.device)
+    return torch.stack(rows).to(scores.device)
 
 
 def cut_to_image(values: np.ndarray, placement: Placement) -> np.ndarray:
-    """Enlarge a map of the network's cells to its input and cut the letterbox's border away.
+    """Resize a map of the network's cells to its input and crop the letterbox's border.
 
     Args:
         values: float32 (h, w), a value a cell.
@@ -185,17 +257,17 @@ def cut_to_image(values: np.ndarray, placement: Placement) -> np.ndarray:
 
 
 def _place_gates(place: str, block: nn.Module, features: Tensor, placement: Placement) -> PlaceGates:
-    """Sort a block's gates (B, C or 1, H or 1, W or 1) into those of positions and those of channels."""
+    """Split a block's gates (B, C or 1, H or 1, W or 1) into spatial and channel gates."""
     who = f"--attention-maps: attention at {place} ({type(block).__name__})"
     try:
         gates = dict(block.gates(features))  # type: ignore[operator]
     except Exception as error:  # the user's code may fail in any way
         raise UserError(f"{who}: gates: {type(error).__name__}: {' '.join(str(error).split())}") from None
-    positions: list[Tensor] = []
+    spatial: list[Tensor] = []
     channels: list[Tensor] = []
     for name, gate in gates.items():
         if not isinstance(gate, Tensor) or not gate.isfinite().all():
-            raise UserError(f"{who}: gate {name!r} is no tensor of finite numbers")
+            raise UserError(f"{who}: gate {name!r} is not a tensor of finite numbers")
         try:
             gate.expand_as(features)
         except RuntimeError:
@@ -203,27 +275,24 @@ def _place_gates(place: str, block: nn.Module, features: Tensor, placement: Plac
             raise UserError(f"{who}: gate {name!r} of shape {shapes}") from None
         shown = gate[(None,) * (features.dim() - gate.dim())]  # as many axes as x
         of_channels = shown.shape[1] > 1 and shown.shape[2:] == (1, 1)
-        (channels if of_channels else positions).append(shown[0].float().cpu())
+        (channels if of_channels else spatial).append(shown[0].float().cpu())
     height, width = features.shape[2:]
     return PlaceGates(
         place=place,
         block=type(block).__name__,
         features=(features.shape[1], height, width),
-        positions=_position_map(positions, (height, width), placement) if positions else None,
+        positions=_spatial_map(spatial, (height, width), placement) if spatial else None,
         channels=_product(channels).flatten().numpy() if channels else None,
     )
 
 
-def _position_map(gates: Sequence[Tensor], grid: tuple[int, int], placement: Placement) -> np.ndarray:
+def _spatial_map(gates: Sequence[Tensor], grid: tuple[int, int], placement: Placement) -> np.ndarray:
     values = _product(gates).mean(dim=0).expand(grid)  # (h, w)
     return cut_to_image(values.contiguous().numpy(), placement)
 
 
 def _product(gates: Sequence[Tensor]) -> Tensor:
-    product = gates[0]
-    for gate in gates[1:]:
-        product = product * gate
-    return product
+    return functools.reduce(torch.mul, gates)
 
 
 def _normalized(values: np.ndarray) -> np.ndarray:
@@ -233,7 +302,7 @@ def _normalized(values: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _hooks(handles: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Keep hooks on the network within the block, and none behind it."""
+    """Keep hooks on the network inside the with block only."""
     placed: list[RemovableHandle] = []
     try:
         placed.extend(handles)

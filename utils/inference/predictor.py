@@ -1,4 +1,4 @@
-"""From images to detections: the one way that prediction, evaluation and training's own evaluation go."""
+"""The predictor: images to detections, for prediction, evaluation and validation during training."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from nets.config import ModelConfig
 from nets.decode import decode
 from nets.postprocess import MAX_CANDIDATES, postprocess
 from nets.structures import Detections
-from utils.cli.class_names import read_class_names
+from utils.cli.class_names import match_class_names, read_class_names
+from utils.cli.console import log
+from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.predict_config import PredictConfig
 from utils.inference.device import choose_device
-from utils.inference.runtimes.load import ExportedModel, is_exported, load_exported
-from utils.inference.runtimes.runtime import Backend
+from utils.inference.exported_model import ExportedModel
+from utils.inference.runtimes import is_exported, load_exported
 from utils.vision.image_reader import from_pil, read_image
 from utils.vision.letterbox import Placement, letterbox
 from utils.weights.load import LoadedModel, load_model
 
-Picture = str | Path | Image.Image | np.ndarray
+ImageInput = str | Path | Image.Image | np.ndarray
 
 
 @dataclass
 class Timings:
-    """Seconds spent so far on each part of the way, over `images` images; reading files is not counted."""
+    """Seconds spent on each stage, over `images` images; reading files is not counted."""
 
     images: int = 0
     preprocess: float = 0.0
@@ -42,9 +44,9 @@ class Timings:
     postprocess: float = 0.0
 
     def milliseconds(self) -> dict[str, float]:
-        """Return the mean milliseconds an image of each part."""
-        parts = {"preprocess": self.preprocess, "network": self.network, "postprocess": self.postprocess}
-        return {name: round(1000 * seconds / max(self.images, 1), 3) for name, seconds in parts.items()}
+        """Return the mean milliseconds per image of each stage."""
+        stages = {"preprocess": self.preprocess, "network": self.network, "postprocess": self.postprocess}
+        return {name: round(1000 * seconds / max(self.images, 1), 3) for name, seconds in stages.items()}
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class Prepared:
 
     Attributes:
         pixels: Tensor[3, H, W] float32 in [0, 1], letterboxed to the input size.
-        placement: where the image lies in it.
-        seconds: what preparing took.
+        placement: where the image lies in the input.
+        seconds: the time that preparing took.
     """
 
     pixels: Tensor
@@ -66,11 +68,11 @@ class Predictor:
     """A detector that is called with images and returns Detections in their pixels.
 
     Attributes:
-        config: what defines the network.
-        class_names: the names behind the labels.
+        config: defines the network.
+        class_names: the name of each label.
         input_size: (height, width) of the network's input in pixels.
         device: where the network runs; images and detections are on the CPU.
-        source: the file that the weights came from, None for a network made elsewhere.
+        source: the file that the weights came from, None for a network in memory.
     """
 
     source: Path | None = None
@@ -87,16 +89,16 @@ class Predictor:
         input_size: tuple[int, int] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Take a network over; it is put on the device and into evaluation mode.
+        """Move a network to the device and put it into evaluation mode.
 
         Args:
             model: maps images (B, 3, H, W) in [0, 1] to the raw maps that `decode` understands.
             config: the config it was built from.
-            class_names: one name a class.
-            conf: lowest score of a detection.
-            nms_iou: of two boxes of one class with a higher IoU, the one with the lower score goes.
-            max_det: most detections an image.
-            input_size: (height, width), multiples of 32; None takes the config's.
+            class_names: one name per class.
+            conf: minimum score of a detection.
+            nms_iou: of two boxes of one class with a higher IoU, the one with the lower score is removed.
+            max_det: maximum number of detections per image.
+            input_size: (height, width), multiples of 32; None is the config's.
             device: where to compute.
         """
         if len(class_names) != config.num_classes:
@@ -122,14 +124,14 @@ class Predictor:
         max_det: int = 100,
         input_size: tuple[int, int] | None = None,
     ) -> Predictor:
-        """Build a predictor from weights alone: network, classes, anchors and input size stand in the file.
+        """Load a predictor from weights, whose file defines network, classes, anchors and input size.
 
         Args:
             path: a .pth, .weights, .onnx, .xml or .param file, "coco", "voc" or "last".
-            classes: the names of the classes, for a file that does not hold them.
+            classes: the names of the classes, for a file without them.
             phi: confirms a block of the user's own, whose code is only then imported.
             device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-            conf: as in the constructor, like the rest.
+            conf: see the constructor, as for the rest.
             nms_iou: see the constructor.
             max_det: see the constructor.
             input_size: see the constructor.
@@ -139,15 +141,17 @@ class Predictor:
         """
         names = None if classes is None else tuple(classes)
         loaded: LoadedModel | ExportedModel
+        model: nn.Module
         if is_exported(path):
-            loaded = load_exported(path, classes=names, phi=phi, input_size=input_size, device=device)
-            place = loaded.model.device
+            loaded = model = load_exported(path, classes=names, phi=phi, input_size=input_size, device=device)
+            place = loaded.device
         else:
             place = choose_device(device)
             loaded = load_model(str(path), classes=names, phi=phi)
-            fold_norms(loaded.model.eval())
+            model = loaded.model
+            fold_norms(model.eval())
         predictor = cls(
-            loaded.model,
+            model,
             loaded.config,
             loaded.class_names,
             conf=conf,
@@ -160,41 +164,41 @@ class Predictor:
         return predictor
 
     def describe(self) -> str:
-        """Return a line that says what is in use: weights, attention, classes, input size, device."""
+        """Return a line with weights, attention, input size, device and classes."""
         height, width = self.input_size
         names = ", ".join(self.class_names[:20]) + (" ..." if len(self.class_names) > 20 else "")
-        runtime = f" ({self.model.name})" if isinstance(self.model, Backend) else ""
+        runtime = f" ({self.model.name})" if isinstance(self.model, ExportedModel) else ""
         return (
             f"weights {self.source or 'in memory'}  phi {self.config.phi}  input {height}x{width}  "
             f"device {self.device}{runtime}  {len(self.class_names)} classes: {names}"
         )
 
     def limited_to(self, labels: Sequence[int]) -> Predictor:
-        """Return a predictor of the same network that finds only these classes; labels keep their numbers."""
+        """Return a predictor with the same network that detects only these classes; labels stay the same."""
         limited = copy.copy(self)
         limited._unwanted = torch.ones(len(self.class_names), dtype=torch.bool, device=self.device)
         limited._unwanted[list(labels)] = False
         return limited
 
     @overload  # a str is a Sequence[str] too, but the first signature takes it
-    def __call__(self, images: Picture, *, batch_size: int = ...) -> Detections: ...  # type: ignore[overload-overlap]
+    def __call__(self, images: ImageInput, *, batch_size: int = ...) -> Detections: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, images: Sequence[Picture], *, batch_size: int = ...) -> list[Detections]: ...
+    def __call__(self, images: Sequence[ImageInput], *, batch_size: int = ...) -> list[Detections]: ...
     def __call__(
-        self, images: Picture | Sequence[Picture], *, batch_size: int = 8
+        self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 8
     ) -> Detections | list[Detections]:
         """Detect objects in one image or in several.
 
         Args:
             images: a path, a PIL image or a uint8 array (H, W, 3) in RGB; or a list of these.
-            batch_size: how many of a list go through the network at a time.
+            batch_size: how many of a list the network takes at a time.
 
         Returns:
-            Detections in pixels of the image as it is displayed; for a list, one each.
+            Detections in pixels of the image as it is displayed; for a list, one per image.
 
         Raises:
-            UserError: a file is no readable picture.
-            ValueError: an array is no RGB image.
+            UserError: a file is not a readable image.
+            ValueError: an array is not an RGB image.
         """
         if isinstance(images, (str, Path, Image.Image, np.ndarray)):
             return self([images])[0]
@@ -213,30 +217,30 @@ class Predictor:
 
     @torch.no_grad()
     def detect(self, batch: Sequence[Prepared], timings: Timings | None = None) -> list[Detections]:
-        """Run the network on prepared images at once.
+        """Detect objects in a batch of prepared images.
 
         Args:
             batch: what `prepare` returned; may be empty.
-            timings: filled with what each part took.
+            timings: the time of each stage is added to it.
 
         Returns:
-            One Detections an image, on the CPU, clipped to the image, in its pixels.
+            One Detections per image, on the CPU, in its pixels and clipped to it.
         """
         if not batch:
             return []
         start = time.perf_counter()
         images = torch.stack([prepared.pixels for prepared in batch]).to(self.device)  # (B, 3, H, W)
-        if self.device.type == "cpu" and not isinstance(self.model, Backend):
-            images = images.contiguous(memory_format=torch.channels_last)  # takes a fifth off the time
-        if isinstance(self.model, Backend) and self.model.ends_in_nms:
-            found = self._find(self.model, images)
+        if self.device.type == "cpu" and not isinstance(self.model, ExportedModel):
+            images = images.contiguous(memory_format=torch.channels_last)  # saves a fifth of the time
+        if isinstance(self.model, ExportedModel) and self.model.ends_in_nms:
+            detections = self._detect(self.model, images)
             middle = time.perf_counter()
         else:
             raw_maps = self.model(images)
-            self._wait()
+            self._synchronize()
             middle = time.perf_counter()
-            found = self._postprocess(raw_maps)
-        results = [_undo(one, prepared.placement) for one, prepared in zip(found, batch, strict=True)]
+            detections = self._postprocess(raw_maps)
+        results = [_undo(one, prepared.placement) for one, prepared in zip(detections, batch, strict=True)]
         if timings is not None:
             timings.images += len(batch)
             timings.preprocess += sum(prepared.seconds for prepared in batch)
@@ -258,16 +262,16 @@ class Predictor:
             boxes, scores, conf_threshold=self.conf, iou_threshold=self.nms_iou, max_detections=self.max_det
         )
 
-    def _find(self, model: Backend, images: Tensor) -> list[Detections]:
+    def _detect(self, model: ExportedModel, images: Tensor) -> list[Detections]:
         """Return the detections of a model that ends in NMS, in network pixels."""
         if self._unwanted is None:
-            return model.find(images, conf=self.conf, nms_iou=self.nms_iou, max_det=self.max_det)
-        every = model.find(images, conf=self.conf, nms_iou=self.nms_iou, max_det=MAX_CANDIDATES)
+            return model.detect(images, conf=self.conf, nms_iou=self.nms_iou, max_det=self.max_det)
+        every = model.detect(images, conf=self.conf, nms_iou=self.nms_iou, max_det=MAX_CANDIDATES)
         wanted = ~self._unwanted.cpu()
         return [one[wanted[one.labels].nonzero().flatten()[: self.max_det]] for one in every]
 
-    def _wait(self) -> None:
-        """Wait for the accelerator, whose work is only queued, so that the timings are true."""
+    def _synchronize(self) -> None:
+        """Wait for the accelerator, which computes asynchronously, so that the timings are right."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
@@ -280,7 +284,7 @@ def to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(planes).float().div_(255)
 
 
-def _as_array(image: Picture) -> np.ndarray:
+def _as_array(image: ImageInput) -> np.ndarray:
     """Return a uint8 array (H, W, 3) in RGB."""
     if isinstance(image, (str, Path)):
         return read_image(image)
@@ -291,20 +295,20 @@ def _as_array(image: Picture) -> np.ndarray:
     return image
 
 
-def _undo(found: Detections, placement: Placement) -> Detections:
-    """Move detections from network pixels into the image; what lies in the gray border alone is nothing."""
-    boxes = torch.from_numpy(placement.undo(found.boxes.numpy()))
+def _undo(detections: Detections, placement: Placement) -> Detections:
+    """Map detections from network pixels to the image, without those that lie in the gray border only."""
+    boxes = torch.from_numpy(placement.undo(detections.boxes.numpy()))
     inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    return Detections(boxes, found.scores, found.labels)[inside]
+    return Detections(boxes, detections.scores, detections.labels)[inside]
 
 
 def build_predictor(config: EvaluateConfig | PredictConfig) -> Predictor:
-    """Build the predictor that a command's settings describe.
+    """Build the predictor that the settings of a command describe, and log its description.
 
     Raises:
-        UserError: the weights or the class names cannot be read, or there is no such device.
+        UserError: the weights or the class names cannot be read, or there is no such device or class.
     """
-    return Predictor.from_checkpoint(
+    predictor = Predictor.from_checkpoint(
         config.weights,
         classes=read_class_names(config.classes) if config.classes else None,
         phi=config.phi,
@@ -314,3 +318,12 @@ def build_predictor(config: EvaluateConfig | PredictConfig) -> Predictor:
         max_det=config.max_det,
         input_size=config.imgsz,
     )
+    log(predictor.describe())
+    if not isinstance(config, PredictConfig) or config.only is None:
+        return predictor
+    matched = match_class_names(predictor.class_names, config.only)
+    missing = [name for name, label in zip(config.only, matched, strict=True) if label is None]
+    if missing:
+        names = ", ".join(predictor.class_names)
+        raise UserError(f"--only {', '.join(missing)}: not among the classes {names}")
+    return predictor.limited_to([label for label in matched if label is not None])

@@ -1,4 +1,4 @@
-"""Working ahead: the next pictures are read while the network looks at this one."""
+"""Prefetching in threads, and batching."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 2, ahead: int = 16
+def prefetch(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 2, depth: int = 16
 ) -> Iterator[Result]:
-    """Yield function(item) in the order of the items, computed in threads a little ahead of the caller.
+    """Yield function(item) in the order of the items, computed in threads ahead of the caller.
 
     Args:
-        function: what to do; an exception is raised where its result would have been yielded.
-        items: taken one by one, never more than `ahead` before their results are wanted.
-        workers: number of threads; what decodes and resizes pictures lets them run side by side.
-        ahead: most results that wait, which bounds the memory.
+        function: what to compute; its exception is raised where its result would have been yielded.
+        items: taken one by one, at most `depth` ahead.
+        workers: number of threads; decoding and resizing images release the GIL.
+        depth: the most results that wait, which bounds the memory.
     """
     source = iter(items)
     pool = ThreadPoolExecutor(workers)
     try:
-        waiting: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(source, ahead))
+        waiting: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(source, depth))
         while waiting:
             result = waiting.popleft().result()
             waiting.extend(pool.submit(function, item) for item in islice(source, 1))

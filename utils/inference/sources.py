@@ -1,4 +1,4 @@
-"""What a user points at, turned into image files, videos, cameras and streams."""
+"""Sources of images: files, folders, globs, videos, cameras and streams; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from typing import Literal
 from utils.cli.errors import UserError
 from utils.data.layout import IMAGE_SUFFIXES
 
-_ACCEPTED = (
-    "an image, a video, a folder of them, a glob such as 'photos/*.jpg', a camera's number or a stream's URL "
-    "is accepted"
-)
+_ACCEPTED = "give an image, a video, a folder, a glob such as 'photos/*.jpg', a camera number or a stream URL"
 VIDEO_SUFFIXES = (
     *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".wmv", ".mpg", ".mpeg", ".mjpeg", ".flv", ".3gp"),
     *(".ts", ".mts", ".m2ts", ".ogv"),
@@ -25,10 +22,10 @@ VIDEO_SUFFIXES = (
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to look at.
+    """An image file, a video file, or a live source (a camera or a stream).
 
     Attributes:
-        kind: "image", "video" (a file) or "live" (a camera or a stream).
+        kind: "image", "video" or "live".
         path: the file; of a live source the file that a recording of it would be.
         address: of a live source: the camera's number or the stream's URL.
     """
@@ -39,24 +36,24 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What it is called in lines and in JSON; the password in an address is not shown."""
+        """Its name in lines and in JSON, without a password."""
         return without_password(self.address) or str(self.path)
 
 
 def without_password(address: str) -> str:
-    """Return the URL of a stream without user and password; anything else as it is."""
+    """Return the URL of a stream without user and password, anything else unchanged."""
     return re.sub(r"(?<=://)[^/]*@", "***@", address)
 
 
 def find_sources(sources: Sequence[str]) -> list[Source]:
-    """List what stands behind the sources, each once, in the order of the sources and by name within one.
+    """Expand the sources that a user names: each file once, in the given order and by name within a folder.
 
     Args:
-        sources: image files of any suffix, video files, folders (what lies directly in them), globs (`**`
+        sources: image files of any suffix, video files, folders (not their subfolders), globs (`**`
             descends), numbers of cameras and URLs of streams.
 
     Raises:
-        UserError: a source is not there, holds nothing to look at, or is none of these.
+        UserError: a source does not exist, is empty, or is none of these.
     """
     found: dict[str, Source] = {}
     for source in sources:
@@ -74,7 +71,7 @@ def _expand(source: str) -> list[Source]:
                 f"{source}: no images directly in this folder; '{source.rstrip('/')}/**/*' looks below it"
             )
         return found
-    if os.path.lexists(path):  # a broken link is there too: reading it says what is wrong
+    if os.path.lexists(path):  # a broken link too: reading it says what is wrong
         return [_as_source(path)]
     if source.isascii() and source.isdigit():
         return [Source("live", Path(f"camera{source}.mp4"), source)]

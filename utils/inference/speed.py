@@ -1,49 +1,64 @@
-"""What a prediction takes, part by part."""
+"""Prediction speed: milliseconds of each stage."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
+from utils.cli.console import one_line
+from utils.inference.frames import Failures
 from utils.inference.predictor import Predictor, Timings
+from utils.inference.sources import Source
+from utils.inference.streams import open_streams
 from utils.vision.image_reader import Pixels
 
 _WARM_UP = 10
-_PARTS = ("preprocess", "network", "postprocess")
+_STAGES = ("preprocess", "network", "postprocess")
+
+
+def print_speed(predictor: Predictor, sources: Sequence[Source], *, runs: int, batch_size: int) -> int:
+    """Print the speed on the first image that can be read; returns the exit status.
+
+    Raises:
+        UserError: no image can be read.
+    """
+    failures = Failures(sources)
+    for stream in open_streams(sources, failures):
+        for frame in stream.frames(predictor):
+            milliseconds = measure_speed(predictor, frame.image, runs=runs, batch_size=batch_size)
+            print(speed_table(milliseconds, one_line(f"{frame.name}  {runs} runs  batch {batch_size}")))
+            return 0
+    return failures.conclude()
 
 
 def measure_speed(predictor: Predictor, image: Pixels, *, runs: int, batch_size: int = 1) -> np.ndarray:
-    """Detect objects in one image again and again, after ten runs that are not counted.
+    """Time detection on one image, after ten warm-up runs.
 
     Args:
-        predictor: what makes the detections.
+        predictor: the detector.
         image: uint8 (H, W, 3) in RGB.
-        runs: how often.
-        batch_size: copies of the image that go through the network at once.
+        runs: number of timed runs.
+        batch_size: copies of the image in a batch.
 
     Returns:
-        Milliseconds an image, (runs, 4): preprocess, network, postprocess, total; reading is not in it.
+        Milliseconds per image, (runs, 4): preprocess, network, postprocess, total; without reading files.
     """
     rows = []
     for _ in range(_WARM_UP + runs):
         timings = Timings()
         predictor.detect([predictor.prepare(image) for _ in range(batch_size)], timings)
-        parts = dataclasses.asdict(timings)
-        rows.append([1000 * parts[name] / batch_size for name in _PARTS])
+        seconds = dataclasses.asdict(timings)
+        rows.append([1000 * seconds[name] / batch_size for name in _STAGES])
     table = np.array(rows[_WARM_UP:])
     return np.column_stack([table, table.sum(axis=1)])
 
 
 def speed_table(milliseconds: np.ndarray, heading: str) -> str:
-    """Write the median and the 95th percentile of each part as a table.
-
-    Args:
-        milliseconds: as `measure_speed` returns them.
-        heading: a line above it.
-    """
+    """Format the median and the 95th percentile of each stage as a table below a heading."""
     medians, slowest = np.percentile(milliseconds, (50, 95), axis=0)
     lines = [heading, f"{'ms an image':<12} {'median':>8} {'p95':>8}"]
-    for name, median, high in zip((*_PARTS, "total"), medians, slowest, strict=True):
+    for name, median, high in zip((*_STAGES, "total"), medians, slowest, strict=True):
         lines.append(f"{name:<12} {median:>8.2f} {high:>8.2f}")
     return "\n".join([*lines, f"{1000 / medians[-1]:.1f} images a second by the median"])

@@ -1,34 +1,38 @@
-"""COCO average precision by pycocotools, with VOC's difficult objects as ignored ground truth.
+"""COCO average precision by pycocotools, and the two JSON files that it reads.
 
-The detection on an ignored object counts neither as right nor as wrong, a second one as wrong.
-faster-coco-eval, where it is installed, computes the same several times faster.
+VOC's difficult objects are ignored ground truth: one detection of an ignored object counts neither as right
+nor as wrong, further ones as wrong. faster-coco-eval computes the same several times faster; optional.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from utils.metrics.coco_format import iterate_detections, list_truths
-from utils.metrics.flat import FlatBoxes
-from utils.metrics.matching import MAX_DETECTIONS
+from utils.cli.files import atomic_write
+from utils.metrics.matching import MAX_DETECTIONS, FlatBoxes
 
 try:
     import faster_coco_eval as faster
 except ImportError:  # an optional package
     faster = None
 
+_CHUNK = 10_000  # rows of detections.json
+
 
 @dataclass(frozen=True)
 class CocoResult:
-    """COCO's figures; None where there is no ground truth to find.
+    """COCO's metrics; None where there is no ground truth.
 
     Attributes:
         map50: mean over the classes of AP at IoU 0.5.
@@ -37,7 +41,7 @@ class CocoResult:
         map_small: map50_95 for objects of at most 32 x 32 pixels.
         map_medium: map50_95 for objects of 32 x 32 to 96 x 96 pixels.
         map_large: map50_95 for objects of at least 96 x 96 pixels.
-        ar100: mean recall with at most 100 detections an image and class, over IoU 0.5 ... 0.95.
+        ar100: mean recall with at most 100 detections per image and class, over IoU 0.5 ... 0.95.
         ap50: AP at IoU 0.5 of each class.
         ap50_95: AP over IoU 0.5 ... 0.95 of each class.
     """
@@ -54,7 +58,7 @@ class CocoResult:
 
 
 class _KeepIgnored:
-    """Both evaluations overwrite `ignore` by `iscrowd`; before the classes they are mixed into, it stays."""
+    """Mixed into COCOeval, which overwrites `ignore` by `iscrowd`: keeps `ignore`."""
 
     cocoGt: Any  # noqa: N815, as pycocotools names it
 
@@ -77,52 +81,103 @@ if faster is not None:
         pass
 
     ENGINES["faster-coco-eval"] = (faster.COCO, _FasterEvaluation)
-ENGINE = [*ENGINES][-1]  # what computes, where nothing else is asked for
+ENGINE = [*ENGINES][-1]  # the default
 
 
 def coco_ap(boxes: FlatBoxes, engine: str = ENGINE) -> CocoResult:
-    """Compute COCO's figures; `engine` is one of ENGINES."""
+    """Compute COCO's metrics; `engine` is one of ENGINES."""
     build_index, build_evaluation = ENGINES[engine]
-    frame = {
+    header = {
         "images": [{"id": number} for number in range(1, boxes.num_images + 1)],
         "categories": [{"id": number} for number in range(1, boxes.num_classes + 1)],
     }
-    found = (
+    detections = (
         {**row, "id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
         for number, row in enumerate(iterate_detections(boxes), start=1)
     )
-    with redirect_stdout(StringIO()):  # pycocotools reports every step
-        indices = [_index(build_index(), frame, rows) for rows in (list_truths(boxes), found)]
+    with redirect_stdout(StringIO()):  # pycocotools prints every step
+        indices = [_index(build_index(), header, rows) for rows in (list_truths(boxes), detections)]
         evaluation = build_evaluation(*indices, iouType="bbox")
         evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.evaluate()
         evaluation.accumulate()
-    # (IoU thresholds, recalls, K, areas) and (IoU thresholds, K, areas); -1 without ground truth
-    return _summarize(evaluation.eval["precision"][..., 0], evaluation.eval["recall"][..., 0])
+    precision = evaluation.eval["precision"][..., 0]  # (IoU thresholds, recalls, K, areas)
+    recall = evaluation.eval["recall"][..., 0]  # (IoU thresholds, K, areas)
+    everything, small, medium, large = range(4)
+    return CocoResult(
+        map50=_mean(precision[0, ..., everything]),
+        map75=_mean(precision[5, ..., everything]),
+        map50_95=_mean(precision[..., everything]),
+        map_small=_mean(precision[..., small]),
+        map_medium=_mean(precision[..., medium]),
+        map_large=_mean(precision[..., large]),
+        ar100=_mean(recall[..., everything]),
+        ap50=tuple(_mean(precision[0, :, label, everything]) for label in range(boxes.num_classes)),
+        ap50_95=tuple(_mean(precision[..., label, everything]) for label in range(boxes.num_classes)),
+    )
 
 
-def _index(index: Any, frame: dict[str, Any], rows: Iterable[dict[str, Any]]) -> Any:
-    index.dataset = {**frame, "annotations": list(rows)}
+def list_truths(boxes: FlatBoxes) -> list[dict[str, Any]]:
+    """Return the ground truths as COCO annotations, ids from 1; `ignore` is VOC's difficult."""
+    columns = (boxes.truth_image, boxes.truth_label, boxes.truth_box, boxes.difficult)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [
+        {
+            "id": number,
+            "image_id": image + 1,
+            "category_id": label + 1,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+            "ignore": int(difficult),
+        }
+        for number, (image, label, box, difficult) in enumerate(rows, start=1)
+    ]
+
+
+def iterate_detections(boxes: FlatBoxes) -> Iterator[dict[str, Any]]:
+    """Yield the detections as COCO results."""
+    columns = (boxes.image, boxes.label, boxes.box, boxes.score)
+    for image, label, box, score in zip(*(column.tolist() for column in columns), strict=True):
+        yield {"image_id": image + 1, "category_id": label + 1, "bbox": box, "score": score}
+
+
+def build_ground_truth(
+    boxes: FlatBoxes,
+    class_names: Sequence[str],
+    file_names: Sequence[str],
+    image_sizes: Sequence[tuple[int, int]],
+) -> dict[str, list[dict[str, Any]]]:
+    """Build the content of ground_truth.json; image_sizes are (height, width) in pixels."""
+    images = [
+        {"id": number, "file_name": name, "width": width, "height": height}
+        for number, (name, (height, width)) in enumerate(zip(file_names, image_sizes, strict=True), start=1)
+    ]
+    categories = [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)]
+    return {"images": images, "categories": categories, "annotations": list_truths(boxes)}
+
+
+def write_detections(boxes: FlatBoxes, path: Path) -> None:
+    """Write detections.json in chunks, which bounds the memory.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    rows = iterate_detections(boxes)
+    with atomic_write(path, "w") as file:
+        before = "["
+        while chunk := list(islice(rows, _CHUNK)):
+            file.write(before + json.dumps(chunk, allow_nan=False)[1:-1])  # json.dump is far slower
+            before = ", "
+        file.write("]\n" if before == ", " else "[]\n")
+
+
+def _index(index: Any, header: dict[str, Any], rows: Iterable[dict[str, Any]]) -> Any:
+    index.dataset = {**header, "annotations": list(rows)}
     index.createIndex()
     return index
 
 
-def _summarize(precision: np.ndarray, recall: np.ndarray) -> CocoResult:
-    everything, small, medium, large = range(4)
-    classes = range(precision.shape[2])
-    return CocoResult(
-        map50=_mean_known(precision[0, ..., everything]),
-        map75=_mean_known(precision[5, ..., everything]),
-        map50_95=_mean_known(precision[..., everything]),
-        map_small=_mean_known(precision[..., small]),
-        map_medium=_mean_known(precision[..., medium]),
-        map_large=_mean_known(precision[..., large]),
-        ar100=_mean_known(recall[..., everything]),
-        ap50=tuple(_mean_known(precision[0, :, label, everything]) for label in classes),
-        ap50_95=tuple(_mean_known(precision[..., label, everything]) for label in classes),
-    )
-
-
-def _mean_known(values: np.ndarray) -> float | None:
-    known = values[values > -1]
+def _mean(values: np.ndarray) -> float | None:
+    known = values[values > -1]  # -1 is no ground truth
     return float(known.mean()) if known.size else None

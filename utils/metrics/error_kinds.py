@@ -24,8 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.metrics.flat import LEAST_IOU, Bools, Floats, Integers, Overlaps
-from utils.metrics.matching import IOU, Matching, class_aps
+from utils.metrics.matching import IOU, MIN_IOU, Bools, Floats, Integers, Matching, Overlaps, class_aps
 
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
 
@@ -58,10 +57,10 @@ def find_error_kinds(matching: Matching) -> dict[str, ErrorKind]:
     rest = np.ones(len(wrong), dtype=bool)
     kinds: dict[str, Bools] = {}
     for kind, test in (
-        ("location", (same.iou >= LEAST_IOU) & (same.iou < IOU)),
+        ("location", (same.iou >= MIN_IOU) & (same.iou < IOU)),
         ("class", other.iou >= IOU),
         ("duplicate", same.iou >= IOU),
-        ("background", other.iou < LEAST_IOU),
+        ("background", other.iou < MIN_IOU),
         ("both", rest),
     ):
         kinds[kind] = test & rest

@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.metrics.flat import Floats
-from utils.metrics.matching import RECALLS, Matching, falling
+from utils.metrics.matching import RECALLS, Floats, Matching, precision_envelope
 
 Counts = NDArray[np.int32]
 
@@ -67,7 +66,7 @@ def _resampled_aps(matching: Matching, label: int, weights: Counts) -> tuple[Flo
         drawn = weights[part].take(images, axis=1)  # (r, n), highest score first
         hits = drawn[:, places].cumsum(axis=1, dtype=np.int32)
         ranks = drawn.cumsum(axis=1, dtype=np.int32)[:, places]
-        precision = falling(hits / np.maximum(ranks, 1))
+        precision = precision_envelope(hits / np.maximum(ranks, 1))
         recall = hits / np.maximum(objects[part], 1)[:, None]
         for row in range(len(drawn)):
             first = np.searchsorted(recall[row], RECALLS, side="left")

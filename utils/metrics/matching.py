@@ -1,37 +1,106 @@
-"""Which detection found which object at IoU 0.5, by COCO's rule, and the average precision of that.
+"""Matching of detections and ground truths at IoU 0.5 by COCO's rule, on flat arrays of all images.
 
-The one matching behind precision, recall, the curves, the confusion matrix, the error kinds and the interval
-of mAP50. Source: COCOeval.evaluateImg and accumulate of https://github.com/cocodataset/cocoapi: detections of
-an image and class, best first and 100 at most, each take the free object that they overlap most, a difficult
-one only if there is no other; what took a difficult one does not count.
+All other metrics are computed from this: IoU is computed once, on exactly the numbers that detections.json
+and ground_truth.json hold. Source: COCOeval.evaluateImg and accumulate of
+https://github.com/cocodataset/cocoapi: the detections of an image and class, best first and at most 100, each
+take the free object with the highest IoU, a difficult one only if there is no other; a detection that took a
+difficult object does not count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from utils.metrics.flat import Bools, FlatBoxes, Floats, Integers, Overlaps, find_overlaps
+from nets.structures import Detections, Target
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 IOU = 0.5
-MAX_DETECTIONS = 100  # an image and class, as COCO caps them
+MIN_IOU = 0.1  # a detection with less is on background
+MAX_DETECTIONS = 100  # per image and class, as in COCO
 RECALLS = np.linspace(0.0, 1.0, 101)  # where COCO reads the precision
+_DECIMALS = 4  # of a box; float32 holds little more
+_MAX_PAIRS = 500_000  # compared at a time, which bounds the memory
+
+
+@dataclass(frozen=True)
+class FlatBoxes:
+    """Detections and ground truths of all images, one row each, in the order of the images.
+
+    Attributes:
+        num_images: I; images are numbered from 0.
+        num_classes: K; labels are below it.
+        image: int64 (N,), the image of each detection.
+        label: int64 (N,), its class.
+        score: float64 (N,) in [0, 1].
+        box: float64 (N, 4), (x1, y1, width, height) in pixels, to 1e-4.
+        truth_image: int64 (M,), the image of each ground truth.
+        truth_label: int64 (M,), its class.
+        truth_box: float64 (M, 4), as `box`.
+        difficult: bool (M,), VOC's flag: detecting it is neither right nor wrong.
+    """
+
+    num_images: int
+    num_classes: int
+    image: Integers
+    label: Integers
+    score: Floats
+    box: Floats
+    truth_image: Integers
+    truth_label: Integers
+    truth_box: Floats
+    difficult: Bools
+
+    def count_truths(self) -> Integers:
+        """Return the ground truths of each class that are not difficult, int64 (K,)."""
+        return np.bincount(self.truth_label[~self.difficult], minlength=self.num_classes)
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """Pairs of a detection and a ground truth in one image, of any class, with at least MIN_IOU.
+
+    Attributes:
+        detection: int64 (P,), rows of the detections, ascending.
+        truth: int64 (P,), rows of the ground truths, ascending for each detection.
+        iou: float64 (P,).
+    """
+
+    detection: Integers
+    truth: Integers
+    iou: Floats
+
+    def __getitem__(self, index: Bools | Integers) -> Overlaps:
+        """Select pairs by a mask bool (P,) or by indices."""
+        return Overlaps(self.detection[index], self.truth[index], self.iou[index])
+
+    def best(self) -> Overlaps:
+        """Return each detection's pair with the highest IoU, the first of equals."""
+        ranked = self[np.lexsort((-self.iou, self.detection))]
+        return ranked[np.unique(ranked.detection, return_index=True)[1]]
 
 
 @dataclass(frozen=True)
 class Matching:
-    """Who found what; detections and ground truths are rows of `boxes`.
+    """Which detection took which object; both are rows of `boxes`.
 
     Attributes:
         boxes: all detections and ground truths.
-        overlaps: the pairs of them that overlap.
+        overlaps: the pairs that overlap.
         taken: int64 (N,), the ground truth that each detection took, -1 for none.
         taker: int64 (M,), the detection that took each ground truth, -1 for none.
         ranked: int64 (C,), the detections that count, highest score first, equals in the order of `boxes`.
         right: bool (C,), which of `ranked` took an object.
-        truths: int64 (K,), ground truths of each class that are not difficult.
+        truths: int64 (K,), ground truths of each class, without difficult ones.
     """
 
     boxes: FlatBoxes
@@ -49,11 +118,11 @@ class Matching:
 
     @cached_property
     def ranked_scores(self) -> Floats:
-        """The scores of `ranked`, float64 (C,), falling."""
+        """The scores of `ranked`, float64 (C,), descending."""
         return self.boxes.score[self.ranked]
 
     def reaching(self, conf: float) -> int:
-        """Return how many of `ranked` have at least this score, compared in float32 as predict does."""
+        """Return how many of `ranked` have at least this score, compared in float32 as in predict.py."""
         return int(np.searchsorted(-self.ranked_scores, -float(np.float32(conf)), side="right"))
 
     def map50(self) -> float | None:
@@ -62,8 +131,59 @@ class Matching:
         return sum(known) / len(known) if known else None
 
 
+def flatten(detections: Sequence[Detections], targets: Sequence[Target], num_classes: int) -> FlatBoxes:
+    """Concatenate the detections and the ground truths of all images.
+
+    Args:
+        detections: one per image, boxes in pixels of the image.
+        targets: one per image, in the same order.
+        num_classes: K; labels are below it.
+
+    Raises:
+        ValueError: the numbers of detections and targets differ.
+    """
+    if len(detections) != len(targets):
+        raise ValueError(f"{len(detections)} detections for {len(targets)} targets; one per image is needed")
+    found, truth = [Detections.empty(), *detections], [Target.empty(), *targets]  # cat needs one
+    images = np.arange(-1, len(targets))
+    return FlatBoxes(
+        num_images=len(targets),
+        num_classes=num_classes,
+        image=np.repeat(images, [len(one) for one in found]),
+        label=_join([one.labels for one in found]),
+        score=_join([one.scores for one in found]).astype(np.float64),
+        box=_xywh([one.boxes for one in found]),
+        truth_image=np.repeat(images, [len(one) for one in truth]),
+        truth_label=_join([one.labels for one in truth]),
+        truth_box=_xywh([one.boxes for one in truth]),
+        difficult=_join([one.difficult for one in truth]),
+    )
+
+
+def find_overlaps(boxes: FlatBoxes) -> Overlaps:
+    """Compute the IoU of each detection with each ground truth of its image."""
+    first = np.searchsorted(boxes.truth_image, np.arange(boxes.num_images + 1))
+    truths = np.diff(first)[boxes.image]  # (N,) beside each detection
+    ends = np.cumsum(truths)
+    parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    start = 0
+    while start < len(truths):
+        done = ends[start] - truths[start]
+        stop = max(start + 1, int(np.searchsorted(ends, done + _MAX_PAIRS, side="right")))
+        part = slice(start, stop)
+        detection = np.repeat(np.arange(start, stop), truths[part])
+        place = np.arange(len(detection)) - np.repeat(ends[part] - truths[part] - done, truths[part])
+        truth = first[boxes.image[detection]] + place
+        iou = _iou(boxes.box[detection], boxes.truth_box[truth])
+        kept = iou >= MIN_IOU
+        parts.append((detection[kept], truth[kept], iou[kept]))
+        start = stop
+    detections, found, ious = zip(*parts, strict=True)
+    return Overlaps(np.concatenate(detections), np.concatenate(found), np.concatenate(ious))
+
+
 def match(boxes: FlatBoxes, overlaps: Overlaps | None = None) -> Matching:
-    """Match detections with ground truths; `overlaps` are those of the boxes if they are known already."""
+    """Match detections with ground truths; `overlaps` are those of the boxes, if already computed."""
     overlaps = find_overlaps(boxes) if overlaps is None else overlaps
     order, rank = _rank_in_images(boxes)
     is_kept = rank < MAX_DETECTIONS
@@ -72,7 +192,7 @@ def match(boxes: FlatBoxes, overlaps: Overlaps | None = None) -> Matching:
 
     is_same = boxes.label[overlaps.detection] == boxes.truth_label[overlaps.truth]
     pairs = overlaps[is_same & (overlaps.iou >= IOU) & is_kept[overlaps.detection]]
-    # Each detection's choices in its order: not difficult, highest IoU, the last of equals.
+    # Each detection's candidates in order: not difficult first, then the highest IoU, the last of equals.
     choice = np.lexsort((-pairs.truth, -pairs.iou, boxes.difficult[pairs.truth], place[pairs.detection]))
     taken, taker = [-1] * len(boxes.label), [-1] * len(boxes.truth_label)
     for detection, truth in zip(pairs.detection[choice].tolist(), pairs.truth[choice].tolist(), strict=True):
@@ -100,7 +220,7 @@ def class_aps(labels: Integers, right: Bools, truths: Integers) -> list[float | 
     Args:
         labels: int64 (C,), the class of each detection, highest score first.
         right: bool (C,), whether it is right.
-        truths: int64 (K,), objects of each class; a class without any has no average precision.
+        truths: int64 (K,), objects of each class; None for a class without any.
     """
     return [
         average_precision(right[labels == label], count) if count else None
@@ -109,7 +229,13 @@ def class_aps(labels: Integers, right: Bools, truths: Integers) -> list[float | 
 
 
 def average_precision(right: Bools, count: int) -> float:
-    """Compute the mean of the best precision at recall >= 0, 0.01 ... 1.
+    """Compute COCO's average precision; arguments as `precision_at_recall`."""
+    precision = precision_at_recall(right, count)
+    return float(precision[precision > 0].sum() / len(RECALLS))
+
+
+def precision_at_recall(right: Bools, count: int) -> Floats:
+    """Return the best precision (101,) at each recall of RECALLS or above, 0 where it is not reached.
 
     Args:
         right: bool (N,), whether each detection is right, highest score first.
@@ -117,20 +243,40 @@ def average_precision(right: Bools, count: int) -> float:
     """
     ranks = np.flatnonzero(right) + 1  # the best precision is at a right one
     hits = np.arange(1, len(ranks) + 1)
-    precision = falling(hits / ranks)
     first = np.searchsorted(hits / count, RECALLS, side="left")
-    return float(precision[first[first < len(ranks)]].sum() / len(RECALLS))
+    return np.append(precision_envelope(hits / ranks), 0.0)[first]
 
 
-def falling(precision: Floats) -> Floats:
-    """Return the best precision at this or a later rank, along the last axis."""
+def precision_envelope(precision: Floats) -> Floats:
+    """Return the best precision at this or a later rank, along the last axis (the envelope)."""
     return np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
 
 
 def _rank_in_images(boxes: FlatBoxes) -> tuple[Integers, Integers]:
-    """Return the detections by image, class and falling score, and each one's rank in its image and class."""
+    """Return the detections by image, class and descending score, and each one's rank within them."""
     order = np.lexsort((-boxes.score, boxes.label, boxes.image))
     group = (boxes.image * boxes.num_classes + boxes.label)[order]
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order)) - np.searchsorted(group, group, side="left")
     return order, rank
+
+
+def _iou(found: Floats, truth: Floats) -> Floats:
+    """Return the IoU (P,) of boxes (x1, y1, width, height), in the order of pycocotools' operations."""
+    (x, y, width, height), (truth_x, truth_y, truth_width, truth_height) = found.T, truth.T
+    across = np.minimum(width + x, truth_width + truth_x) - np.maximum(x, truth_x)
+    down = np.minimum(height + y, truth_height + truth_y) - np.maximum(y, truth_y)
+    iou = np.zeros(len(found))
+    meet = np.flatnonzero((across > 0) & (down > 0))
+    both = across[meet] * down[meet]
+    iou[meet] = both / (width[meet] * height[meet] + truth_width[meet] * truth_height[meet] - both)
+    return iou
+
+
+def _join(tensors: Sequence[Tensor]) -> NDArray:
+    return torch.cat([tensor.cpu() for tensor in tensors]).numpy()
+
+
+def _xywh(boxes: Sequence[Tensor]) -> Floats:
+    edges = _join(boxes).astype(np.float64)
+    return np.concatenate((edges[:, :2], edges[:, 2:] - edges[:, :2]), axis=1).round(_DECIMALS)

@@ -12,8 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.metrics.flat import Bools, FlatBoxes, Integers, Overlaps, find_overlaps
-from utils.metrics.matching import IOU, falling
+from utils.metrics.matching import (
+    IOU,
+    Bools,
+    FlatBoxes,
+    Integers,
+    Overlaps,
+    find_overlaps,
+    precision_envelope,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def area_ap(right: Bools, count: int) -> float:
         count: number of ground truths, at least 1.
     """
     hits = np.cumsum(right)
-    precision = falling(hits / np.arange(1, len(hits) + 1))
+    precision = precision_envelope(hits / np.arange(1, len(hits) + 1))
     return float(precision[right].sum() / count)  # recall rises by 1 / count at every right detection
 
 
@@ -79,7 +86,7 @@ def eleven_point_ap(right: Bools, count: int) -> float:
     Recall is compared as whole numbers: 3 of 10 found reach 0.3 although 3 / 10 < 0.1 * 3 in floats.
     """
     hits = np.cumsum(right)
-    precision = falling(hits / np.arange(1, len(hits) + 1))
+    precision = precision_envelope(hits / np.arange(1, len(hits) + 1))
     first = np.searchsorted(10 * hits, np.arange(11) * count, side="left")
     return float(sum(precision[index] for index in first if index < len(precision)) / 11)
 

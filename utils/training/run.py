@@ -14,7 +14,7 @@ from utils.cli.files import atomic_write
 from utils.cli.inputs import RUNS, find_newest
 from utils.cli.parser import save_args_yaml
 from utils.cli.train_config import TrainConfig
-from utils.inference.result import EvalResult
+from utils.inference.evaluation import EvalResult
 from utils.training.lock import FolderLock
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 

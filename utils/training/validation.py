@@ -7,13 +7,18 @@ from typing import Any
 
 from utils.cli.train_config import TrainConfig
 from utils.data.dataset import VocDataset
-from utils.inference.evaluate import Findings, find, join_findings, score
+from utils.inference.evaluation import (
+    DatasetDetections,
+    EvalResult,
+    detect_dataset,
+    merge_detections,
+    score_detections,
+)
 from utils.inference.predictor import Predictor
-from utils.inference.result import EvalResult
 from utils.training.distributed import copy_from_first, gathered, rank, world_size
 from utils.training.engine import Trainer
 
-Measured = tuple[EvalResult, Findings]
+Measured = tuple[EvalResult, DatasetDetections]
 COLUMNS = ("map50", "map50_95", "voc_ap50_area")  # of results.csv
 
 
@@ -38,16 +43,16 @@ def measure(
         UserError: an image cannot be read.
     """
     copy_from_first(trainer.average)  # normalization statistics are each process's own
-    findings = find(
+    own = detect_dataset(
         build_predictor(trainer, val_set.class_names),
         val_set,
         indices=range(rank(), len(val_set), world_size()),
         batch_size=config.batch_size,
         skip_bad=config.skip_bad,
     )
-    findings = join_findings(gathered(findings))
+    detections = merge_detections(gathered(own))
     # The result is written where this epoch is the best so far, and its weights become best.pth.
-    return score(findings, val_set, weights="best.pth", splits=splits), findings
+    return score_detections(detections, val_set, weights="best.pth", splits=splits), detections
 
 
 def columns_of(result: EvalResult | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from utils.export.job import ExportJob
 from utils.export.openvino import DESCRIPTION
-from utils.inference.runtimes.runtime import as_texts
+from utils.inference.exported_model import as_texts
 
 SCRIPT = Path(__file__).resolve().parents[3] / "utils/export/device/detect.py"
 NAMES = ("cat", "dög")

@@ -13,10 +13,9 @@ from utils.data.dataset import VocDataset
 from utils.data.prepare import prepare_evaluation
 from utils.data.targets import build_target
 from utils.inference import evaluation_pictures as pictures
-from utils.inference.evaluate import Findings, score
-from utils.inference.evaluation_pictures import draw_numbers, draw_worst
+from utils.inference.evaluation import DatasetDetections, EvalResult, score_detections
+from utils.inference.evaluation_pictures import draw_charts, draw_worst
 from utils.inference.predictor import Timings
-from utils.inference.result import EvalResult
 
 CHARTS = {
     f"{name}.png" for name in ("PR_curve", "F1_curve", "P_curve", "R_curve", "confusion_matrix", "errors")
@@ -31,7 +30,7 @@ def dataset(tmp_path: Path) -> VocDataset:
 
 def evaluate(dataset: VocDataset, found: list[Detections]) -> EvalResult:
     targets = [build_target(dataset, index) for index in range(len(dataset))]
-    return score(Findings(list(range(len(dataset))), found, targets, Timings()), dataset)
+    return score_detections(DatasetDetections(list(range(len(dataset))), found, targets, Timings()), dataset)
 
 
 def right(dataset: VocDataset, index: int, times: int = 1) -> Detections:
@@ -45,7 +44,7 @@ def right(dataset: VocDataset, index: int, times: int = 1) -> Detections:
 
 def test_nothing_found(dataset: VocDataset, tmp_path: Path) -> None:
     result = evaluate(dataset, [Detections.empty()] * 4)
-    draw_numbers(result, tmp_path)
+    draw_charts(result, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} >= CHARTS
     draw_worst(result, dataset, tmp_path / "worst.jpg")
     assert Image.open(tmp_path / "worst.jpg").width > 1600
@@ -86,5 +85,5 @@ def test_a_picture_that_vanished_is_left_out(
     result = evaluate(dataset, [Detections.empty()] * 4)
     dataset.records[0].image_path.unlink()
     draw_worst(result, dataset, tmp_path / "worst.jpg")
-    assert "left out of the picture" in capsys.readouterr().err
+    assert "worst.jpg: " in capsys.readouterr().err
     assert (tmp_path / "worst.jpg").exists()

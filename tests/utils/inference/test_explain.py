@@ -15,7 +15,7 @@ from utils.inference.explain import (
     attention_gates,
     cut_to_image,
     find_gated_blocks,
-    find_slots,
+    find_predictions,
     heat_map,
     layer_cam,
 )
@@ -276,7 +276,7 @@ def test_slots_are_found_behind_the_letterbox() -> None:
         torch.tensor([0.3, 0.3, 0.2]),
         torch.tensor([1, 1, 0]),
     )
-    assert find_slots(boxes, scores, found, placement).tolist() == [2, 1, 0]
+    assert find_predictions(boxes, scores, found, placement).tolist() == [2, 1, 0]
 
 
 def test_a_map_of_one_cell_fills_the_image() -> None:

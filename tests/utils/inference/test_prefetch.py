@@ -4,17 +4,17 @@ import threading
 
 import pytest
 
-from utils.inference.prefetch import batched, map_ahead
+from utils.inference.prefetch import batched, prefetch
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 50])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_come_in_the_order_of_the_items(count: int, workers: int) -> None:
-    results = map_ahead(lambda n: n * n, range(count), workers=workers, ahead=4)
+    results = prefetch(lambda n: n * n, range(count), workers=workers, depth=4)
     assert list(results) == [n * n for n in range(count)]
 
 
-def test_no_more_items_are_taken_than_ahead() -> None:
+def test_no_more_items_are_taken_than_depth() -> None:
     taken = []
 
     def items():
@@ -22,21 +22,21 @@ def test_no_more_items_are_taken_than_ahead() -> None:
             taken.append(number)
             yield number
 
-    results = map_ahead(lambda n: n, items(), ahead=5)
+    results = prefetch(lambda n: n, items(), depth=5)
     assert next(results) == 0
     assert len(taken) <= 6
     results.close()
 
 
 def test_an_exception_comes_where_its_result_would() -> None:
-    results = map_ahead(lambda n: 1 // n, [1, 0, 1], ahead=3)
+    results = prefetch(lambda n: 1 // n, [1, 0, 1], depth=3)
     assert next(results) == 1
     with pytest.raises(ZeroDivisionError):
         next(results)
 
 
 def test_it_works_in_other_threads() -> None:
-    names = set(map_ahead(lambda _: threading.current_thread().name, range(10), workers=2))
+    names = set(prefetch(lambda _: threading.current_thread().name, range(10), workers=2))
     assert threading.current_thread().name not in names
 
 

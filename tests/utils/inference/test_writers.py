@@ -12,7 +12,7 @@ from nets.structures import Detections
 from utils.cli.errors import UserError
 from utils.inference.frames import Frame
 from utils.inference.predictor import Prepared, to_tensor
-from utils.inference.writers import PictureWriter, console_line, json_line
+from utils.inference.writers import ImageWriter, console_line, json_line
 from utils.vision.letterbox import letterbox
 
 NAMES = ("cat", "狗")
@@ -56,7 +56,7 @@ def test_a_frame_of_a_video_says_where_it_stands() -> None:
 
 def test_pictures_get_names_of_their_own(tmp_path: Path) -> None:
     sources = [Path("x/a.jpg"), Path("y/a.bmp"), Path("x/A.JPG"), Path("x/a.PNG"), Path("x/a_2.jpg")]
-    writer = PictureWriter(tmp_path, sources)
+    writer = ImageWriter(tmp_path, sources)
     image = np.full((8, 6, 3), 200, dtype=np.uint8)
     written = [writer.write(source, image).name for source in sources]
     assert written == ["a.jpg", "a_2.jpg", "A_3.jpg", "a.png", "a_2_2.jpg"]
@@ -69,4 +69,4 @@ def test_pictures_get_names_of_their_own(tmp_path: Path) -> None:
 
 def test_a_source_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.jpg: is also a source"):
-        PictureWriter(tmp_path, [tmp_path / "a.jpg"])
+        ImageWriter(tmp_path, [tmp_path / "a.jpg"])

@@ -10,7 +10,7 @@ from nets.structures import Detections, Target
 from tests.metrics_reference import as_files, make_detections, make_target, random_case, stock_coco
 from utils.metrics import coco_ap as coco_ap_module
 from utils.metrics.coco_ap import ENGINE, ENGINES, CocoResult, coco_ap
-from utils.metrics.flat import flatten
+from utils.metrics.matching import flatten
 
 BOX, OTHER, FAR = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0], [200.0, 0.0, 240.0, 40.0]
 ALL_ENGINES = ("pycocotools", "faster-coco-eval")

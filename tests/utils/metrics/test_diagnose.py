@@ -61,27 +61,27 @@ def test_another_class() -> None:
     targets = [make_target(box, label) for box, label in zip(BOXES, (0, 0, 1, 0, 0), strict=True)]
     found = [make_found(box + 2, label) for box, label in zip(BOXES, (1, 1, 2, 0, 1), strict=True)]
     text = explain_low_map(found, targets, NAMES, 1000)
-    assert "4 of 5 objects are found in the right place but as another class" in text
-    assert "most often cat found as dog (3)" in text
+    assert "4 of 5 objects are detected in the right place but as another class" in text
+    assert "most often cat as dog (3)" in text
     assert "--classes" in text
     assert text.endswith("look at val_batch0.jpg")
 
 
 def test_the_highest_score_says_which_class_was_found_instead() -> None:
     found = Detections(BOXES[[0, 0, 0]], torch.tensor([0.5, 0.4, 0.3]), torch.tensor([2, 1, 1]))
-    assert "cat found as {bird} (1)" in explain_low_map([found], [make_target(BOXES[0])], NAMES, 1000)
+    assert "cat as {bird} (1)" in explain_low_map([found], [make_target(BOXES[0])], NAMES, 1000)
 
 
 def test_an_object_that_is_found_is_not_confused() -> None:
     found = Detections(BOXES[[0, 0]], torch.tensor([0.5, 0.4]), torch.tensor([1, 0]))
     text = explain_low_map([found], [make_target(BOXES[0])], NAMES, 1000)
-    assert "1 of 1 objects are found and 0 found as another class" in text
+    assert "1 of 1 objects are detected and 0 detected as another class" in text
 
 
 def test_swapped_axes() -> None:
     targets = [make_target(box[[1, 0, 3, 2]]) for box in BOXES]
     text = explain_low_map([make_found(box) for box in BOXES], targets, NAMES, 1000)
-    assert "look swapped in x and y: with that undone 5 of 5 objects are found, else 0" in text
+    assert "look swapped in x and y: with that undone 5 of 5 objects are detected, else 0" in text
     assert text.endswith("look at train_batch0.jpg and val_batch0.jpg")
 
 
@@ -89,7 +89,7 @@ def test_boxes_of_another_size_of_the_picture() -> None:
     targets = [make_target(box * torch.tensor([2.0, 1.5, 2.0, 1.5])) for box in BOXES]
     text = explain_low_map([make_found(box) for box in BOXES], targets, NAMES, 1000)
     assert "look scaled by 2.00 in x and 1.50 in y: with that undone 5 of 5" in text
-    assert "another size of the picture" in text
+    assert "another image size" in text
 
 
 def test_a_scale_is_found_among_many_objects() -> None:
@@ -110,7 +110,9 @@ def test_shifted_boxes() -> None:
 def test_a_few_boxes_prove_no_shift() -> None:
     targets = [make_target(box + 50) for box in BOXES[:4]]
     text = explain_low_map([make_found(box) for box in BOXES[:4]], targets, NAMES, 100)
-    assert text.startswith("0 of 4 objects are found and 0 found as another class; the highest score is 0.60")
+    assert text.startswith(
+        "0 of 4 objects are detected and 0 detected as another class; the highest score is 0.60"
+    )
 
 
 def test_boxes_anywhere_give_the_numbers() -> None:
@@ -120,6 +122,6 @@ def test_boxes_anywhere_give_the_numbers() -> None:
     found = [make_found(box) for box in boxes[:, 0]]
     targets = [make_target(box) for box in boxes[:, 1]]
     text = explain_low_map(found, targets, NAMES, 100)
-    assert "of 40 objects are found" in text
+    assert "of 40 objects are detected" in text
     assert "after 100 steps; a network usually needs some hundred steps" in text
     assert text.endswith("look at train_batch0.jpg and val_batch0.jpg")

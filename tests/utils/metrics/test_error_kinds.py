@@ -6,8 +6,7 @@ import pytest
 from nets.structures import Detections, Target
 from tests.metrics_reference import as_files, devkit_iou, make_detections, make_target, random_case
 from utils.metrics.error_kinds import KINDS, ErrorKind, find_error_kinds
-from utils.metrics.flat import flatten
-from utils.metrics.matching import Matching, average_precision, match
+from utils.metrics.matching import Matching, average_precision, flatten, match
 
 BOX, OTHER, FAR = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0], [0.0, 100.0, 40.0, 140.0]
 QUARTER = [0.0, 0.0, 40.0, 10.0]  # IoU 0.25 with BOX

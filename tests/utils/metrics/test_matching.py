@@ -6,8 +6,7 @@ import pytest
 from nets.structures import Detections, Target
 from tests.metrics_reference import CLASSES, as_files, devkit_iou, make_detections, make_target, random_case
 from utils.metrics.coco_ap import coco_ap
-from utils.metrics.flat import FlatBoxes, flatten
-from utils.metrics.matching import match
+from utils.metrics.matching import FlatBoxes, flatten, match
 
 BOX, OTHER, FAR = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0], [0.0, 50.0, 9.0, 59.0]
 

@@ -5,7 +5,7 @@ import pytest
 
 from nets.structures import Detections, Target
 from tests.metrics_reference import CLASSES, as_files, devkit_ap, make_detections, make_target, random_case
-from utils.metrics.flat import flatten
+from utils.metrics.matching import flatten
 from utils.metrics.voc_ap import VocResult, area_ap, eleven_point_ap, voc_ap
 
 

@@ -18,9 +18,8 @@ from utils.cli.train_config import TrainConfig
 from utils.data.dataset import VocDataset
 from utils.data.sample_report import Record
 from utils.data.targets import build_target
-from utils.inference.evaluate import Findings, score
+from utils.inference.evaluation import DatasetDetections, EvalResult, score_detections
 from utils.inference.predictor import Timings
-from utils.inference.result import EvalResult
 from utils.training import run as run_module
 from utils.training.run import Run, load_resumable
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -158,7 +157,9 @@ def test_save_writes_last_and_what_was_best_so_far(tmp_path: Path) -> None:
 def test_metrics_json_is_that_of_the_risen_epoch(tmp_path: Path) -> None:
     record = Record("a", tmp_path / "a.jpg", 60, 50, (), np.zeros((0, 4), np.float32), np.zeros(0, bool))
     data = VocDataset([record], ("cell",))
-    result = score(Findings([0], [Detections.empty()], [build_target(data, 0)], Timings()), data)
+    result = score_detections(
+        DatasetDetections([0], [Detections.empty()], [build_target(data, 0)], Timings()), data
+    )
     with Run(tmp_path) as run:
         run.finish_epoch(checkpoint(1), {"epoch": 1}, result, True, False)
         assert json.loads((tmp_path / "metrics.json").read_text()) == result.as_dict()

@@ -10,7 +10,7 @@ from nets.yolo import YoloBody
 from tests.utils.training.conftest import CAT, MakeData, make_trainer
 from utils.cli.train_config import TrainConfig
 from utils.data.prepare import prepare_training
-from utils.inference.evaluate import evaluate
+from utils.inference.evaluation import evaluate
 from utils.inference.predictor import Predictor
 from utils.training import validation as measure_module
 from utils.training.engine import Trainer

@@ -1,6 +1,6 @@
-"""Load an ncnn model and run it once on nothing: python ncnn_trial.py MODEL.param HEIGHT WIDTH.
+"""A trial run of an ncnn model: python ncnn_trial.py MODEL.param HEIGHT WIDTH.
 
-Run as a process of its own: a graph that pnnx did not understand can crash ncnn, or keep it busy for ever.
+A separate process, as a graph that pnnx misunderstood can crash ncnn or keep it busy forever.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ import torch
 from nets.boxes import box_iou
 from nets.structures import Detections, Target
 from tests.metrics_reference import CLASSES, make_detections, make_target, random_boxes
-from utils.metrics import flat
-from utils.metrics.flat import LEAST_IOU, find_overlaps, flatten
+from utils.metrics import matching
+from utils.metrics.matching import MIN_IOU, find_overlaps, flatten
 
 
 @pytest.mark.parametrize("images", [0, 2])
@@ -39,13 +39,13 @@ def test_rows_keep_their_image_and_order() -> None:
 
 @pytest.mark.parametrize("at_a_time", [1, 7, 500_000])
 def test_overlaps_are_those_of_all_pairs_in_an_image(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flat, "_PAIRS_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(matching, "_MAX_PAIRS", at_a_time)
     for seed in range(6):
         detections, targets = random_boxes(seed)
         expected, found_before, truths_before = [], 0, 0
         for found, target in zip(detections, targets, strict=True):
             iou = box_iou(found.boxes.double(), target.boxes.double())
-            for one, other in (iou >= LEAST_IOU).nonzero().tolist():
+            for one, other in (iou >= MIN_IOU).nonzero().tolist():
                 expected.append([found_before + one, truths_before + other, iou[one, other].item()])
             found_before, truths_before = found_before + len(found), truths_before + len(target)
         pairs = find_overlaps(flatten(detections, targets, CLASSES))

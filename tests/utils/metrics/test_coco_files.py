@@ -7,9 +7,9 @@ import pytest
 
 from nets.structures import Detections, Target
 from tests.metrics_reference import make_detections, make_target
-from utils.metrics import coco_format
-from utils.metrics.coco_format import build_ground_truth, iterate_detections, write_detections
-from utils.metrics.flat import flatten
+from utils.metrics import coco_ap
+from utils.metrics.coco_ap import build_ground_truth, iterate_detections, write_detections
+from utils.metrics.matching import flatten
 
 NAMES = ("cat", "dog")
 
@@ -36,7 +36,7 @@ def test_the_dictionaries_are_cocos() -> None:
 def test_a_file_written_in_parts_is_one_list(
     part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coco_format, "_ROWS_AT_A_TIME", part)
+    monkeypatch.setattr(coco_ap, "_CHUNK", part)
     found = make_detections(*(([0.0, 0.0, 10.0 + i, 1 / 3], 0, 0.1 * i) for i in range(3)))
     boxes = flatten([found], [Target.empty()], 1)
     write_detections(boxes, tmp_path / "detections.json")

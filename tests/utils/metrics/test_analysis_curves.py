@@ -7,9 +7,8 @@ import pytest
 
 from nets.structures import Detections, Target
 from tests.metrics_reference import CLASSES, make_detections, make_target, random_case
-from utils.metrics.curves import CONFIDENCES, Rates, best_rates, build_curves, rates_at
-from utils.metrics.flat import flatten
-from utils.metrics.matching import Matching, class_aps, match
+from utils.metrics.analysis import CONFIDENCES, Rates, best_rates, build_curves, rates_at
+from utils.metrics.matching import Matching, class_aps, flatten, match
 
 BOX, OTHER, FAR = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0], [0.0, 100.0, 9.0, 109.0]
 UNKNOWN = Rates(None, None, None, None)
@@ -65,7 +64,7 @@ def test_hand_worked() -> None:
     assert rates_at(matching, 0.5) == (Rates(0.5, 0.5, 0.5, 0.5),)
     assert rates_at(matching, 0.51) == (Rates(1.0, 0.5, 2 / 3, 0.51),)
     curves = build_curves(matching)
-    at = {round(float(conf), 3): index for index, conf in enumerate(curves.confidence)}
+    at = {round(float(conf), 3): index for index, conf in enumerate(CONFIDENCES)}
     assert curves.precision[0, [at[0.0], at[0.4], at[0.6]]] == pytest.approx([2 / 3, 0.5, 1.0])
     assert curves.recall[0, [at[0.0], at[0.4], at[0.6], at[0.8]]] == pytest.approx([1.0, 0.5, 0.5, 0.0])
     assert math.isnan(curves.precision[0, at[0.8]])

@@ -10,20 +10,19 @@ import torch
 
 from nets.config import ModelConfig
 from utils.cli.errors import UserError
-from utils.inference.runtimes.runtime import (
+from utils.inference.exported_model import (
     DESCRIPTION_VERSION,
-    Backend,
+    ExportedModel,
     as_texts,
     choose_runtime_device,
     from_texts,
     import_runtime,
-    parse_description,
 )
 
 PATH = Path("best.onnx")
 
 
-class Sums(Backend):
+class Sums(ExportedModel):
     """Gives each image's sum and its negative, and remembers what it was fed."""
 
     def __init__(self, batch: int | None) -> None:
@@ -39,15 +38,22 @@ class Sums(Backend):
         return [sums, -sums]
 
 
+def described_by(described: object) -> ExportedModel:
+    model = Sums(None)
+    model.path = PATH
+    model.read_description(described)
+    return model
+
+
 @pytest.mark.parametrize(
     ("batch", "count", "fed"),
     [(None, 1, [1]), (None, 5, [5]), (1, 3, [1, 1, 1]), (4, 1, [4]), (4, 4, [4]), (4, 9, [4, 4, 4])],
 )
 def test_images_are_fed_as_the_model_takes_them(batch: int | None, count: int, fed: list[int]) -> None:
-    backend = Sums(batch)
+    model = Sums(batch)
     images = torch.rand(count, 3, 32, 64).contiguous(memory_format=torch.channels_last)
-    first, second = backend(images)
-    assert backend.fed == fed
+    first, second = model(images)
+    assert model.fed == fed
     torch.testing.assert_close(first.flatten(), images.sum(dim=(1, 2, 3)))
     torch.testing.assert_close(second, -first)
 
@@ -69,9 +75,9 @@ def test_a_description_survives_as_texts() -> None:
     texts = as_texts(describe())
     assert all(isinstance(value, str) for value in texts.values())
     assert texts["phi"] == "own.py:Own"
-    description = parse_description(PATH, from_texts(PATH, texts))
-    assert description.class_names == ("cat", "dög")
-    assert description.config == ModelConfig(
+    model = described_by(from_texts(PATH, texts))
+    assert model.class_names == ("cat", "dög")
+    assert model.config == ModelConfig(
         2,
         phi="own.py:Own",
         input_size=(64, 96),
@@ -84,7 +90,7 @@ def test_a_description_survives_as_texts() -> None:
 @pytest.mark.parametrize("texts", [{}, {"producer": "someone {"}])
 def test_other_peoples_metadata_are_no_description(texts: dict[str, str]) -> None:
     with pytest.raises(UserError, match=r"best.onnx: does not say .*export the weights with export.py"):
-        parse_description(PATH, from_texts(PATH, texts))
+        described_by(from_texts(PATH, texts))
 
 
 @pytest.mark.parametrize(
@@ -93,17 +99,17 @@ def test_other_peoples_metadata_are_no_description(texts: dict[str, str]) -> Non
         ([], "no format_version"),
         (describe(format_version=DESCRIPTION_VERSION + 1), "update it"),
         (describe(format_version="one"), "update it"),
-        (describe(anchors=None), "not whole"),
-        (describe(anchors=[["a", "b"]]), "not whole"),
+        (describe(anchors=None), "incomplete"),
+        (describe(anchors=[["a", "b"]]), "incomplete"),
         (describe(input_size=[64, 65]), "multiples of 32"),
         (describe(class_names=[]), "num_classes"),
-        (describe(scale_x_y="1"), "not whole"),
+        (describe(scale_x_y="1"), "incomplete"),
         ({"format_version": 1}, "class_names"),
     ],
 )
 def test_a_broken_description_is_one_line(described: object, reason: str) -> None:
     with pytest.raises(UserError, match=reason) as caught:
-        parse_description(PATH, described)
+        described_by(described)
     assert str(caught.value).startswith("best.onnx: ")
     assert "\n" not in str(caught.value)
 
@@ -128,8 +134,8 @@ def test_a_missing_runtime_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
         ("auto", ["cpu", "cuda:0"], ("cpu",), "cpu"),
         ("auto", ["cpu", "cuda:0"], ("cpu", "cuda"), "cuda:0"),
         ("cuda:1", ["cpu", "cuda:0", "cuda:1"], ("cpu", "cuda"), "cuda:1"),
-        ("cuda", ["cpu", "cuda:0"], ("cpu",), "runs on cpu only here; take --device cpu"),
-        ("mps", ["cpu", "mps"], ("cpu", "cuda"), "runs on cpu, cuda only here"),
+        ("cuda", ["cpu", "cuda:0"], ("cpu",), "supports only cpu; use --device cpu"),
+        ("mps", ["cpu", "mps"], ("cpu", "cuda"), "supports only cpu, cuda;"),
         ("cuda", ["cpu"], ("cpu", "cuda"), "not on this machine, which has cpu"),
     ],
 )

@@ -201,8 +201,8 @@ def test_python_finds_the_same(room: Path, ending: str) -> None:
         (["--imgsz", "64"], "--imgsz 64 64: three/best{} takes 64 96 only"),
         (["--phi", "se"], "three/best{}: was made with attention=cbam, you asked for se"),
         (["--classes", "one.txt"], "three/best{}: has 2 classes, but 1 names were given"),
-        (["--heatmap"], "--heatmap: looks into the network"),
-        (["--attention-maps"], "--attention-maps: looks into the network"),
+        (["--heatmap"], "does not show the inside of the network"),
+        (["--attention-maps"], "does not show the inside of the network"),
         (["--device", "cuda"], "--device cuda: "),
     ],
 )
@@ -234,7 +234,7 @@ def test_a_missing_runtime_is_one_line(
     assert predict.main(["data/JPEGImages", "--weights", weights]) == 2
     assert evaluate.main(["--data", "data", "--weights", weights]) == 2
     for line in capsys.readouterr().err.splitlines():
-        assert line.startswith(f"error: {weights}: is run by {package}, which cannot be imported")
+        assert line.startswith(f"error: {weights}: needs {package}, which cannot be imported")
         assert "pip install -r requirements-export.txt" in line
 
 
@@ -266,19 +266,19 @@ def test_a_model_of_somebody_else_is_one_line(room: Path, capsys: pytest.Capture
     (room / "cut.onnx").write_bytes((room / "three/best.onnx").read_bytes()[:5000])
     for name, reason in (
         ("foreign.onnx", "no format_version"),
-        ("empty.onnx", "ONNX Runtime refuses the model"),
-        ("cut.onnx", "ONNX Runtime refuses the model"),
+        ("empty.onnx", "ONNX Runtime cannot load the model"),
+        ("cut.onnx", "ONNX Runtime cannot load the model"),
         ("nowhere.onnx", "no such weights file"),
         ("foreign.param", "no format_version"),
-        ("empty.param", "no ncnn model"),
+        ("empty.param", "not an ncnn model"),
         ("alone.param", "its weights alone.bin are not beside it"),
         ("damaged.param", "damaged.json: damaged"),
-        ("layer.param", "ncnn refuses the model"),
+        ("layer.param", "ncnn cannot load the model"),
         ("foreign.xml", "no format_version"),
-        ("empty.xml", "is no OpenVINO model"),
+        ("empty.xml", "is not an OpenVINO model"),
         (
             "alone.xml",
-            "OpenVINO refuses the model: Empty weights data in bin file or bin file cannot be found",
+            "OpenVINO cannot load the model: Empty weights data in bin file or bin file cannot be found",
         ),
         ("data/Annotations/0.xml", "is a VOC annotation; give the .xml that export.py"),
     ):

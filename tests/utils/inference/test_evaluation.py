@@ -14,9 +14,15 @@ from nets.structures import Detections, Target
 from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
 from utils.data.sample_report import Record
-from utils.inference.evaluate import Findings, evaluate, find, join_findings, score
+from utils.inference.evaluation import (
+    DatasetDetections,
+    EvalResult,
+    detect_dataset,
+    evaluate,
+    merge_detections,
+    score_detections,
+)
 from utils.inference.predictor import Predictor, Prepared, Timings
-from utils.inference.result import EvalResult
 
 BOX = [10.0, 10.0, 40.0, 30.0]
 
@@ -104,7 +110,7 @@ def test_a_class_that_the_weights_lack_is_an_error_that_lists_both(tmp_path: Pat
 
 def test_two_classes_that_are_one_of_the_weights_are_an_error(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, [["couch"], ["sofa"]], ("cat", "couch", "sofa"))
-    with pytest.raises(UserError, match=r"couch, sofa of the data are one .* --rename sofa=couch"):
+    with pytest.raises(UserError, match=r"couch, sofa of the data match one .* --rename sofa=couch"):
         evaluate(KnownAnswers(("cat", "couch"), []), dataset)
 
 
@@ -194,7 +200,7 @@ def test_a_broken_image_is_an_error_or_left_out_and_counted(
     (tmp_path / "1.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"1\.png.*--skip-bad"):
         evaluate(KnownAnswers(("cat",), [[(BOX, 0, 0.9)]]), dataset)
-    result = evaluate(KnownAnswers(("cat",), [[(BOX, 0, 0.9)]]), dataset, skip_bad=True, left_out=3)
+    result = evaluate(KnownAnswers(("cat",), [[(BOX, 0, 0.9)]]), dataset, skip_bad=True, skipped=3)
     assert (result.images, result.skipped, result.voc.area) == (1, 4, (1.0,))
     assert "mAP over 1 of 5 images" in result.table()
     assert "1.png" in capsys.readouterr().err
@@ -211,33 +217,33 @@ def four(tmp_path: Path) -> VocDataset:
     return make_dataset(tmp_path, [["cat"], ["dog"], [], ["cat"]], ("dog", "cat", "tv"))
 
 
-def find_in(dataset: VocDataset, indices: list[int], **knobs) -> Findings:
+def find_in(dataset: VocDataset, indices: list[int], **knobs) -> DatasetDetections:
     answers = [ANSWERS[index] for index in indices]
-    return find(KnownAnswers(KNOWN, answers), dataset, indices=indices, progress=False, **knobs)
+    return detect_dataset(KnownAnswers(KNOWN, answers), dataset, indices=indices, progress=False, **knobs)
 
 
 def test_nothing_is_found_in_no_image(four: VocDataset) -> None:
-    findings = find_in(four, [])
-    assert (findings.indices, findings.detections, findings.targets) == ([], [], [])
+    found_all = find_in(four, [])
+    assert (found_all.indices, found_all.detections, found_all.targets) == ([], [], [])
     with pytest.raises(UserError, match="nothing to evaluate: not one image could be read"):
-        score(findings, four)
+        score_detections(found_all, four)
     with pytest.raises(UserError, match="no images to evaluate"):
-        score(findings, VocDataset([], ("cat",)))
+        score_detections(found_all, VocDataset([], ("cat",)))
 
 
 def test_a_share_holds_its_images_in_the_labels_of_the_data(four: VocDataset) -> None:
-    findings = find_in(four, [3, 0], batch_size=1)
-    assert findings.indices == [3, 0]
-    assert [target.image_id for target in findings.targets] == ["3", "0"]
-    assert [target.labels.tolist() for target in findings.targets] == [[1], [1]]
+    found_all = find_in(four, [3, 0], batch_size=1)
+    assert found_all.indices == [3, 0]
+    assert [target.image_id for target in found_all.targets] == ["3", "0"]
+    assert [target.labels.tolist() for target in found_all.targets] == [[1], [1]]
     # Of the known classes bird is not asked for; cat is 1 among the data's and tv 2.
-    assert [found.labels.tolist() for found in findings.detections] == [[1, 2], [1]]
-    assert findings.timings.images == 2
+    assert [found.labels.tolist() for found in found_all.detections] == [[1, 2], [1]]
+    assert found_all.timings.images == 2
 
 
 def test_without_indices_it_is_the_whole(four: VocDataset) -> None:
     predictor = KnownAnswers(KNOWN, ANSWERS)
-    assert find(predictor, four, progress=False).indices == [0, 1, 2, 3]
+    assert detect_dataset(predictor, four, progress=False).indices == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -245,9 +251,9 @@ def test_without_indices_it_is_the_whole(four: VocDataset) -> None:
 )
 def test_joined_shares_are_scored_as_the_whole(four: VocDataset, shares: list[list[int]]) -> None:
     whole = evaluate(KnownAnswers(KNOWN, ANSWERS), four, progress=False, weights="w", splits=("s",))
-    joined = join_findings([find_in(four, share) for share in shares])
+    joined = merge_detections([find_in(four, share) for share in shares])
     assert joined.indices == [0, 1, 2, 3]
-    result = score(joined, four, weights="w", splits=("s",))
+    result = score_detections(joined, four, weights="w", splits=("s",))
     assert {**result.as_dict(), "speed_ms": 0} == {**whole.as_dict(), "speed_ms": 0}
     for name in ("image", "label", "score", "box", "truth_box"):
         assert np.array_equal(getattr(result.matching.boxes, name), getattr(whole.matching.boxes, name))
@@ -255,11 +261,11 @@ def test_joined_shares_are_scored_as_the_whole(four: VocDataset, shares: list[li
 
 
 def test_joining_keeps_what_belongs_together() -> None:
-    def one(index: int, score: float) -> Findings:
+    def one(index: int, score: float) -> DatasetDetections:
         found = Detections(torch.tensor([BOX]), torch.tensor([score]), torch.tensor([0]))
-        return Findings([index], [found], [Target.empty(str(index))], Timings(images=index))
+        return DatasetDetections([index], [found], [Target.empty(str(index))], Timings(images=index))
 
-    joined = join_findings([one(2, 0.2), one(0, 0.0), one(1, 0.1)])
+    joined = merge_detections([one(2, 0.2), one(0, 0.0), one(1, 0.1)])
     assert joined.indices == [0, 1, 2]
     assert [target.image_id for target in joined.targets] == ["0", "1", "2"]
     assert [found.scores.item() for found in joined.detections] == pytest.approx([0.0, 0.1, 0.2])
@@ -271,10 +277,12 @@ def test_images_that_were_left_out_are_counted_over_all_shares(
 ) -> None:
     (tmp_path / "2.png").write_bytes(b"")
     parts = [
-        find(KnownAnswers(KNOWN, [ANSWERS[0]]), four, indices=[0, 2], progress=False, skip_bad=True),
+        detect_dataset(
+            KnownAnswers(KNOWN, [ANSWERS[0]]), four, indices=[0, 2], progress=False, skip_bad=True
+        ),
         find_in(four, [1, 3]),
     ]
-    result = score(join_findings(parts), four, left_out=1)
+    result = score_detections(merge_detections(parts), four, skipped=1)
     assert (result.images, result.skipped) == (3, 2)
     assert "mAP over 3 of 5 images" in result.table()
     assert "2.png" in capsys.readouterr().err

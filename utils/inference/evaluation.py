@@ -1,0 +1,367 @@
+"""Evaluation of a predictor on a data set: the two calls that prediction makes, then the metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nets.structures import Detections, Target
+from utils.cli.class_names import match_class_names
+from utils.cli.console import progress as show_progress
+from utils.cli.console import warn
+from utils.cli.errors import UserError
+from utils.cli.files import atomic_write
+from utils.data.dataset import VocDataset
+from utils.data.sample_report import Record
+from utils.data.targets import build_target
+from utils.inference.predictor import Predictor, Prepared, Timings
+from utils.inference.prefetch import batched, prefetch
+from utils.metrics.analysis import Analysis, Rates, analyze
+from utils.metrics.coco_ap import CocoResult, build_ground_truth, coco_ap, write_detections
+from utils.metrics.matching import IOU, Matching, flatten, match
+from utils.metrics.voc_ap import VocResult, mean_known, voc_ap
+
+_COLUMNS = ("AP50", "AP50-95", "VOC area", "VOC 11-point", "precision", "recall", "best F1", "at score")
+
+
+@dataclass(frozen=True)
+class DatasetDetections:
+    """The detections in some images of a data set, beside their ground truth.
+
+    Attributes:
+        indices: the images' indices in the data set.
+        detections: one per image, with the labels of the data set.
+        targets: one per image.
+        timings: the time that detecting took.
+    """
+
+    indices: list[int]
+    detections: list[Detections]
+    targets: list[Target]
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """The metrics of an evaluation; None where there is no ground truth.
+
+    Attributes:
+        class_names: the data's classes; per-class metrics are in this order.
+        skipped: number of images without metrics, as they or their annotations could not be read.
+        coco: pycocotools' metrics.
+        voc: the VOC devkit's metrics.
+        matching: all detections and ground truths, and which match.
+        analysis: rates, curves, confusion matrix, error kinds, interval, worst images.
+        speed_ms: mean milliseconds per image for preprocess, network and postprocess.
+        indices: the index of each image in the data set.
+        file_names: the name of each image in ground_truth.json.
+        image_sizes: (height, width) of each image in pixels.
+        weights: the evaluated weights.
+        splits: the evaluated splits.
+    """
+
+    class_names: tuple[str, ...]
+    skipped: int
+    coco: CocoResult
+    voc: VocResult
+    matching: Matching
+    analysis: Analysis
+    speed_ms: dict[str, float]
+    indices: tuple[int, ...]
+    file_names: tuple[str, ...]
+    image_sizes: tuple[tuple[int, int], ...]
+    weights: str
+    splits: tuple[str, ...]
+
+    @property
+    def images(self) -> int:
+        """Number of evaluated images."""
+        return len(self.indices)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of metrics.json."""
+        means = ("map50", "map75", "map50_95", "map_small", "map_medium", "map_large", "ar100")
+        interval = self.analysis.map50_interval
+        return {
+            "images": self.images,
+            "skipped": self.skipped,
+            **{name: getattr(self.coco, name) for name in means},
+            "map50_interval": None if interval is None else list(interval),
+            "voc_ap50_area": self.voc.mean_area,
+            "voc_ap50_11point": self.voc.mean_eleven_point,
+            "report_conf": self.analysis.report_conf,
+            "per_class": {name: self._class_as_dict(index) for index, name in enumerate(self.class_names)},
+            "errors": {kind: asdict(error) for kind, error in self.analysis.errors.items()},
+            "confusion": {
+                "conf": self.analysis.report_conf,
+                "iou": IOU,
+                "labels": [*self.class_names, "background"],
+                "matrix": self.analysis.confusion.tolist(),
+            },
+            "speed_ms": self.speed_ms,
+            "weights": self.weights,
+            "splits": list(self.splits),
+        }
+
+    def _class_as_dict(self, index: int) -> dict[str, Any]:
+        reported = asdict(self.analysis.at_report_conf[index])
+        del reported["threshold"]  # the same for all
+        return {
+            "ground_truths": self.voc.ground_truths[index],
+            "ap50": self.coco.ap50[index],
+            "ap50_95": self.coco.ap50_95[index],
+            "voc_ap50_area": self.voc.area[index],
+            "voc_ap50_11point": self.voc.eleven_point[index],
+            **asdict(self.analysis.best[index]),
+            "at_report_conf": reported,
+        }
+
+    def table(self) -> str:
+        """Return the metrics as lines: one per class, the means, the number of images."""
+        coco, voc, analysis = self.coco, self.voc, self.analysis
+        rows = [
+            (name, voc.ground_truths[index], self._figures(index))
+            for index, name in enumerate(self.class_names)
+        ]
+        means = [coco.map50, coco.map50_95, voc.mean_area, voc.mean_eleven_point]
+        rows.append(("mean", sum(voc.ground_truths), [*means, *_mean_rates(analysis.best), None]))
+        width = max(len("class"), *(len(name) for name, _, _ in rows))
+        lines = ["  ".join((f"{'class':<{width}}", "objects", *(f"{name:>6}" for name in _COLUMNS)))]
+        for name, count, figures in rows:
+            shown = (f"{_shown(v):>{max(6, len(c))}}" for c, v in zip(_COLUMNS, figures, strict=True))
+            lines.append("  ".join((f"{name:<{width}}", f"{count:>7}", *shown)))
+        unseen = sum(count == 0 for count in voc.ground_truths)
+        if unseen:
+            lines.append(
+                f"{unseen} of {len(self.class_names)} classes have no ground truth (-), left out of the means"
+            )
+        precision, recall, f1 = map(_shown, _mean_rates(analysis.at_report_conf))
+        lines.append(
+            f"means at score {analysis.report_conf:g}: precision {precision}  recall {recall}  F1 {f1}"
+        )
+        if analysis.map50_interval:
+            low, high = map(_shown, analysis.map50_interval)
+            lines.append(f"mAP50 {_shown(coco.map50)}, 95 % interval over the images {low} to {high}")
+        of_all = f" of {self.images + self.skipped}" if self.skipped else ""
+        return "\n".join([*lines, f"mAP over {self.images}{of_all} images"])
+
+    def _figures(self, index: int) -> list[float | None]:
+        """Return a class's metrics in the order of _COLUMNS."""
+        coco, voc, best = self.coco, self.voc, self.analysis.best[index]
+        aps = [coco.ap50[index], coco.ap50_95[index], voc.area[index], voc.eleven_point[index]]
+        return [*aps, best.precision, best.recall, best.f1, best.threshold]
+
+    def error_table(self) -> str:
+        """Return a line per kind of error: their number, and what mAP50 would gain without them."""
+        lines = ["error         count  cost in mAP50"]
+        for kind, error in self.analysis.errors.items():
+            lines.append(f"{kind:<10}  {error.count:>7}  {_shown(error.cost):>13}")
+        return "\n".join(lines)
+
+    def write_metrics(self, path: Path) -> None:
+        """Write metrics.json.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        write_json(self.as_dict(), path, indent=1)
+
+    def write(self, folder: Path) -> None:
+        """Write metrics.json, detections.json and ground_truth.json into a folder.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        self.write_metrics(folder / "metrics.json")
+        boxes = self.matching.boxes
+        write_detections(boxes, folder / "detections.json")
+        truth = build_ground_truth(boxes, self.class_names, self.file_names, self.image_sizes)
+        write_json(truth, folder / "ground_truth.json")
+
+
+def evaluate(
+    predictor: Predictor,
+    dataset: VocDataset,
+    *,
+    batch_size: int = 8,
+    progress: bool = True,
+    skip_bad: bool = False,
+    skipped: int = 0,
+    report_conf: float = 0.25,
+    weights: str = "",
+    splits: Sequence[str] = (),
+) -> EvalResult:
+    """Compare the detections of a predictor with the ground truth of a data set.
+
+    Args:
+        predictor: its `conf` should be low (0.001) and its `max_det` 100, or the curves end early.
+        dataset: images and targets; its classes are matched with the predictor's by name.
+        batch_size: images that the network takes at a time.
+        progress: show the progress on stderr.
+        skip_bad: skip an unreadable image with a warning and count it, instead of stopping.
+        skipped: images that the data set lacks because they are faulty; counted with the unreadable ones.
+        report_conf: minimum score for precision, recall and F1 at one score and for the confusion matrix.
+        weights: recorded in the result.
+        splits: recorded in the result.
+
+    Raises:
+        UserError: the predictor lacks a class of the data, or an image cannot be read.
+    """
+    found = detect_dataset(predictor, dataset, batch_size=batch_size, progress=progress, skip_bad=skip_bad)
+    return score_detections(
+        found, dataset, skipped=skipped, report_conf=report_conf, weights=weights, splits=splits
+    )
+
+
+def detect_dataset(
+    predictor: Predictor,
+    dataset: VocDataset,
+    *,
+    indices: Sequence[int] | None = None,
+    batch_size: int = 8,
+    progress: bool = True,
+    skip_bad: bool = False,
+) -> DatasetDetections:
+    """Detect objects in the images of a data set, or in those at `indices`; see `evaluate`."""
+    matched = match_classes(predictor.class_names, dataset)
+    limited = predictor.limited_to(matched)
+    to_data = torch.full((len(predictor.class_names),), -1)
+    to_data[matched] = torch.arange(len(matched))
+    found = DatasetDetections([], [], [], Timings())
+    chosen = range(len(dataset)) if indices is None else indices
+    for batch in batched(_load(limited, dataset, chosen, batch_size, progress, skip_bad), batch_size):
+        for index, _, target in batch:
+            found.indices.append(index)
+            found.targets.append(target)
+        for one in limited.detect([prepared for _, prepared, _ in batch], found.timings):
+            found.detections.append(Detections(one.boxes, one.scores, to_data[one.labels]))
+    return found
+
+
+def merge_detections(parts: Sequence[DatasetDetections]) -> DatasetDetections:
+    """Merge the detections in parts of a data set, in the order of its images."""
+    rows = [row for part in parts for row in zip(part.indices, part.detections, part.targets, strict=True)]
+    rows.sort(key=lambda row: row[0])
+    indices, detections, targets = (
+        (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [])
+    )
+    return DatasetDetections(indices, detections, targets, parts[0].timings)
+
+
+def score_detections(
+    found: DatasetDetections,
+    dataset: VocDataset,
+    *,
+    skipped: int = 0,
+    report_conf: float = 0.25,
+    weights: str = "",
+    splits: Sequence[str] = (),
+) -> EvalResult:
+    """Compare detections with the ground truth of their data set; see `evaluate`."""
+    if not found.indices:
+        raise UserError(
+            "nothing to evaluate: not one image could be read" if len(dataset) else "no images to evaluate"
+        )
+    records = [dataset.records[index] for index in found.indices]
+    boxes = flatten(found.detections, found.targets, len(dataset.class_names))
+    matching = match(boxes)
+    return EvalResult(
+        class_names=tuple(dataset.class_names),
+        skipped=skipped + len(dataset) - len(records),
+        coco=coco_ap(boxes),
+        voc=voc_ap(boxes, matching.overlaps),
+        matching=matching,
+        analysis=analyze(matching, report_conf),
+        speed_ms=found.timings.milliseconds(),
+        indices=tuple(found.indices),
+        file_names=tuple(_file_names(records)),
+        image_sizes=tuple((record.height, record.width) for record in records),
+        weights=weights,
+        splits=tuple(splits),
+    )
+
+
+def match_classes(known: Sequence[str], dataset: VocDataset) -> list[int]:
+    """Return the label among `known`, the weights' classes, of each class of the data.
+
+    Raises:
+        UserError: the weights lack a class, or two classes of the data match the same one.
+    """
+    matched = match_class_names(known, dataset.class_names)
+    missing = [name for name, label in zip(dataset.class_names, matched, strict=True) if label is None]
+    if missing:
+        present = {name for record in dataset.records for name in record.names} | set(missing)
+        raise UserError(
+            f"class {', '.join(missing)} of the data is not among the weights' classes: the data have "
+            f"{', '.join(sorted(present))}; the weights have {', '.join(known)}; "
+            "use weights trained on these classes"
+        )
+    doubled = [
+        name for name, label in zip(dataset.class_names, matched, strict=True) if matched.count(label) > 1
+    ]
+    if doubled:
+        raise UserError(
+            f"classes {', '.join(doubled)} of the data match one class of the weights; merge them: --rename "
+            f"{doubled[1]}={doubled[0]}"
+        )
+    return [label for label in matched if label is not None]
+
+
+def write_json(content: Any, path: Path, indent: int | None = None) -> None:
+    """Write a JSON file, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with atomic_write(path, "w") as file:
+        # json.dump is far slower
+        file.write(json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _load(
+    predictor: Predictor,
+    dataset: VocDataset,
+    indices: Sequence[int],
+    batch_size: int,
+    progress: bool,
+    skip_bad: bool,
+) -> Iterator[tuple[int, Prepared, Target]]:
+    """Yield (index, prepared image, target) of the readable images in order, read ahead in threads."""
+
+    def load(index: int) -> tuple[int, Prepared, Target] | UserError:
+        try:
+            image, target = dataset.read(index), build_target(dataset, index)
+        except UserError as error:
+            return error
+        return index, predictor.prepare(image), target
+
+    results = prefetch(load, indices, depth=max(16, 2 * batch_size))
+    for result in show_progress(results, "evaluate", total=len(indices)) if progress else results:
+        if not isinstance(result, UserError):
+            yield result
+        elif skip_bad:
+            warn(f"{result}; skipped")
+        else:
+            raise UserError(f"{result}; --skip-bad skips such images")
+
+
+def _file_names(records: Sequence[Record]) -> list[str]:
+    """Return each image's path relative to the common folder of all."""
+    paths = [os.path.abspath(record.image_path) for record in records]
+    common = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [Path(os.path.relpath(path, common)).as_posix() for path in paths]
+
+
+def _mean_rates(rates: Sequence[Rates]) -> list[float | None]:
+    """Return the means of precision, recall and F1 over the classes that have them."""
+    return [mean_known([getattr(one, name) for one in rates]) for name in ("precision", "recall", "f1")]
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

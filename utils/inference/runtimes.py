@@ -1,0 +1,219 @@
+"""Runtimes of exported models: ONNX Runtime, OpenVINO and ncnn, and loading a model by its suffix.
+
+https://onnxruntime.ai, https://docs.openvino.ai, https://github.com/Tencent/ncnn
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nets.attention import attention_name, same_attention
+from utils.cli.class_names import choose_class_names
+from utils.cli.errors import UserError
+from utils.inference.exported_model import (
+    DETECTIONS,
+    HEADS,
+    IMAGES,
+    THRESHOLDS,
+    ExportedModel,
+    choose_runtime_device,
+    from_texts,
+    import_runtime,
+)
+from utils.weights.load import find_weights
+
+_DTYPES = dict(zip(THRESHOLDS, (np.float32, np.float32, np.int64), strict=True))
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+OPENVINO_DESCRIPTION = ["yolov4_tiny"]  # the path of the description in the model's rt_info
+_XML_HEAD = 1000  # bytes
+_NCNN_MAGIC = b"7767517"  # first line of every .param
+_NCNN_IMAGES, _NCNN_HEADS = "in0", ("out0", "out1")  # pnnx's names
+
+
+class OnnxModel(ExportedModel):
+    """A model of `export.py --format onnx`, run by ONNX Runtime on the CPU or with CUDA; thread-safe."""
+
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        """Load the model.
+
+        Raises:
+            UserError: the package is missing, the file is not one of ours, or there is no such device.
+        """
+        super().__init__()
+        runtime = import_runtime("onnxruntime", path)
+        self.path, self.name = path, f"ONNX Runtime {runtime.__version__}"
+        has_cuda = _CUDA in runtime.get_available_providers()
+        self.device = choose_runtime_device(device, self.name, ("cpu", "cuda") if has_cuda else ("cpu",))
+        providers: list[str | tuple[str, dict[str, int]]] = [_CPU]
+        if self.device.type == "cuda":
+            providers.insert(0, (_CUDA, {"device_id": self.device.index or 0}))
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4  # errors come as exceptions
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            self._session = runtime.InferenceSession(path, options, providers=providers)
+        except Exception as error:  # the runtime's exceptions have no common class of their own
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
+            raise UserError(f"{path}: ONNX Runtime cannot load the model: {reason}") from error
+        if self.device.type == "cuda" and _CUDA not in self._session.get_providers():
+            raise UserError(f"--device {device}: {self.name} cannot start CUDA here; use --device cpu")
+        self.read_description(from_texts(path, self._session.get_modelmeta().custom_metadata_map))
+        batch = self._session.get_inputs()[0].shape[0]
+        self.batch = batch if isinstance(batch, int) else None
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self.ends_in_nms = self._outputs == [DETECTIONS]
+
+    def run(self, images: np.ndarray, **thresholds: float) -> list[np.ndarray]:
+        """See `ExportedModel.run`."""
+        inputs = {name: np.array([value], _DTYPES[name]) for name, value in thresholds.items()}
+        return self._session.run(self._outputs, {IMAGES: images} | inputs)
+
+
+class OpenVinoModel(ExportedModel):
+    """A model of `export.py --format openvino`, .xml and .bin, run by OpenVINO on the CPU; thread-safe."""
+
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        """Load the model; see `OnnxModel`."""
+        super().__init__()
+        runtime = import_runtime("openvino", path)
+        self.path, self.name = path, f"OpenVINO {runtime.__version__.partition('-')[0]}"
+        self.device = choose_runtime_device(device, self.name)
+        _check_openvino_xml(path)
+        core = runtime.Core()
+        # By default the CPU plugin computes in 16 bits where the processor can, and differs from PyTorch.
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        try:
+            model = core.read_model(path)
+            has_texts = model.has_rt_info(OPENVINO_DESCRIPTION)
+            texts = model.get_rt_info(OPENVINO_DESCRIPTION).value if has_texts else {}
+            self.read_description(from_texts(path, texts))
+            batch = model.input(IMAGES).partial_shape[0]
+            self.batch = None if batch.is_dynamic else batch.get_length()
+            self._compiled = core.compile_model(model, "CPU", options)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]  # the lines above name OpenVINO's source files
+            raise UserError(f"{path}: OpenVINO cannot load the model: {reason}") from error
+
+    def run(self, images: np.ndarray, **thresholds: float) -> list[np.ndarray]:
+        """See `ExportedModel.run`."""
+        outputs = self._compiled.create_infer_request().infer({IMAGES: images})  # a request per thread
+        return [outputs[head] for head in HEADS]
+
+
+class NcnnModel(ExportedModel):
+    """A model of `export.py --format ncnn`, .param, .bin and .json, run by ncnn on the CPU; thread-safe."""
+
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        """Load the model; see `OnnxModel`."""
+        super().__init__()
+        runtime = import_runtime("ncnn", path)
+        self.path, self.name = path, f"ncnn {runtime.__version__}"
+        self.device = choose_runtime_device(device, self.name)
+        self.batch = 1  # ncnn has no batches
+        weights = path.with_suffix(".bin")
+        _check_ncnn_files(path, weights)
+        self.read_description(_read_json(path.with_suffix(".json")))
+        self._mat, self._net = runtime.Mat, runtime.Net()
+        options = self._net.opt
+        options.num_threads = torch.get_num_threads()
+        # By default ncnn computes in 16 bits where the processor can, and differs from PyTorch.
+        options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
+        options.use_bf16_storage = False
+        if self._net.load_param(str(path)) or self._net.load_model(str(weights)):
+            raise UserError(f"{path}: ncnn cannot load the model; export it again")
+
+    def run(self, images: np.ndarray, **thresholds: float) -> list[np.ndarray]:
+        """See `ExportedModel.run`."""
+        extractor = self._net.create_extractor()
+        image = self._mat(images[0])  # shares the array's memory, which `images` keeps alive
+        extractor.input(_NCNN_IMAGES, image)
+        heads = [extractor.extract(head) for head in _NCNN_HEADS]
+        if any(status for status, _ in heads):
+            raise UserError(f"{self.name}: cannot compute the heads; is memory left?", exit_code=1)
+        return [np.array(mat)[None] for _, mat in heads]
+
+
+_MODELS: dict[str, Callable[[Path, str], ExportedModel]] = {
+    ".onnx": OnnxModel,
+    ".xml": OpenVinoModel,
+    ".param": NcnnModel,
+}
+
+
+def is_exported(path: str | Path) -> bool:
+    """Tell by its suffix whether a file is an exported model."""
+    return Path(path).suffix.lower() in _MODELS
+
+
+def load_exported(
+    path: str | Path,
+    *,
+    classes: tuple[str, ...] | None = None,
+    phi: str | None = None,
+    input_size: tuple[int, int] | None = None,
+    device: str = "auto",
+) -> ExportedModel:
+    """Load a model that export.py wrote.
+
+    Args:
+        path: the model's file.
+        classes: other names for its classes.
+        phi: confirms its attention block; no code is imported for it.
+        input_size: (height, width); a model takes only its own.
+        device: "auto", or what `choose_device` takes.
+
+    Raises:
+        UserError: it cannot be used so; the message says what to do.
+    """
+    path = find_weights(str(path))
+    model = _MODELS[path.suffix.lower()](path, device)
+    model.class_names = choose_class_names(path, model.class_names, classes) or model.class_names
+    num_classes, own_phi, own_size = model.config.num_classes, model.config.phi, model.config.input_size
+    if len(model.class_names) != num_classes:
+        raise UserError(f"{path}: has {num_classes} classes, but {len(model.class_names)} names were given")
+    if phi is not None and not same_attention(phi, own_phi):
+        raise UserError(f"{path}: was made with attention={own_phi}, you asked for {attention_name(phi)}")
+    if input_size not in (None, own_size):
+        wanted, own = (" ".join(map(str, size)) for size in (input_size, own_size))
+        raise UserError(
+            f"--imgsz {wanted}: {path} takes {own} only; leave --imgsz out, or export the weights with it"
+        )
+    return model
+
+
+def _check_openvino_xml(path: Path) -> None:
+    """Refuse other XML, on which OpenVINO would try all its readers and print their messages."""
+    with path.open("rb") as file:
+        root = re.search(rb"<([a-zA-Z]\w*)", file.read(_XML_HEAD))
+    if root is None or root[1] != b"net":
+        kind = "a VOC annotation" if root and root[1] == b"annotation" else "not an OpenVINO model"
+        raise UserError(f"{path}: is {kind}; give the .xml that export.py --format openvino wrote")
+
+
+def _check_ncnn_files(path: Path, weights: Path) -> None:
+    """Refuse what is not an ncnn model, as ncnn crashes on some files."""
+    with path.open("rb") as file:
+        if file.readline().strip() != _NCNN_MAGIC:
+            raise UserError(f"{path}: not an ncnn model; give the .param that export.py --format ncnn wrote")
+    if not weights.is_file():
+        raise UserError(f"{path}: its weights {weights.name} are not beside it; copy both")
+
+
+def _read_json(path: Path) -> object:
+    """Read the description; None where the file is missing.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); export the model again") from None
