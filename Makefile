@@ -1,5 +1,5 @@
-# Each target does everything it needs on a fresh Linux or macOS machine: environment, packages, run.
-# An active environment (venv or conda) that has torch is used as it is; otherwise .venv is made here.
+# Each target sets up what it needs on a fresh Linux or macOS machine: environment, packages, run.
+# An active environment (venv or conda) that has torch is used as it is; otherwise .venv is created here.
 # Written for GNU make 3.81 (macOS) and later.
 
 VENV := .venv
@@ -26,12 +26,12 @@ type = @echo '$$ $(1)' && PATH="$(BIN):$$PATH" $(1)
 .PHONY: help install demo test exhaustive quick check active-run active-dev
 
 help:
-	@echo 'make demo     train, evaluate and predict on a small data set that is made for it'
-	@echo 'make test     the tests, as CI runs them'
-	@echo 'make exhaustive  also every fault of the data through every command'
-	@echo 'make quick    the tests that are not slow, about two minutes'
+	@echo 'make demo     train, evaluate and predict on a small generated data set'
+	@echo 'make test     the tests that CI runs, about 8 minutes on 2 cores'
+	@echo 'make exhaustive  also every data fault through every command'
+	@echo 'make quick    the fast tests, about a minute'
 	@echo 'make check    lint, format, types, layers'
-	@echo 'make install  only the environment in $(VENV)'
+	@echo 'make install  only the environment, in $(VENV)'
 
 install: $(DEV_READY)
 
@@ -65,7 +65,7 @@ $(VENV)/.installed-dev: requirements-dev.txt requirements-export.txt requirement
 	$(call install,requirements-dev.txt)
 	@touch $@ $(VENV)/.installed-run
 
-# uv is several times as fast as pip, which steps in where uv cannot be had; uv is told of pip's own index.
+# uv is several times faster than pip, the fallback; it uses pip's configured index.
 define install
 	@echo 'Installing $(1) into $(VENV) (several GB: torch brings its CUDA libraries on Linux)'
 	@cd $(VENV)/bin || exit 1; \
@@ -89,7 +89,7 @@ $(VENV)/bin/python:
 	echo 'error: no Python 3.10 or newer found; install one from python.org or your package manager' >&2; \
 	exit 1
 
-# What an active environment lacks is named, not installed: it is the user's own.
+# Packages that an active environment lacks are named, not installed: it belongs to the user.
 RUN_MODULES := torchvision albumentations cv2 pycocotools tqdm matplotlib scipy yaml defusedxml
 FIND_MISSING = @"$(BIN)/python" -c 'import importlib.util, sys; \
 	missing = [name for name in sys.argv[2:] if importlib.util.find_spec(name) is None]; \
