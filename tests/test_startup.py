@@ -13,7 +13,7 @@ import pytest
 from tests.voc_folder import make_voc_folder
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = tuple(["numpy", "cv2", "PIL", "torch", "torchvision", "albumentations", "matplotlib", "scipy", "pycocotools"])
+HEAVY = ("numpy", "cv2", "PIL", "torch", "torchvision", "albumentations", "matplotlib", "scipy")
 # Runs a script's main and prints which of the modules named in the first argument it has loaded.
 RUN = """
 import sys
