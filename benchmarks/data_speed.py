@@ -29,7 +29,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from utils.cli.console import progress, run_command
 from utils.data.dataset import VocDataset
-from utils.data.dataset_report import collect_class_names, scan
+from utils.data.dataset_report import scan_samples
 from utils.data.sample_report import Record
 from utils.data.samples import load_samples
 from utils.data.train_dataset import AugmentSettings, TrainDataset
@@ -140,7 +140,7 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(argv)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    report = scan(load_samples(arguments.data, arguments.split), skip_bad=True)
+    report = scan_samples(load_samples(arguments.data, arguments.split))
     records = report.records[:: max(1, len(report.records) // arguments.images)][: arguments.images]
     cpu = [line[13:-1] for line in open("/proc/cpuinfo") if line.startswith("model name")]  # noqa: SIM115
     print(
@@ -151,7 +151,7 @@ def main(argv: list[str]) -> None:
     for longest, share in product((500, 1600), (0.0, 1.0)):
         with tempfile.TemporaryDirectory() as folder:
             made = resized(records, longest, Path(folder))
-            makers = build_makers(made, collect_class_names(report), share)
+            makers = build_makers(made, report.class_names, share)
             for _ in range(4):
                 seconds, same = compare(makers, len(made), arguments.rounds)
                 if 0.95 <= same <= 1.05:

@@ -9,14 +9,14 @@ import torch
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from tests.voc_folder import make_voc_folder
-from utils.data import annotation_cache as facts
+from utils.data import annotation_cache
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 
 @pytest.fixture(autouse=True)
-def _own_memory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what is remembered of files out of the repository's own folder, and out of other tests."""
-    monkeypatch.setattr(facts, "CACHE", tmp_path_factory.mktemp("runs") / "cache")
+def _own_annotation_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the annotation cache out of the repository's own folder, and out of other tests."""
+    monkeypatch.setattr(annotation_cache, "CACHE", tmp_path_factory.mktemp("runs") / "cache")
 
 
 @pytest.fixture(scope="module")

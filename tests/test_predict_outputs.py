@@ -43,7 +43,7 @@ def test_xml_holds_the_detections_in_whole_pixels(room: Path) -> None:
         path = Path(line["path"])
         annotation = read_annotation(f"labels/{path.stem}.xml")
         assert annotation.size == (line["width"], line["height"])
-        assert not annotation.faults
+        assert not annotation.errors
         assert f"<filename>{path.name}</filename>" in Path(f"labels/{path.stem}.xml").read_text()
         expected = [
             (one["label"], tuple(round(edge) for edge in one["box"]))

@@ -43,12 +43,12 @@ def build(anchors: Path | None, weights: Path | str = "none") -> YoloBody:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (None, "no such file of anchors"),
+        (None, "no such anchor file"),
         ("", "no anchors in it"),
         ("10,14, 23", "odd"),
         ("10,14, a,b", "'a' is not a number"),
-        (OWN_TEXT.replace("20", "0"), "0 is no side"),
-        (OWN_TEXT.replace("20", "nan"), "nan is no side"),
+        (OWN_TEXT.replace("20", "0"), "0 is not a valid side"),
+        (OWN_TEXT.replace("20", "nan"), "nan is not a valid side"),
         ("10,14, 23,27, 37,58", "3 anchors, 6 are needed"),
     ],
 )

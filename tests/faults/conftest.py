@@ -10,7 +10,7 @@ import train
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from tests.faults.room import Captured, Room, furnish
-from utils.data import annotation_cache as facts
+from utils.data import annotation_cache
 from utils.inference import evaluation_pictures
 from utils.training import loop, run
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
@@ -31,7 +31,7 @@ def make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured)
     monkeypatch.setattr(run, "save_checkpoint", lambda *_: None)
     for picture in ("draw_charts", "draw_worst"):
         monkeypatch.setattr(evaluation_pictures, picture, lambda *_: None)
-    monkeypatch.setattr(facts, "CACHE", Path("runs") / "cache")  # what it holds is looked at too
+    monkeypatch.setattr(annotation_cache, "CACHE", Path("runs") / "cache")  # what it holds is looked at too
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 

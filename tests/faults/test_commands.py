@@ -59,7 +59,7 @@ def test_training_goes_through(make_room: MakeRoom, name: str) -> None:
     else:
         assert ROWS[name].says.format(id=room.image_id) in warnings_of(outcome)
     if ROWS[name].outcome == "object":
-        assert "objects clipped: 0, left out: 1" in outcome.err
+        assert "objects clipped: 0, skipped: 1" in outcome.err
 
 
 @pytest.mark.parametrize("name", rows("image", quick=FEW))
@@ -69,7 +69,7 @@ def test_training_leaves_an_image_out_when_asked(make_room: MakeRoom, name: str)
     outcome = learn(room, "--skip-bad")
     assert outcome.status == 0, outcome.err
     says = ROWS[name].says.format(id=room.image_id)
-    assert [line for line in warnings_of(outcome).splitlines() if says in line and "left out" in line]
+    assert [line for line in warnings_of(outcome).splitlines() if says in line and "skipped" in line]
     total = {"img_truncated_in_val": 2, "split_unknown_id": 5}.get(name, 4)
     assert f"skipped 1 of {total} images: 1 " in outcome.err
 

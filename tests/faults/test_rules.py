@@ -139,7 +139,7 @@ def test_an_id_does_not_leave_the_folder(make_room: MakeRoom, weights: Path, lin
         with (room.lists / f"{split}.txt").open("a") as file:
             file.write(f"{line}\n")
     for outcome in (check(room), check(room, "--skip-bad"), learn(room), measure(room, weights)):
-        assert "leads out of the data folder" in outcome.error
+        assert "is outside the data folder" in outcome.error
         assert ".txt" in outcome.error
 
 

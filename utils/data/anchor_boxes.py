@@ -1,13 +1,13 @@
-"""Anchors: the file that train.py --anchors reads, and fitting them to the boxes of a data set.
+"""Anchor boxes: the file of train.py --anchors, and k-means fitting to the boxes of a data set.
 
-The file holds width and height of each anchor in network pixels, as the line of a Darknet .cfg does, and
-where its anchors are not six, or are shared out in another way, which of them each head owns:
+The file has width and height of each anchor in network pixels, as in a Darknet .cfg. Masks name the anchors
+of each head; they are needed unless six anchors are halved between two heads:
 
     # a comment
     10,14,  23,27,  37,58,  81,82,  135,169,  344,319
     masks = 3,4,5  1,2,3
 
-One pair a line, a trailing comma and `anchors =` in front are read too. Masks count from 0, the head of the
+One pair per line, a trailing comma and `anchors =` in front are read too. Masks count from 0. The head of the
 large objects comes first.
 
 Fitting is k-means with the distance 1 - IoU of two boxes at one center (Redmon and Farhadi, YOLO9000, 2017,
@@ -33,23 +33,23 @@ Masks = tuple[tuple[int, ...], ...]
 Sizes = NDArray[np.floating]
 
 _HEADS = 2
-_LARGEST = 65536.0  # pixels of an anchor's side
-_LARGEST_FILE = 100_000  # bytes
+_MAX_SIDE = 65536.0  # pixels
+_MAX_BYTES = 100_000
 _RESTARTS = 10
-_MOST_ROUNDS = 100
-_SETTLED = 0.01  # pixels; anchors are written in tenths
+_MAX_ITERATIONS = 100
+_TOLERANCE = 0.01  # pixels; anchors are written in tenths
 
 
 def read_anchors(path: Path | str) -> tuple[Anchors, Masks]:
     """Read a file of anchors.
 
-    Without masks the official anchors keep their own, (3, 4, 5) and (1, 2, 3), and six others are halved.
+    Without masks the official anchors keep their own, (3, 4, 5) and (1, 2, 3); six others are halved.
 
     Returns:
         (width, height) pairs in network pixels, and for each head, coarse first, the indices of its anchors.
 
     Raises:
-        UserError: the file is missing, not text, or makes no sense; names the file.
+        UserError: the file is missing, not text, or invalid.
     """
     values: dict[str, list[str]] = {"anchors": [], "masks": []}
     for line in _read_text(path).splitlines():
@@ -59,7 +59,7 @@ def read_anchors(path: Path | str) -> tuple[Anchors, Masks]:
         words = re.split(r"[,;()\[\]\s]+", rest if equals else name)
         values[name.strip() if equals else "anchors"] += [word for word in words if word]
     anchors = _parse_anchors(path, values["anchors"])
-    masks = _parse_masks(path, values["masks"]) if values["masks"] else _usual_masks(path, anchors)
+    masks = _parse_masks(path, values["masks"]) if values["masks"] else _default_masks(path, anchors)
     try:
         ModelConfig(1, anchors=anchors, anchor_masks=masks)
     except ValueError as error:
@@ -68,7 +68,7 @@ def read_anchors(path: Path | str) -> tuple[Anchors, Masks]:
 
 
 def write_anchors(path: Path | str, anchors: Anchors, note: str) -> None:
-    """Write anchors that are halved between the heads, as `read_anchors` reads them, below a line of comment.
+    """Write a comment and anchors that are halved between the heads, as `read_anchors` reads them.
 
     Raises:
         UserError: the file cannot be written.
@@ -80,38 +80,38 @@ def write_anchors(path: Path | str, anchors: Anchors, note: str) -> None:
 
 
 def halved_masks(number: int) -> Masks:
-    """Give the larger half of anchors sorted by area to the coarse head, the rest to the fine one."""
+    """Return masks that give the larger half of sorted anchors to the coarse head, the others to the fine."""
     half = number // _HEADS
     return tuple(range(half, number)), tuple(range(half))
 
 
 def fit_anchors(sizes: Sizes, number: int, seed: int = 0) -> Anchors:
-    """Find the shapes that boxes are most like: the best of ten k-means, each from another start.
+    """Fit anchors to boxes: the best of ten runs of k-means.
 
     Args:
         sizes: float (N, 2), width and height of boxes in network pixels.
-        number: how many anchors.
-        seed: determines the starts.
+        number: of anchors.
+        seed: determines the initial centers.
 
     Returns:
         (width, height) pairs in tenths of a pixel, sorted by area.
 
     Raises:
-        UserError: fewer different sizes than anchors.
+        UserError: there are fewer different sizes than anchors.
     """
     sizes = np.asarray(sizes, dtype=np.float64).reshape(-1, 2)
     distinct = len(np.unique(sizes.round(1), axis=0))
     if distinct < number:
         raise UserError(f"{len(sizes)} objects of {distinct} sizes are too few for {number} anchors")
     rng = np.random.default_rng(seed)
-    results = [lloyd(sizes, draw_start(sizes, number, rng)) for _ in range(_RESTARTS)]
+    results = [lloyd(sizes, draw_centers(sizes, number, rng)) for _ in range(_RESTARTS)]
     best = max(results, key=lambda centers: shape_ious(sizes, centers).max(axis=1).mean())
     best = best[np.argsort(best.prod(axis=1), kind="stable")]
     return tuple((max(1.0, width), max(1.0, height)) for width, height in best.round(1).tolist())
 
 
-def draw_start(sizes: Sizes, number: int, rng: np.random.Generator) -> Sizes:
-    """Draw boxes to start k-means from: each with the square of its distance to those drawn as its weight."""
+def draw_centers(sizes: Sizes, number: int, rng: np.random.Generator) -> Sizes:
+    """Draw the initial centers as k-means++ does: weights are squared distances to those drawn."""
     drawn = sizes[rng.integers(len(sizes))][None]
     while len(drawn) < number:
         distance = 1 - shape_ious(sizes, drawn).max(axis=1)
@@ -121,18 +121,18 @@ def draw_start(sizes: Sizes, number: int, rng: np.random.Generator) -> Sizes:
 
 
 def lloyd(sizes: Sizes, centers: Sizes) -> Sizes:
-    """Improve centers (A, 2): each box goes to the most similar one, each center to the mean of its boxes.
+    """Run Lloyd's algorithm on centers (A, 2) until none moves by a hundredth of a pixel.
 
-    Until no center moves by a hundredth of a pixel; one that has no box stays where it is.
+    A center without boxes keeps its place.
     """
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(_MAX_ITERATIONS):
         owner = shape_ious(sizes, centers).argmax(axis=1)
         counts = np.bincount(owner, minlength=len(centers))
         sums = np.stack([np.bincount(owner, column, len(centers)) for column in sizes.T], axis=1)
         moved = np.where(counts[:, None] > 0, sums / counts.clip(1)[:, None], centers)
-        has_settled = np.abs(moved - centers).max() < _SETTLED
+        converged = np.abs(moved - centers).max() < _TOLERANCE
         centers = moved
-        if has_settled:
+        if converged:
             break
     return centers
 
@@ -144,24 +144,24 @@ def shape_ious(sizes: Sizes, anchors: Sizes | Sequence[tuple[float, float]]) -> 
     return shared / (sizes.prod(axis=1)[:, None] + shapes.prod(axis=1) - shared)
 
 
-def owned(anchors: Anchors, masks: Masks) -> Anchors:
-    """Return the anchors that a head owns: the official anchor 0 answers for nothing."""
+def used_anchors(anchors: Anchors, masks: Masks) -> Anchors:
+    """Return the anchors that a head uses; the official anchor 0 is unused."""
     return tuple(anchors[index] for index in sorted({index for mask in masks for index in mask}))
 
 
 def _read_text(path: Path | str) -> str:
     try:
         with open(path, "rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
+            data = file.read(_MAX_BYTES + 1)
         text = data.decode("utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file of anchors; python data.py anchors makes one") from None
+        raise UserError(f"{path}: no such anchor file; `python data.py anchors` writes one") from None
     except OSError as error:
         raise UserError(f"{path}: cannot read the anchors: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file; write pairs width,height of the anchors") from None
-    if "\0" in text or len(data) > _LARGEST_FILE:
-        raise UserError(f"{path}: not a file of anchors; write pairs width,height")
+    if "\0" in text or len(data) > _MAX_BYTES:
+        raise UserError(f"{path}: not an anchor file; write pairs width,height")
     return text
 
 
@@ -174,34 +174,36 @@ def _parse_anchors(path: Path | str, words: Sequence[str]) -> Anchors:
             values.append(float(word))
         except ValueError:
             raise UserError(f"{path}: {word[:40]!r} is not a number; write pairs width,height") from None
-        if not (math.isfinite(values[-1]) and 1 <= values[-1] <= _LARGEST):
+        if not (math.isfinite(values[-1]) and 1 <= values[-1] <= _MAX_SIDE):
             raise UserError(
-                f"{path}: {word[:40]} is no side of an anchor; they are in network pixels, from 1 up"
+                f"{path}: {word[:40]} is not a valid side; sides of anchors are at least 1 network pixel"
             )
     if len(values) % 2:
-        raise UserError(f"{path}: {len(values)} numbers, which is odd; write pairs width,height")
+        raise UserError(f"{path}: an odd number of values, {len(values)}; write pairs width,height")
     return tuple(zip(values[::2], values[1::2], strict=True))
 
 
 def _parse_masks(path: Path | str, words: Sequence[str]) -> Masks:
     if not all(word.isdecimal() and word.isascii() for word in words) or len(words) % _HEADS:
-        raise UserError(f"{path}: masks are places of anchors, as many for each head: masks = 3,4,5  0,1,2")
-    places = [int(word) for word in words]
-    half = len(places) // _HEADS
-    masks = tuple(places[:half]), tuple(places[half:])
+        raise UserError(
+            f"{path}: masks need equally many anchor indices per head, such as masks = 3,4,5  0,1,2"
+        )
+    indices = [int(word) for word in words]
+    half = len(indices) // _HEADS
+    masks = tuple(indices[:half]), tuple(indices[half:])
     if any(len(set(mask)) < len(mask) for mask in masks):
-        raise UserError(f"{path}: masks {' '.join(words)} give a head the same anchor twice")
+        raise UserError(f"{path}: masks {' '.join(words)} name an anchor twice for one head")
     return masks
 
 
-def _usual_masks(path: Path | str, anchors: Anchors) -> Masks:
+def _default_masks(path: Path | str, anchors: Anchors) -> Masks:
     usual = ModelConfig(1)
     if anchors == OFFICIAL_ANCHORS:
         return usual.anchor_masks
     needed = len(usual.anchors)
     if len(anchors) != needed:
         raise UserError(
-            f"{path}: {len(anchors)} anchors, {needed} are needed; or say which each head owns: "
+            f"{path}: {len(anchors)} anchors, {needed} are needed; or name those of each head, such as "
             "masks = 3,4,5  0,1,2"
         )
     return halved_masks(needed)

@@ -1,8 +1,7 @@
-"""What the files of a sample hold: read once, and again only when a file changes.
+"""Annotation cache: what reading each file of a data set gave, kept until the file changes.
 
-Facts do not depend on the wanted classes or on what a split is for, so that every command shares them. They
-are kept under runs/cache, never among the user's data; a file counts as unchanged while its size and the
-times of its last changes, of content and of rights, are the same.
+The cache is in runs/cache, never among the user's data. It does not depend on class names or on the purpose
+of a split, so all commands share it. A file counts as unchanged while its size, mtime and ctime are the same.
 """
 
 from __future__ import annotations
@@ -26,55 +25,56 @@ from utils.data.voc import VocAnnotation, VocObject, read_annotation
 from utils.vision.image_reader import ImageHeader, read_header, verify_image
 
 CACHE = Path("runs") / "cache"
-_FORMAT = 2  # of the cache's files; another one is not read
-_MANY = 500  # images from which a bar is worth its line
+_FORMAT = 2  # version of the cache files; others are ignored
+_PROGRESS_FROM = 500  # images
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What was found in the files of one sample.
+class SampleContent:
+    """Content of the files of one sample.
 
     Attributes:
-        annotation: of an image without XML one without objects; None when it cannot be read.
-        header: None when the image cannot be read.
-        xml_fault: why there is no annotation, starting with the file; empty when there is one.
-        image_fault: the same of the image.
-        image_hash: 64-bit difference hash, when it was asked for and the image can be read.
+        annotation: without objects for an image without XML; None if it cannot be read.
+        header: None if the image cannot be read.
+        xml_error: why there is no annotation, starting with the file; else empty.
+        image_error: the same for the image.
+        image_hash: 64-bit difference hash, if requested and the image can be read.
     """
 
     annotation: VocAnnotation | None
     header: ImageHeader | None
-    xml_fault: str = ""
-    image_fault: str = ""
+    xml_error: str = ""
+    image_error: str = ""
     image_hash: int | None = None
 
 
-def gather_facts(
-    samples: Sequence[Sample], *, decode: bool = False, hashes: bool = False, label: str = "check"
-) -> list[Facts]:
+def read_samples(
+    samples: Sequence[Sample], *, decode: bool = False, hashes: bool = False
+) -> list[SampleContent]:
     """Read the annotation and the image header of every sample, in threads.
 
     Args:
-        samples: those with a `problem` are not looked at and have neither.
+        samples: the files of one with a `problem` are not read.
         decode: read every pixel too, which finds damage in the middle of a file.
-        hashes: compute the difference hash too, from a small version of the image.
-        label: what the bar is called; it is shown for many images.
+        hashes: compute the difference hash too.
 
     Returns:
-        One Facts a sample, in their order.
+        The content of each sample, in order.
     """
-    with FactsCache(samples) as cache, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        looks: Iterable[Facts] = pool.map(lambda sample: _look(sample, cache, decode, hashes), samples)
-        if decode or len(samples) >= _MANY:
-            looks = progress(looks, label, total=len(samples))
-        return list(looks)
+    with AnnotationCache(samples) as cache, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        contents: Iterable[SampleContent] = pool.map(
+            lambda sample: _read_sample(sample, cache, decode, hashes), samples
+        )
+        if decode or len(samples) >= _PROGRESS_FROM:
+            contents = progress(contents, "check", total=len(samples))
+        return list(contents)
 
 
-class FactsCache:
-    """Remembers what reading a file gave, as long as the file stays what it was; used in a `with` block.
+class AnnotationCache:
+    """What reading each file gave, while the file is unchanged; used in a `with` block.
 
-    There is a memory for each folder; one that cannot be read starts empty, and one that cannot be written is
-    done without.
+    There is one cache file per data folder. An unreadable one is ignored; if it cannot be written, nothing is
+    kept.
     """
 
     def __init__(self, samples: Sequence[Sample]) -> None:
@@ -82,102 +82,102 @@ class FactsCache:
         self._folders: dict[Path, dict[str, dict[str, Any]]] = {path.parent: {} for path in paths}
         self._changed: set[Path] = set()
 
-    def __enter__(self) -> FactsCache:
+    def __enter__(self) -> AnnotationCache:
         for folder, files in self._folders.items():
             with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-                stored = json.loads(_memory_of(folder).read_bytes())
+                stored = json.loads(_cache_file(folder).read_bytes())
                 if stored["format"] == _FORMAT:
-                    files.update({name: known for name, known in stored["files"].items() if known["stamp"]})
+                    files.update({name: entry for name, entry in stored["files"].items() if entry["stamp"]})
         return self
 
     def __exit__(self, *_: object) -> None:
         for folder in self._changed:
-            memory = _memory_of(folder)
-            own = memory.with_suffix(f".{os.getpid()}")  # several processes may write at once
+            path = _cache_file(folder)
+            own = path.with_suffix(f".{os.getpid()}")  # several processes may write at once
             with suppress(OSError, UserError):
                 CACHE.mkdir(parents=True, exist_ok=True)
                 with atomic_write(own, "w") as file:
                     file.write(json.dumps({"format": _FORMAT, "files": self._folders[folder]}))
-                os.replace(own, memory)
+                os.replace(own, path)
 
-    def knows(self, path: Path, what: str) -> bool:
-        """Tell whether `recall` would not have to read."""
+    def has(self, path: Path, key: str) -> bool:
+        """Tell whether `read` would find its answer in the cache."""
         with suppress(OSError):
-            return what in self._known(path)
+            return key in self._entry(path)
         return False
 
-    def recall(self, path: Path, what: str, read: Callable[[Path], Any]) -> Any:
-        """Return read(path), or what it gave for this very file before.
+    def read(self, path: Path, key: str, reader: Callable[[Path], Any]) -> Any:
+        """Return reader(path), from the cache if the file is unchanged.
 
         Args:
             path: the file.
-            what: the name of this kind of reading.
-            read: gives what JSON can hold.
+            key: names the reader.
+            reader: returns what JSON can hold.
 
         Raises:
-            UserError: `read` did, now or before.
+            UserError: the reader raised it, now or before.
         """
         try:
-            known = self._known(path)
+            entry = self._entry(path)
         except OSError:
-            return read(path)  # which says what is wrong
-        if what not in known:
+            return reader(path)  # its message names the reason
+        if key not in entry:
             try:
-                known[what] = {"value": read(path)}
+                entry[key] = {"value": reader(path)}
             except UserError as error:
                 if isinstance(error.__context__, OSError) and error.__context__.errno:
-                    raise  # a right or a disk, which may be mended, and says nothing of the content
-                known[what] = {"error": str(error)}
-            self._folders[path.parent][path.name] = known
+                    raise  # permissions or a disk error: not about the content, so not cached
+                entry[key] = {"error": str(error)}
+            self._folders[path.parent][path.name] = entry
             self._changed.add(path.parent)
-        if "error" in known[what]:
-            raise UserError(known[what]["error"])
-        return known[what]["value"]
+        if "error" in entry[key]:
+            raise UserError(entry[key]["error"])
+        return entry[key]["value"]
 
-    def _known(self, path: Path) -> dict[str, Any]:
-        """Return what is known of a file as it is now."""
+    def _entry(self, path: Path) -> dict[str, Any]:
+        """Return the entry of a file, an empty one if the file has changed."""
         state = os.stat(path)
         stamp = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
-        known = self._folders[path.parent].get(path.name)
-        return known if known is not None and known["stamp"] == stamp else {"stamp": stamp}
+        entry = self._folders[path.parent].get(path.name)
+        return entry if entry is not None and entry["stamp"] == stamp else {"stamp": stamp}
 
 
-def _memory_of(folder: Path) -> Path:
-    """Return the file that holds what is known of a folder; its name as given stands in the messages."""
+def _cache_file(folder: Path) -> Path:
+    """Return the cache file of a folder. Error messages have the folder as given, so that is in the key."""
     name = f"{Path.cwd()}\0{folder}"
     return CACHE / f"{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.json"
 
 
-def _look(sample: Sample, cache: FactsCache, decode: bool, hashes: bool) -> Facts:
+def _read_sample(sample: Sample, cache: AnnotationCache, decode: bool, hashes: bool) -> SampleContent:
     if sample.problem:
-        return Facts(None, None)
+        return SampleContent(None, None)
     annotation: VocAnnotation | None = VocAnnotation(None, ())
     header = image_hash = None
-    xml_fault = image_fault = ""
+    xml_error = image_error = ""
     try:
         if sample.xml_path is not None:
-            stored = cache.recall(sample.xml_path, "annotation", lambda path: astuple(read_annotation(path)))
-            annotation = _restore(stored)
+            stored = cache.read(sample.xml_path, "annotation", lambda path: astuple(read_annotation(path)))
+            annotation = _from_json(stored)
     except UserError as error:
-        annotation, xml_fault = None, str(error)
+        annotation, xml_error = None, str(error)
     try:
-        sides = cache.recall(sample.image_path, "header", lambda path: astuple(read_header(path)))
-        if decode or cache.knows(sample.image_path, "decoded"):  # a fault once found stays one
-            cache.recall(sample.image_path, "decoded", verify_image)
-        image_hash = cache.recall(sample.image_path, "hash", hash_image) if hashes else None
+        sides = cache.read(sample.image_path, "header", lambda path: astuple(read_header(path)))
+        if decode or cache.has(sample.image_path, "decoded"):  # damage found once is reported every time
+            cache.read(sample.image_path, "decoded", verify_image)
+        image_hash = cache.read(sample.image_path, "hash", hash_image) if hashes else None
         header = ImageHeader(*sides)
     except UserError as error:
-        image_fault = str(error)
-    return Facts(annotation, header, xml_fault, image_fault, image_hash)
+        image_error = str(error)
+    return SampleContent(annotation, header, xml_error, image_error, image_hash)
 
 
-def _restore(stored: Sequence[Any]) -> VocAnnotation:
-    """Return the annotation whose `astuple` this was, before JSON made lists of its tuples."""
-    size, objects, faults = stored
+def _from_json(stored: Sequence[Any]) -> VocAnnotation:
+    """Return the annotation whose `astuple` this was; JSON turns tuples into lists."""
+    size, objects, errors = stored
     return VocAnnotation(
         None if size is None else (size[0], size[1]),
         tuple(
             VocObject(name, (box[0], box[1], box[2], box[3]), difficult) for name, box, difficult in objects
         ),
-        tuple((number, name, reason) for number, name, reason in faults),
+        tuple((number, name, reason) for number, name, reason in errors),
     )

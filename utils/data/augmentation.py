@@ -1,8 +1,7 @@
-"""Random changes to a training picture and its boxes.
+"""Random augmentation of a training image and its boxes.
 
-Only this file imports albumentations, whose pipeline draws and applies what changes pixels alone: color,
-blur and loss of color. Its care for boxes takes half a millisecond a pass, so geometry is `canvas`'s. Its
-update check, which would ask the network, is switched off first.
+Only this module imports albumentations, and only for color, blur and grayscale. Its box processing takes half
+a millisecond per pass, so geometry is done by `mosaic`. Its update check, which needs the network, is off.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from nets.structures import Target
-from utils.data.paste import Labeled, Place, blank, lay, move
+from utils.data.mosaic import ImageAndTarget, PasteRegion, empty_canvas, paste, transform_boxes
 from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import letterbox
 
@@ -27,23 +26,23 @@ import albumentations as A
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])  # RGB -> YIQ
-_MIDDLE = 128.0  # the gray that a change of contrast leaves alone
+_MIDDLE = 128.0  # gray value that a change of contrast keeps
 
 
 @dataclass(frozen=True)
 class AugmentLevel:
-    """How far training pictures are changed.
+    """Strength of the augmentation.
 
     Attributes:
-        scale: range of the size, of that which the letterbox would give.
-        aspect: largest factor by which the aspect changes, either way.
-        hue: largest turn of the hue, of a full circle.
+        scale: range of the size, relative to the letterboxed size.
+        aspect: largest factor of the aspect ratio, either way.
+        hue: largest hue shift, as a share of the full circle.
         saturation: largest relative change of the saturation.
         brightness: largest relative change of the brightness.
         contrast: largest relative change of the contrast.
-        rare: probability of each of blur and loss of color.
-        fitted: the scale is that of the stretched picture and drawn evenly; else it is that of the picture's
-            square root of area and drawn evenly in its logarithm.
+        rare: probability of each of blur and grayscale.
+        fitted: the scale is drawn uniformly and applies to the stretched image; else it is drawn
+            log-uniformly and applies to the square root of the area.
     """
 
     scale: tuple[float, float]
@@ -56,8 +55,8 @@ class AugmentLevel:
     fitted: bool = False
 
 
-# "none" is what inference sees. "reference" has the ranges of bubbliiiing/yolov4-tiny-pytorch, where the hue
-# is multiplied by 0.9 to 1.1: orange turns by up to 4 degrees, violet by 36, the mean hue by the 18 of ours.
+# "none" is the letterbox of inference. "reference" has the ranges of bubbliiiing/yolov4-tiny-pytorch, where
+# the hue is multiplied by 0.9 to 1.1: orange shifts by up to 4 degrees, violet by 36, the mean hue by 18.
 LEVELS: dict[str, AugmentLevel | None] = {
     "none": None,
     "light": AugmentLevel((0.8, 1.2), 1.1, 0.01, 0.2, 0.2, 0.2),
@@ -67,7 +66,7 @@ LEVELS: dict[str, AugmentLevel | None] = {
 
 
 class ColorMatrix(A.ImageOnlyTransform):
-    """Turn hue, change saturation, brightness and contrast, all in one affine map of the three channels."""
+    """Change hue, saturation, brightness and contrast in one affine map of the three channels."""
 
     def __init__(self, hue: float, saturation: float, brightness: float, contrast: float) -> None:
         super().__init__(p=1.0)
@@ -75,27 +74,27 @@ class ColorMatrix(A.ImageOnlyTransform):
         self.gains = (saturation, brightness, contrast)
 
     def get_params(self) -> dict[str, Any]:
-        """Draw the map (3, 4) that takes a pixel (r, g, b, 1) to a pixel."""
+        """Draw the map (3, 4) of pixels (r, g, b, 1)."""
         rng = self.random_generator
-        turn = 2 * np.pi * self.hue * rng.uniform(-1, 1)
+        angle = 2 * np.pi * self.hue * rng.uniform(-1, 1)
         saturation, brightness, contrast = 1 + np.array(self.gains) * rng.uniform(-1, 1, 3)
-        return {"matrix": color_matrix(turn, saturation, brightness, contrast)}
+        return {"matrix": color_matrix(angle, saturation, brightness, contrast)}
 
     def apply(self, img: Pixels, matrix: NDArray[np.floating], **params: Any) -> Pixels:
         """Map every pixel of an image uint8 (H, W, 3), clipped to 0..255."""
         return cv2.transform(img, matrix)
 
 
-def color_matrix(turn: float, saturation: float, brightness: float, contrast: float) -> NDArray[np.floating]:
-    """Build the affine map (3, 4) of RGB pixels that does the four changes in this order.
+def color_matrix(angle: float, saturation: float, brightness: float, contrast: float) -> NDArray[np.floating]:
+    """Build the affine map (3, 4) of RGB pixels that makes the four changes in this order.
 
     Args:
-        turn: angle of the hue in the plane of chroma, in radians; luma stays.
+        angle: hue rotation in the plane of chroma, in radians; luma stays.
         saturation: factor of the distance from the gray of the same luma.
         brightness: factor of the values.
         contrast: factor of the distance from the middle gray.
     """
-    cos, sin = np.cos(turn), np.sin(turn)
+    cos, sin = np.cos(angle), np.sin(angle)
     chroma = saturation * np.array([[cos, -sin], [sin, cos]])
     inner = np.block([[np.ones((1, 1)), np.zeros((1, 2))], [np.zeros((2, 1)), chroma]])
     linear = brightness * contrast * np.linalg.solve(_YIQ, inner @ _YIQ)
@@ -103,7 +102,7 @@ def color_matrix(turn: float, saturation: float, brightness: float, contrast: fl
 
 
 class Augmenter:
-    """Place pictures on the network's canvas, then flip and recolor them, by the generator that is given."""
+    """Pastes images on the network's canvas, then flips and recolors them."""
 
     def __init__(self, size: tuple[int, int], level: str = "default") -> None:
         """Build the pipeline.
@@ -115,23 +114,23 @@ class Augmenter:
         self.size = size
         self.level = LEVELS[level]
         if self.level is not None:
-            look = self.level
-            color = ColorMatrix(look.hue, look.saturation, look.brightness, look.contrast)
-            rare = [A.Blur(blur_limit=(3, 5), p=look.rare), A.ToGray(p=look.rare)] if look.rare else []
+            own = self.level
+            color = ColorMatrix(own.hue, own.saturation, own.brightness, own.contrast)
+            rare = [A.Blur(blur_limit=(3, 5), p=own.rare), A.ToGray(p=own.rare)] if own.rare else []
             self._pixels = A.Compose([color, *rare])
 
     @property
-    def reach(self) -> float:
-        """Bound the length that a side may be drawn at, of that which the letterbox would give it."""
+    def max_scale(self) -> float:
+        """Largest length of a side, relative to its letterboxed length."""
         if self.level is None:
             return 1.0
         return self.level.scale[1] * self.level.aspect ** (1.0 if self.level.fitted else 0.5)
 
-    def place(self, image: Pixels, target: Target, rng: np.random.Generator) -> Labeled:
-        """Lay one image and its target, in image pixels, onto the canvas.
+    def to_canvas(self, image: Pixels, target: Target, rng: np.random.Generator) -> ImageAndTarget:
+        """Paste one image and its target, in image pixels, at a random scale, aspect and position.
 
-        At a random scale, aspect and place: where the picture is larger than the canvas a random part of it
-        shows, where it is smaller the rest stays gray. Hardly visible objects go.
+        Of an image larger than the canvas a random part is visible. Objects of which little is visible are
+        dropped.
         """
         if self.level is None:
             canvas, placement = letterbox(image, self.size)
@@ -142,24 +141,24 @@ class Augmenter:
             int(rng.integers(min(0, side - new), max(0, side - new) + 1))
             for side, new in zip(self.size, new_size, strict=True)
         )
-        where = Place(new_size, (corner[0], corner[1]), ((0, self.size[0]), (0, self.size[1])))
-        canvas = blank(self.size)
-        lay(canvas, image, where)
-        return canvas, move(target, image.shape[:2], where)
+        region = PasteRegion(new_size, (corner[0], corner[1]), ((0, self.size[0]), (0, self.size[1])))
+        canvas = empty_canvas(self.size)
+        paste(canvas, image, region)
+        return canvas, transform_boxes(target, image.shape[:2], region)
 
-    def finish(self, image: Pixels, target: Target, rng: np.random.Generator) -> Labeled:
-        """Flip and recolor a picture that has the network's size already."""
+    def flip_and_recolor(self, image: Pixels, target: Target, rng: np.random.Generator) -> ImageAndTarget:
+        """Flip and recolor an image of network size."""
         if self.level is None:
             return image, target
         if rng.random() < 0.5:
             image, target = flip(image, target)
-        # set_random_seed would start every transform with the same stream, so that a blur would always come
-        # with the same colors; generators that they share give independent draws.
+        # set_random_seed would give every transform the same stream, so that blur always came with the same
+        # colors; a shared generator gives independent draws.
         self._pixels.set_random_state(rng, random.Random(int(rng.integers(2**63))))
         return self._pixels(image=image)["image"], target
 
 
-def flip(image: Pixels, target: Target) -> Labeled:
+def flip(image: Pixels, target: Target) -> ImageAndTarget:
     """Mirror an image uint8 (H, W, 3) and its boxes left to right."""
     x1, y1, x2, y2 = target.boxes.unbind(1)
     boxes = torch.stack([image.shape[1] - x2, y1, image.shape[1] - x1, y2], dim=1)
@@ -169,7 +168,7 @@ def flip(image: Pixels, target: Target) -> Labeled:
 def _draw_size(
     size: tuple[int, ...], room: tuple[int, int], level: AugmentLevel, rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Draw the (height, width) at which a picture of `size` is shown on a canvas of `room`."""
+    """Draw the (height, width) of an image of `size` on a canvas of `room`."""
     height, width = map(float, size)
     if level.fitted:
         spread = (level.aspect - 1) / (level.aspect + 1)  # 1 + spread over 1 - spread is the largest aspect

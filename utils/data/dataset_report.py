@@ -1,4 +1,4 @@
-"""One look at every annotation and image header before training, so that no fault waits for epoch 37."""
+"""Scan of a data set: every annotation and image header is checked before training or evaluation starts."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from dataclasses import dataclass, field
 
 from utils.cli.console import warn
 from utils.cli.errors import UserError
-from utils.data.annotation_cache import gather_facts
-from utils.data.faults import refuse, warn_each
-from utils.data.sample_report import CLIPPED, LEFT_OUT, UNKNOWN, Finding, Record, look_at
+from utils.data.annotation_cache import read_samples
+from utils.data.sample_report import CLIPPED, SKIPPED, UNKNOWN, Finding, Record, inspect_sample
 from utils.data.samples import Sample
+
+MAX_SHOWN = 10  # findings of a kind; the others are counted
 
 
 @dataclass
-class ScanReport:
-    """What the scan found.
+class DatasetReport:
+    """Result of a scan.
 
     Attributes:
         records: the usable images, in the order of the samples.
-        findings: all that is wrong or worth knowing, in the order of the samples.
-        class_counts: objects a class, over the records.
-        total: images looked at.
-        skipped: images left out, counted by reason.
-        written_names: classes as the annotations spell them, before any renaming.
+        findings: errors, warnings and notes, in the order of the samples.
+        class_counts: objects per class, over the records.
+        total: images scanned.
+        skipped: images that cannot be used, counted by reason.
+        written_names: class names as in the annotations, before renaming.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -36,50 +37,33 @@ class ScanReport:
 
     @property
     def unknown_classes(self) -> Counter[str]:
-        """Count the objects left out because their class is not wanted, by name."""
+        """Skipped objects of classes that are not wanted, counted by class."""
         return Counter(finding.name for finding in self.findings if finding.kind == UNKNOWN)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names of the objects, sorted, which for VOC's twenty is VOC's order."""
+        return tuple(sorted(self.class_counts))
 
     def count(self, kind: str) -> int:
         """Count the findings of a kind."""
         return sum(finding.kind == kind for finding in self.findings)
 
     def summary(self) -> list[str]:
-        """Describe the data in lines for the log: images, objects a class, and what was left out."""
+        """Describe the data in lines: images, objects per class, and what was skipped."""
         objects = sum(self.class_counts.values())
         classes = ", ".join(f"{name} {count}" for name, count in sorted(self.class_counts.items()))
         lines = [f"{len(self.records)} images, {objects} objects: {classes}"]
         if self.skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
             lines.append(f"skipped {self.skipped.total()} of {self.total} images: {reasons}")
-        clipped, left_out = self.count(CLIPPED), self.count(LEFT_OUT)
-        if clipped or left_out:
-            lines.append(f"objects clipped: {clipped}, left out: {left_out}")
+        clipped, skipped = self.count(CLIPPED), self.count(SKIPPED)
+        if clipped or skipped:
+            lines.append(f"objects clipped: {clipped}, skipped: {skipped}")
         return lines
 
 
-def scan(
-    samples: Sequence[Sample],
-    *,
-    class_names: Collection[str] | None = None,
-    renames: Mapping[str, str] | None = None,
-    skip_bad: bool = False,
-    training: bool = True,
-) -> ScanReport:
-    """Look at every sample, say what is wrong, and stop where it may not be passed over.
-
-    Arguments are those of `look_over` and `accept`, and so are the errors.
-
-    Returns:
-        The usable images and the counts.
-    """
-    report = look_over(samples, class_names=class_names, renames=renames, training=training)
-    accept([report], skip_bad=skip_bad)
-    if training:
-        require_objects(report)
-    return report
-
-
-def look_over(
+def scan_samples(
     samples: Sequence[Sample],
     *,
     class_names: Collection[str] | None = None,
@@ -87,83 +71,102 @@ def look_over(
     training: bool = True,
     decode: bool = False,
     hashes: bool = False,
-) -> ScanReport:
-    """Look at every sample: parse its XML, read its image header, check every box.
+) -> DatasetReport:
+    """Scan images: parse the XML, read the image header, check every box.
 
     Args:
-        samples: the images of one or more splits; an id that comes twice counts once.
-        class_names: the wanted classes; objects of others are left out. None takes all.
-        renames: other names for classes of the annotations, looked up before `class_names`.
-        training: False holds the data to the rule of val and test.
+        samples: the images of one or more splits; a repeated id counts once.
+        class_names: the wanted classes; objects of others are skipped. None takes all.
+        renames: new names for classes of the annotations, applied before `class_names`.
+        training: False applies the rule of val and test: a skipped object is an error.
         decode: read every pixel too.
         hashes: give the records their `image_hash`.
     """
     unique = list({sample.image_id: sample for sample in samples}.values())
     wanted = None if class_names is None else frozenset(class_names)
-    report = ScanReport(total=len(unique))
-    facts = gather_facts(unique, decode=decode, hashes=hashes)
-    for sample, one in zip(unique, facts, strict=True):
-        look = look_at(sample, one, wanted=wanted, renames=renames or {}, training=training)
-        report.findings += look.findings
-        report.written_names |= {item.name for item in one.annotation.objects} if one.annotation else set()
-        if look.record is None:
-            report.skipped[look.findings[0].kind] += 1
+    report = DatasetReport(total=len(unique))
+    contents = read_samples(unique, decode=decode, hashes=hashes)
+    for sample, content in zip(unique, contents, strict=True):
+        record, findings = inspect_sample(
+            sample, content, wanted=wanted, renames=renames or {}, training=training
+        )
+        report.findings += findings
+        if content.annotation:
+            report.written_names |= {item.name for item in content.annotation.objects}
+        if record is None:
+            report.skipped[findings[0].kind] += 1
         else:
-            report.records.append(look.record)
-            report.class_counts.update(look.record.names)
+            report.records.append(record)
+            report.class_counts.update(record.names)
     return report
 
 
-def accept(reports: Sequence[ScanReport], *, skip_bad: bool, advice: str = "") -> None:
-    """Write the warnings, ten of a kind and then their number, and stop where the data cannot be used.
+def report_findings(reports: Sequence[DatasetReport], *, skip_bad: bool, advice: str = "") -> None:
+    """Write warnings, at most ten of a kind, and raise if the data cannot be used.
 
     Args:
-        reports: of all the splits that a command uses; the faults of all are told at once.
-        skip_bad: faulty images and objects have been left out, and a warning is enough.
-        advice: where more is to be learnt, for the end of a long list.
+        reports: of all splits that a command uses.
+        skip_bad: errors are warnings, since faulty images and objects are skipped.
+        advice: where the full list is, for the end of a long one.
 
     Raises:
-        UserError: faults that may not be skipped (several are listed as warnings first), or no image left.
+        UserError: there are errors without `skip_bad`, or no image is left.
     """
     findings = [finding for report in reports for finding in report.findings]
     errors = [finding for finding in findings if finding.level == "error"]
     if not skip_bad:
-        refuse(errors, advice=advice)
-    warn_each([finding for finding in errors if finding.kind != LEFT_OUT], "left out: ", advice)
-    warn_each([finding for finding in findings if finding.kind == LEFT_OUT], "left out: ", advice)
-    others = [f for f in findings if f.level == "warning" and f.kind not in (LEFT_OUT, UNKNOWN)]
+        raise_errors(errors, advice=advice)
+    warn_each([finding for finding in errors if finding.kind != SKIPPED], "skipped: ", advice)
+    warn_each([finding for finding in findings if finding.kind == SKIPPED], "skipped: ", advice)
+    others = [f for f in findings if f.level == "warning" and f.kind not in (SKIPPED, UNKNOWN)]
     warn_each(others, advice=advice)
     for report in reports:
-        _warn_about_unknown(report)
+        if unknown := report.unknown_classes:
+            first = next(finding.file for finding in report.findings if finding.kind == UNKNOWN)
+            counts = ", ".join(f"{name!r} ({count})" for name, count in unknown.most_common())
+            warn(f"objects of unknown classes are skipped: {counts}; the first in {first}")
     for report in reports:
         if not report.records:
             raise UserError(f"none of the {report.total} images can be used; the reasons are listed above")
 
 
-def require_objects(report: ScanReport) -> None:
-    """Refuse training data without an object of a wanted class.
-
-    Raises:
-        UserError: there is nothing to learn; names the classes that are there.
-    """
+def require_objects(report: DatasetReport) -> None:
+    """Raise a UserError if training data have no object of a wanted class; it names the classes found."""
     if not report.class_counts:
         others = ", ".join(repr(name) for name in list(report.unknown_classes)[:10])
         found = f"there are only objects of {others}" if others else "no image has an object"
         raise UserError(f"nothing to learn: {found}; check the annotations and --classes")
 
 
-def _warn_about_unknown(report: ScanReport) -> None:
-    if unknown := report.unknown_classes:
-        first = next(finding.file for finding in report.findings if finding.kind == UNKNOWN)
-        counts = ", ".join(f"{name!r} ({count})" for name, count in unknown.most_common())
-        warn(f"objects of unknown classes are left out: {counts}; the first in {first}")
-
-
-def collect_class_names(report: ScanReport) -> tuple[str, ...]:
-    """Return the class names of the scanned annotations, sorted, which for VOC's twenty is VOC's order."""
-    return tuple(sorted(report.class_counts))
-
-
 def count_overlap(first: Iterable[Record], second: Iterable[Record]) -> int:
-    """Count the images that stand in both lists, by file."""
+    """Count the image files that are in both lists."""
     return len({record.image_path for record in first} & {record.image_path for record in second})
+
+
+def warn_each(items: Sequence[object], prefix: str = "", advice: str = "") -> None:
+    """Warn about the first ten items, and how many more there are.
+
+    Args:
+        items: `str` gives the line.
+        prefix: in front of each line.
+        advice: where the full list is, for the end of a long one.
+    """
+    for item in items[:MAX_SHOWN]:
+        warn(f"{prefix}{item}")
+    if len(items) > MAX_SHOWN:
+        warn(f"… and {len(items) - MAX_SHOWN} more{advice}")
+
+
+def raise_errors(*kinds: Sequence[object], advice: str = "") -> None:
+    """Raise a UserError if there are errors; several are listed as warnings first, kind by kind.
+
+    Raises:
+        UserError: has the first error and the number of the others.
+    """
+    errors = [item for kind in kinds for item in kind]
+    if len(errors) > 1:
+        for kind in kinds:
+            warn_each(kind, advice=advice)
+    if errors:
+        more = f" (and {len(errors) - 1} more, see above)" if len(errors) > 1 else ""
+        raise UserError(f"{errors[0]}{more}; fix the data or add --skip-bad")

@@ -1,10 +1,10 @@
-"""Which splits the data have, in three folder layouts, and which of them are used by default.
+"""Folder layouts of a data set: the splits in it, and which are used by default.
 
 1. a VOCdevkit: a folder of folders in VOC layout; a split is `VOC2007/trainval`, a list in ImageSets/Main;
 2. one folder in VOC layout (Annotations/, JPEGImages/, ImageSets/Main/); a split is `trainval`;
 3. images and XML side by side, as labelImg writes them: one split `all`, or folders train/, valid/ and test/.
 
-A folder in VOC layout without any list has the one split `all` too.
+A folder in VOC layout without lists has the one split `all` too.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def list_main_splits(data_dir: Path | str) -> list[str]:
 
 
 def voc_folders(data_dir: Path | str) -> list[Path]:
-    """List the folders in VOC layout: this one, or those of a VOCdevkit; none for images beside their XML."""
+    """List the folders in VOC layout: this one, or those of a VOCdevkit; none for a flat folder."""
     root = Path(data_dir)
     return [root] if is_voc(root) else _list_years(root)
 
@@ -61,19 +61,18 @@ def voc_folders(data_dir: Path | str) -> list[Path]:
 def choose_training_splits(
     data_dir: Path | str, named: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Choose what to train on and what to select on where the user does not say.
+    """Choose the splits to train and to validate on.
 
-    Each folder gives `train` and `val` where both exist, else `trainval`, else `train` alone, else
-    everything. A test list is never chosen.
+    Each folder gives `train` and `val` if both exist, else `trainval`, else `train` alone, else everything. A
+    test list is never chosen.
 
     Args:
         data_dir: folder in one of the three layouts.
-        named: the training splits that the user named; a `train` among them brings the `val` beside it,
-            unless that is trained on too.
+        named: training splits that the user named; the `val` beside a `train` is used for validation.
 
     Returns:
-        Names of the training splits and of the validation splits; the latter is empty when a part of the
-        training images has to be held out.
+        Names of the training and of the validation splits; no validation splits if a part of the training
+        images has to be held out.
 
     Raises:
         UserError: no layout is recognized, or there is no list to train on.
@@ -101,10 +100,10 @@ def choose_training_splits(
 
 
 def choose_evaluation_splits(data_dir: Path | str) -> tuple[str, ...]:
-    """Choose what to evaluate on when the user names nothing: the test lists, else the val lists.
+    """Choose the splits to evaluate on: the test lists, else the val lists.
 
     Raises:
-        UserError: there is neither; names the splits that exist.
+        UserError: there is neither; lists the splits.
     """
     names = list_splits(data_dir)
     for wanted in (("test",), ("val", "valid")):
@@ -124,7 +123,7 @@ def _has_images(folder: Path) -> bool:
 
 
 def no_such_split(root: Path, split: str, names: Sequence[str], path: Path | None = None) -> str:
-    """Return the message for a split that is not among `names`; `path` is where its list would be."""
+    """Return the error message for a missing split; `path` is where its list would be."""
     near = difflib.get_close_matches(split, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return f"{path or root}: no split {split!r}{hint}; there are: {_listed(names)}"
@@ -135,13 +134,13 @@ def _list_years(root: Path) -> list[Path]:
 
 
 def list_names(folder: Path) -> list[str]:
-    """List the names of the lists of a folder in VOC layout, or the one of all images where there is none."""
+    """List the splits of a folder in VOC layout: its lists, or all images if it has none."""
     lists = sorted(path.stem for path in (folder / "ImageSets" / "Main").glob("*.txt"))
     return lists or [EVERYTHING]
 
 
 def _is_class_list(root: Path, split: str) -> bool:
-    """Tell whether a split is a class's list: ids, and 1, 0 or -1 for yes, difficult and no."""
+    """Tell whether a split is VOC's list of one class: ids with a column of 1, 0 (difficult) or -1."""
     folder, _, name = split.rpartition("/")
     if name.rpartition("_")[2] not in ("train", "val", "trainval", "test") or "_" not in name:
         return False

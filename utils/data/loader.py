@@ -1,7 +1,6 @@
-"""Loaders: training pictures in, batches out, the same ones whoever makes them.
+"""Loader of training batches.
 
-The epoch travels in the keys that the sampler yields, so workers hold no state and may live as long as they
-like: their number changes nothing.
+The sampler yields the epoch as part of each key. Workers have no state, so their number changes nothing.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from utils.cli.errors import UserError
 from utils.data.train_dataset import Key, TrainDataset
 
 Batch = tuple[Tensor, list[Target]]
-_SHOWN = 16
-_GRACE = 20  # seconds that a worker lives on after SIGTERM: the run finishes its step first
+_PREVIEW = 16  # images
+_GRACE = 20  # seconds that a worker keeps running after SIGTERM, while the run finishes its step
 
 
 class EpochSampler(Sampler[list[Key]]):
-    """Yield the batches of one epoch as lists of (epoch, index), in an order that (seed, epoch) determines.
+    """Yields the batches of one epoch as lists of (epoch, index); (seed, epoch) determines the order.
 
-    Each of several processes gets its share of every batch. A last batch of a single image a process is
-    dropped, because batch norm learns nothing good from it; unless it is the only one.
+    Each of several processes gets its share of every batch. A last batch of one image per process is dropped,
+    as batch norm needs more, unless it is the only one.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class EpochSampler(Sampler[list[Key]]):
         self.epoch, self.done = 0, 0
 
     def set_epoch(self, epoch: int, done: int = 0) -> None:
-        """Choose the epoch that the next iteration goes through, from 0, and how many batches are done."""
+        """Set the epoch of the next iteration, from 0, and the number of batches to skip."""
         self.epoch, self.done = epoch, done
 
     def __len__(self) -> int:
@@ -57,7 +56,7 @@ class EpochSampler(Sampler[list[Key]]):
 
 
 class TrainLoader:
-    """Batches of training pictures, an epoch at a time."""
+    """Batches of training images, one epoch at a time."""
 
     def __init__(self, loader: DataLoader[Any], sampler: EpochSampler) -> None:
         self._loader = loader
@@ -68,13 +67,13 @@ class TrainLoader:
         return len(self._sampler)
 
     def preview(self) -> Batch:
-        """Return the first pictures of the first epoch, at most 16 of a batch, made in this process.
+        """Return the first images of the first epoch, at most 16, made in this process.
 
         Raises:
             UserError: an image cannot be read.
         """
         self._sampler.set_epoch(0)
-        batch = collate([self._loader.dataset[key] for key in next(iter(self._sampler))[:_SHOWN]])
+        batch = collate([self._loader.dataset[key] for key in next(iter(self._sampler))[:_PREVIEW]])
         if isinstance(batch, UserError):
             raise batch
         return batch
@@ -95,21 +94,21 @@ class TrainLoader:
             yield batch
 
 
-class _Careful(Dataset[tuple[Tensor, Target] | UserError]):
-    """Return a UserError as a value: raised in a worker it would arrive as a page of traceback."""
+class _ErrorsAsValues(Dataset[tuple[Tensor, Target] | UserError]):
+    """Returns a UserError as a value; raised in a worker it would arrive with the worker's traceback."""
 
-    def __init__(self, pictures: TrainDataset) -> None:
-        self.pictures = pictures
+    def __init__(self, dataset: TrainDataset) -> None:
+        self.dataset = dataset
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Target] | UserError:
         try:
-            return self.pictures[key]
+            return self.dataset[key]
         except UserError as error:
             return UserError(str(error), exit_code=1)
 
 
 def collate(batch: Sequence[tuple[Tensor, Target] | UserError]) -> Batch | UserError:
-    """Stack the images to Tensor[B, 3, H, W]; the targets stay a list. An error takes the batch's place."""
+    """Stack the images to Tensor[B, 3, H, W]; the targets stay a list. The first error replaces the batch."""
     pairs = []
     for item in batch:
         if isinstance(item, UserError):
@@ -130,11 +129,11 @@ def build_train_loader(
     """Build the loader of training batches.
 
     Args:
-        dataset: the pictures.
-        batch_size: images a batch, over all processes.
-        workers: processes that make pictures; 0 makes them in this one.
-        pin_memory: for copies to a CUDA device that do not wait.
-        rank: number of this process, from 0.
+        dataset: the training images.
+        batch_size: images per batch, over all processes.
+        workers: worker processes; 0 loads in this process.
+        pin_memory: for asynchronous copies to a CUDA device.
+        rank: of this process.
         world_size: number of processes that share each batch.
 
     Raises:
@@ -144,25 +143,25 @@ def build_train_loader(
         raise UserError("no image to train on; check --data and --train")
     if batch_size % world_size or len(dataset) < world_size:
         raise UserError(
-            f"--batch-size {batch_size}, {len(dataset)} images: cannot be shared among {world_size} "
-            f"processes; take a multiple of {world_size}"
+            f"--batch-size {batch_size}, {len(dataset)} images: cannot be shared by {world_size} "
+            f"processes; use a multiple of {world_size}"
         )
     sampler = EpochSampler(len(dataset), batch_size, dataset.seed, rank=rank, world_size=world_size)
     loader = DataLoader(
-        _Careful(dataset),
+        _ErrorsAsValues(dataset),
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
-        generator=torch.Generator().manual_seed(dataset.seed),  # leaves torch's own random stream alone
+        generator=torch.Generator().manual_seed(dataset.seed),  # keeps torch's global random state unchanged
     )
     return TrainLoader(loader, sampler)
 
 
 def _start_worker(_: int) -> None:
-    """Keep each worker on one core, and alive while the run finishes the step in which it was stopped."""
+    """Limit a worker to one core, and keep it running while a stopped run finishes its step."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes

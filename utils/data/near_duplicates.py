@@ -1,4 +1,4 @@
-"""Difference hashes: which pictures show the same thing, whatever their size or compression.
+"""Near-duplicate images, found by difference hashes whatever their size or compression.
 
 Near-duplicates differ in few of the 64 bits (N. Krawetz, "Kind of Like That", 2013).
 """
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from utils.vision.image_reader import read_thumbnail
 
-NEAR = 4  # bits of 64; unrelated pictures differ in about 32
+_NEAR = 4  # bits of 64; unrelated images differ in about 32
 
 
 def hash_image(path: Path | str) -> int:
-    """Compute the 64-bit difference hash: is a gray cell, of 8 x 8, brighter than its left neighbor.
+    """Compute the 64-bit difference hash: is each of 8 x 8 gray cells brighter than its left neighbor.
 
     Raises:
         UserError: the image cannot be read.
@@ -32,11 +32,13 @@ def group_near_duplicates(hashes: Sequence[int]) -> list[list[int]]:
     Returns:
         The groups, in the order of their first index.
     """
-    values, place = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)  # dark frames are many
+    values, place = np.unique(
+        np.array(hashes, dtype=np.uint64), return_inverse=True
+    )  # many frames are all dark
     parent = np.arange(len(values))
     for index in range(len(values)):
         distance = np.bitwise_count(values[index + 1 :] ^ values[index])
-        for other in np.flatnonzero(distance <= NEAR) + index + 1:
+        for other in np.flatnonzero(distance <= _NEAR) + index + 1:
             parent[_root(parent, int(other))] = _root(parent, index)
     groups: dict[int, list[int]] = {}
     for index, own in enumerate(place.tolist()):

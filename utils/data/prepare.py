@@ -1,4 +1,4 @@
-"""From the user's words (--data, --train, --val, --classes) to checked data sets."""
+"""Preparation of data sets for training and evaluation: choose the splits, scan them, report the findings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from utils.cli.class_names import match_class_names, read_class_names
 from utils.cli.console import log, warn
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import (
-    ScanReport,
-    accept,
-    collect_class_names,
+    DatasetReport,
     count_overlap,
-    look_over,
+    report_findings,
     require_objects,
+    scan_samples,
 )
 from utils.data.layout import choose_evaluation_splits, choose_training_splits
 from utils.data.near_duplicates import group_near_duplicates
@@ -26,13 +25,13 @@ from utils.data.stratify import hold_out
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training run works on.
+    """Data sets of a training run.
 
     Attributes:
-        train: images to learn from.
-        val: images to select on; None when there is no evaluation.
+        train: the training images.
+        val: the validation images; None for training without evaluation.
         train_splits: names of the training splits.
-        val_splits: names of the validation splits; empty when a part of the training images was held out.
+        val_splits: names of the validation splits; empty if a part of the training images was held out.
     """
 
     train: VocDataset
@@ -42,7 +41,7 @@ class TrainingData:
 
     @property
     def selection(self) -> tuple[str, ...]:
-        """What the images to select on are called in a record."""
+        """Names of what the validation images are, for the run's records."""
         return self.val_splits or tuple(f"a tenth of {split}" for split in self.train_splits)
 
 
@@ -57,7 +56,7 @@ def prepare_training(
     skip_bad: bool = False,
     seed: int = 0,
 ) -> TrainingData:
-    """Read and check everything that a training run needs, and say what it is.
+    """Scan the training and the validation images, and log what they are.
 
     Args:
         data_dir: folder in one of the three layouts.
@@ -65,13 +64,13 @@ def prepare_training(
         val: names of the validation splits; None chooses them or holds out a tenth of the training images;
             ("none",) trains without evaluation.
         classes: file of class names; None takes those of the training annotations, sorted.
-        renames: other names for classes of the annotations, looked up before `classes`.
+        renames: new names for classes of the annotations, applied before `classes`.
         unlabelled: "skip" or "background", see `load_samples`.
-        skip_bad: leave faulty images out with a warning instead of raising.
-        seed: determines what is held out.
+        skip_bad: skip faulty images and objects with a warning instead of raising.
+        seed: determines which images are held out.
 
     Raises:
-        UserError: any fault in the data that may not be skipped.
+        UserError: the data cannot be used.
     """
     train_splits, default_val = choose_training_splits(data_dir, train)
     without = val is not None and tuple(val) == ("none",)
@@ -80,12 +79,12 @@ def prepare_training(
     train_samples = _load(data_dir, train_splits, unlabelled)
     val_samples = _load(data_dir, val_splits, unlabelled)
     holds_out = not val_splits and not without
-    report = look_over(train_samples, class_names=names, renames=renames, hashes=holds_out)
-    names = names or collect_class_names(report)
+    report = scan_samples(train_samples, class_names=names, renames=renames, hashes=holds_out)
+    names = names or report.class_names
     reports = [report]
     if val_splits:
-        reports.append(look_over(val_samples, class_names=names, renames=renames, training=False))
-    accept(reports, skip_bad=skip_bad, advice=_advice(data_dir))
+        reports.append(scan_samples(val_samples, class_names=names, renames=renames, training=False))
+    report_findings(reports, skip_bad=skip_bad, advice=_advice(data_dir))
     require_objects(report)
     _warn_about_renames(renames, reports)
     _announce("train", train_splits, report)
@@ -98,7 +97,7 @@ def prepare_training(
         return TrainingData(VocDataset(kept, names), VocDataset(held, names), train_splits, ())
     val_report = reports[1]
     _announce("val", val_splits, val_report)
-    _warn_about_selection(val_splits, count_overlap(report.records, val_report.records))
+    _warn_about_validation(val_splits, count_overlap(report.records, val_report.records))
     return TrainingData(
         VocDataset(report.records, names), VocDataset(val_report.records, names), train_splits, val_splits
     )
@@ -113,24 +112,24 @@ def prepare_evaluation(
     renames: Mapping[str, str] | None = None,
     unlabelled: str = "skip",
     skip_bad: bool = False,
-) -> tuple[VocDataset, ScanReport, tuple[str, ...]]:
-    """Read and check the images to evaluate on.
+) -> tuple[VocDataset, DatasetReport, tuple[str, ...]]:
+    """Scan the images to evaluate on.
 
     Args:
         data_dir: folder in one of the three layouts.
         splits: names of the splits; None takes the test lists, else the val lists.
-        known: class names of the weights; one that no annotation has is measured all the same, as a class
-            without ground truth. None of them leaves those of the annotations, sorted.
-        classes: file of class names, in place of both.
-        renames: other names for classes of the annotations, looked up before `classes`.
-        unlabelled: "skip" or "background", see `load_samples`.
-        skip_bad: leave faulty images and objects out with a warning instead of raising.
+        known: class names of the weights; those without annotations become classes without ground truth.
+            Empty takes the classes of the annotations, sorted.
+        classes: file of class names; replaces both.
+        renames: as in `prepare_training`, like the rest.
+        unlabelled: see there.
+        skip_bad: see there.
 
     Returns:
         The data set, the report of the scan, and the names of the splits.
 
     Raises:
-        UserError: any fault in the data that may not be skipped.
+        UserError: the data cannot be used.
     """
     chosen = tuple(splits) if splits else choose_evaluation_splits(data_dir)
     dataset, report = prepare_splits(
@@ -148,7 +147,7 @@ def prepare_evaluation(
 
 
 def _join_names(known: Sequence[str], found: Sequence[str]) -> list[str]:
-    """Return the known names in the spelling of the data, then those of the data that are not known."""
+    """Return the known names in the spelling of the data, then the other names of the data."""
     matched = match_class_names(known, found)
     spelled = {label: name for name, label in zip(found, matched, strict=True) if label is not None}
     names = [spelled.get(label, name) for label, name in enumerate(known)]
@@ -165,30 +164,30 @@ def prepare_splits(
     renames: Mapping[str, str] | None = None,
     unlabelled: str = "skip",
     skip_bad: bool = False,
-) -> tuple[VocDataset, ScanReport]:
-    """Read and check the images of some splits, and say what they are.
+) -> tuple[VocDataset, DatasetReport]:
+    """Scan the images of some splits, and log what they are.
 
     Args:
         data_dir: folder in one of the three layouts.
-        splits: names of the splits; None takes those that would be trained on.
-        training: False holds the data to the stricter rule of val and test.
+        splits: names of the splits; None takes the default training splits.
+        training: False applies the stricter rule of val and test.
         hashes: give the records their `image_hash`.
-        classes: as in `prepare_evaluation`, like the rest.
+        classes: as in `prepare_training`, like the rest.
         renames: see there.
         unlabelled: see there.
         skip_bad: see there.
 
     Raises:
-        UserError: any fault in the data that may not be skipped.
+        UserError: the data cannot be used.
     """
     chosen = tuple(splits) if splits else choose_training_splits(data_dir)[0]
     names = None if classes is None else read_class_names(classes)
     samples = _load(data_dir, chosen, unlabelled)
-    report = look_over(samples, class_names=names, renames=renames, training=training, hashes=hashes)
-    accept([report], skip_bad=skip_bad, advice=_advice(data_dir))
+    report = scan_samples(samples, class_names=names, renames=renames, training=training, hashes=hashes)
+    report_findings([report], skip_bad=skip_bad, advice=_advice(data_dir))
     _warn_about_renames(renames, [report])
     _announce("data", chosen, report)
-    return VocDataset(report.records, names or collect_class_names(report)), report
+    return VocDataset(report.records, names or report.class_names), report
 
 
 def _load(data_dir: Path | str, splits: Sequence[str], unlabelled: str) -> list[Sample]:
@@ -199,22 +198,22 @@ def _advice(data_dir: Path | str) -> str:
     return f"; all of them: python data.py check --data {shlex.quote(str(data_dir))}"
 
 
-def _warn_about_renames(renames: Mapping[str, str] | None, reports: Sequence[ScanReport]) -> None:
-    """Warn of an old name that no object has: it was mistyped, or is not in these splits."""
+def _warn_about_renames(renames: Mapping[str, str] | None, reports: Sequence[DatasetReport]) -> None:
+    """Warn about old names that no object has."""
     written = {name for report in reports for name in report.written_names}
     for old, new in (renames or {}).items():
         if old not in written:
             warn(f"--rename {old}={new}: no object is called {old}")
 
 
-def _announce(role: str, splits: Sequence[str], report: ScanReport) -> None:
+def _announce(role: str, splits: Sequence[str], report: DatasetReport) -> None:
     for line in report.summary():
         log(f"{role} ({', '.join(splits)}): {line}")
 
 
-def _warn_about_selection(val_splits: Sequence[str], overlap: int) -> None:
+def _warn_about_validation(val_splits: Sequence[str], overlap: int) -> None:
     if overlap:
-        warn(f"{overlap} images are in the training and the validation splits; the score will flatter")
+        warn(f"{overlap} images are in the training and the validation splits; the score will be optimistic")
     tests = [split for split in val_splits if split.rpartition("/")[2] == "test"]
     if tests:
-        warn(f"{', '.join(tests)} is used to select the best epoch; its score is then no test result")
+        warn(f"{', '.join(tests)} selects the best epoch; its score is no test result")

@@ -1,34 +1,34 @@
-"""What becomes of one image and its objects: the record to work with, and what there is to say about it.
+"""Inspection of one image: the record of its usable objects, and findings about the rest.
 
-In training an object that reaches out of the image is clipped if at least 1 px and 20 % of its area remain,
-else left out; the image stays. In validation and test a left-out object is an error, because it would change
+In training an object that extends past the image is clipped if at least 1 px and 20 % of its area remain,
+else skipped; the image stays. In validation and test a skipped object is an error, because it would change
 the score. A box is checked against the pixels of the image, whatever <size> says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.data.annotation_cache import Facts
-from utils.data.clip import clip_box, turn_box
-from utils.data.samples import Sample, is_there
-from utils.data.voc import VocAnnotation, VocObject
+from utils.data.annotation_cache import SampleContent
+from utils.data.samples import Sample, exists
+from utils.data.voc import Box
 from utils.vision.image_reader import ImageHeader
 
-BROKEN = "with a broken annotation"
-LEFT_OUT = "object left out"
+SKIPPED = "object skipped"
 CLIPPED = "object clipped"
 UNKNOWN = "unknown class"
+_MIN_SIDE = 1.0  # pixels of a clipped box
+_MIN_AREA = 0.2  # of the annotated box
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image that passed the scan, with its objects.
+    """One usable image with its objects.
 
     Attributes:
         image_id: unique over all splits of the data.
@@ -38,7 +38,7 @@ class Record:
         names: class name of each object.
         boxes: float32 (M, 4), (x1, y1, x2, y2) edges in pixels of the displayed image, inside it.
         difficult: bool (M,), VOC's difficult flag.
-        image_hash: 64-bit difference hash, where it was asked for.
+        image_hash: 64-bit difference hash, if requested.
     """
 
     image_id: str
@@ -53,16 +53,16 @@ class Record:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or worth knowing, in the data.
+    """An error, a warning or a note about the data.
 
     Attributes:
-        level: "error", "warning", or "note" for what is put right without a loss.
-        kind: what it is counted under.
-        file: where it stands.
+        level: "error", "warning", or "note" for what is corrected without loss.
+        kind: findings are counted by kind.
+        file: where it is.
         reason: what it is.
-        number: the object's place in its file, counted from 1; 0 when it is about the whole file.
+        number: the object's place in its file, counted from 1; 0 for the whole file.
         name: the object's class.
-        image_id: the image it belongs to; empty when it belongs to none.
+        image_id: the image; empty if it is about no single image.
     """
 
     level: str
@@ -79,109 +79,139 @@ class Finding:
         return f"{self.file}{place}: {self.reason}"
 
 
-@dataclass
-class Look:
-    """What looking at one sample gave.
-
-    Attributes:
-        record: None when the image cannot be used; the first finding says why.
-        findings: what is wrong or worth knowing.
-    """
-
-    record: Record | None = None
-    findings: list[Finding] = field(default_factory=list)
-
-
-def look_at(
+def inspect_sample(
     sample: Sample,
-    facts: Facts,
+    content: SampleContent,
     *,
     wanted: Collection[str] | None,
     renames: Mapping[str, str],
     training: bool,
-) -> Look:
-    """Judge what the files of one sample hold.
+) -> tuple[Record | None, list[Finding]]:
+    """Check the annotation of one image against its pixels.
 
     Args:
         sample: the image.
-        facts: what was read from its files.
-        wanted: class names; objects of others are left out. None takes all.
-        renames: other names for classes of the annotations, looked up first.
-        training: False makes an object that is left out an error.
+        content: of its files.
+        wanted: class names; objects of others are skipped. None takes all.
+        renames: new names for classes of the annotations, applied first.
+        training: False makes a skipped object an error.
+
+    Returns:
+        The record, None if the image cannot be used (the first finding says why), and the findings.
     """
-    faults = _faults_of(sample, facts)
-    if faults or facts.annotation is None or facts.header is None:
-        return Look(None, faults)
-    xml = sample.xml_path or sample.image_path
+    errors = list(_file_errors(sample, content))
+    if errors or content.annotation is None or content.header is None:
+        return None, errors
+    xml, header = sample.xml_path or sample.image_path, content.header
     findings: list[Finding] = []
 
-    def say(level: str, kind: str, reason: str, number: int = 0, name: str = "") -> None:
+    def add(level: str, kind: str, reason: str, number: int = 0, name: str = "") -> None:
         findings.append(Finding(level, kind, xml, reason, number, name, sample.image_id))
 
-    header = facts.header
-    turned = _written_for_stored_pixels(facts.annotation, header)
-    if turned:
-        sides = f"stored as {header.height}x{header.width}, displayed as {header.width}x{header.height}"
-        say("note", "turned by EXIF", f"{sides}; its boxes, drawn on the stored pixels, are turned with it")
-    elif facts.annotation.size not in (None, (header.width, header.height)):
-        stated = "x".join(map(str, facts.annotation.size or ()))
-        say("warning", "wrong <size>", f"<size> is {stated}, the image {header.width}x{header.height}")
-    kept: list[VocObject] = []
-    for number, item in enumerate(facts.annotation.objects, start=1):
+    stored, displayed = (header.height, header.width), (header.width, header.height)
+    stated = content.annotation.size
+    rotated = header.swapped and stored != displayed and stated == stored
+    if rotated:
+        sides = "stored as {}x{}, displayed as {}x{}".format(*stored, *displayed)
+        add("note", "rotated by EXIF", f"{sides}; its boxes, drawn on the stored pixels, are rotated too")
+    elif stated is not None and stated != displayed:
+        add("warning", "wrong <size>", "<size> is {}x{}, the image {}x{}".format(*stated, *displayed))
+    names, boxes, difficult = [], [], []
+    for number, item in enumerate(content.annotation.objects, start=1):
         name = renames.get(item.name, item.name)
-        box = turn_box(item.box, header) if turned else item.box
+        box = rotate_box(item.box, header) if rotated else item.box
         clipped, reason = clip_box(box, header.width, header.height)
         if wanted is not None and name not in wanted:
-            say("warning", UNKNOWN, "its class is not among the wanted ones", number, name)
+            add("warning", UNKNOWN, "its class is not among the wanted ones", number, name)
         elif clipped is None:
-            say("warning" if training else "error", LEFT_OUT, reason, number, name)
+            add("warning" if training else "error", SKIPPED, reason, number, name)
         else:
-            kept.append(VocObject(name, clipped, item.difficult))
-            if clipped != box:  # files that count pixels from 0 are many, and reach out by one
-                say(
-                    "warning" if reason else "note",
-                    CLIPPED,
-                    f"clipped, {reason or 'by a pixel'}",
-                    number,
-                    name,
-                )
-    return Look(_make_record(sample, header, kept, facts.image_hash), findings)
-
-
-def _faults_of(sample: Sample, facts: Facts) -> list[Finding]:
-    """Return what rules the image out."""
-    image, xml = sample.image_path, sample.xml_path or sample.image_path
-    found = []
-    if sample.problem:
-        found.append(("missing or ambiguous", image, sample.problem, 0, ""))
-    if facts.xml_fault:
-        found.append((BROKEN if is_there(xml) else "without annotation", xml, facts.xml_fault, 0, ""))
-    for number, name, reason in facts.annotation.faults if facts.annotation else ():
-        found.append((BROKEN, xml, reason, number, name))
-    if facts.image_fault:
-        found.append(("unreadable", image, facts.image_fault, 0, ""))
-    return [
-        Finding("error", kind, file, reason.removeprefix(f"{file}: "), number, name, sample.image_id)
-        for kind, file, reason, number, name in found
-    ]
-
-
-def _make_record(
-    sample: Sample, header: ImageHeader, objects: Collection[VocObject], image_hash: int | None
-) -> Record:
-    return Record(
+            names.append(name)
+            boxes.append(clipped)
+            difficult.append(item.difficult)
+            if clipped != box:  # often by one pixel, in files that count pixels from 0
+                level = "warning" if reason else "note"
+                add(level, CLIPPED, f"clipped, {reason or 'by a pixel'}", number, name)
+    record = Record(
         sample.image_id,
         sample.image_path,
         header.width,
         header.height,
-        tuple(item.name for item in objects),
-        np.array([item.box for item in objects], dtype=np.float32).reshape(-1, 4),
-        np.array([item.difficult for item in objects], dtype=np.bool_),
-        image_hash,
+        tuple(names),
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        np.array(difficult, dtype=np.bool_),
+        content.image_hash,
     )
+    return record, findings
 
 
-def _written_for_stored_pixels(annotation: VocAnnotation, header: ImageHeader) -> bool:
-    """Tell whether the boxes were drawn on the stored picture, which EXIF turns by 90 degrees for display."""
-    stored = header.height, header.width
-    return header.swapped and header.width != header.height and annotation.size == stored
+def _file_errors(sample: Sample, content: SampleContent) -> Iterator[Finding]:
+    """Yield the reasons why an image cannot be used."""
+    image, xml = sample.image_path, sample.xml_path or sample.image_path
+    broken = "with a broken annotation"
+    found = []
+    if sample.problem:
+        found.append(("missing or ambiguous", image, sample.problem, 0, ""))
+    if content.xml_error:
+        found.append((broken if exists(xml) else "without annotation", xml, content.xml_error, 0, ""))
+    for number, name, reason in content.annotation.errors if content.annotation else ():
+        found.append((broken, xml, reason, number, name))
+    if content.image_error:
+        found.append(("unreadable", image, content.image_error, 0, ""))
+    for kind, file, reason, number, name in found:
+        yield Finding("error", kind, file, reason.removeprefix(f"{file}: "), number, name, sample.image_id)
+
+
+def rotate_box(box: Box, header: ImageHeader) -> Box:
+    """Map a box from the stored image to the displayed one, for EXIF orientations 5 to 8.
+
+    Args:
+        box: (x1, y1, x2, y2) in pixels of the stored image, whose width is `header.height`.
+        header: size as displayed, and the orientation.
+    """
+    x1, y1, x2, y2 = box
+    if header.orientation in (6, 7):  # the stored bottom is displayed at the left
+        left, right = header.width - y2, header.width - y1
+    else:
+        left, right = y1, y2
+    if header.orientation in (7, 8):  # the stored right is displayed at the top
+        top, bottom = header.height - x2, header.height - x1
+    else:
+        top, bottom = x1, x2
+    return left, top, right, bottom
+
+
+def clip_box(box: Box, width: int, height: int) -> tuple[Box | None, str]:
+    """Clip a box to its image, or reject it.
+
+    A box one pixel wide or high (xmin = xmax) is a slip of the labeler and rejected. A box that extends past
+    the image by up to a pixel, as in files that count pixels from 0, is clipped without a reason.
+
+    Args:
+        box: (x1, y1, x2, y2) edges in pixels.
+        width: columns of the image.
+        height: rows of the image.
+
+    Returns:
+        The box inside the image, or None; and the reason, empty if there is nothing to report.
+    """
+    x1, y1, x2, y2 = box
+    written = f"xmin {x1 + 1:g}, ymin {y1 + 1:g}, xmax {x2:g}, ymax {y2:g}"
+    if x2 <= x1 or y2 <= y1:
+        return None, f"inverted ({written})"
+    if x2 - x1 < 1 or y2 - y1 < 1:
+        return None, f"less than a pixel wide or high ({written})"
+    if x2 - x1 == 1 or y2 - y1 == 1:
+        return None, f"no area ({written})"
+    inside = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
+    if inside == box:
+        return box, ""
+    new_width, new_height = inside[2] - inside[0], inside[3] - inside[1]
+    share = new_width * new_height / ((x2 - x1) * (y2 - y1))
+    outside = f"outside the image of {width}x{height} ({written})"
+    if new_width <= 0 or new_height <= 0:
+        return None, f"wholly {outside}"
+    if min(new_width, new_height) < _MIN_SIDE or share < _MIN_AREA:
+        return None, f"mostly {outside}"
+    slight = all(abs(new - old) <= 1 for new, old in zip(inside, box, strict=True))
+    return inside, "" if slight else f"partly {outside}"

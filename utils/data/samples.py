@@ -1,4 +1,4 @@
-"""The images of a split and their annotations: where they lie, and what is wrong with the list of them."""
+"""Samples of a split: the paths of each image and its annotation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Sample:
         image_id: unique over all splits of the data, such as "VOC2007/000005".
         image_path: the image file.
         xml_path: its annotation; None means an image without objects.
-        problem: what looking for the files already showed to be wrong; empty when nothing is.
+        problem: why the image cannot be found, or not without doubt; else empty.
     """
 
     image_id: str
@@ -38,8 +38,8 @@ class Sample:
     problem: str = ""
 
 
-def is_there(path: Path) -> bool:
-    """Tell whether a file exists; one that may not be asked for does, and reading it says why not."""
+def exists(path: Path) -> bool:
+    """Tell whether a file exists. Without permission to know, assume so: reading it raises the error."""
     try:
         return path.exists()
     except OSError:
@@ -47,7 +47,7 @@ def is_there(path: Path) -> bool:
 
 
 def list_unused(data_dir: Path | str) -> list[tuple[Path, str]]:
-    """List the folders in VOC layout with images that no list names, or annotations without an image.
+    """List folders in VOC layout with images in no list or annotations without an image.
 
     Returns:
         Pairs of a folder and what is unused in it.
@@ -68,40 +68,39 @@ def list_unused(data_dir: Path | str) -> list[tuple[Path, str]]:
 
 
 def load_samples(
-    data_dir: Path | str, split: str, *, unlabelled: str = "skip", say: Callable[[str], None] = warn
+    data_dir: Path | str, split: str, *, unlabelled: str = "skip", on_warning: Callable[[str], None] = warn
 ) -> list[Sample]:
     """List the images of one split with their annotations, in the order of the list.
 
-    Ids that are named twice count once. A missing file does not end the listing: the sample says so in
-    `problem`, or its path leads nowhere, and the scan collects it. In a flat folder images without XML are
-    left out with a warning.
+    A repeated id counts once. A missing file is no error here: the scan reports it with all the others. In a
+    flat folder images without XML are skipped with a warning.
 
     Args:
         data_dir: folder in one of the three layouts.
         split: a name that `list_splits` gives.
         unlabelled: "skip", or "background" to take images without XML as images without objects.
-        say: takes the warnings.
+        on_warning: receives the warnings.
 
     Raises:
-        UserError: the split does not exist, or its list is empty, not text, or leads out of the folder.
+        UserError: the split does not exist, or its list is empty, not text, or has an id outside the folder.
     """
     root = Path(data_dir)
     check_data_folder(root)
     year, _, name = split.rpartition("/")
     if is_voc(root) and not year:
-        return _load_voc(root, name, "", unlabelled, say)
+        return _load_voc(root, name, "", unlabelled, on_warning)
     if year and ".." not in Path(year).parts and not Path(year).is_absolute() and is_voc(root / year):
-        return _load_voc(root / year, name, f"{year}/", unlabelled, say)
+        return _load_voc(root / year, name, f"{year}/", unlabelled, on_warning)
     names = list_splits(root)
     name = {"val": "valid", "valid": "val"}.get(split, split) if split not in names else split
     if name not in names or voc_folders(root):
         raise UserError(no_such_split(root, split, names))
     folder, prefix = (root, "") if name == EVERYTHING else (root / name, f"{name}/")
-    return _load_flat(folder, prefix, unlabelled, say)
+    return _load_flat(folder, prefix, unlabelled, on_warning)
 
 
 def _load_voc(
-    folder: Path, split: str, prefix: str, unlabelled: str, say: Callable[[str], None]
+    folder: Path, split: str, prefix: str, unlabelled: str, on_warning: Callable[[str], None]
 ) -> list[Sample]:
     images = _index_images(folder / "JPEGImages")
     list_path = folder / "ImageSets" / "Main" / f"{split}.txt"
@@ -114,45 +113,44 @@ def _load_voc(
     for line in lines:
         name = _resolve_id(line, images)
         if ".." in Path(name).parts or Path(name).is_absolute() or "\\" in name:
-            raise UserError(f"{list_path}: the id {name[:80]!r} leads out of the data folder")
+            raise UserError(f"{list_path}: the id {name[:80]!r} is outside the data folder")
         repeated += name in found
         if name not in found:
             found[name] = _make_sample(folder, name, prefix, images.get(name, []), unlabelled)
     if repeated:
-        say(f"{list_path}: {repeated} ids are listed twice; each counts once")
+        on_warning(f"{list_path}: {repeated} ids are listed twice; each counts once")
     return list(found.values())
 
 
 def _make_sample(folder: Path, name: str, prefix: str, candidates: Sequence[Path], unlabelled: str) -> Sample:
     xml_path: Path | None = folder / "Annotations" / f"{name}.xml"
     image_path = candidates[0] if candidates else folder / "JPEGImages" / f"{name}.jpg"
-    problem = (
-        _find_doubt(candidates) if candidates else f"{image_path}: no image of this id, whatever its ending"
-    )
-    if unlabelled == "background" and xml_path is not None and not is_there(xml_path):
+    problem = _find_ambiguity(candidates) if candidates else f"{image_path}: no image with this id"
+    if unlabelled == "background" and xml_path is not None and not exists(xml_path):
         xml_path = None
     return Sample(prefix + name, image_path, xml_path, problem)
 
 
-def _find_doubt(candidates: Sequence[Path]) -> str:
+def _find_ambiguity(candidates: Sequence[Path]) -> str:
     if len(candidates) == 1:
         return ""
     return f"{candidates[0]}: {candidates[1].name} lies beside it; keep one of the two"
 
 
-def _load_flat(folder: Path, prefix: str, unlabelled: str, say: Callable[[str], None]) -> list[Sample]:
+def _load_flat(folder: Path, prefix: str, unlabelled: str, on_warning: Callable[[str], None]) -> list[Sample]:
     samples = []
-    left_out = 0
+    skipped = 0
     for name, candidates in sorted(_index_images(folder).items()):
         xml_path: Path | None = folder / f"{name}.xml"
-        if xml_path is not None and not is_there(xml_path):
+        if xml_path is not None and not exists(xml_path):
             if unlabelled == "skip":
-                left_out += 1
+                skipped += 1
                 continue
             xml_path = None
-        samples.append(Sample(prefix + name, candidates[0], xml_path, _find_doubt(candidates)))
-    if left_out:
-        say(f"{folder}: {left_out} images without XML left out; --unlabelled background keeps them as empty")
+        samples.append(Sample(prefix + name, candidates[0], xml_path, _find_ambiguity(candidates)))
+    if skipped:
+        advice = "--unlabelled background keeps them as empty"
+        on_warning(f"{folder}: skipped {skipped} images without XML; {advice}")
     if not samples:
         raise UserError(f"{folder}: no image has an XML file beside it")
     return samples
@@ -176,7 +174,7 @@ def _read_list(path: Path, folder: Path) -> list[str]:
 
 
 def _lines_of(path: Path) -> list[str]:
-    """Return the lines of a list, none where it cannot be read."""
+    """Return the lines of a list, none if it cannot be read."""
     try:
         return _read_list(path, path.parents[2])
     except UserError:
@@ -184,7 +182,7 @@ def _lines_of(path: Path) -> list[str]:
 
 
 def _resolve_id(line: str, images: dict[str, list[Path]]) -> str:
-    """Find the id in a line that may hold a file ending too, or a second column of 1, 0 or -1."""
+    """Return the id in a line, without a file suffix or a second column of 1, 0 or -1."""
     first, _, last = line.rpartition(" ") if " " in line else line.rpartition("\t")
     name = first.strip() if last in ("1", "0", "-1") and line not in images and first.strip() else line
     if name not in images and name.lower().endswith(IMAGE_SUFFIXES):
@@ -193,7 +191,7 @@ def _resolve_id(line: str, images: dict[str, list[Path]]) -> str:
 
 
 def _index_images(folder: Path) -> dict[str, list[Path]]:
-    """Map each file name without its ending to the image files of that name; subfolders are not entered."""
+    """Map each stem to its image files; subfolders are not searched."""
     index: dict[str, list[Path]] = defaultdict(list)
     try:
         paths = sorted(folder.iterdir())

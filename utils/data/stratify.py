@@ -1,7 +1,7 @@
-"""Dividing images into several parts, each with its share of every class, groups kept whole.
+"""Stratified splitting of images: every part gets its share of each class, and groups stay together.
 
-Like iterative stratification (Sechidis et al., On the Stratification of Multi-label Data, 2011) it serves the
-rarest class first; then groups move between parts as long as that brings the parts closer to their shares.
+As in iterative stratification (Sechidis et al., On the Stratification of Multi-label Data, 2011) the rarest
+class is assigned first. Then groups move between parts while that brings the parts closer to their shares.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from utils.cli.console import warn
 from utils.cli.errors import UserError
 from utils.data.sample_report import Record
 
-HELD_OUT = 0.1  # of the training images, for selection where there is no val list
-_SWEEPS = 20  # over all groups; usually three or four find nothing more to move
+HELD_OUT = 0.1  # of the training images, for validation if there is no val list
+_MAX_PASSES = 20  # over all groups; three or four usually suffice
 
 
-def divide(
+def stratified_split(
     records: Sequence[Record], groups: Sequence[Sequence[int]], shares: Mapping[str, float], seed: int = 0
 ) -> dict[str, list[Record]]:
-    """Divide records into parts that are like each other in classes.
+    """Split records into parts with the same class frequencies.
 
-    Beside its share a part gets at least one image of each class that enough groups show. A class that a
-    single group shows goes to the first part.
+    A part gets at least one image of each class that enough groups show. A class of a single group goes to
+    the first part.
 
     Args:
         records: the images.
-        groups: places among the records of images that belong together; each image is in one.
-        shares: share of the images by part, the sum being 1; the first part is the one to train on.
-        seed: determines the draw.
+        groups: indices of records that stay together; each record is in one group.
+        shares: share of the images per part, with sum 1; the first part is for training.
+        seed: determines the order in which groups are assigned.
 
     Returns:
         The parts, each in the order of the records.
@@ -43,10 +43,10 @@ def divide(
     counts = _count(records, groups)
     owners, free = counts[:, :-1] > 0, np.ones(len(groups), bool)
     only = owners & (owners.sum(axis=0) == 1)
-    free[only.any(axis=1)] = False  # the only group of a class is for training
+    free[only.any(axis=1)] = False  # the only group of a class
     if len(groups) < len(shares) or free.sum() < len(shares) - 1:
         raise UserError(
-            f"{len(records)} images in {len(groups)} groups that belong together are too few for "
+            f"{len(records)} images in {len(groups)} groups that stay together are too few for "
             f"{len(shares)} parts"
         )
     wanted = _targets(counts, owners.sum(axis=0), np.array(list(shares.values())))
@@ -57,58 +57,60 @@ def divide(
     for place, record in enumerate(records):
         parts[names[places[place]]].append(record)
     if empty := [name for name, part in parts.items() if not part]:
-        raise UserError(f"no image is left for {' and '.join(empty)}: too many belong together")
+        raise UserError(f"no image is left for {' and '.join(empty)}: too many stay together")
     return parts
 
 
 def hold_out(
     records: Sequence[Record], groups: Sequence[Sequence[int]], seed: int = 0
 ) -> tuple[list[Record], list[Record]]:
-    """Divide records into a part to train on and a tenth to select on; arguments are those of `divide`.
+    """Split records into a part to train on and a tenth to validate on, as `stratified_split` does.
 
     Raises:
-        UserError: there are too few images for that.
+        UserError: there are too few images.
     """
     shares = {"train": 1 - HELD_OUT, "val": HELD_OUT}
     try:
-        parts, _ = divide_loosely(records, groups, [[place] for place in range(len(records))], shares, seed)
+        parts, _ = split_with_fallback(
+            records, groups, [[place] for place in range(len(records))], shares, seed
+        )
     except UserError as error:
         raise UserError(f"{error}; give --val, or --val none") from None
     return parts["train"], parts["val"]
 
 
-def divide_loosely(
+def split_with_fallback(
     records: Sequence[Record],
     groups: Sequence[Sequence[int]],
-    fewer: Sequence[Sequence[int]],
+    smaller_groups: Sequence[Sequence[int]],
     shares: Mapping[str, float],
     seed: int,
 ) -> tuple[dict[str, list[Record]], Sequence[Sequence[int]]]:
-    """Divide records as `divide` does; where near-duplicates leave too little to choose from, without them.
+    """Split records as `stratified_split` does, but separate near-duplicates if too few groups are left.
 
-    Pictures of a fixed camera, or on a plain ground, all look nearly the same to the hash.
+    Images of a fixed camera, or on a plain background, are all near-duplicates to the hash.
 
     Args:
-        records: as in `divide`, like the rest.
-        groups: with the near-duplicates.
-        fewer: without them.
-        shares: see there.
-        seed: see there.
+        records: the images.
+        groups: with near-duplicates together.
+        smaller_groups: without.
+        shares: share of the images per part.
+        seed: determines the order in which groups are assigned.
 
     Returns:
         The parts, and the groups that stayed together.
     """
     try:
-        parts = divide(records, groups, shares, seed)
+        parts = stratified_split(records, groups, shares, seed)
         if all(len(parts[name]) >= share * len(records) / 2 for name, share in shares.items()):
             return parts, groups
         reason = "the parts would be far from their shares"
     except UserError as error:
         reason = str(error)
-    if len(fewer) <= len(groups):
-        return divide(records, groups, shares, seed), groups
-    warn(f"near-duplicates are not kept together: {reason}; the score will flatter")
-    return divide(records, fewer, shares, seed), fewer
+    if len(smaller_groups) <= len(groups):
+        return stratified_split(records, groups, shares, seed), groups
+    warn(f"near-duplicates are not kept together: {reason}; the score will be optimistic")
+    return stratified_split(records, smaller_groups, shares, seed), smaller_groups
 
 
 def merge_groups(*groupings: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -146,10 +148,10 @@ def _count(records: Sequence[Record], groups: Sequence[Sequence[int]]) -> NDArra
 def _targets(
     counts: NDArray[np.floating], holders: NDArray[np.integer], shares: NDArray[np.floating]
 ) -> NDArray[np.floating]:
-    """Return how many images of each class each part should have, (P, K + 1)."""
+    """Return the wanted number of images of each class in each part, (P, K + 1)."""
     totals = counts.sum(axis=0)
     wanted = shares[:, None] * totals
-    for part in range(len(shares) - 1, 0, -1):  # the last part first, where there are too few groups for all
+    for part in range(len(shares) - 1, 0, -1):  # the last part first, if there are too few groups for all
         enough = np.append(holders > len(shares) - part, True)
         wanted[part] = np.where(enough, np.maximum(1, wanted[part]), 0)
     wanted[0] = totals - wanted[1:].sum(axis=0)
@@ -162,9 +164,9 @@ def _assign(
     free: NDArray[np.bool_],
     rng: np.random.Generator,
 ) -> NDArray[np.integer]:
-    """Return the part of each group: those of rare classes first, then moved while that helps."""
+    """Return the part of each group: rare classes first, then moved while that helps."""
     totals = counts.sum(axis=0)
-    weight = 1 / totals**2  # a class counts by how far it is off in proportion
+    weight = 1 / totals**2  # of relative errors
     rarest = np.where(counts > 0, totals, np.inf).min(axis=1)
     order = rng.permutation(len(counts))
     order = order[np.argsort(rarest[order], kind="stable")]
@@ -172,13 +174,13 @@ def _assign(
     part_of[~free] = 0
     missing = wanted.copy()  # of each part
     missing[0] -= counts[~free].sum(axis=0)
-    for _ in range(_SWEEPS):
+    for _ in range(_MAX_PASSES):
         has_moved = False
         for group in order[free[order]]:
             own, row = part_of[group], counts[group]
             if own >= 0:
                 missing[own] += row
-            # (missing - row)^2 - missing^2, without what is the same for all parts
+            # (missing - row)^2 - missing^2, without the terms that are equal for all parts
             best = int(((-2 * missing * row) @ weight).argmin())
             if own >= 0 and (missing[best] - missing[own]) @ (row * weight) < 1e-12:
                 best = int(own)

@@ -1,12 +1,16 @@
-"""Training pictures: a data set and a key in, an augmented picture of network size out.
+"""Training data set: augmented images of network size.
 
-Every random choice is a function of (seed, epoch, sample index): the epoch travels in the key, so that who
-makes a picture, and when, changes nothing.
+Every random choice is a function of (seed, epoch, sample index). The epoch is part of the key, so the number
+of workers changes nothing.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,26 +19,27 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nets.structures import Target
+from utils.cli.console import progress
+from utils.cli.errors import UserError
 from utils.data.augmentation import Augmenter
 from utils.data.dataset import VocDataset
-from utils.data.image_cache import load_all
-from utils.data.mosaic import MOSAIC_SCALE, mixup, mosaic
-from utils.data.paste import Labeled
+from utils.data.mosaic import MOSAIC_SCALE, ImageAndTarget, mixup, mosaic
 from utils.data.targets import build_target
 from utils.vision.image_reader import Pixels
 
 Key = tuple[int, int]  # epoch, index
+_MEMINFO = Path("/proc/meminfo")
+_MEMORY_SHARE = 0.8  # of the available memory for cached images
 
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """How training pictures are made.
+    """Augmentation of the training images.
 
     Attributes:
-        mosaic: probability of a mosaic of four.
-        mixup: probability of blending with a second picture.
-        level: a name in `augment.LEVELS`; with "none" there is neither mosaic nor mixup, and a picture is
-            what inference would see.
+        mosaic: probability of a mosaic of four images.
+        mixup: probability of mixup with a second image.
+        level: a name in `augmentation.LEVELS`; "none" means letterboxed images without mosaic and mixup.
     """
 
     mosaic: float = 0.5
@@ -43,7 +48,7 @@ class AugmentSettings:
 
 
 class TrainDataset(Dataset[tuple[Tensor, Target]]):
-    """Augmented training pictures of network size; the key is (epoch, index)."""
+    """Augmented training images of network size; the key is (epoch, index)."""
 
     def __init__(
         self,
@@ -54,13 +59,13 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         *,
         close_epoch: int | None = None,
     ) -> None:
-        """Set up the pictures.
+        """Build the data set.
 
         Args:
-            dataset: what to draw from.
+            dataset: the annotated images.
             input_size: (height, width) of the network input in pixels.
-            settings: how pictures are made.
-            seed: with epoch and index it determines every choice.
+            settings: the augmentation.
+            seed: determines every choice, with epoch and index.
             close_epoch: first epoch without mosaic and mixup; None keeps them to the end.
         """
         self.dataset = dataset
@@ -75,15 +80,13 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         return len(self.dataset)
 
     def cache(self) -> int:
-        """Decode every image now and keep it, so that training only reads memory; the pictures stay the same.
-
-        Call it before the loader starts its workers: where they are forked they share the memory.
+        """Decode all images and keep them in memory; call it before the loader forks its workers.
 
         Returns:
             The bytes that the images take.
 
         Raises:
-            UserError: they would take more than 80 % of the available memory, or one cannot be read.
+            UserError: they need more than 80 % of the available memory, or one cannot be read.
         """
         sizes = []
         for index, record in enumerate(self.dataset.records):
@@ -93,36 +96,32 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         return sum(sizes)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Target]:
-        """Make one picture.
-
-        Returns:
-            uint8 Tensor[3, H, W], and the target in network pixels.
-        """
+        """Return one image, uint8 Tensor[3, H, W], and its target in network pixels."""
         image, target = self.render(key)
         planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)
         cv2.split(image, list(planes))  # several times as fast as a transposed copy
         return torch.from_numpy(planes), target
 
     def render(self, key: Key) -> tuple[Pixels, Target]:
-        """Make one picture as uint8 (H, W, 3), with its target in network pixels."""
+        """Return one image, uint8 (H, W, 3), and its target in network pixels."""
         epoch, index = key
         rng = np.random.default_rng([self.seed, epoch, index])
         blending = self._augmenter.level is not None
         if self.close_epoch is not None:
             blending = blending and epoch < self.close_epoch
-        item = self._make_picture(index, blending, rng)
+        item = self._compose(index, blending, rng)
         if blending and rng.random() < self.settings.mixup:
-            item = mixup(item, self._make_picture(int(rng.integers(len(self))), blending, rng), rng)
-        return self._augmenter.finish(*item, rng)
+            item = mixup(item, self._compose(int(rng.integers(len(self))), blending, rng), rng)
+        return self._augmenter.flip_and_recolor(*item, rng)
 
-    def _make_picture(self, index: int, blending: bool, rng: np.random.Generator) -> Labeled:
+    def _compose(self, index: int, blending: bool, rng: np.random.Generator) -> ImageAndTarget:
         if blending and rng.random() < self.settings.mosaic:
             others = rng.integers(len(self), size=3).tolist()
             return mosaic([self._load(i) for i in (index, *others)], self.input_size, rng)
-        return self._augmenter.place(*self._load(index), rng)
+        return self._augmenter.to_canvas(*self._load(index), rng)
 
-    def _load(self, index: int) -> Labeled:
-        """Give an image as small as it may be, and its target in pixels of what is given."""
+    def _load(self, index: int) -> ImageAndTarget:
+        """Return an image, reduced where possible, and its target in its pixels."""
         image = self._read(index) if self._cached is None else self._cached[index]
         target = build_target(self.dataset, index)
         boxes = target.boxes / self._reduction(index)
@@ -132,14 +131,46 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         return self.dataset.read(index, self._reduction(index))
 
     def _reduction(self, index: int) -> int:
-        """Tell by how much an image may shrink while it is decoded and yet never be enlarged to its place.
+        """Return the factor by which an image can be reduced while decoding without being enlarged later.
 
-        It depends on the sizes alone and not on the scale that is drawn, so that one decoded image serves
-        every epoch, and a cache changes no pixel.
+        It depends on the sizes alone, not on the random scale, so that a cached image serves every epoch.
         """
         if self._augmenter.level is None:
             return 1
         record, (height, width) = self.dataset.records[index], self.input_size
-        reach = max(self._augmenter.reach, MOSAIC_SCALE[1])
+        reach = max(self._augmenter.max_scale, MOSAIC_SCALE[1])
         largest = min(height / record.height, width / record.width) * reach
         return next(reduction for reduction in (8, 4, 2, 1) if reduction * largest <= 1 or reduction == 1)
+
+
+def load_all(load: Callable[[int], Pixels], sizes: Sequence[int]) -> list[Pixels]:
+    """Load images in threads, in order.
+
+    Args:
+        load: returns the image of an index.
+        sizes: bytes of each image.
+
+    Raises:
+        UserError: they need more than 80 % of the available memory, or one cannot be read.
+    """
+    needed, available = sum(sizes), available_memory()
+    if available is not None and needed > _MEMORY_SHARE * available:
+        raise UserError(
+            f"--cache: the images need {needed / 1e9:.1f} GB, more than {_MEMORY_SHARE:.0%} of the "
+            f"{available / 1e9:.1f} GB of available memory; leave it out"
+        )
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        return list(progress(pool.map(load, range(len(sizes))), "caching", total=len(sizes)))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an unreadable image ends the wait for the others
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory that a new process can use; None if the system does not tell."""
+    try:
+        lines = _MEMINFO.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None

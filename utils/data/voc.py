@@ -1,7 +1,7 @@
-"""Pascal VOC on disk: XML annotations, split lists, and the three folder layouts that hold them.
+"""Pascal VOC annotations: reading and writing XML files.
 
-One rule for coordinates, here and in the writer: VOC counts pixels from 1 and includes both ends, so
-x1 = xmin - 1, y1 = ymin - 1, x2 = xmax, y2 = ymax are the edges of the box in pixels. A round trip is exact.
+VOC counts pixels from 1 and includes both ends, so x1 = xmin - 1, y1 = ymin - 1, x2 = xmax, y2 = ymax are the
+edges of the box in pixels. A round trip is exact.
 """
 
 from __future__ import annotations
@@ -37,45 +37,45 @@ class VocObject:
 
 @dataclass(frozen=True)
 class VocAnnotation:
-    """One XML file: the image's (width, height) in pixels where it states one, the objects, and the faults.
+    """Content of one XML file.
 
-    A fault is the number of an object that cannot be read, counted from 1, its name as far as it has one,
-    and the reason.
+    Attributes:
+        size: (width, height) of the image in pixels; None if it is missing or makes no sense.
+        objects: those that can be read.
+        errors: of the others: place in the file, counted from 1; class name, may be empty; reason.
     """
 
     size: tuple[int, int] | None
     objects: tuple[VocObject, ...]
-    faults: tuple[tuple[int, str, str], ...] = ()
+    errors: tuple[tuple[int, str, str], ...] = ()
 
 
 def read_annotation(path: Path | str) -> VocAnnotation:
     """Read one XML annotation.
 
-    Boxes are returned as written: they may lie outside the image or be inverted. `<filename>` and `<path>`
-    are ignored, the parts of an object are no objects. A DTD is refused, so that no entity can be declared,
-    and so is a file of more than 16 MB. Objects without a name or with a coordinate that is no number are
-    listed as faults.
+    Boxes are returned as written: they may be inverted or outside the image. `<filename>`, `<path>` and the
+    `<part>` elements of an object are ignored.
 
     Raises:
-        UserError: not readable, or not VOC.
+        UserError: not readable, not VOC, more than 16 MB, or with a DTD, which could declare entities.
     """
     root = _parse(path)
     if root.tag != "annotation":
         raise UserError(f"{path}: the root element is <{root.tag[:80]}>, not <annotation>")
-    objects, faults = [], []
+    objects, errors = [], []
     for number, node in enumerate(root.findall("object"), start=1):
         name = (node.findtext("name") or "").strip()
         try:
             objects.append(_read_object(name, node))
         except ValueError as error:
-            faults.append((number, name, str(error)))
-    return VocAnnotation(_read_size(root.find("size")), tuple(objects), tuple(faults))
+            errors.append((number, name, str(error)))
+    return VocAnnotation(_read_size(root.find("size")), tuple(objects), tuple(errors))
 
 
 def write_annotation(
     path: Path | str, filename: str, width: int, height: int, objects: Sequence[VocObject]
 ) -> None:
-    """Write one XML annotation, the inverse of `read_annotation`; the file appears whole or not at all.
+    """Write one XML annotation atomically, the inverse of `read_annotation`.
 
     Args:
         path: the XML file to write.
@@ -109,8 +109,8 @@ def _add_children(node: ET.Element, values: dict[str, object]) -> None:
 def _parse(path: Path | str) -> ET.Element:
     try:
         return fromstring(_read_text(path), forbid_dtd=True)
-    except DefusedXmlException:  # every entity attack needs a DTD, and VOC needs none
-        raise UserError(f"{path}: holds a DTD, which is refused; remove the <!DOCTYPE ...> part") from None
+    except DefusedXmlException:  # entity attacks need a DTD, VOC does not
+        raise UserError(f"{path}: has a DTD, which is not allowed; remove the <!DOCTYPE ...> part") from None
     except (ET.ParseError, ValueError) as error:
         raise UserError(f"{path}: not well-formed XML: {error}") from None
 
@@ -142,7 +142,7 @@ def _read_text(path: Path | str) -> str:
 
 
 def _read_object(name: str, node: ET.Element) -> VocObject:
-    """Read one object; a ValueError says what is wrong with it."""
+    """Read one object; raises a ValueError with what is wrong with it."""
     if not name:
         raise ValueError("no <name>")
     box = node.find("bndbox")
@@ -162,12 +162,12 @@ def _read_coordinate(box: ET.Element, tag: str) -> float:
     except ValueError:
         raise ValueError(f"<{tag}> is {text.strip()[:40]!r}, not a number") from None
     if not math.isfinite(value) or abs(value) > _LARGEST_COORDINATE:
-        raise ValueError(f"<{tag}> is {text.strip()[:40]}, no pixel coordinate")
+        raise ValueError(f"<{tag}> is {text.strip()[:40]}, not a pixel coordinate")
     return value
 
 
 def _read_size(node: ET.Element | None) -> tuple[int, int] | None:
-    """Return (width, height); None where the file states no sensible one: labelImg writes 0x0 at times."""
+    """Return (width, height); None if missing or senseless, such as the 0x0 that labelImg can write."""
     if node is None:
         return None
     try:

@@ -11,7 +11,7 @@ from typing import Any
 from utils.cli.class_names import parse_renames
 from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
-from utils.data.dataset_report import look_over
+from utils.data.dataset_report import scan_samples
 from utils.data.layout import choose_training_splits
 from utils.data.samples import load_samples
 from utils.export.job import ExportJob
@@ -95,7 +95,9 @@ def _describe_data(job: ExportJob, run: Mapping[str, Any], class_names: Sequence
             for split in splits
             for sample in load_samples(run["data"], split, unlabelled=run.get("unlabelled", "skip"))
         ]
-        report = look_over(samples, class_names=class_names, renames=parse_renames(run.get("rename") or ()))
+        report = scan_samples(
+            samples, class_names=class_names, renames=parse_renames(run.get("rename") or ())
+        )
     except (UserError, OSError) as error:
         return [f"not known: {error}"]
     objects = report.class_counts

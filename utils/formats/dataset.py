@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.cli.errors import UserError
-from utils.data.clip import clip_box, turn_box
-from utils.data.faults import refuse, warn_each
+from utils.data.dataset_report import raise_errors, warn_each
 from utils.data.layout import IMAGE_SUFFIXES
+from utils.data.sample_report import clip_box, rotate_box
 from utils.data.voc import Box, VocObject
 from utils.formats.reading import clean_name
 from utils.formats.source import Source, SourceImage, SourceObject
@@ -113,7 +113,7 @@ def build_dataset(source: Source, *, skip_bad: bool = False) -> Dataset:
     image_faults = _unique(source.image_faults + conflicts + [look.fault for look in looks if look.fault])
     object_faults = _unique(source.object_faults + [line for look in looks for line in look.left_out])
     if not skip_bad:
-        refuse(image_faults, object_faults)
+        raise_errors(image_faults, object_faults)
     clipped = [line for look in looks for line in look.clipped]
     warn_each(image_faults, "left out: ")
     warn_each(object_faults, "left out: ")
@@ -213,7 +213,7 @@ def _to_pixels(box: Box, image: SourceImage, header: ImageHeader, turned: bool) 
         x1, y1, x2, y2 = box
         width, height = header.width, header.height
         return round(x1 * width, 2), round(y1 * height, 2), round(x2 * width, 2), round(y2 * height, 2)
-    return turn_box(box, header) if turned else box
+    return rotate_box(box, header) if turned else box
 
 
 def _place(look: _Look, item: SourceObject, box: Box, header: ImageHeader) -> None:

@@ -72,10 +72,10 @@ def _read_image(sample: Sample, source: Source) -> SourceImage | None:
     except UserError as error:
         source.image_faults.append(str(error))
         return None
-    for number, name, reason in annotation.faults:
+    for number, name, reason in annotation.errors:
         named = f" ({name})" if name else ""
         source.image_faults.append(f"{sample.xml_path}: object {number}{named}: {reason}")
-    if annotation.faults:
+    if annotation.errors:
         return None
     objects = [
         SourceObject(f"{sample.xml_path}: object {number}", item.name, item.box, item.difficult)

@@ -37,7 +37,7 @@ def draw_charts(result: EvalResult, folder: Path) -> None:
             getattr(curves, label),
             names,
             labels=("score", "F1" if label == "f1" else label),
-            figures=[getattr(rates, label) for rates in best],
+            values=[getattr(rates, label) for rates in best],
             mark_peak=label == "f1",
         )
     errors = {kind: (error.count, error.cost) for kind, error in result.analysis.errors.items()}
@@ -57,7 +57,7 @@ def draw_summary(result: EvalResult, folder: Path) -> None:
         analysis.curves.precision_at_recall,
         names,
         labels=("recall", "precision"),
-        figures=result.coco.ap50,
+        values=result.coco.ap50,
     )
     plot_confusion(folder / "confusion_matrix.png", analysis.confusion, names, analysis.report_conf, IOU)
 

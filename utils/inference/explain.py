@@ -26,7 +26,7 @@ from utils.cli.predict_config import ALL_CLASSES
 from utils.inference.exported_model import ExportedModel
 from utils.inference.frames import Frame
 from utils.inference.predictor import Predictor, Prepared
-from utils.vision.heatmap import PlaceGates, draw_gates, draw_heat
+from utils.vision.heatmap import GateMaps, draw_attention_maps, draw_heatmap
 from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import Placement
 
@@ -75,7 +75,7 @@ class Explainer:
         path, image = frame.path, frame.image
         if self._has_gates:
             gates = attention_gates(self._predictor, frame.prepared)
-            yield _target(path, "attention"), draw_gates(image, gates)
+            yield _target(path, "attention"), draw_attention_maps(image, gates)
         if self._labels is None:
             return
         chosen = detections[torch.isin(detections.labels, torch.tensor(self._labels))]
@@ -85,7 +85,7 @@ class Explainer:
         heat = heat_map(self._predictor, frame.prepared, chosen)
         if not heat.any():
             log(one_line(f"{path}: the heat map is empty, as no part of the image raises the scores further"))
-        yield _target(path, "heatmap"), draw_heat(image, heat, chosen, self._predictor.class_names)
+        yield _target(path, "heatmap"), draw_heatmap(image, heat, chosen, self._predictor.class_names)
 
 
 def _labels_of(heatmap: str, class_names: Sequence[str]) -> list[int]:
@@ -129,7 +129,7 @@ def find_gated_blocks(model: nn.Module) -> tuple[dict[str, nn.Module], list[str]
 
 
 @torch.no_grad()
-def attention_gates(predictor: Predictor, prepared: Prepared) -> list[PlaceGates]:
+def attention_gates(predictor: Predictor, prepared: Prepared) -> list[GateMaps]:
     """Compute the gates of every attention block that has them, for one image.
 
     Spatial gates are multiplied and averaged over the channels; channel gates are multiplied. A map covers
@@ -139,7 +139,7 @@ def attention_gates(predictor: Predictor, prepared: Prepared) -> list[PlaceGates
         UserError: the network has no attention, or a block's gates do not fit its features.
     """
     blocks, _ = find_gated_blocks(predictor.model)
-    maps: dict[str, PlaceGates] = {}
+    maps: dict[str, GateMaps] = {}
 
     def record(place: str, block: nn.Module) -> RemovableHandle:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -256,7 +256,7 @@ def cut_to_image(values: np.ndarray, placement: Placement) -> np.ndarray:
     return full[top : top + round(scale_y * image_height), left : left + round(scale_x * image_width)]
 
 
-def _place_gates(place: str, block: nn.Module, features: Tensor, placement: Placement) -> PlaceGates:
+def _place_gates(place: str, block: nn.Module, features: Tensor, placement: Placement) -> GateMaps:
     """Split a block's gates (B, C or 1, H or 1, W or 1) into spatial and channel gates."""
     who = f"--attention-maps: attention at {place} ({type(block).__name__})"
     try:
@@ -277,7 +277,7 @@ def _place_gates(place: str, block: nn.Module, features: Tensor, placement: Plac
         of_channels = shown.shape[1] > 1 and shown.shape[2:] == (1, 1)
         (channels if of_channels else spatial).append(shown[0].float().cpu())
     height, width = features.shape[2:]
-    return PlaceGates(
+    return GateMaps(
         place=place,
         block=type(block).__name__,
         features=(features.shape[1], height, width),

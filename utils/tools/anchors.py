@@ -18,8 +18,8 @@ from utils.data.anchor_boxes import (
     Sizes,
     fit_anchors,
     halved_masks,
-    owned,
     shape_ious,
+    used_anchors,
     write_anchors,
 )
 from utils.data.dataset import VocDataset
@@ -50,7 +50,7 @@ def run(config: AnchorsConfig) -> int:
     height, width = config.imgsz
     note = f"fitted by data.py anchors to {len(sizes)} objects of {config.data}, at {width}x{height} pixels"
     write_anchors(path, fitted, one_line(note))
-    shapes = {"official": owned(official, usual.anchor_masks), "fitted": fitted}
+    shapes = {"official": used_anchors(official, usual.anchor_masks), "fitted": fitted}
     plot_anchors(folder / "anchors.png", sizes, config.imgsz, shapes)
     for line in compare(sizes, {"official": (official, usual.anchor_masks), "fitted": (fitted, masks)}):
         print(line)
@@ -76,7 +76,7 @@ def compare(sizes: Sizes, sets: dict[str, tuple[Anchors, Masks]]) -> list[str]:
         f"{'anchors':<10}mean best IoU  {heading}  coarse head; fine head",
     ]
     for name, (anchors, masks) in sets.items():
-        best = shape_ious(sizes, owned(anchors, masks)).max(axis=1)
+        best = shape_ious(sizes, used_anchors(anchors, masks)).max(axis=1)
         shares = "  ".join(f"{(best >= bound).mean():>{6 + len(f'{bound:g}')}.1%}" for bound in _BOUNDS)
         shown = "; ".join(" ".join("{:g},{:g}".format(*anchors[index]) for index in mask) for mask in masks)
         lines.append(f"{name:<10}{best.mean():>13.4f}  {shares}  {shown}")

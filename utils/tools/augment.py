@@ -136,7 +136,9 @@ def _find_xml(
     samples: Iterable[Sample] = (
         sample
         for split in splits
-        for sample in load_samples(config.data, split, unlabelled=config.unlabelled, say=lambda _: None)
+        for sample in load_samples(
+            config.data, split, unlabelled=config.unlabelled, on_warning=lambda _: None
+        )
     )
     return {sample.image_id: sample.xml_path for sample in samples if sample.xml_path is not None}
 

@@ -15,7 +15,7 @@ from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.cli.shared_config import DataConfig
 from utils.cli.tool_configs import CheckConfig
-from utils.data.faults import SHOWN
+from utils.data.dataset_report import MAX_SHOWN
 from utils.data.sample_report import Finding
 from utils.tools.survey import Survey, survey
 
@@ -93,9 +93,9 @@ def _findings(found: Survey) -> Iterator[str]:
     for (level, kind), findings in kinds.items():
         yield ""
         yield f"{kind} ({level}): {len(findings)}"
-        yield from (f"  {finding}" for finding in findings[:SHOWN])
-        if len(findings) > SHOWN:
-            yield f"  … and {len(findings) - SHOWN} more; --csv FILE lists all"
+        yield from (f"  {finding}" for finding in findings[:MAX_SHOWN])
+        if len(findings) > MAX_SHOWN:
+            yield f"  … and {len(findings) - MAX_SHOWN} more; --csv FILE lists all"
     yield ""
 
 

@@ -18,7 +18,7 @@ from utils.data.layout import list_splits, voc_folders
 from utils.data.near_duplicates import group_near_duplicates
 from utils.data.prepare import prepare_splits
 from utils.data.sample_report import Record
-from utils.data.stratify import count_images, divide_loosely, merge_groups
+from utils.data.stratify import count_images, merge_groups, split_with_fallback
 
 _LISTS = ("train", "val", "test", "trainval")
 _OFF = 0.25, 2  # share of a class' asked images, and images, that a part may be off before it is said
@@ -44,7 +44,7 @@ def run(config: SplitConfig) -> int:
     shares = {"train": 1 - config.val - config.test, "val": config.val, "test": config.test}
     shares = {name: share for name, share in shares.items() if share}
     try:
-        parts, groups = divide_loosely(records, groups, fewer, shares, config.seed)
+        parts, groups = split_with_fallback(records, groups, fewer, shares, config.seed)
     except UserError as error:
         raise UserError(f"{config.data}: {error}; give --val 0 or --test 0, or more images") from None
     ids = {name: sorted(record.image_id for record in part) for name, part in parts.items()}

@@ -13,7 +13,7 @@ from typing import TypeVar
 from utils.cli.class_names import read_class_names
 from utils.cli.errors import UserError
 from utils.data.anchor_boxes import read_anchors
-from utils.data.dataset_report import ScanReport, collect_class_names, look_over, require_objects
+from utils.data.dataset_report import DatasetReport, require_objects, scan_samples
 from utils.data.layout import choose_training_splits, list_main_splits
 from utils.data.near_duplicates import group_near_duplicates
 from utils.data.sample_report import Finding, Record
@@ -153,17 +153,17 @@ def _look_over_all(
     names: Sequence[str] | None,
     renames: Mapping[str, str] | None,
     decode: bool,
-) -> tuple[ScanReport, ScanReport]:
+) -> tuple[DatasetReport, DatasetReport]:
     """Scan the images to train on, and by the stricter rule those of val and test lists; some are in both."""
 
-    def look(part: Sequence[Sample], names: Sequence[str] | None, training: bool) -> ScanReport:
-        return look_over(
+    def look(part: Sequence[Sample], names: Sequence[str] | None, training: bool) -> DatasetReport:
+        return scan_samples(
             part, class_names=names, renames=renames, training=training, decode=decode, hashes=True
         )
 
     learnt, tested = divided
     training = look(learnt, names, training=True)
-    known = names or (collect_class_names(training) if training.records else None)
+    known = names or (training.class_names if training.records else None)
     return training, look(tested, known, training=False)
 
 
@@ -180,7 +180,7 @@ def _list_samples(
     for split in names:
         said: list[str] = []
         try:
-            listed[split] = load_samples(data_dir, split, unlabelled=unlabelled, say=said.append)
+            listed[split] = load_samples(data_dir, split, unlabelled=unlabelled, on_warning=said.append)
         except UserError as error:
             found.findings.append(_as_finding(_LISTS, error))
         found.findings += [_as_finding(_LISTS, line, "warning") for line in said]
@@ -262,7 +262,7 @@ def _find_duplicates(records: Sequence[Record], splits_of: Mapping[str, Sequence
     return findings
 
 
-def _judge_classes(data_dir: Path, training: ScanReport, testing: ScanReport, found: Survey) -> None:
+def _judge_classes(data_dir: Path, training: DatasetReport, testing: DatasetReport, found: Survey) -> None:
     """Report classes that are alike in name, and those with too few objects to learn from."""
     reports = (training, testing)
     counts = sum((report.class_counts + report.unknown_classes for report in reports), Counter[str]())

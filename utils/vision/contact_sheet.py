@@ -1,4 +1,4 @@
-"""Sheets of labeled pictures: each in a cell of one size, with a caption above it."""
+"""Contact sheets: grids of images with boxes and captions."""
 
 from __future__ import annotations
 
@@ -9,51 +9,47 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from utils.cli.files import atomic_write
-from utils.vision.draw import HasBoxes, draw_detections, load_font, sheet
+from utils.vision.draw import HasBoxes, draw_detections, load_font
 from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import letterbox
 
-_LONGEST = 416  # pixels of a picture on a sheet
-_STRIP = 24  # pixels of the caption above a picture
+_LONGEST = 416  # pixels of an image's longer side
+_CAPTION = 24  # pixels, height
 _GAP = 4
-_CROWD = 8  # objects; names of more hide the picture unless they are small
+_CROWDED = 8  # objects; the names of more hide the image unless they are small
 _FONT, _SMALL_FONT = 14, 10
 
 
 def cell_size(ratio: float) -> tuple[int, int]:
-    """Return (height, width) of a picture on a sheet, in pixels, for a ratio of height to width."""
+    """Return the (height, width) of the images on a sheet, in pixels, for a ratio of height to width."""
     ratio = min(max(ratio, 0.5), 2.0)
     return round(_LONGEST * min(ratio, 1.0)), round(_LONGEST / max(ratio, 1.0))
 
 
 def draw_cell(
-    image: Pixels,
-    objects: HasBoxes,
-    class_names: Sequence[str],
-    caption: str,
-    cell: tuple[int, int],
+    image: Pixels, objects: HasBoxes, class_names: Sequence[str], caption: str, size: tuple[int, int]
 ) -> Pixels:
-    """Draw a picture with its boxes into a cell, after the resizing so that the letters stay sharp.
+    """Letterbox an image, then draw its boxes, so that the letters stay sharp.
 
     Args:
         image: uint8 (H, W, 3) in RGB.
         objects: boxes in pixels of the image.
-        class_names: the names behind the labels.
-        caption: a line above the picture, shortened in the middle where it is too long.
-        cell: (height, width) of the picture on the sheet, without the caption.
+        class_names: the name of each label.
+        caption: a line above the image; a long one is shortened in the middle.
+        size: (height, width) in pixels, without the caption.
 
     Returns:
         uint8 (height + 24, width, 3).
     """
-    canvas, placement = letterbox(image, cell)
-    font_size = _SMALL_FONT if len(objects.labels) > _CROWD else _FONT
+    canvas, placement = letterbox(image, size)
+    font_size = _SMALL_FONT if len(objects.labels) > _CROWDED else _FONT
     drawn = draw_detections(canvas, objects, class_names, font_size, placement)
-    return np.concatenate((_draw_strip(caption, cell[1]), drawn))
+    return np.concatenate((_draw_caption(caption, size[1]), drawn))
 
 
-def draw_pair(truth: Pixels, found: Pixels) -> Pixels:
-    """Lay two cells side by side: the truth on the left, what was found on the right."""
-    return sheet([truth, found], columns=2, cell=(truth.shape[0], truth.shape[1]), gap=_GAP)
+def draw_pair(ground_truth: Pixels, detections: Pixels) -> Pixels:
+    """Join two cells of one size, the ground truth on the left."""
+    return draw_grid([ground_truth, detections], columns=2, gap=_GAP)
 
 
 def save_sheet(path: Path, cells: Sequence[Pixels], columns: int) -> None:
@@ -62,20 +58,32 @@ def save_sheet(path: Path, cells: Sequence[Pixels], columns: int) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    height, width = cells[0].shape[:2]
-    page = sheet(cells, columns, cell=(height, width), gap=3 * _GAP)
     with atomic_write(path) as file:
-        Image.fromarray(page).save(file, format="JPEG", quality=90)
+        Image.fromarray(draw_grid(cells, columns, gap=3 * _GAP)).save(file, format="JPEG", quality=90)
 
 
-def _draw_strip(caption: str, width: int) -> Pixels:
-    """Write a line, cut off in the middle where it is too long: ids differ at the end."""
-    canvas = Image.new("RGB", (width, _STRIP), "white")
+def draw_grid(cells: Sequence[Pixels], columns: int, gap: int) -> Pixels:
+    """Arrange cells of one size in rows, with a white gap in pixels between them."""
+    height, width = cells[0].shape[:2]
+    columns = min(columns, len(cells))
+    rows = -(-len(cells) // columns)
+    grid: Pixels = np.full(
+        (rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8
+    )
+    for index, cell in enumerate(cells):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        grid[top : top + height, left : left + width] = cell
+    return grid
+
+
+def _draw_caption(caption: str, width: int) -> Pixels:
+    """Write a line, shortened in the middle, since ids differ at the end."""
+    canvas = Image.new("RGB", (width, _CAPTION), "white")
     draw = ImageDraw.Draw(canvas)
     font = load_font(15, caption)
-    room, shown = len(caption), caption
-    while room > 2 and draw.textlength(shown, font=font) > width - 4:
-        room -= 1
-        shown = f"{caption[: room // 2]}…{caption[len(caption) - room // 2 :]}"
-    draw.text((2, _STRIP / 2), shown, fill="black", font=font, anchor="lm")
+    length, shown = len(caption), caption
+    while length > 2 and draw.textlength(shown, font=font) > width - 4:
+        length -= 1
+        shown = f"{caption[: length // 2]}…{caption[len(caption) - length // 2 :]}"
+    draw.text((2, _CAPTION / 2), shown, fill="black", font=font, anchor="lm")
     return np.asarray(canvas)

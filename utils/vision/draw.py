@@ -14,14 +14,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from utils.cli.console import warn
 from utils.vision.image_reader import Pixels
-from utils.vision.letterbox import Placement, letterbox
+from utils.vision.letterbox import Placement
 
 Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-_GOLDEN = 0.618034  # hues this far apart stay apart, however many classes there are
+_GOLDEN = 0.618034  # golden ratio: hues this far apart differ, however many classes there are
 _SMALLEST_FONT = 10  # pixels
-_UNASSIGNED = "\U0010ffff"  # in no font: drawn as the font's sign for a missing letter
-# What Linux, macOS and Windows come with for letters beyond Latin.
+_UNASSIGNED = "\U0010ffff"  # in no font; drawn like every missing letter
+# Fonts of Linux, macOS and Windows with letters beyond Latin.
 _WIDER_FONTS = (
     "NotoSansCJK-Regular.ttc",
     "wqy-microhei.ttc",
@@ -89,38 +89,14 @@ def draw_detections(
 
 
 def class_color(label: int) -> Color:
-    """Return the color of a class, the same in every picture, as RGB in 0 to 255."""
+    """Return the color of a class, the same in every image, as RGB in 0 to 255."""
     hue = (0.98 + label * _GOLDEN) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85 if label % 2 else 0.7, 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def sheet(images: Sequence[Pixels], columns: int, cell: tuple[int, int] = (320, 320), gap: int = 6) -> Pixels:
-    """Lay pictures out in rows, each letterboxed into a cell.
-
-    Args:
-        images: uint8 arrays (H, W, 3) in RGB, at least one.
-        columns: pictures a row.
-        cell: (height, width) of a cell in pixels.
-        gap: white pixels between cells.
-
-    Returns:
-        A uint8 array (H, W, 3).
-    """
-    if not images or columns < 1:
-        raise ValueError(f"a sheet needs pictures and columns, got {len(images)} and {columns}")
-    height, width = cell
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
-    for index, image in enumerate(images):
-        top, left = index // columns * (height + gap), index % columns * (width + gap)
-        canvas[top : top + height, left : left + width] = letterbox(image, cell)[0]
-    return canvas
-
-
 def _captions(objects: HasBoxes, class_names: Sequence[str]) -> list[str]:
-    names = [_written(class_names[label], label) for label in np.asarray(objects.labels).tolist()]
+    names = [_drawable_name(class_names[label], label) for label in np.asarray(objects.labels).tolist()]
     scores, difficult = getattr(objects, "scores", None), getattr(objects, "difficult", None)
     if scores is not None:
         return [f"{name} {score:.2f}" for name, score in zip(names, np.asarray(scores).tolist(), strict=True)]
@@ -128,22 +104,22 @@ def _captions(objects: HasBoxes, class_names: Sequence[str]) -> list[str]:
     return [f"{name} (difficult)" if flag else name for name, flag in zip(names, flags, strict=True)]
 
 
-def _written(name: str, label: int) -> str:
-    """Return the name of a class as it can be drawn: on one line, and by its number where letters lack."""
+def _drawable_name(name: str, label: int) -> str:
+    """Return a class name on one line, or "class N" if no font has its letters."""
     name = " ".join(name.split())
     if has_letters(name):
         return name
-    _warn_of_letters(name)
+    _warn_about_letters(name)
     return f"class {label}"
 
 
 @cache
-def _warn_of_letters(name: str) -> None:
-    warn(f"no font here has the letters of {name}: its number is drawn; install one such as Noto Sans CJK")
+def _warn_about_letters(name: str) -> None:
+    warn(f"no font has the letters of {name}, so its number is drawn; install one such as Noto Sans CJK")
 
 
 def _inside(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return first and last pixel of a box on each axis, kept inside an image of (width, height)."""
+    """Return the first and last pixel of a box on each axis, clipped to an image of (width, height)."""
     left, top = (min(max(edge, 0), side - 1) for edge, side in zip(box[:2], size, strict=True))
     right, bottom = (min(max(edge - 1, 0), side - 1) for edge, side in zip(box[2:], size, strict=True))
     return left, top, max(left, right), max(top, bottom)
@@ -152,11 +128,11 @@ def _inside(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, i
 def _draw_caption(
     draw: ImageDraw.ImageDraw, box: Sequence[int], caption: str, color: Color, size: int
 ) -> None:
-    """Write on a filled field above the box, or inside its top where there is no room above."""
+    """Write the caption above the box, or inside its top if there is no room above."""
     width, height = draw.im.size
     font = load_font(size, caption)
     length = draw.textlength(caption, font=font)
-    if length > width and size > _SMALLEST_FONT:  # a small picture: shrink to fit
+    if length > width and size > _SMALLEST_FONT:  # a small image
         size = max(_SMALLEST_FONT, int(size * width / length))
         font = load_font(size, caption)
         length = draw.textlength(caption, font=font)
@@ -172,16 +148,16 @@ def _draw_caption(
 
 
 def load_font(size: int, text: str = "") -> Font:
-    """Return a font of a size in pixels that has the letters of a text; the bundled one where none has."""
-    return _find_font(size, _unusual(text)) or _bundled(size)
+    """Return a font of a size in pixels with the letters of a text; the bundled font if none has them."""
+    return _find_font(size, _non_ascii(text)) or _bundled(size)
 
 
 def has_letters(text: str) -> bool:
-    """Tell whether a font of this machine has the letters of a text."""
-    return _find_font(16, _unusual(text)) is not None
+    """Tell whether an installed font has the letters of a text."""
+    return _find_font(16, _non_ascii(text)) is not None
 
 
-def _unusual(text: str) -> str:
+def _non_ascii(text: str) -> str:
     return "".join(sorted({letter for letter in text if not letter.isascii()}))
 
 
@@ -201,7 +177,7 @@ def _has(font: Font, letters: str) -> bool:
     try:
         missing = bytes(font.getmask(_UNASSIGNED))
         return all(bytes(font.getmask(letter)) != missing for letter in letters)
-    except UnicodeEncodeError:  # the bitmap font of a Pillow without FreeType
+    except UnicodeEncodeError:  # bitmap font of a Pillow without FreeType
         return False
 
 
@@ -219,7 +195,7 @@ def _bundled(size: int) -> Font:
 
 
 def _fonts_of_matplotlib() -> list[str]:
-    """Return DejaVu Sans, which has Greek and Cyrillic letters; finding it does not import matplotlib."""
+    """Return DejaVu Sans, which has Greek and Cyrillic letters, without importing matplotlib."""
     found = find_spec("matplotlib")
     if found is None or found.origin is None:
         return []

@@ -1,4 +1,4 @@
-"""Maps of numbers on pictures: heat maps of detections, panels of attention gates."""
+"""Heat maps of detections and attention maps of gates, drawn over an image."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from PIL import Image, ImageDraw
 from utils.vision.draw import HasBoxes, draw_detections, load_font
 from utils.vision.image_reader import Pixels
 
-_INK, _GRAY, _PAPER = (25, 25, 25), (190, 190, 190), (255, 255, 255)
-_BAR = (59, 82, 139)  # of the chart: a blue of the color map
-_FONT, _LINE, _GAP = 14, 19, 16  # pixels: letters, a line of them, between panels
+_INK, _GRAY, _BACKGROUND = (25, 25, 25), (190, 190, 190), (255, 255, 255)
+_BAR = (59, 82, 139)  # a blue of the viridis color map
+_FONT, _LINE, _GAP = 14, 19, 16  # pixels: letters, a line, between panels
 _AREA = 400 * 400  # pixels of a map in a panel
 _LONGEST = 960  # side of a map in a panel
-_NARROWEST = 380  # panel, so that its titles fit
+_MIN_WIDTH = 380  # of a panel, so that its title fits
 _CHART = 90  # pixels, height
-_LEAST_SPAN = 0.1  # of the colors: gates nearer to each other than this are shown as nearly one color
+_MIN_SPAN = 0.1  # of the colors, so that nearly constant gates have nearly one color
 
 
 @dataclass(frozen=True)
-class PlaceGates:
-    """The gates of one attention block for one image, ready to be drawn.
+class GateMaps:
+    """Gates of one attention block for one image.
 
     Attributes:
-        place: where the block stands: c4, c5 or up.
+        place: where the block is: c4, c5 or up.
         block: the name of its class.
-        features: (C, H, W) of the feature map that it gates.
-        positions: float32 (H, W), the gate at each position of the image in network pixels, None where the
-            gates are the same everywhere.
-        channels: float32 (C,), the gate of each channel, None where the block has none.
+        features: (C, H, W) of the gated feature map.
+        positions: float32 (H, W), the gate at each position of the image in network pixels; None if the gates
+            do not depend on the position.
+        channels: float32 (C,), the gate of each channel; None if the block has none.
     """
 
     place: str
@@ -42,33 +42,33 @@ class PlaceGates:
     channels: np.ndarray | None
 
 
-def draw_heat(image: Pixels, heat: np.ndarray, found: HasBoxes, class_names: Sequence[str]) -> Pixels:
-    """Lay a heat map over an image and draw the detections that it explains.
+def draw_heatmap(image: Pixels, heat: np.ndarray, detections: HasBoxes, class_names: Sequence[str]) -> Pixels:
+    """Draw a heat map and the detections that it explains over an image.
 
     Args:
         image: uint8 (H, W, 3) in RGB.
-        heat: float32 (h, w) in [0, 1], the image's area at any size.
-        found: boxes in pixels of the image.
-        class_names: the names behind the labels.
+        heat: float32 (h, w) in [0, 1]; covers the image at any resolution.
+        detections: boxes in pixels of the image.
+        class_names: the name of each label.
 
     Returns:
         A uint8 array (H, W, 3).
     """
-    return draw_detections(_overlay(image, heat, cv2.COLORMAP_TURBO), found, class_names)
+    return draw_detections(_overlay(image, heat, cv2.COLORMAP_TURBO), detections, class_names)
 
 
-def draw_gates(image: Pixels, places: Sequence[PlaceGates]) -> Pixels:
-    """Draw a panel for each place: the gates of positions over the image, those of channels as a chart.
+def draw_attention_maps(image: Pixels, blocks: Sequence[GateMaps]) -> Pixels:
+    """Draw a panel per attention block: spatial gates over the image, channel gates as a chart.
 
     Args:
         image: uint8 (H, W, 3) in RGB.
-        places: at least one.
+        blocks: at least one.
 
     Returns:
-        A uint8 array (h, w, 3); its size follows the image's shape, not its size.
+        uint8 (h, w, 3); its size depends on the aspect ratio of the image, not on its size.
     """
-    panels = [_draw_panel(image, gates) for gates in places]
-    stacked = image.shape[1] > 2 * image.shape[0]  # wide pictures stand below each other
+    panels = [_draw_panel(image, gates) for gates in blocks]
+    stacked = image.shape[1] > 2 * image.shape[0]  # panels of wide images are below each other
     height = max(panel.shape[0] for panel in panels)
     width = max(panel.shape[1] for panel in panels)
     rows, columns = (len(panels), 1) if stacked else (1, len(panels))
@@ -82,17 +82,14 @@ def draw_gates(image: Pixels, places: Sequence[PlaceGates]) -> Pixels:
 
 
 def color_range(values: np.ndarray) -> tuple[float, float]:
-    """Return the values of the first and the last color: the extremes, moved apart where they nearly agree.
-
-    Nearly constant gates would else look as dramatic as decided ones.
-    """
+    """Return the values of the first and the last color: the extremes, at least 0.1 apart."""
     low, high = float(values.min()), float(values.max())
-    widen = max(0.0, _LEAST_SPAN - (high - low)) / 2
+    widen = max(0.0, _MIN_SPAN - (high - low)) / 2
     return low - widen, high + widen
 
 
 def _overlay(image: Pixels, values: np.ndarray, color_map: int) -> Pixels:
-    """Blend a map in [0, 1] over the gray image; in 8 bits, as images may have 89 million pixels."""
+    """Blend a map in [0, 1] over the gray image, in 8 bits to save memory."""
     height, width = image.shape[:2]
     levels = np.clip(values * 255 + 0.5, 0, 255).astype(np.uint8)
     levels = cv2.resize(levels, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -101,9 +98,9 @@ def _overlay(image: Pixels, values: np.ndarray, color_map: int) -> Pixels:
     return cv2.addWeighted(gray, 0.55, colors, 0.45, 0)
 
 
-def _draw_panel(image: Pixels, gates: PlaceGates) -> Pixels:
-    width, height = _fitted(image.shape[1], image.shape[0])
-    panel_width = max(width, _NARROWEST)
+def _draw_panel(image: Pixels, gates: GateMaps) -> Pixels:
+    width, height = _panel_size(image.shape[1], image.shape[0])
+    panel_width = max(width, _MIN_WIDTH)
     parts = [_text(_title(gates), panel_width)]
     if gates.positions is not None:
         low, high = color_range(gates.positions)
@@ -112,7 +109,7 @@ def _draw_panel(image: Pixels, gates: PlaceGates) -> Pixels:
         padded = np.full((height, panel_width, 3), 255, dtype=np.uint8)
         left = (panel_width - width) // 2
         padded[:, left : left + width] = _overlay(small, shares, cv2.COLORMAP_VIRIDIS)
-        summary = f"gates of positions: {_extremes(gates.positions)}"
+        summary = f"spatial gates: {_extremes(gates.positions)}"
         parts += [_text([summary], panel_width), padded, _color_bar(low, high, panel_width)]
     if gates.channels is not None:
         summary = f"gates of {len(gates.channels)} channels, highest first:"
@@ -123,7 +120,7 @@ def _draw_panel(image: Pixels, gates: PlaceGates) -> Pixels:
     return np.concatenate(parts)
 
 
-def _title(gates: PlaceGates) -> list[str]:
+def _title(gates: GateMaps) -> list[str]:
     channels, height, width = gates.features
     lines = [f"{gates.place}  {gates.block}", f"feature map {height} x {width}, {channels} channels"]
     if gates.positions is None:
@@ -135,15 +132,15 @@ def _extremes(values: np.ndarray) -> str:
     return f"min {values.min():.3f}  mean {values.mean():.3f}  max {values.max():.3f}"
 
 
-def _fitted(width: int, height: int) -> tuple[int, int]:
-    """Return a (width, height) of the same shape and of the area of a panel's map."""
+def _panel_size(width: int, height: int) -> tuple[int, int]:
+    """Return the (width, height) of an image in a panel."""
     scale = min((_AREA / (width * height)) ** 0.5, _LONGEST / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _text(lines: Sequence[str], width: int) -> Pixels:
-    """Write lines, the letters of each made smaller where it would not fit."""
-    canvas = Image.new("RGB", (width, _LINE * len(lines) + 4), _PAPER)
+    """Write lines, in a smaller font if a line would not fit."""
+    canvas = Image.new("RGB", (width, _LINE * len(lines) + 4), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for index, line in enumerate(lines):
         size = _FONT
@@ -155,10 +152,10 @@ def _text(lines: Sequence[str], width: int) -> Pixels:
 
 
 def _color_bar(low: float, high: float, width: int) -> Pixels:
-    """Draw the colors from left to right, and below them the values of the first and the last."""
+    """Draw the colors from left to right, with the values of the first and the last below."""
     ramp = np.linspace(0, 255, width).astype(np.uint8)[None].repeat(10, axis=0)
     colors = cv2.cvtColor(cv2.applyColorMap(ramp, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
-    canvas = Image.new("RGB", (width, _LINE + 8), _PAPER)
+    canvas = Image.new("RGB", (width, _LINE + 8), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     font = load_font(_FONT - 2)
     for text, x, anchor in (
@@ -172,8 +169,8 @@ def _color_bar(low: float, high: float, width: int) -> Pixels:
 
 
 def _chart(values: np.ndarray, width: int) -> Pixels:
-    """Draw a column a pixel for the values, sorted; the axis is 0 to 1, longer where a value lies outside."""
-    canvas = Image.new("RGB", (width, _CHART + _LINE), _PAPER)
+    """Draw the sorted values as columns of a pixel; the axis is 0 to 1, longer for values outside."""
+    canvas = Image.new("RGB", (width, _CHART + _LINE), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     font = load_font(_FONT - 2)
     low, high = min(0.0, float(values.min())), max(1.0, float(values.max()))

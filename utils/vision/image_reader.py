@@ -29,7 +29,7 @@ Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 89_000_000
 
-# Decoders that only read pixels (JPEG includes MPO); PIL has one that runs Ghostscript.
+# Decoders that only read pixels (JPEG includes MPO). PIL also has one that runs Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 _JPEG_END = b"\xff\xd9"
 _END_MARKERS = {"JPEG": _JPEG_END, "MPO": _JPEG_END, "PNG": b"IEND"}
@@ -40,7 +40,7 @@ _JPEG_FLAGS = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-_TURNS = {
+_ROTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -51,19 +51,19 @@ _TURNS = {
 }
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
 
-# PIL warns above its limit and raises above twice the limit; MAX_PIXELS below both is an error of ours.
+# PIL warns above its limit and raises above twice that; MAX_PIXELS is below both.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)  # counts as no EXIF
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the first bytes of an image file say.
+    """Header of an image file.
 
     Attributes:
         height: rows in pixels, as displayed.
         width: columns in pixels, as displayed.
-        orientation: EXIF orientation 1..8 by which the stored pixels are turned; 5 to 8 swap the sides.
+        orientation: EXIF orientation 1 to 8 of the stored pixels; 5 to 8 swap the sides.
     """
 
     height: int
@@ -72,7 +72,7 @@ class ImageHeader:
 
     @property
     def swapped(self) -> bool:
-        """Tell whether displaying swaps the stored sides."""
+        """Whether width and height are swapped for display."""
         return self.orientation >= 5
 
 
@@ -81,14 +81,14 @@ def read_image(path: Path | str, reduction: int = 1) -> Pixels:
 
     Args:
         path: the image file.
-        reduction: 1, 2, 4 or 8: by how much both sides shrink, without aliasing. JPEG files are then decoded
+        reduction: 1, 2, 4 or 8: factor by which both sides are reduced, without aliasing. A JPEG is decoded
             at that size, which is faster. Pixel i covers the pixels from reduction x i on.
 
     Returns:
         uint8 (ceil(H / reduction), ceil(W / reduction), 3) RGB, contiguous.
 
     Raises:
-        UserError: no regular file, no image, truncated, or more than 89 million pixels; names the path.
+        UserError: not a regular file, not an image, truncated, or more than 89 million pixels.
     """
     with _opened(path) as image:
         orientation = _orientation(image)
@@ -107,7 +107,7 @@ def from_pil(image: Image.Image) -> Pixels:
         uint8 (H, W, 3) RGB.
 
     Raises:
-        ValueError: floating-point pixels, whose range nobody knows.
+        ValueError: floating-point pixels, whose range is unknown.
     """
     return _to_rgb(image, _orientation(image))
 
@@ -115,13 +115,13 @@ def from_pil(image: Image.Image) -> Pixels:
 def read_header(path: Path | str) -> ImageHeader:
     """Read the displayed size and the orientation from a file's header.
 
-    The pixels are decoded only where the end of the file does not show that it is whole.
+    The pixels are decoded only if the file does not end with its end marker.
 
     Raises:
-        UserError: as `read_image`, but for damage in the middle of the file.
+        UserError: as `read_image`, except for damage in the middle of the file.
     """
     with _opened(path) as image:
-        if not _ends_whole(path, image.format):
+        if not _is_complete(path, image.format):
             image.load()
         width, height = image.size
         orientation = _orientation(image)
@@ -131,7 +131,7 @@ def read_header(path: Path | str) -> ImageHeader:
 
 
 def verify_image(path: Path | str) -> None:
-    """Read every pixel, and the checksums of a PNG, which decoding passes over.
+    """Read every pixel, and the checksums of a PNG, which decoding ignores.
 
     Raises:
         UserError: as `read_image`.
@@ -141,14 +141,8 @@ def verify_image(path: Path | str) -> None:
     read_image(path)
 
 
-def image_size(path: Path | str) -> tuple[int, int]:
-    """Read (height, width) in pixels, as displayed, from a file's header."""
-    header = read_header(path)
-    return header.height, header.width
-
-
 def read_thumbnail(path: Path | str, size: tuple[int, int]) -> Pixels:
-    """Read a small gray version of an image quickly, sides stretched, for comparing pictures.
+    """Read a small gray version of an image, stretched to a size, for comparing images.
 
     Args:
         path: the image file.
@@ -163,25 +157,25 @@ def read_thumbnail(path: Path | str, size: tuple[int, int]) -> Pixels:
     height, width = size
     with _opened(path) as image:
         orientation = _orientation(image)
-        image.draft("L", (8 * width, 8 * height))  # a JPEG is decoded at an eighth where that is enough
+        image.draft("L", (8 * width, 8 * height))  # a JPEG is decoded at an eighth if that is enough
         image.load()
         small = image if image.mode == "L" else Image.fromarray(_to_rgb(image, 1)).convert("L")
-        if orientation in _TURNS:
-            small = small.transpose(_TURNS[orientation])
+        if orientation in _ROTATIONS:
+            small = small.transpose(_ROTATIONS[orientation])
         return np.asarray(small.resize((width, height), Image.Resampling.BOX))
 
 
 @contextmanager
 def _opened(path: Path | str) -> Iterator[Image.Image]:
-    """Open an image file; whatever goes wrong with it inside the block becomes a UserError."""
+    """Open an image file; every error inside the block becomes a UserError."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would wait for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would block
             raise UserError(f"{path}: not a regular file")
         with Image.open(path, formats=_FORMATS) as image:
             _check_pixels(path, image.size)
             yield image
     except UnidentifiedImageError:
-        raise UserError(f"{path}: not an image that can be read{_hint(path)}") from None
+        raise UserError(f"{path}: not an image that can be read{_describe_content(path)}") from None
     except Image.DecompressionBombError:
         raise UserError(f"{path}: more than {MAX_PIXELS // 10**6} million pixels; make it smaller") from None
     except _DECODE_ERRORS as error:
@@ -215,8 +209,8 @@ def _decode_jpeg(path: Path | str, image: Image.Image, reduction: int, orientati
     return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
 
-def _ends_whole(path: Path | str, format_name: str | None) -> bool:
-    """Tell whether a file has its end marker, which no truncated one has: compressed data cannot hold it."""
+def _is_complete(path: Path | str, format_name: str | None) -> bool:
+    """Tell whether a file has its end marker, which compressed data cannot contain."""
     marker = _END_MARKERS.get(format_name or "")
     if marker is None:
         return False
@@ -234,7 +228,7 @@ def _check_pixels(path: Path | str, size: tuple[int, int]) -> None:
         raise UserError(f"{path}: an image of {width}x{height} pixels")
 
 
-def _hint(path: Path | str) -> str:
+def _describe_content(path: Path | str) -> str:
     with suppress(OSError), open(path, "rb") as file:
         start = file.read(64).lstrip().lower()
         if not start:
@@ -247,33 +241,33 @@ def _hint(path: Path | str) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation 1..8; a broken EXIF block counts as none."""
-    if image.format == "TIFF":  # PIL turns these itself while loading
+    """Return the EXIF orientation 1 to 8; a broken EXIF block counts as none."""
+    if image.format == "TIFF":  # PIL rotates these while loading
         return 1
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _DECODE_ERRORS:
         return 1
-    return orientation if orientation in _TURNS else 1
+    return orientation if orientation in _ROTATIONS else 1
 
 
 def _to_rgb(image: Image.Image, orientation: int) -> Pixels:
     if image.mode.startswith("I"):
         image = Image.fromarray(_to_8_bits(np.asarray(image)))
     elif image.mode == "F":
-        raise ValueError("floating-point pixels are not read; save it with 8 or 16 bits")
+        raise ValueError("floating-point pixels are not supported; save it with 8 or 16 bits")
     elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        seen = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     if image.mode != "RGB":
         image = image.convert("RGB")
-    if orientation in _TURNS:
-        image = image.transpose(_TURNS[orientation])
+    if orientation in _ROTATIONS:
+        image = image.transpose(_ROTATIONS[orientation])
     return np.array(image)
 
 
 def _to_8_bits(values: NDArray[np.integer]) -> Pixels:
-    """Scale 16-bit gray to 8 bits; 32-bit files hold either range, told apart by their largest value."""
+    """Scale 16-bit gray to 8 bits; 32-bit files have either range, which the largest value tells."""
     if values.dtype.itemsize == 2 or values.max() > 255:
         values = np.clip(values, 0, 65535) // 257
     return np.clip(values, 0, 255).astype(np.uint8)

@@ -9,13 +9,13 @@ import pytest
 from nets.config import OFFICIAL_ANCHORS
 from utils.cli.errors import UserError
 from utils.data.anchor_boxes import (
-    draw_start,
+    draw_centers,
     fit_anchors,
     halved_masks,
     lloyd,
-    owned,
     read_anchors,
     shape_ious,
+    used_anchors,
     write_anchors,
 )
 
@@ -35,22 +35,22 @@ def written(folder: Path, content: str | bytes) -> Path:
         ("", "no anchors in it"),
         ("# only a comment\n", "no anchors in it"),
         ("masks = 3,4,5 0,1,2\n", "no anchors in it"),
-        ("10,20, 30", "3 numbers, which is odd"),
+        ("10,20, 30", "an odd number of values, 3"),
         (SIX.replace("50", "fifty"), "'fifty' is not a number"),
         *(
-            (SIX.replace("50", bad), f"{bad} is no side")
+            (SIX.replace("50", bad), f"{bad} is not a valid side")
             for bad in ("0", "-5", "nan", "inf", "1e999", "0.02")
         ),
         ("10,20, 30,40, 50,60, 70,80", "4 anchors, 6 are needed"),
         (SIX + ", 130,140, 150,160", "8 anchors, 6 are needed"),
         (SIX + "\nmasks = 3,4,6 0,1,2", "name an anchor that is not among 6"),
-        (SIX + "\nmasks = 3,4,5 0,1", "as many for each head"),
-        (SIX + "\nmasks = 3,4,-5 0,1,2", "as many for each head"),
-        (SIX + "\nmasks = 3,4,4 0,1,2", "the same anchor twice"),
+        (SIX + "\nmasks = 3,4,5 0,1", "equally many anchor indices per head"),
+        (SIX + "\nmasks = 3,4,-5 0,1,2", "equally many anchor indices per head"),
+        (SIX + "\nmasks = 3,4,4 0,1,2", "an anchor twice"),
         (SIX + "\nsizes = 3,4,5", "'sizes' is neither anchors nor masks"),
         (b"\xff\xfe\x00\x81", "not a text file"),
-        (b"10,20\0", "not a file of anchors"),
-        (b"1," * 60_000, "not a file of anchors"),
+        (b"10,20\0", "not an anchor file"),
+        (b"1," * 60_000, "not an anchor file"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_named(tmp_path: Path, content: str | bytes, reason: str) -> None:
@@ -62,7 +62,7 @@ def test_a_file_that_makes_no_sense_is_named(tmp_path: Path, content: str | byte
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no\.txt: no such file of anchors"):
+    with pytest.raises(UserError, match=r"no\.txt: no such anchor file"):
         read_anchors(tmp_path / "no.txt")
     with pytest.raises(UserError, match="cannot read the anchors"):
         read_anchors(tmp_path)
@@ -104,8 +104,8 @@ def test_what_is_written_is_read(tmp_path: Path, number: int) -> None:
 
 
 def test_only_the_anchors_of_a_head_count() -> None:
-    assert owned(OFFICIAL_ANCHORS, ((3, 4, 5), (1, 2, 3))) == OFFICIAL_ANCHORS[1:]
-    assert owned(OFFICIAL_ANCHORS, HALVED) == OFFICIAL_ANCHORS
+    assert used_anchors(OFFICIAL_ANCHORS, ((3, 4, 5), (1, 2, 3))) == OFFICIAL_ANCHORS[1:]
+    assert used_anchors(OFFICIAL_ANCHORS, HALVED) == OFFICIAL_ANCHORS
 
 
 # Fitting.
@@ -147,7 +147,7 @@ def test_iou_of_shapes() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_k_means_is_lloyds(seed: int) -> None:
     sizes = some_sizes(seed)
-    start = draw_start(sizes, 6, np.random.default_rng(seed))
+    start = draw_centers(sizes, 6, np.random.default_rng(seed))
     np.testing.assert_allclose(lloyd(sizes, start), slow_lloyd(sizes, start), rtol=1e-9)
 
 
@@ -159,7 +159,7 @@ def test_a_center_without_boxes_stays() -> None:
 def test_the_start_prefers_what_is_far() -> None:
     """Of 1000 boxes a single one is unlike the rest; by its distance it is nearly always drawn."""
     sizes = np.array([[10.0, 10.0 + 1e-5 * step] for step in range(999)] + [[400.0, 300.0]])
-    draws = [draw_start(sizes, 2, np.random.default_rng(seed)) for seed in range(20)]
+    draws = [draw_centers(sizes, 2, np.random.default_rng(seed)) for seed in range(20)]
     assert sum((draw == [400, 300]).all(axis=1).any() for draw in draws) >= 19
 
 
@@ -184,7 +184,7 @@ def test_the_best_of_several_starts_is_taken() -> None:
     fitted = shape_ious(sizes, fit_anchors(sizes, 6)).max(axis=1).mean()
     rng = np.random.default_rng(0)
     single = [
-        shape_ious(sizes, lloyd(sizes, draw_start(sizes, 6, rng))).max(axis=1).mean() for _ in range(10)
+        shape_ious(sizes, lloyd(sizes, draw_centers(sizes, 6, rng))).max(axis=1).mean() for _ in range(10)
     ]
     assert max(single) - min(single) > 0.003
     assert fitted == pytest.approx(max(single), abs=1e-3)  # rounded to tenths of a pixel

@@ -8,8 +8,8 @@ from PIL import Image
 
 from tests.utils.data.conftest import MakeVoc
 from utils.cli.errors import UserError
-from utils.data import annotation_cache as facts
-from utils.data.annotation_cache import gather_facts
+from utils.data import annotation_cache
+from utils.data.annotation_cache import read_samples
 from utils.data.samples import load_samples
 from utils.data.voc import VocObject
 
@@ -28,33 +28,33 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     for name in ("read_annotation", "read_header", "hash_image"):
 
-        def read(path: Path, real: object = getattr(facts, name)) -> object:
+        def read(path: Path, real: object = getattr(annotation_cache, name)) -> object:
             seen.append(path.name)
             return real(path)  # type: ignore[operator]
 
-        monkeypatch.setattr(facts, name, read)
+        monkeypatch.setattr(annotation_cache, name, read)
     return seen
 
 
 def test_nothing_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert gather_facts([]) == []
-    assert not facts.CACHE.exists()
+    assert read_samples([]) == []
+    assert not annotation_cache.CACHE.exists()
 
 
 def test_files_are_read_once_until_they_change(voc: Path, reads: list[str]) -> None:
     samples = load_samples(voc, "train")
-    first = gather_facts(samples, hashes=True)
+    first = read_samples(samples, hashes=True)
     assert first[0].annotation is not None
     assert first[0].annotation.objects == (CAT,)
     assert sorted(reads) == ["a.jpg", "a.jpg", "a.xml", "b.jpg", "b.jpg", "b.xml"]
     reads.clear()
-    assert gather_facts(samples, hashes=True) == first
+    assert read_samples(samples, hashes=True) == first
     assert reads == []
     xml = voc / "Annotations" / "a.xml"
     xml.write_text(xml.read_text().replace("cat", "dog"))  # as long as before: the time tells
     os.utime(xml, ns=(1, 1))
-    changed = gather_facts(samples)[0].annotation
+    changed = read_samples(samples)[0].annotation
     assert reads == ["a.xml"]
     assert changed is not None
     assert changed.objects[0].name == "dog"
@@ -63,11 +63,11 @@ def test_files_are_read_once_until_they_change(voc: Path, reads: list[str]) -> N
 def test_faults_are_remembered_too(voc: Path, reads: list[str]) -> None:
     (voc / "JPEGImages" / "a.jpg").write_bytes(b"GIF")
     samples = load_samples(voc, "train")
-    first = gather_facts(samples)[0]
+    first = read_samples(samples)[0]
     assert first.header is None
-    assert first.image_fault.startswith(str(voc / "JPEGImages" / "a.jpg"))
+    assert first.image_error.startswith(str(voc / "JPEGImages" / "a.jpg"))
     reads.clear()
-    assert gather_facts(samples)[0] == first
+    assert read_samples(samples)[0] == first
     assert reads == []
 
 
@@ -78,9 +78,9 @@ def test_damage_that_only_decoding_finds_is_not_forgotten(voc: Path) -> None:
     content[len(content) // 2] ^= 1  # the end marker is there
     image.write_bytes(content)
     samples = load_samples(voc, "train")
-    assert gather_facts(samples)[0].image_fault == ""
-    assert "a.jpg" in gather_facts(samples, decode=True)[0].image_fault
-    assert "a.jpg" in gather_facts(samples)[0].image_fault
+    assert read_samples(samples)[0].image_error == ""
+    assert "a.jpg" in read_samples(samples, decode=True)[0].image_error
+    assert "a.jpg" in read_samples(samples)[0].image_error
 
 
 @pytest.mark.parametrize(
@@ -88,20 +88,20 @@ def test_damage_that_only_decoding_finds_is_not_forgotten(voc: Path) -> None:
 )
 def test_a_spoilt_memory_is_done_without(voc: Path, content: bytes) -> None:
     samples = load_samples(voc, "train")
-    expected = gather_facts(samples)
-    for memory in facts.CACHE.iterdir():
+    expected = read_samples(samples)
+    for memory in annotation_cache.CACHE.iterdir():
         memory.write_bytes(content)
-    assert gather_facts(samples) == expected
+    assert read_samples(samples) == expected
 
 
 def test_a_memory_that_cannot_be_written_is_done_without(voc: Path) -> None:
-    facts.CACHE.write_text("")
-    assert gather_facts(load_samples(voc, "train"))[0].image_fault == ""
+    annotation_cache.CACHE.write_text("")
+    assert read_samples(load_samples(voc, "train"))[0].image_error == ""
 
 
 def test_trouble_with_a_disk_is_not_remembered(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = load_samples(voc, "train")
-    real = facts.read_header
+    real = annotation_cache.read_header
 
     def broken(path: Path) -> object:
         try:
@@ -109,7 +109,7 @@ def test_trouble_with_a_disk_is_not_remembered(voc: Path, monkeypatch: pytest.Mo
         except OSError:
             raise UserError(f"{path}: cannot read the image: Input/output error") from None
 
-    monkeypatch.setattr(facts, "read_header", broken)
-    assert "Input/output" in gather_facts(samples)[0].image_fault
-    monkeypatch.setattr(facts, "read_header", real)
-    assert gather_facts(samples)[0].image_fault == ""
+    monkeypatch.setattr(annotation_cache, "read_header", broken)
+    assert "Input/output" in read_samples(samples)[0].image_error
+    monkeypatch.setattr(annotation_cache, "read_header", real)
+    assert read_samples(samples)[0].image_error == ""

@@ -26,8 +26,8 @@ def one_object(width: int, height: int) -> tuple[np.ndarray, Target]:
 def test_picture_without_objects(level: str) -> None:
     augmenter = Augmenter(SIZE, level)
     rng = np.random.default_rng(0)
-    image, target = augmenter.place(np.zeros((30, 40, 3), dtype=np.uint8), Target.empty("a"), rng)
-    image, target = augmenter.finish(image, target, rng)
+    image, target = augmenter.to_canvas(np.zeros((30, 40, 3), dtype=np.uint8), Target.empty("a"), rng)
+    image, target = augmenter.flip_and_recolor(image, target, rng)
     assert image.shape == (*SIZE, 3)
     assert image.dtype == np.uint8
     assert (len(target), target.boxes.shape, target.image_id) == (0, (0, 4), "a")
@@ -39,7 +39,7 @@ def test_box_label_and_flag_follow_the_object(size: tuple[int, int]) -> None:
     flips = set()
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        image, target = augmenter.place(*one_object(*size), rng)
+        image, target = augmenter.to_canvas(*one_object(*size), rng)
         if len(target) == 0:  # moved out of the canvas
             continue
         assert target.labels.tolist() == [7]
@@ -47,7 +47,7 @@ def test_box_label_and_flag_follow_the_object(size: tuple[int, int]) -> None:
         rows, columns = np.nonzero(image[..., 0] > 190)  # the canvas is gray, 128
         expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         np.testing.assert_allclose(target.boxes[0], expected, atol=1.5)
-        _, finished = augmenter.finish(image, target, rng)
+        _, finished = augmenter.flip_and_recolor(image, target, rng)
         x1, y1, x2, y2 = target.boxes[0].tolist()
         mirrored = [SIZE[1] - x2, y1, SIZE[1] - x1, y2]
         flipped = bool(np.allclose(finished.boxes[0], mirrored, atol=1e-3))
@@ -58,11 +58,13 @@ def test_box_label_and_flag_follow_the_object(size: tuple[int, int]) -> None:
 
 def test_choices_depend_on_the_generator_alone() -> None:
     first, second = Augmenter(SIZE), Augmenter(SIZE)
-    second.finish(*second.place(*one_object(40, 30), np.random.default_rng(9)), np.random.default_rng(9))
+    second.flip_and_recolor(
+        *second.to_canvas(*one_object(40, 30), np.random.default_rng(9)), np.random.default_rng(9)
+    )
 
     def run(augmenter: Augmenter, seed: int) -> tuple[np.ndarray, Target]:
         rng = np.random.default_rng(seed)
-        return augmenter.finish(*augmenter.place(*one_object(40, 30), rng), rng)
+        return augmenter.flip_and_recolor(*augmenter.to_canvas(*one_object(40, 30), rng), rng)
 
     np.testing.assert_array_equal(run(first, 1)[0], run(second, 1)[0])
     assert torch.equal(run(first, 1)[1].boxes, run(second, 1)[1].boxes)
@@ -76,7 +78,7 @@ def test_flip_and_color_are_independent() -> None:
     augmenter = Augmenter((8, 8))
     outcomes = set()
     for seed in range(120):
-        image, _ = augmenter.finish(left, Target.empty(), np.random.default_rng(seed))
+        image, _ = augmenter.flip_and_recolor(left, Target.empty(), np.random.default_rng(seed))
         outcomes.add((bool(image[0, 0].sum() < image[0, -1].sum()), bool(image.max() > 100)))
     assert outcomes == {(False, False), (False, True), (True, False), (True, True)}
 
@@ -93,7 +95,7 @@ def test_flip_mirrors_picture_and_boxes() -> None:
 def test_level_none_is_the_letterbox() -> None:
     augmenter, rng = Augmenter(SIZE, "none"), np.random.default_rng(0)
     image, target = one_object(200, 160)
-    seen, moved = augmenter.finish(*augmenter.place(image, target, rng), rng)
+    seen, moved = augmenter.flip_and_recolor(*augmenter.to_canvas(image, target, rng), rng)
     expected, placement = letterbox(image, SIZE)
     np.testing.assert_array_equal(seen, expected)
     assert torch.equal(moved.boxes, torch.from_numpy(placement.apply(target.boxes.numpy())))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from utils.data.clip import clip_box, turn_box
+from utils.data.sample_report import clip_box, rotate_box
 from utils.data.voc import Box
 from utils.vision.image_reader import ImageHeader
 
@@ -54,4 +54,4 @@ def test_boxes_turn_with_the_pixels(orientation: int) -> None:
     rows, columns = np.nonzero(displayed)
     header = ImageHeader(*displayed.shape, orientation)
     expected = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    assert turn_box((2, 4, 9, 11), header) == expected
+    assert rotate_box((2, 4, 9, 11), header) == expected

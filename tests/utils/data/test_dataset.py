@@ -6,7 +6,7 @@ from PIL import Image
 from tests.utils.data.conftest import MakeVoc
 from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
-from utils.data.dataset_report import scan
+from utils.data.dataset_report import scan_samples
 from utils.data.samples import load_samples
 from utils.data.targets import build_target
 from utils.data.voc import VocObject
@@ -22,7 +22,7 @@ def test_empty() -> None:
 
 
 def test_load(make_voc: MakeVoc) -> None:
-    records = scan(load_samples(make_voc({"train": {"b": [DOG, CAT], "a": []}}), "train")).records
+    records = scan_samples(load_samples(make_voc({"train": {"b": [DOG, CAT], "a": []}}), "train")).records
     dataset = VocDataset(records, ("cat", "dog"))
     assert dataset.image_ids == ("b", "a")
     assert dataset.read(0).shape == (30, 40, 3)
@@ -38,7 +38,7 @@ def test_load(make_voc: MakeVoc) -> None:
 
 def test_an_image_that_changed_since_the_scan_is_named(make_voc: MakeVoc) -> None:
     voc = make_voc({"train": {"a": [CAT]}})
-    dataset = VocDataset(scan(load_samples(voc, "train")).records, ("cat",))
+    dataset = VocDataset(scan_samples(load_samples(voc, "train")).records, ("cat",))
     Image.new("RGB", (50, 20)).save(voc / "JPEGImages" / "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg: 50x20 pixels, its header said 40x30"):
         dataset.read(0)

@@ -9,7 +9,13 @@ from PIL import Image
 
 from tests.utils.data.conftest import MakeVoc
 from utils.cli.errors import UserError
-from utils.data.dataset_report import ScanReport, collect_class_names, count_overlap, scan
+from utils.data.dataset_report import (
+    DatasetReport,
+    count_overlap,
+    report_findings,
+    require_objects,
+    scan_samples,
+)
 from utils.data.sample_report import CLIPPED
 from utils.data.samples import load_samples
 from utils.data.voc import VocObject
@@ -19,13 +25,20 @@ DOG = VocObject("dog", (0, 0, 40, 30), True)
 SLIP = VocObject("cat", (9, 9, 10, 10))
 
 
-def look(voc: Path, split: str = "train", **options: object) -> ScanReport:
-    return scan(load_samples(voc, split), **options)  # type: ignore[arg-type]
+def look(voc: Path, split: str = "train", **options: object) -> DatasetReport:
+    """Scan a split as `prepare_training` does."""
+    training = bool(options.pop("training", True))
+    skip_bad = bool(options.pop("skip_bad", False))
+    report = scan_samples(load_samples(voc, split), training=training, **options)  # type: ignore[arg-type]
+    report_findings([report], skip_bad=skip_bad)
+    if training:
+        require_objects(report)
+    return report
 
 
 def test_nothing_to_scan() -> None:
     with pytest.raises(UserError, match="none of the 0 images"):
-        scan([])
+        report_findings([scan_samples([])], skip_bad=False)
 
 
 def test_records(make_voc: MakeVoc) -> None:
@@ -35,7 +48,7 @@ def test_records(make_voc: MakeVoc) -> None:
     np.testing.assert_array_equal(b.boxes, np.array([DOG.box, CAT.box], dtype=np.float32))
     assert b.difficult.tolist() == [True, False]
     assert (a.names, a.boxes.shape, a.boxes.dtype, a.difficult.shape) == ((), (0, 4), np.float32, (0,))
-    assert collect_class_names(report) == ("cat", "dog")
+    assert report.class_names == ("cat", "dog")
     assert report.summary() == ["2 images, 2 objects: cat 1, dog 1"]
     assert count_overlap(report.records, [a]) == 1
 
@@ -70,7 +83,7 @@ def test_broken_files(make_voc: MakeVoc, break_it: str, capsys: pytest.CaptureFi
     report = look(voc, skip_bad=True)
     assert [record.image_id for record in report.records] == ["a", "c"]
     assert report.summary()[1].startswith("skipped 1 of 3 images: 1 ")
-    assert "left out: " in capsys.readouterr().err
+    assert "skipped: " in capsys.readouterr().err
 
 
 def test_all_faults_are_told_in_one_go(make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +105,7 @@ def test_a_slip_is_left_out_in_training_and_an_error_in_val(
     voc = make_voc({"train": {"a": [CAT, SLIP]}})
     report = look(voc)
     assert report.records[0].names == ("cat",)
-    assert report.summary()[1] == "objects clipped: 0, left out: 1"
+    assert report.summary()[1] == "objects clipped: 0, skipped: 1"
     assert "a.xml: object 2 (cat): no area" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"a\.xml: object 2 \(cat\): no area"):
         look(voc, training=False)
@@ -143,5 +156,5 @@ def test_turned_pictures(make_voc: MakeVoc, stated: tuple[int, int], expected: l
 
 def test_one_image_in_two_splits_counts_once(make_voc: MakeVoc) -> None:
     voc = make_voc({"train": {"a": [CAT], "b": [CAT]}, "val": {"b": [CAT]}})
-    report = scan(load_samples(voc, "train") + load_samples(voc, "val"))
+    report = scan_samples(load_samples(voc, "train") + load_samples(voc, "val"))
     assert [record.image_id for record in report.records] == ["a", "b"]

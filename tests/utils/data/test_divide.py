@@ -8,7 +8,7 @@ import pytest
 
 from utils.cli.errors import UserError
 from utils.data.sample_report import Record
-from utils.data.stratify import divide, merge_groups
+from utils.data.stratify import merge_groups, stratified_split
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -35,13 +35,13 @@ def images_of(part: list[Record], name: str) -> int:
 def test_too_few_images(count: int) -> None:
     records = records_of(*"a" * count)
     with pytest.raises(UserError, match="too few for 3 parts"):
-        divide(records, alone(records), SHARES)
+        stratified_split(records, alone(records), SHARES)
 
 
 def test_one_group_of_all_cannot_be_divided() -> None:
     records = records_of(*"aaaaaaaa")
     with pytest.raises(UserError, match="too few"):
-        divide(records, [list(range(8))], SHARES)
+        stratified_split(records, [list(range(8))], SHARES)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -51,7 +51,7 @@ def test_every_class_has_its_share(seed: int) -> None:
     records = records_of(
         *("".join(n for n, share in shares.items() if rng.random() < share) for _ in range(500))
     )
-    parts = divide(records, alone(records), SHARES, seed)
+    parts = stratified_split(records, alone(records), SHARES, seed)
     assert list(parts) == list(SHARES)
     assert sorted(r.image_id for part in parts.values() for r in part) == [r.image_id for r in records]
     for name, share in SHARES.items():
@@ -68,7 +68,7 @@ def test_groups_stay_together_and_are_balanced(seed: int) -> None:
     groups = [np.flatnonzero(owner == group).tolist() for group in range(60)]
     groups = [group for group in groups if group]
     records = records_of(*("ab"[group % 2] for group in owner))
-    parts = divide(records, groups, SHARES, seed)
+    parts = stratified_split(records, groups, SHARES, seed)
     part_of = {record.image_id: name for name, part in parts.items() for record in part}
     for group in groups:
         assert len({part_of[records[place].image_id] for place in group}) == 1
@@ -80,7 +80,7 @@ def test_groups_stay_together_and_are_balanced(seed: int) -> None:
 def test_rare_classes_are_everywhere_as_far_as_they_reach() -> None:
     records = records_of(*["a"] * 60, "b", "c", "c", "d", "d", "d")
     for seed in range(5):
-        parts = divide(records, alone(records), SHARES, seed)
+        parts = stratified_split(records, alone(records), SHARES, seed)
         counts = {name: Counter(n for record in part for n in record.names) for name, part in parts.items()}
         assert [counts[name]["b"] for name in SHARES] == [1, 0, 0]
         assert [counts[name]["c"] for name in SHARES] == [1, 0, 1]
@@ -89,7 +89,7 @@ def test_rare_classes_are_everywhere_as_far_as_they_reach() -> None:
 
 def test_the_seed_decides() -> None:
     records = records_of(*"ab" * 30)
-    draws = [divide(records, alone(records), SHARES, seed) for seed in (0, 0, 1, 2)]
+    draws = [stratified_split(records, alone(records), SHARES, seed) for seed in (0, 0, 1, 2)]
     ids = [tuple(record.image_id for record in draw["test"]) for draw in draws]
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3

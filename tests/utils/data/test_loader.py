@@ -12,7 +12,7 @@ from tests.utils.data.conftest import MakeVoc, write_voc
 from utils.cli.errors import UserError
 from utils.data import loader as loaders_module
 from utils.data.dataset import VocDataset
-from utils.data.dataset_report import scan
+from utils.data.dataset_report import scan_samples
 from utils.data.loader import Batch, EpochSampler, TrainLoader, build_train_loader, collate
 from utils.data.samples import load_samples
 from utils.data.train_dataset import AugmentSettings, TrainDataset
@@ -25,7 +25,7 @@ CAT = VocObject("cat", (5, 5, 35, 25))
 def dataset(make_voc: MakeVoc) -> VocDataset:
     """Give seven images, the last without objects."""
     voc = make_voc({"train": {f"{n}": [CAT] if n < 6 else [] for n in range(7)}})
-    return VocDataset(scan(load_samples(voc, "train")).records, ("cat",))
+    return VocDataset(scan_samples(load_samples(voc, "train")).records, ("cat",))
 
 
 def make(dataset: VocDataset, mosaic: float = 0.5, mixup: float = 0.5, **options: int) -> TrainDataset:
@@ -153,7 +153,7 @@ def test_a_sampler_goes_on_behind_what_is_done(done: int) -> None:
 
 @pytest.mark.parametrize(
     ("batch_size", "world_size", "words"),
-    [(3, 2, "cannot be shared among 2 processes; take a multiple of 2"), (16, 8, "among 8 processes")],
+    [(3, 2, "cannot be shared by 2 processes; use a multiple of 2"), (16, 8, "by 8 processes")],
 )
 def test_what_cannot_be_shared_is_refused(
     dataset: VocDataset, batch_size: int, world_size: int, words: str
@@ -175,7 +175,7 @@ def loaders() -> Iterator[list[TrainLoader]]:
     """Give a loader without workers and one with two, of the same seven images."""
     with TemporaryDirectory() as folder:
         voc = write_voc(Path(folder), {"train": {f"{n}": [CAT] if n < 6 else [] for n in range(7)}})
-        pictures = make(VocDataset(scan(load_samples(voc, "train")).records, ("cat",)))
+        pictures = make(VocDataset(scan_samples(load_samples(voc, "train")).records, ("cat",)))
         yield [build_train_loader(pictures, batch_size=2, workers=workers) for workers in (0, 2)]
 
 
@@ -211,7 +211,7 @@ def test_the_preview_is_the_first_batch(loaders: list[TrainLoader], dataset: Voc
 def test_the_preview_of_a_large_batch_is_its_first_pictures(
     dataset: VocDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loaders_module, "_SHOWN", 2)
+    monkeypatch.setattr(loaders_module, "_PREVIEW", 2)
     loader = build_train_loader(make(dataset), batch_size=4, workers=0)
     images, targets = next(iter(loader.epoch(0)))
     assert_same([loader.preview()], [(images[:2], targets[:2])])

@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from nets.structures import Target
-from utils.data.mosaic import Labeled, mixup, mosaic
+from utils.data.mosaic import ImageAndTarget, mixup, mosaic
 from utils.data.targets import join_targets
 
 
-def picture(value: int, width: int = 40, height: int = 30, boxes: list[list[float]] | None = None) -> Labeled:
+def picture(
+    value: int, width: int = 40, height: int = 30, boxes: list[list[float]] | None = None
+) -> ImageAndTarget:
     """Make a picture of one gray value whose objects carry that value as label."""
     boxes = [[0, 0, width, height]] if boxes is None else boxes
     count = len(boxes)

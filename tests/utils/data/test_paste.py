@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nets.structures import Target
-from utils.data.paste import Place, blank, lay, move, shrink
+from utils.data.mosaic import PasteRegion, downscale, empty_canvas, paste, transform_boxes
 from utils.vision.letterbox import resize
 
 
@@ -20,7 +20,7 @@ def target_of(boxes: list[list[float]]) -> Target:
 
 
 def test_nothing_to_move() -> None:
-    moved = move(Target.empty("a"), (30, 40), Place((60, 80), (5, 5), ((0, 64), (0, 96))))
+    moved = transform_boxes(Target.empty("a"), (30, 40), PasteRegion((60, 80), (5, 5), ((0, 64), (0, 96))))
     assert (len(moved), moved.boxes.shape, moved.image_id) == (0, (0, 4), "a")
 
 
@@ -38,8 +38,8 @@ def test_a_picture_lies_in_its_window_alone(
     size: tuple[int, int], corner: tuple[int, int], window: tuple[tuple[int, int], tuple[int, int]]
 ) -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    canvas, small = blank((64, 96)), shrink(image, size)
-    lay(canvas, image, Place(size, corner, window))
+    canvas, small = empty_canvas((64, 96)), downscale(image, size)
+    paste(canvas, image, PasteRegion(size, corner, window))
     for y in range(64):
         for x in range(96):
             inside = window[0][0] <= y < window[0][1] and window[1][0] <= x < window[1][1]
@@ -52,11 +52,11 @@ def test_a_picture_lies_in_its_window_alone(
 def test_shrinking_is_the_letterbox_s_until_it_would_skip_pixels() -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     for size in ((90, 120), (60, 80), (31, 42)):
-        np.testing.assert_array_equal(shrink(image, size), resize(image, size))
+        np.testing.assert_array_equal(downscale(image, size), resize(image, size))
     noise = np.random.default_rng(0).integers(0, 256, (240, 240, 3), dtype=np.uint8)
     for side in (80, 60, 35, 20):  # the mean of n numbers varies by a 1 / sqrt(n) of what they do
         expected = noise.std() * side / 240
-        assert shrink(noise, (side, side)).std() < 1.3 * expected
+        assert downscale(noise, (side, side)).std() < 1.3 * expected
         assert resize(noise, (side, side)).std() > 1.4 * expected
 
 
@@ -67,7 +67,7 @@ def test_boxes_follow_by_a_loop() -> None:
         boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1).round(1)
         size = tuple(int(v) for v in rng.integers(10, 150, 2))
         top, left = (int(v) for v in rng.integers(-60, 40, 2))
-        place = Place(size, (top, left), ((5, 50), (10, 90)))
+        place = PasteRegion(size, (top, left), ((5, 50), (10, 90)))
         expected = []
         for number, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
             sx, sy = size[1] / 80, size[0] / 60
@@ -79,7 +79,7 @@ def test_boxes_follow_by_a_loop() -> None:
             area = (whole[2] - whole[0]) * (whole[3] - whole[1])
             if width >= 2 and height >= 2 and width * height >= 0.2 * area:
                 expected.append((number, cut))
-        moved = move(target_of(boxes.tolist()), (60, 80), place)
+        moved = transform_boxes(target_of(boxes.tolist()), (60, 80), place)
         assert moved.labels.tolist() == [number for number, _ in expected]
         assert moved.difficult.tolist() == [number % 2 == 1 for number, _ in expected]
         np.testing.assert_allclose(

@@ -51,7 +51,7 @@ def test_selecting_on_a_test_list_or_on_training_images_is_told(
     prepare_training(voc, train=["train"], val=["test"])
     said = capsys.readouterr().err
     assert "1 images are in the training and the validation splits" in said
-    assert "test is used to select the best epoch" in said
+    assert "test selects the best epoch" in said
 
 
 def test_classes_file_decides(make_voc: MakeVoc, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

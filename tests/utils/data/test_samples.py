@@ -137,9 +137,9 @@ def test_doubled_ids_are_told(make_voc: MakeVoc, capsys: pytest.CaptureFixture[s
         (b"\n \n", "empty"),
         (bytes(range(256)), "not a text file"),
         (b"a\0b\n", "not a text file"),
-        (b"../../a\n", r"'\.\./\.\./a' leads out"),
-        (b"/etc/passwd\n", "leads out"),
-        (b"..\\a\n", "leads out"),
+        (b"../../a\n", r"'\.\./\.\./a' is outside"),
+        (b"/etc/passwd\n", "is outside"),
+        (b"..\\a\n", "is outside"),
     ],
 )
 def test_broken_lists_are_named(make_voc: MakeVoc, content: bytes, reason: str) -> None:

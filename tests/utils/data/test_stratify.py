@@ -8,7 +8,7 @@ import pytest
 
 from tests.utils.data.conftest import MakeVoc
 from utils.cli.errors import UserError
-from utils.data.dataset_report import look_over
+from utils.data.dataset_report import scan_samples
 from utils.data.near_duplicates import group_near_duplicates
 from utils.data.sample_report import Record
 from utils.data.samples import load_samples
@@ -28,7 +28,7 @@ def voc(make_voc: MakeVoc) -> Path:
 
 
 def records_of(folder: Path) -> list[Record]:
-    return look_over(load_samples(folder, "train"), hashes=True).records
+    return scan_samples(load_samples(folder, "train"), hashes=True).records
 
 
 def draw(records: list[Record], seed: int = 0) -> tuple[list[Record], list[Record]]:

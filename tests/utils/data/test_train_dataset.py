@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from utils.cli.errors import UserError
-from utils.data import image_cache as cache
+from utils.data import train_dataset
 from utils.data.augmentation import LEVELS
 from utils.data.dataset import VocDataset
 from utils.data.sample_report import Record
@@ -63,7 +63,7 @@ def test_box_fits_the_object_however_it_was_decoded(tmp_path: Path, level: str, 
     for seed in range(6):
         for index in range(len(SIZES)):
             rng = np.random.default_rng(seed)
-            image, target = samples._augmenter.place(*samples._load(index), rng)
+            image, target = samples._augmenter.to_canvas(*samples._load(index), rng)
             if len(target) == 0:  # moved out of the canvas
                 continue
             # The canvas is gray; in a picture drawn several times as large an edge is a ramp.
@@ -144,14 +144,14 @@ def test_a_cache_leaves_memory_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meminfo: str | None, fits: bool
 ) -> None:
     samples = build(marked(tmp_path, [(64, 64)]))
-    monkeypatch.setattr(cache, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(train_dataset, "_MEMINFO", tmp_path / "meminfo")
     if meminfo is not None:
         (tmp_path / "meminfo").write_text(meminfo)
     if fits:
         assert samples.cache() == 64 * 64 * 3
         return
     with pytest.raises(
-        UserError, match=r"^--cache: the pictures need .* GB, more than 80% of the .* GB"
+        UserError, match=r"^--cache: the images need .* GB, more than 80% of the .* GB"
     ) as caught:
         samples.cache()
     assert caught.value.exit_code == 2

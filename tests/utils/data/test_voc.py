@@ -85,19 +85,19 @@ def test_broken_file_is_named(tmp_path: Path, content: str | bytes, reason: str)
         ),
         (
             f"<annotation>{OBJECT.replace('>12<', '>nan<')}</annotation>",
-            (1, "cat", "<ymax> is nan, no pixel coordinate"),
+            (1, "cat", "<ymax> is nan, not a pixel coordinate"),
         ),
         (
             f"<annotation>{OBJECT.replace('>12<', '>-inf<')}</annotation>",
-            (1, "cat", "<ymax> is -inf, no pixel coordinate"),
+            (1, "cat", "<ymax> is -inf, not a pixel coordinate"),
         ),
         (
             f"<annotation>{OBJECT.replace('>12<', '>1e308<')}</annotation>",
-            (1, "cat", "<ymax> is 1e308, no pixel coordinate"),
+            (1, "cat", "<ymax> is 1e308, not a pixel coordinate"),
         ),
         (
             f"<annotation>{OBJECT.replace('>12<', '>' + '9' * 400 + '<')}</annotation>",
-            (1, "cat", f"<ymax> is {'9' * 40}, no pixel coordinate"),
+            (1, "cat", f"<ymax> is {'9' * 40}, not a pixel coordinate"),
         ),
     ],
 )
@@ -106,9 +106,9 @@ def test_objects_that_cannot_be_read_are_listed(
 ) -> None:
     both = content.replace("</annotation>", f"{OBJECT}<object><name>late</name></object></annotation>")
     annotation = read(tmp_path, both)
-    last = len(annotation.objects) + len(annotation.faults)
-    assert annotation.faults == (*([fault] if fault else []), (last, "late", "no <bndbox>"))
-    assert len(annotation.objects) == last - len(annotation.faults) >= 1
+    last = len(annotation.objects) + len(annotation.errors)
+    assert annotation.errors == (*([fault] if fault else []), (last, "late", "no <bndbox>"))
+    assert len(annotation.objects) == last - len(annotation.errors) >= 1
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gbk", "iso-8859-1"])

@@ -62,9 +62,9 @@ def test_all_faults_of_all_splits_in_one_go(voc: Path, capsys: pytest.CaptureFix
         "unreadable",
         *["with a broken annotation"] * 2,
         "with a broken annotation",
-        "object left out",
+        "object skipped",
     ]
-    assert kinds(report, "warning") == ["object left out", "few objects", "few objects"]
+    assert kinds(report, "warning") == ["object skipped", "few objects", "few objects"]
     assert [(f["object"], f["class"], f["reason"]) for f in report["findings"][3:5]] == [
         (1, "cat", "<xmin> is 'three', not a number"),
         (2, None, "no <name>"),
@@ -242,7 +242,7 @@ def test_pictures_turned_by_exif_are_noted(voc: Path) -> None:
     Image.effect_noise((40, 30), 50).save(voc / "JPEGImages" / "00.jpg", exif=exif)
     _, report = check()
     (finding,) = report["findings"]
-    assert (finding["level"], finding["kind"]) == ("note", "turned by EXIF")
+    assert (finding["level"], finding["kind"]) == ("note", "rotated by EXIF")
 
 
 def test_decoding_finds_what_headers_hide(voc: Path) -> None:
@@ -286,7 +286,7 @@ def test_an_image_of_both_lists_is_learnt_from_and_held_to_the_stricter_rule(voc
         voc / "Annotations" / "10.xml", "10.jpg", 40, 30, [VocObject("zebra", (2, 3, 10, 12)), SLIP]
     )
     _, report = check()
-    assert kinds(report, "error") == ["object left out"]
+    assert kinds(report, "error") == ["object skipped"]
     assert [f["reason"] for f in report["findings"] if f["kind"] == "few objects"] == [
         "class 'zebra': 1 object to train on, fewer than 5"
     ]

@@ -19,7 +19,7 @@ from tests.utils.tools.convert_room import (
     save_text,
     snapshot,
 )
-from utils.data.dataset_report import scan
+from utils.data.dataset_report import scan_samples
 from utils.data.layout import list_splits
 from utils.data.samples import load_samples
 from utils.data.voc import VocObject, write_annotation
@@ -38,7 +38,7 @@ def test_the_program_reads_what_is_written(tmp_path: Path, capsys: pytest.Captur
     source = make_yolo(tmp_path / "in", "train/a", "train/b", "val/c")
     assert run_convert(source, "--out", tmp_path / "new/voc") == 0
     assert list_splits(tmp_path / "new/voc") == ["train", "val"]
-    report = scan(load_samples(tmp_path / "new/voc", "train"))
+    report = scan_samples(load_samples(tmp_path / "new/voc", "train"))
     assert report.class_counts == {"cat": 2}
     said = capsys.readouterr().out.splitlines()
     assert said == [
@@ -90,7 +90,7 @@ def test_odd_file_names(tmp_path: Path) -> None:
     source = make_yolo(tmp_path / "in", " blanks ", "new\nline", "-1", "a 1", "b.jpg", "图")
     assert run_convert(source, "--out", tmp_path / "out") == 0
     assert set(boxes_of(tmp_path / "out")) == {"blanks", "new_line", "-1", "a 1", "b.jpg", "图"}
-    assert len(scan(load_samples(tmp_path / "out", "all")).records) == 6
+    assert len(scan_samples(load_samples(tmp_path / "out", "all")).records) == 6
 
 
 def test_all_faults_are_listed_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from nets.structures import Detections, Target
 from tests.utils.data.conftest import MakeVoc, make_voc
 from utils.data.dataset import VocDataset
-from utils.data.dataset_report import scan
+from utils.data.dataset_report import scan_samples
 from utils.data.samples import load_samples
 from utils.data.voc import VocObject
 from utils.training import run_pictures as pictures
@@ -44,7 +44,9 @@ class FakePredictor:
 
 
 def load(make: MakeVoc, images: dict[str, list[VocObject]]) -> VocDataset:
-    return VocDataset(scan(load_samples(make({"train": images}), "train"), training=False).records, NAMES)
+    return VocDataset(
+        scan_samples(load_samples(make({"train": images}), "train"), training=False).records, NAMES
+    )
 
 
 def read(path: Path) -> np.ndarray:
@@ -207,5 +209,5 @@ def test_an_unreadable_picture_is_passed_over(
 
 
 def test_a_long_id_keeps_its_end() -> None:
-    strips = [sheets._draw_strip("x" * 200 + end, 300) for end in ("1", "2")]
+    strips = [sheets._draw_caption("x" * 200 + end, 300) for end in ("1", "2")]
     assert not np.array_equal(*strips)

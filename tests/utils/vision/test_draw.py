@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nets.structures import Detections, Target
-from utils.vision.draw import class_color, draw_detections, sheet
+from utils.vision.draw import class_color, draw_detections
 
 
 def make_found(*boxes: list[float], label: int = 0) -> Detections:
@@ -57,18 +57,3 @@ def test_a_target_is_drawn_and_says_what_is_difficult() -> None:
 
 def test_class_colors_differ() -> None:
     assert len({class_color(label) for label in range(80)}) == 80
-
-
-def test_sheet_lays_pictures_out_in_rows() -> None:
-    images = [np.full((10, 20, 3), value, dtype=np.uint8) for value in (10, 20, 30)]
-    page = sheet(images, columns=2, cell=(16, 32), gap=4)
-    assert page.shape == (36, 68, 3)
-    assert (page[:16, :32] == 10).all()
-    assert (page[:16, 36:] == 20).all()
-    assert (page[20:, :32] == 30).all()
-    assert (page[20:, 36:] == 255).all()
-
-
-def test_a_sheet_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs pictures"):
-        sheet([], columns=2)

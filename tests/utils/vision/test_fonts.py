@@ -19,7 +19,7 @@ def poor_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with no font but those that our dependencies bring."""
     monkeypatch.setattr(draw, "_WIDER_FONTS", ("no-such-font.ttf",))
     draw._find_font.cache_clear()
-    draw._warn_of_letters.cache_clear()
+    draw._warn_about_letters.cache_clear()
 
 
 def test_no_text() -> None:
@@ -52,4 +52,4 @@ def test_a_name_that_cannot_be_drawn_becomes_its_number(
     image = np.zeros((100, 200, 3), dtype=np.uint8)
     drawn = [draw.draw_detections(image, FOUND, (name,)) for name in ("猫", "class 0", "猫")]
     assert np.array_equal(drawn[0], drawn[1])
-    assert capsys.readouterr().err.count("warning: no font here has the letters of 猫") == 1
+    assert capsys.readouterr().err.count("warning: no font has the letters of 猫") == 1

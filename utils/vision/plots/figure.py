@@ -1,4 +1,4 @@
-"""What every chart needs: a file, fonts for all alphabets, and a word where there is nothing to draw."""
+"""Saving and labeling of figures, with fonts for all alphabets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.cli.files import atomic_write
 
 _DPI = 120
 _LONGEST_NAME = 24
-# The bundled font has no letters of China, Japan and Korea; one of these is on most machines.
+# The bundled font has no Chinese, Japanese and Korean letters; most machines have one of these.
 _WIDER_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC", "Arial Unicode MS")
 
 
@@ -26,12 +26,12 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     FigureCanvasAgg(figure)
     with atomic_write(path) as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+")  # shown as a box; no reason to fill the console
+        warnings.filterwarnings("ignore", r"Glyph \d+")  # a missing letter is drawn as a box
         figure.savefig(file, dpi=_DPI, format="png")
 
 
-def say_empty(axes: Axes, text: str) -> None:
-    """Write a word into a panel without data."""
+def write_empty(axes: Axes, text: str) -> None:
+    """Write a text into a panel without data."""
     field = {"facecolor": "white", "edgecolor": "none"}
     axes.text(0.5, 0.15, text, transform=axes.transAxes, ha="center", va="center", fontsize=13, bbox=field)
 
@@ -44,6 +44,6 @@ def shorten(name: str) -> str:
 
 
 def families() -> list[str]:
-    """Return the fonts to look for letters in, in order."""
+    """Return the fonts to search for letters, in order."""
     present = set(font_manager.get_font_names())
     return ["DejaVu Sans", *(name for name in _WIDER_FONTS if name in present)]

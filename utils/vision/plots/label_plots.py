@@ -1,4 +1,4 @@
-"""What the labels of a data set are like: classes, sizes beside the anchors, shapes, places."""
+"""Charts of the labels of a data set: classes, sizes with the anchors, aspect ratios, centers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from utils.vision.draw import class_color
-from utils.vision.plots.figure import families, save_figure, say_empty, shorten
+from utils.vision.plots.figure import families, save_figure, shorten, write_empty
 
-_MOST_BARS = 100
+_MAX_BARS = 100
 _ANCHOR_STYLES: tuple[dict[str, Any], ...] = (
     {"marker": "x", "color": "red", "markersize": 9, "markeredgewidth": 2},
     {"marker": "D", "color": "black", "markersize": 9, "markeredgewidth": 2, "fillstyle": "none"},
@@ -31,61 +31,21 @@ def plot_labels(
     boxes: NDArray[np.float32],
     input_size: tuple[int, int],
     anchors: Sequence[tuple[float, float]],
-) -> None:
-    """Write a chart of the objects of a data set as a PNG.
+) -> Figure:
+    """Write a chart of the objects of a data set as a PNG, and return it.
 
     Args:
         path: the file to write.
         class_names: the K names.
         labels: int64 (N,), class indices of all objects.
-        boxes: float32 (N, 4), (x1, y1, x2, y2) edges in pixels of the letterboxed picture.
+        boxes: float32 (N, 4), (x1, y1, x2, y2) edges in network pixels.
         input_size: (height, width) of the network input in pixels.
         anchors: (width, height) pairs in network pixels.
 
     Raises:
         UserError: the file cannot be written.
     """
-    save_figure(build_labels_figure(class_names, labels, boxes, input_size, anchors), path)
-
-
-def plot_anchors(
-    path: Path,
-    sizes: np.ndarray,
-    input_size: tuple[int, int],
-    anchors: Mapping[str, Sequence[tuple[float, float]]],
-) -> None:
-    """Write a chart of the sizes of boxes and of sets of anchors as a PNG.
-
-    Args:
-        path: the file to write.
-        sizes: (N, 2), width and height of the boxes in network pixels.
-        input_size: (height, width) of the network input in pixels.
-        anchors: (width, height) pairs in network pixels, by what the legend calls them.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    save_figure(build_anchors_figure(sizes, input_size, anchors), path)
-
-
-def build_anchors_figure(
-    sizes: np.ndarray, input_size: tuple[int, int], anchors: Mapping[str, Sequence[tuple[float, float]]]
-) -> Figure:
-    """Build the chart that `plot_anchors` writes; arguments as there."""
-    figure = Figure(figsize=(8, 8), layout="constrained")
-    _draw_sizes(figure.subplots(), sizes, input_size, anchors)
-    return figure
-
-
-def build_labels_figure(
-    class_names: Sequence[str],
-    labels: NDArray[np.int64],
-    boxes: NDArray[np.float32],
-    input_size: tuple[int, int],
-    anchors: Sequence[tuple[float, float]],
-) -> Figure:
-    """Build the chart that `plot_labels` writes; arguments as there."""
-    bars = min(len(class_names), _MOST_BARS)
+    bars = min(len(class_names), _MAX_BARS)
     figure = Figure(figsize=(14, max(8.0, 0.13 * bars + 1)), layout="constrained")
     panels = figure.subplot_mosaic(
         [["classes", "sizes", "centers"], ["classes", "aspects", "aspects"]],
@@ -97,12 +57,36 @@ def build_labels_figure(
     _draw_sizes(panels["sizes"], sizes, input_size, {"anchor": anchors})
     _draw_aspects(panels["aspects"], sizes)
     _draw_centers(panels["centers"], centers, input_size)
+    save_figure(figure, path)
+    return figure
+
+
+def plot_anchors(
+    path: Path,
+    sizes: np.ndarray,
+    input_size: tuple[int, int],
+    anchors: Mapping[str, Sequence[tuple[float, float]]],
+) -> Figure:
+    """Write a chart of the sizes of boxes and of sets of anchors as a PNG, and return it.
+
+    Args:
+        path: the file to write.
+        sizes: (N, 2), width and height of the boxes in network pixels.
+        input_size: (height, width) of the network input in pixels.
+        anchors: (width, height) pairs in network pixels, by name in the legend.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    _draw_sizes(figure.subplots(), sizes, input_size, anchors)
+    save_figure(figure, path)
     return figure
 
 
 def _draw_classes(axes: Axes, class_names: Sequence[str], counts: np.ndarray) -> None:
-    """Draw a bar a class, the commonest on top."""
-    order = np.argsort(-counts, kind="stable")[:_MOST_BARS]
+    """Draw a bar per class, the most frequent on top."""
+    order = np.argsort(-counts, kind="stable")[:_MAX_BARS]
     names = [shorten(class_names[label]) for label in order]
     size = float(np.clip(330 / max(len(order), 1), 6, 11))  # points, so that the lines do not touch
     places = np.arange(len(order))
@@ -115,7 +99,7 @@ def _draw_classes(axes: Axes, class_names: Sequence[str], counts: np.ndarray) ->
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     classes = f"{len(class_names)} class{'es' if len(class_names) != 1 else ''}"
-    shown = f", the {len(order)} commonest" if len(order) < len(class_names) else ""
+    shown = f", the {len(order)} most frequent" if len(order) < len(class_names) else ""
     axes.set_title(f"{counts.sum():,} objects of {classes}{shown}", fontsize=12)
 
 
@@ -125,7 +109,7 @@ def _draw_sizes(
     input_size: tuple[int, int],
     anchors: Mapping[str, Sequence[tuple[float, float]]],
 ) -> None:
-    """Draw how many boxes have which width and height, and the anchors that they are learnt from."""
+    """Draw a histogram of width and height of the boxes, and the anchors."""
     sides = [side for shapes in anchors.values() for anchor in shapes for side in anchor]
     longest = float(max(*input_size, *sides))
     edges = np.geomspace(2, longest * 1.1, 49)
@@ -133,7 +117,7 @@ def _draw_sizes(
     if len(sizes):
         axes.hist2d(inside[:, 0], inside[:, 1], bins=(edges, edges), cmin=1, cmap="viridis", norm=LogNorm())
     else:
-        say_empty(axes, "no objects")
+        write_empty(axes, "no objects")
     for (label, shapes), style in zip(anchors.items(), _ANCHOR_STYLES, strict=False):
         axes.plot(*np.array(shapes).T, linestyle="none", label=label, **style)
     ticks = [2**power for power in range(1, 12) if 2**power < longest]
@@ -162,22 +146,22 @@ def _draw_aspects(axes: Axes, sizes: np.ndarray) -> None:
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
     axes.set(xlabel="width : height", ylabel="objects")
-    axes.set_title("Shapes of the boxes", fontsize=12)
+    axes.set_title("Aspect ratios of the boxes", fontsize=12)
     if not len(sizes):
-        say_empty(axes, "no objects")
+        write_empty(axes, "no objects")
 
 
 def _draw_centers(axes: Axes, centers: np.ndarray, input_size: tuple[int, int]) -> None:
-    """Draw where in the letterboxed picture the centers lie, as a share of its sides."""
+    """Draw a histogram of the centers, relative to the letterboxed image."""
     shares = (centers / np.array(input_size[::-1])).clip(0, 1)
     counts, _, _ = np.histogram2d(shares[:, 1], shares[:, 0], bins=32, range=((0, 1), (0, 1)))
-    scale = PowerNorm(0.5, 0, max(counts.max(), 1))  # a data set of portraits has all in the middle
+    scale = PowerNorm(0.5, 0, max(counts.max(), 1))  # all centers can be in the middle
     image = axes.imshow(counts, extent=(0, 1, 1, 0), cmap="viridis", norm=scale)
     axes.set_box_aspect(input_size[0] / input_size[1])
     axes.set_aspect("auto")
     axes.set(xlabel="share of the width", ylabel="share of the height")
-    axes.set_title("Centers, in the letterboxed picture", fontsize=12)
-    place = axes.inset_axes((1.03, 0, 0.05, 1))  # as high as the panel, whatever its shape
+    axes.set_title("Centers, in the letterboxed image", fontsize=12)
+    place = axes.inset_axes((1.03, 0, 0.05, 1))  # as high as the panel
     axes.figure.colorbar(image, cax=place, ticks=MaxNLocator(5, integer=True))
     if not len(centers):
-        say_empty(axes, "no objects")
+        write_empty(axes, "no objects")

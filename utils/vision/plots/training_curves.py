@@ -1,4 +1,4 @@
-"""How the figures of a run went from epoch to epoch."""
+"""Chart of a training run: losses, accuracy, learning rate and speed per epoch."""
 
 from __future__ import annotations
 
@@ -11,28 +11,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from utils.vision.plots.figure import save_figure, say_empty
+from utils.vision.plots.figure import save_figure, write_empty
 
 LOSSES = ("box", "objectness", "class")
 _SCORES = {"map50": "mAP50", "map50_95": "mAP50-95", "voc_ap50_area": "VOC AP50"}
-_FEW_EPOCHS = 40  # up to here each epoch gets a dot
+_FEW_EPOCHS = 40  # up to here each epoch has a marker
 
 
-def plot_results(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Write the curves of a run as a PNG.
+def plot_results(path: Path, rows: Sequence[Mapping[str, str]]) -> Figure:
+    """Write the curves of a run as a PNG, and return the chart.
 
     Args:
         path: the file to write.
-        rows: the rows of results.csv as csv.DictReader gives them; what is missing or empty is no point.
+        rows: of results.csv, from csv.DictReader; missing or empty values are not drawn.
 
     Raises:
         UserError: the file cannot be written.
     """
-    save_figure(build_results_figure(rows), path)
-
-
-def build_results_figure(rows: Sequence[Mapping[str, str]]) -> Figure:
-    """Build the chart that `plot_results` writes; arguments as there."""
     figure = Figure(figsize=(12, 8), layout="constrained")
     losses, scores, rate, speed = figure.subplots(2, 2).flat
     for name in LOSSES:
@@ -40,9 +35,9 @@ def build_results_figure(rows: Sequence[Mapping[str, str]]) -> Figure:
     for name, label in _SCORES.items():
         _draw_curve(scores, rows, name, label, "--" if name.startswith("voc") else "-")  # often like mAP50
     _draw_curve(rate, rows, "lr", "learning rate")
-    _draw_curve(speed, rows, "images_per_second", "images a second")
+    _draw_curve(speed, rows, "images_per_second", "images per second")
     _mark_best(scores, rows)
-    titles = ("Training losses", "Accuracy on the validation images", "Learning rate", "Images a second")
+    titles = ("Training losses", "Accuracy on the validation images", "Learning rate", "Images per second")
     for axes, title in zip((losses, scores, rate, speed), titles, strict=True):
         axes.set_title(title, fontsize=12)
         axes.set_xlabel("epoch")
@@ -52,9 +47,10 @@ def build_results_figure(rows: Sequence[Mapping[str, str]]) -> Figure:
             _fit_height(axes)
         else:
             axes.set(xticks=[], yticks=[])
-            say_empty(axes, "no values yet")
+            write_empty(axes, "no values yet")
         if len(axes.lines) > 1:
             axes.legend(fontsize=10)
+    save_figure(figure, path)
     return figure
 
 
@@ -68,7 +64,7 @@ def _draw_curve(
 
 
 def _fit_height(axes: Axes) -> None:
-    """Let the axis start at 0; where a wild start would press all that follows flat, make it logarithmic."""
+    """Start the axis at 0, or make it logarithmic if a high start would flatten the rest."""
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
     if values.min() > 0 and values.max() > 10 * np.median(values):
         axes.set_yscale("log")
@@ -78,7 +74,7 @@ def _fit_height(axes: Axes) -> None:
 
 
 def _mark_best(axes: Axes, rows: Sequence[Mapping[str, str]]) -> None:
-    """Mark the epoch of best.pth: of the highest mAP50, the later one of equals."""
+    """Mark the epoch of best.pth: the highest mAP50, the last of equal ones."""
     points = _read_points(rows, "map50")
     if not points:
         return
