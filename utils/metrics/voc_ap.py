@@ -12,15 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.metrics.matching import (
-    IOU,
-    Bools,
-    FlatBoxes,
-    Integers,
-    Overlaps,
-    find_overlaps,
-    precision_envelope,
-)
+from utils.metrics.matching import IOU, Bools, Integers, Matching, precision_envelope
 
 
 @dataclass(frozen=True)
@@ -48,15 +40,15 @@ class VocResult:
         return mean_known(self.eleven_point)
 
 
-def voc_ap(boxes: FlatBoxes, overlaps: Overlaps | None = None) -> VocResult:
-    """Compute the devkit's AP of each class; `overlaps` are those of the boxes, if already computed."""
-    overlaps = find_overlaps(boxes) if overlaps is None else overlaps
+def voc_ap(matching: Matching) -> VocResult:
+    """Compute the devkit's AP of each class, which needs the overlaps of a matching only."""
+    boxes, overlaps = matching.boxes, matching.overlaps
     is_same = boxes.label[overlaps.detection] == boxes.truth_label[overlaps.truth]
     best = overlaps[is_same & (overlaps.iou >= IOU)].best()
     taken = np.full(len(boxes.label), -1)
     taken[best.detection] = best.truth
 
-    truths = boxes.count_truths().tolist()
+    truths = matching.truths.tolist()
     area: list[float | None] = []
     eleven_point: list[float | None] = []
     for label, count in enumerate(truths):
