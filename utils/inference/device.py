@@ -21,10 +21,10 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     present = available_devices()
     wanted = f"cuda:{name}" if re.fullmatch(r"\d+", name) else name
-    if wanted == "auto":
-        wanted = "cuda:0" if "cuda:0" in present else "cpu"
-    if wanted == "cuda":
+    if wanted == "cuda" or (wanted == "auto" and "cuda:0" in present):
         wanted = "cuda:0"
+    elif wanted == "auto":
+        wanted = "cpu"
     if wanted not in present:
         advice = "; torchrun uses several GPUs" if "," in name else ""
         raise UserError(f"--device {name}: not on this machine, which has {', '.join(present)}{advice}")
