@@ -32,7 +32,7 @@ from utils.cli.console import run_command
 from utils.inference.evaluation import EvalResult
 from utils.metrics.analysis import analyze
 from utils.metrics.coco_ap import ENGINES, coco_ap
-from utils.metrics.matching import find_overlaps, flatten, match
+from utils.metrics.matching import flatten, match
 from utils.metrics.voc_ap import voc_ap
 
 Result = TypeVar("Result")
@@ -98,11 +98,10 @@ def main(argv: list[str]) -> None:
     print("| part | seconds | peak memory, MB |\n|---|---|---|")
     print(f"| before, with the detections | | {peak():.0f} |")
     boxes, flat = timed("laying out", lambda: flatten(detections, targets, options.classes))
-    overlaps, pairs = timed("IoU of all pairs", lambda: find_overlaps(boxes))
-    matching, matched = timed("matching", lambda: match(boxes, overlaps))
-    voc, devkit = timed("VOC AP", lambda: voc_ap(boxes, overlaps))
+    matching, matched = timed("IoU of all pairs, matching", lambda: match(boxes))
+    voc, devkit = timed("VOC AP", lambda: voc_ap(matching))
     analysis, analyzed = timed("rates, curves, confusion, errors, interval", lambda: analyze(matching))
-    total = flat + pairs + matched + devkit + analyzed
+    total = flat + matched + devkit + analyzed
     for engine in options.engines:
         coco, _ = timed(f"COCO AP by {engine}", partial(coco_ap, boxes, engine))
         assert abs((coco.map50 or 0.0) - (matching.map50() or 0.0)) < 1e-9

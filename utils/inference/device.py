@@ -1,4 +1,4 @@
-"""Choosing the device to compute on."""
+"""The device to compute on: --device, and what this machine has."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from utils.cli.errors import UserError
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Turn the value of `--device` into a device that is there.
+    """Return the device that `--device` names.
 
     Args:
-        name: "auto" (CUDA when there is one, else the CPU; MPS only when named), "cpu", "cuda", "cuda:1" or
-            just "1", "mps".
+        name: "auto" (CUDA if present, else the CPU; MPS only when named), "cpu", "cuda", "cuda:1" or just
+            "1", "mps".
 
     Raises:
-        UserError: no such device here; the message lists those that are.
+        UserError: this machine has no such device; lists those it has.
     """
     present = available_devices()
     wanted = f"cuda:{name}" if re.fullmatch(r"\d+", name) else name
-    if wanted == "auto":
-        wanted = "cuda:0" if "cuda:0" in present else "cpu"
-    if wanted == "cuda":
+    if wanted == "cuda" or (wanted == "auto" and "cuda:0" in present):
         wanted = "cuda:0"
+    elif wanted == "auto":
+        wanted = "cpu"
     if wanted not in present:
-        advice = "; several GPUs are used through torchrun" if "," in name else ""
+        advice = "; torchrun uses several GPUs" if "," in name else ""
         raise UserError(f"--device {name}: not on this machine, which has {', '.join(present)}{advice}")
     return torch.device(wanted)
 

@@ -165,19 +165,11 @@ class EvalResult:
         return "\n".join(lines)
 
     def write_metrics(self, path: Path) -> None:
-        """Write metrics.json.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
+        """Write metrics.json."""
         write_json(self.as_dict(), path, indent=1)
 
     def write(self, folder: Path) -> None:
-        """Write metrics.json, detections.json and ground_truth.json into a folder.
-
-        Raises:
-            UserError: a file cannot be written.
-        """
+        """Write metrics.json, detections.json and ground_truth.json into a folder."""
         self.write_metrics(folder / "metrics.json")
         boxes = self.matching.boxes
         write_detections(boxes, folder / "detections.json")
@@ -275,7 +267,7 @@ def score_detections(
         class_names=tuple(dataset.class_names),
         skipped=skipped + len(dataset) - len(records),
         coco=coco_ap(boxes),
-        voc=voc_ap(boxes, matching.overlaps),
+        voc=voc_ap(matching),
         matching=matching,
         analysis=analyze(matching, report_conf),
         speed_ms=found.timings.milliseconds(),
@@ -314,11 +306,7 @@ def match_classes(known: Sequence[str], dataset: VocDataset) -> list[int]:
 
 
 def write_json(content: Any, path: Path, indent: int | None = None) -> None:
-    """Write a JSON file, whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Write a JSON file, whole or not at all."""
     with atomic_write(path, "w") as file:
         # json.dump is far slower
         file.write(json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")

@@ -23,11 +23,7 @@ _MAX_WORST = 16
 
 
 def draw_charts(result: EvalResult, folder: Path) -> None:
-    """Write the charts: curves, confusion matrix, kinds of errors.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
+    """Write the charts: curves, confusion matrix, kinds of errors."""
     draw_summary(result, folder)
     names, curves, best = result.class_names, result.analysis.curves, result.analysis.best
     for name, label in (("P", "precision"), ("R", "recall"), ("F1", "f1")):
@@ -45,11 +41,7 @@ def draw_charts(result: EvalResult, folder: Path) -> None:
 
 
 def draw_summary(result: EvalResult, folder: Path) -> None:
-    """Write PR_curve.png and confusion_matrix.png, as training does too.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
+    """Write PR_curve.png and confusion_matrix.png, as training does too."""
     names, analysis = result.class_names, result.analysis
     plot_curves(
         folder / "PR_curve.png",
@@ -67,9 +59,6 @@ def draw_worst(result: EvalResult, dataset: VocDataset, path: Path) -> None:
 
     A fault is a missed object or a wrong detection at the result's report_conf. At most 16 images are shown,
     none without a fault; without any fault no file is written.
-
-    Raises:
-        UserError: the file cannot be written.
     """
     faults, conf = result.analysis.faults, result.analysis.report_conf
     total = faults.missed + faults.wrong

@@ -5,19 +5,17 @@ Both run the network once more on a prepared image, so the detections stay the s
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial, reduce
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from nets.config import PLACES
-from nets.decode import decode
 from nets.structures import Detections
 from utils.cli.class_names import match_class_names
 from utils.cli.console import log, one_line
@@ -141,13 +139,12 @@ def attention_gates(predictor: Predictor, prepared: Prepared) -> list[GateMaps]:
     blocks, _ = find_gated_blocks(predictor.model)
     maps: dict[str, GateMaps] = {}
 
-    def record(place: str, block: nn.Module) -> RemovableHandle:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            maps[place] = _place_gates(place, block, inputs[0], prepared.placement)
+    def record(place: str, block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        maps[place] = _place_gates(place, block, inputs[0], prepared.placement)
 
-        return block.register_forward_pre_hook(hook)
-
-    with _hooks(record(place, block) for place, block in blocks.items()):
+    with ExitStack() as hooks:
+        for place, block in blocks.items():
+            hooks.enter_context(block.register_forward_pre_hook(partial(record, place)))
         predictor.model(prepared.pixels[None].to(predictor.device))
     return [maps[place] for place in blocks]
 
@@ -177,18 +174,14 @@ def heat_map(predictor: Predictor, prepared: Prepared, detections: Detections) -
     images = prepared.pixels[None].to(predictor.device).requires_grad_()  # frozen weights give a graph too
     layers: dict[str, Tensor] = {}
 
-    def record(name: str) -> RemovableHandle:
-        layer = predictor.model.get_submodule(name)
-        return layer.register_forward_hook(lambda _, __, output: layers.__setitem__(name, output))
+    def record(name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        layers[name] = output
 
-    with torch.enable_grad(), _hooks(record(name) for name in _CAM_LAYERS):
-        config = predictor.config
-        boxes, scores = decode(
-            predictor.model(images),
-            anchors=config.anchors,
-            anchor_masks=config.anchor_masks,
-            scale_x_y=config.scale_x_y,
-        )
+    with torch.enable_grad(), ExitStack() as hooks:
+        for name in _CAM_LAYERS:
+            layer = predictor.model.get_submodule(name)
+            hooks.enter_context(layer.register_forward_hook(partial(record, name)))
+        boxes, scores = predictor.decode(predictor.model(images))
         rows = find_predictions(boxes[0].detach(), scores[0].detach(), detections, prepared.placement)
         chosen = scores[0, rows, detections.labels.to(rows.device)]
         score = torch.logit(chosen, eps=1e-6).sum()
@@ -282,31 +275,15 @@ def _place_gates(place: str, block: nn.Module, features: Tensor, placement: Plac
         block=type(block).__name__,
         features=(features.shape[1], height, width),
         positions=_spatial_map(spatial, (height, width), placement) if spatial else None,
-        channels=_product(channels).flatten().numpy() if channels else None,
+        channels=reduce(torch.mul, channels).flatten().numpy() if channels else None,
     )
 
 
 def _spatial_map(gates: Sequence[Tensor], grid: tuple[int, int], placement: Placement) -> np.ndarray:
-    values = _product(gates).mean(dim=0).expand(grid)  # (h, w)
+    values = reduce(torch.mul, gates).mean(dim=0).expand(grid)  # (h, w)
     return cut_to_image(values.contiguous().numpy(), placement)
-
-
-def _product(gates: Sequence[Tensor]) -> Tensor:
-    return functools.reduce(torch.mul, gates)
 
 
 def _normalized(values: np.ndarray) -> np.ndarray:
     peak = values.max()
     return values / peak if peak > 0 else np.zeros_like(values)
-
-
-@contextmanager
-def _hooks(handles: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Keep hooks on the network inside the with block only."""
-    placed: list[RemovableHandle] = []
-    try:
-        placed.extend(handles)
-        yield
-    finally:
-        for handle in placed:
-            handle.remove()

@@ -134,11 +134,7 @@ class Outputs:
 
     @contextmanager
     def of(self, stream: Stream) -> Iterator[None]:
-        """Write the frames of a stream: those of a video into one video, with one line at the end.
-
-        Raises:
-            UserError: the video cannot be written.
-        """
+        """Write the frames of a stream: those of a video into one video, with one line at the end."""
         if isinstance(stream, ImageFiles):
             yield
             return
@@ -176,9 +172,6 @@ class Outputs:
             frame: the image.
             detections: boxes in its pixels.
             milliseconds: the time they took.
-
-        Raises:
-            UserError: a file cannot be written.
         """
         self._counts.add(detections, milliseconds)
         if self._json:

@@ -248,14 +248,19 @@ class Predictor:
             timings.postprocess += time.perf_counter() - middle
         return results
 
+    def decode(self, raw_maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Decode raw maps to boxes in network pixels and scores, see `nets.decode.decode`."""
+        config = self.config
+        return decode(
+            raw_maps,
+            anchors=config.anchors,
+            anchor_masks=config.anchor_masks,
+            scale_x_y=config.scale_x_y,
+        )
+
     def _postprocess(self, raw_maps: list[Tensor]) -> list[Detections]:
         """Turn raw maps into detections in network pixels."""
-        boxes, scores = decode(
-            raw_maps,
-            anchors=self.config.anchors,
-            anchor_masks=self.config.anchor_masks,
-            scale_x_y=self.config.scale_x_y,
-        )
+        boxes, scores = self.decode(raw_maps)
         if self._unwanted is not None:
             scores = scores.masked_fill(self._unwanted, -1.0)
         return postprocess(

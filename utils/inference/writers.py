@@ -49,11 +49,7 @@ class ImageWriter:
         refuse_overwriting(self.targets.values(), sources)
 
     def write(self, source: Path, image: Pixels) -> Path:
-        """Write the image of a source, uint8 (H, W, 3) in RGB, and return its path.
-
-        Raises:
-            UserError: it cannot be written.
-        """
+        """Write the image of a source, uint8 (H, W, 3) in RGB, and return its path."""
         target = self.targets[source]
         _save(image, target)
         return target
@@ -70,11 +66,7 @@ class CropWriter:
         self._folders = [folder / name for name in safe]
 
     def write(self, frame: Frame, detections: Detections) -> None:
-        """Write the objects of a frame; in a video IMAGE is followed by the number of the frame.
-
-        Raises:
-            UserError: a file cannot be written.
-        """
+        """Write the objects of a frame; in a video IMAGE is followed by the number of the frame."""
         stem = self._stems[frame.path]
         if frame.number is not None:
             stem = f"{stem}_frame{frame.number:06}"
@@ -102,11 +94,7 @@ class XmlWriter:
         self._class_names = class_names
 
     def write(self, frame: Frame, detections: Detections) -> None:
-        """Write the annotation of an image, boxes rounded to whole pixels, which is what labelImg reads.
-
-        Raises:
-            UserError: it cannot be written.
-        """
+        """Write the annotation of an image, boxes rounded to whole pixels, which is what labelImg reads."""
         height, width = frame.image.shape[:2]
         objects = [
             VocObject(self._class_names[label], (left, top, right, bottom))
@@ -148,11 +136,7 @@ class TxtWriter:
             raise UserError(f"--txt {folder}: {_CLASSES} there names other classes; choose another folder")
 
     def write(self, frame: Frame, detections: Detections) -> None:
-        """Write the labels of an image: center and size of each box as fractions of the image.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
+        """Write the labels of an image: center and size of each box as fractions of the image."""
         height, width = frame.image.shape[:2]
         boxes = xyxy_to_cxcywh(detections.boxes) / detections.boxes.new_tensor((width, height) * 2)
         columns = [boxes, detections.scores[:, None]] if self._scores else [boxes]

@@ -158,11 +158,7 @@ def build_ground_truth(
 
 
 def write_detections(boxes: FlatBoxes, path: Path) -> None:
-    """Write detections.json in chunks, which bounds the memory.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Write detections.json in chunks, which bounds the memory."""
     rows = iterate_detections(boxes)
     with atomic_write(path, "w") as file:
         before = "["

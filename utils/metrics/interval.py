@@ -1,7 +1,7 @@
-"""How far mAP50 would scatter with other images of the same kind: the bootstrap over images.
+"""Bootstrap interval of mAP50 over the images.
 
-Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, the percentile interval. An image that
-is drawn twice counts twice; matches are within an image, so that none has to be made again.
+Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, the percentile interval. An image drawn
+twice counts twice. Matches are within an image, so they stay the same.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from utils.metrics.matching import RECALLS, Floats, Matching, precision_envelope
 Counts = NDArray[np.int32]
 
 RESAMPLES = 200
-_OUTSIDE = 2.5  # per cent on either side
+_TAIL = 2.5  # percent on either side
 _CELLS_AT_A_TIME = 4_000_000  # bounds the memory
 
 
 def map50_interval(matching: Matching) -> tuple[float, float] | None:
-    """Return the limits between which mAP50 lies in 95 % of the resamples, None without ground truth."""
+    """Return the 95 % percentile interval of mAP50, None without ground truth."""
     values = resampled_map50(matching, draw_images(matching.boxes.num_images))
     values = values[~np.isnan(values)]
     if not len(values):
         return None
-    low, high = np.percentile(values, [_OUTSIDE, 100 - _OUTSIDE])
+    low, high = np.percentile(values, [_TAIL, 100 - _TAIL])
     return float(low), float(high)
 
 
 def draw_images(count: int, resamples: int = RESAMPLES, seed: int = 0) -> Counts:
-    """Draw as many images as there are, with replacement: how often each one, int32 (resamples, count)."""
+    """Draw `count` images with replacement; returns how often each was drawn, int32 (resamples, count)."""
     rng = np.random.default_rng(seed)
     drawn = np.zeros((resamples, count), dtype=np.int32)
     for row in drawn if count else ():
@@ -38,10 +38,9 @@ def draw_images(count: int, resamples: int = RESAMPLES, seed: int = 0) -> Counts
 
 
 def resampled_map50(matching: Matching, weights: Counts) -> Floats:
-    """Return mAP50 (R,) with each image counted as often as `weights`, int32 (R, I), say.
+    """Return mAP50 (R,) with each image counted `weights` times, int32 (R, I).
 
-    It is NaN where no image with an object is drawn. Among equal scores a detection's repetitions stand
-    together.
+    It is NaN where no image with an object is drawn. Repetitions of a detection rank next to each other.
     """
     total, known = np.zeros(len(weights)), np.zeros(len(weights))
     for label in np.flatnonzero(matching.truths).tolist():

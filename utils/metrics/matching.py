@@ -182,9 +182,9 @@ def find_overlaps(boxes: FlatBoxes) -> Overlaps:
     return Overlaps(np.concatenate(detections), np.concatenate(found), np.concatenate(ious))
 
 
-def match(boxes: FlatBoxes, overlaps: Overlaps | None = None) -> Matching:
-    """Match detections with ground truths; `overlaps` are those of the boxes, if already computed."""
-    overlaps = find_overlaps(boxes) if overlaps is None else overlaps
+def match(boxes: FlatBoxes) -> Matching:
+    """Match detections with ground truths."""
+    overlaps = find_overlaps(boxes)
     order, rank = _rank_in_images(boxes)
     is_kept = rank < MAX_DETECTIONS
     place = np.empty_like(order)

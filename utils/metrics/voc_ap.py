@@ -1,8 +1,8 @@
-"""VOC average precision by the devkit's rules.
+"""VOC average precision by the rules of the devkit.
 
 Source: VOCevaldet.m of the VOC2007 and VOC2012 devkits (http://host.robots.ox.ac.uk/pascal/VOC/): a detection
-is compared with the ground truth of its class that it overlaps most. At IoU >= 0.5 it is right if that object
-is still free and wrong if an earlier detection took it; it does not count at all if the object is difficult.
+is compared with the ground truth of its class with the highest IoU. At IoU >= 0.5 it is right if that object
+is free and wrong if a better detection took it; it does not count if the object is difficult.
 """
 
 from __future__ import annotations
@@ -12,23 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.metrics.matching import (
-    IOU,
-    Bools,
-    FlatBoxes,
-    Integers,
-    Overlaps,
-    find_overlaps,
-    precision_envelope,
-)
+from utils.metrics.matching import IOU, Bools, Integers, Matching, precision_envelope
 
 
 @dataclass(frozen=True)
 class VocResult:
-    """AP of each class; None where a class has no ground truth to find.
+    """AP of each class; None where a class has no ground truth.
 
     Attributes:
-        ground_truths: objects a class, without the difficult ones.
+        ground_truths: objects of each class, without difficult ones.
         area: AP as the area under the precision-recall curve (VOC2010 and later).
         eleven_point: AP as the mean precision at recall 0, 0.1 ... 1 (VOC2007).
     """
@@ -48,15 +40,15 @@ class VocResult:
         return mean_known(self.eleven_point)
 
 
-def voc_ap(boxes: FlatBoxes, overlaps: Overlaps | None = None) -> VocResult:
-    """Compute the devkit's AP of each class; `overlaps` are those of the boxes if they are known already."""
-    overlaps = find_overlaps(boxes) if overlaps is None else overlaps
+def voc_ap(matching: Matching) -> VocResult:
+    """Compute the devkit's AP of each class, which needs the overlaps of a matching only."""
+    boxes, overlaps = matching.boxes, matching.overlaps
     is_same = boxes.label[overlaps.detection] == boxes.truth_label[overlaps.truth]
     best = overlaps[is_same & (overlaps.iou >= IOU)].best()
     taken = np.full(len(boxes.label), -1)
     taken[best.detection] = best.truth
 
-    truths = boxes.count_truths().tolist()
+    truths = matching.truths.tolist()
     area: list[float | None] = []
     eleven_point: list[float | None] = []
     for label, count in enumerate(truths):
@@ -69,7 +61,7 @@ def voc_ap(boxes: FlatBoxes, overlaps: Overlaps | None = None) -> VocResult:
 
 
 def area_ap(right: Bools, count: int) -> float:
-    """Compute the area under the precision-recall curve after making precision fall with recall.
+    """Compute the area under the envelope of the precision-recall curve.
 
     Args:
         right: bool (N,), whether each detection that counts is right, highest score first.
@@ -83,7 +75,7 @@ def area_ap(right: Bools, count: int) -> float:
 def eleven_point_ap(right: Bools, count: int) -> float:
     """Compute the mean of the best precision at recall >= 0, 0.1 ... 1; arguments as `area_ap`.
 
-    Recall is compared as whole numbers: 3 of 10 found reach 0.3 although 3 / 10 < 0.1 * 3 in floats.
+    Recall is compared in integers: 3 of 10 reach 0.3 although 3 / 10 < 0.1 * 3 in floats.
     """
     hits = np.cumsum(right)
     precision = precision_envelope(hits / np.arange(1, len(hits) + 1))
@@ -98,7 +90,7 @@ def mean_known(values: Sequence[float | None]) -> float | None:
 
 
 def _judge(taken: Integers, difficult: Bools) -> Bools:
-    """Return right or wrong for those of one class's detections, best first, that count."""
+    """Return whether each detection of a class that counts, best first, is right."""
     taken = taken[~np.append(difficult, False)[taken]]  # -1 is the False
     right = np.zeros(len(taken), dtype=bool)
     objects, firsts = np.unique(taken, return_index=True)

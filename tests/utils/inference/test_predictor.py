@@ -15,7 +15,7 @@ from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.inference.predictor import Predictor, Timings, to_tensor
 from utils.vision.letterbox import letterbox
-from utils.weights.load import LoadedModel
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 NAMES = ("cat", "dog")
 SIZE = (64, 96)  # height, width of the network's input
@@ -168,22 +168,13 @@ def test_the_number_of_names_is_checked() -> None:
         Predictor(OneBox(), CONFIG, ("cat",))
 
 
-def test_from_checkpoint_takes_everything_from_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
-
-    def load(weights: str, *, classes: tuple[str, ...] | None, phi: str | None) -> LoadedModel:
-        asked.update(weights=weights, classes=classes, phi=phi)
-        config = ModelConfig(2, phi="se", input_size=(64, 96))
-        return LoadedModel(YoloBody(config), config, NAMES, Path("best.pth"))
-
-    monkeypatch.setattr("utils.inference.predictor.load_model", load)
-    predictor = Predictor.from_checkpoint(Path("best.pth"), phi="se", device="cpu", conf=0.4)
-    assert asked == {"weights": "best.pth", "classes": None, "phi": "se"}
-    assert predictor.input_size == (64, 96)
+def test_from_checkpoint_takes_everything_from_the_file(tmp_path: Path) -> None:
+    model, path = YoloBody(ModelConfig(2, phi="se", input_size=(64, 96))), tmp_path / "best.pth"
+    save_checkpoint(path, Checkpoint(model.config, NAMES, model.state_dict()))
+    predictor = Predictor.from_checkpoint(path, phi="se", device="cpu", conf=0.4)
+    assert (predictor.input_size, predictor.conf) == ((64, 96), 0.4)
     assert not predictor.model.training
-    assert predictor.describe().startswith(
-        "weights best.pth  phi se  input 64x96  device cpu  2 classes: cat, dog"
-    )
+    assert predictor.describe() == f"weights {path}  phi se  input 64x96  device cpu  2 classes: cat, dog"
 
 
 def test_four_threads_get_what_one_gets() -> None:

@@ -5,12 +5,12 @@ import pytest
 
 from nets.structures import Detections, Target
 from tests.metrics_reference import CLASSES, as_files, devkit_ap, make_detections, make_target, random_case
-from utils.metrics.matching import flatten
+from utils.metrics.matching import flatten, match
 from utils.metrics.voc_ap import VocResult, area_ap, eleven_point_ap, voc_ap
 
 
 def measure(found: list[Detections], targets: list[Target], num_classes: int) -> VocResult:
-    return voc_ap(flatten(found, targets, num_classes))
+    return voc_ap(match(flatten(found, targets, num_classes)))
 
 
 @pytest.mark.parametrize("images", [0, 2])
@@ -91,7 +91,7 @@ def test_eleven_points_are_compared_as_whole_numbers() -> None:
 def test_equals_the_devkit_line_by_line(first: int) -> None:
     for seed in range(first, first + 50):
         boxes = random_case(seed)
-        result = voc_ap(boxes)
+        result = voc_ap(match(boxes))
         for label in range(CLASSES):
             expected = devkit_ap(*as_files(boxes), label + 1)
             ours = result.area[label], result.eleven_point[label]
