@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from utils.export.job import ExportJob
-from utils.export.openvino import DESCRIPTION
-from utils.inference.exported_model import as_texts
+from utils.inference.runtimes.open_vino import DESCRIPTION
+from utils.inference.runtimes.runtime import as_texts
 
 SCRIPT = Path(__file__).resolve().parents[3] / "utils/export/device/detect.py"
 NAMES = ("cat", "dög")
@@ -77,7 +77,7 @@ def load_script(path: Path = SCRIPT):
 
 
 def describe() -> dict:
-    return ExportJob(YoloBody(CONFIG), CONFIG, NAMES, Path("best.pth")).describe()
+    return ExportJob(YoloBody(CONFIG), CONFIG, NAMES, Path("best.pth")).metadata()
 
 
 def write_models(folder: Path, batch: int | str = 1) -> None:

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from utils.cli.errors import UserError
-from utils.export import pth, published
-from utils.export.formats import export_as
+from utils.export.exporter import FORMATS, export_as
 from utils.weights.checkpoint import load_checkpoint
 from utils.weights.load import load_model
 
@@ -56,19 +55,19 @@ def test_the_source_is_never_overwritten(job, tmp_path):
 )
 def test_what_the_layout_cannot_hold_is_refused(make_job, changes, words):
     with pytest.raises(UserError, match=words):
-        published.check(make_job(**changes))
+        FORMATS["published"].check(make_job(**changes))
 
 
 def test_what_the_layout_leaves_out_is_said(make_job, tmp_path):
-    (line,) = published.notes(make_job())
+    (line,) = FORMATS["published"].notes(make_job())
     assert "no scale_x_y" in line
     assert "by up to 0.025 of a cell" in line
-    assert published.notes(make_job(scale_x_y=1.0)) == []
+    assert FORMATS["published"].notes(make_job(scale_x_y=1.0)) == []
     other = make_job(scale_x_y=1.0, anchor_masks=((3, 4, 5), (0, 1, 2)))
-    assert "holds no anchors" in published.notes(other)[0]
-    assert published.following(other, tmp_path) is None
-    assert published.following(make_job(), tmp_path) is not None
+    assert "has no anchors" in FORMATS["published"].notes(other)[0]
+    assert FORMATS["published"].next_command(other, tmp_path) is None
+    assert FORMATS["published"].next_command(make_job(), tmp_path) is not None
 
 
 def test_ours_leaves_nothing_out(make_job):
-    assert pth.notes(make_job(scale_x_y=1.3)) == []
+    assert FORMATS["pth"].notes(make_job(scale_x_y=1.3)) == []
