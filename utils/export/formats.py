@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,6 +26,7 @@ class Format(ABC):
         packages: that writing and running it needs.
         backend: loads the written model.
         holds_config: the file itself holds class names, input size and attention.
+        config_checks: each raises a ValueError for a network that the format cannot hold.
     """
 
     name: ClassVar[str]
@@ -32,6 +34,7 @@ class Format(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     backend: ClassVar[type[Backend]]
     holds_config: ClassVar[bool] = True
+    config_checks: ClassVar[tuple[Callable[[ModelConfig], None], ...]] = ()
 
     def check(self, job: ExportJob) -> None:
         """Check, before anything is written, that the format can hold the network.
@@ -47,6 +50,11 @@ class Format(ABC):
                     f"--format {self.name}: cannot import {package} ({error}); "
                     "pip install -r requirements-export.txt"
                 ) from None
+        try:
+            for check_config in self.config_checks:
+                check_config(job.config)
+        except ValueError as error:
+            raise UserError(f"--format {self.name}: {error}; use --format onnx or pth") from None
 
     def notes(self, job: ExportJob) -> list[str]:
         """Return what the format loses or ignores, a line each."""

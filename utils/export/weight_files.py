@@ -41,13 +41,7 @@ class DarknetFormat(Format):
     name = "darknet"
     suffix = ".weights"
     holds_config = False
-
-    def check(self, job: ExportJob) -> None:
-        """See `Format.check`."""
-        try:
-            check_darknet(job.config)
-        except ValueError as error:
-            raise UserError(f"--format darknet: {error}; use --format onnx or pth") from None
+    config_checks = (check_darknet,)
 
     def notes(self, job: ExportJob) -> list[str]:
         """See `Format.notes`."""
@@ -95,13 +89,7 @@ class PublishedFormat(Format):
     name = "published"
     suffix = "_published.pth"
     holds_config = False
-
-    def check(self, job: ExportJob) -> None:
-        """See `Format.check`."""
-        try:
-            check_published(job.config)
-        except ValueError as error:
-            raise UserError(f"--format published: {error}; use --format onnx or pth") from None
+    config_checks = (check_published,)
 
     def notes(self, job: ExportJob) -> list[str]:
         """See `Format.notes`."""
