@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utils.cli.class_names import read_class_names
 from utils.cli.console import log, one_line, run_command
-from utils.cli.export_config import MADE_PICTURES, ExportConfig
+from utils.cli.export_config import DEMO_IMAGES, ExportConfig
 from utils.cli.files import new_run_folder, removed_if_empty
 from utils.cli.inputs import check_data_folder, locate_weights
 from utils.cli.parser import parse_config, save_args_yaml
@@ -28,7 +28,7 @@ def _parse(argv: list[str]) -> int:
         example="python export.py --weights last --format onnx darknet --imgsz 320",
     )
     locate_weights(config.weights)
-    if config.data != MADE_PICTURES:
+    if config.data != DEMO_IMAGES:
         check_data_folder(config.data)
     if config.classes:
         read_class_names(config.classes)

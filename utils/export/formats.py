@@ -12,7 +12,7 @@ from nets.config import ModelConfig
 from utils.cli.errors import UserError
 from utils.export.job import ExportJob
 from utils.export.parity import Runner
-from utils.inference.runtimes.runtime import Backend
+from utils.inference.exported_model import ExportedModel
 
 LABELS = "labels.txt"
 
@@ -24,7 +24,7 @@ class Format(ABC):
         name: as --format takes it.
         suffix: of the model's file.
         packages: that writing and running it needs.
-        backend: loads the written model.
+        runtime: loads the written model.
         holds_config: the file itself holds class names, input size and attention.
         config_checks: each raises a ValueError for a network that the format cannot hold.
     """
@@ -32,7 +32,7 @@ class Format(ABC):
     name: ClassVar[str]
     suffix: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
-    backend: ClassVar[type[Backend]]
+    runtime: ClassVar[type[ExportedModel]]
     holds_config: ClassVar[bool] = True
     config_checks: ClassVar[tuple[Callable[[ModelConfig], None], ...]] = ()
 
@@ -70,8 +70,8 @@ class Format(ABC):
 
     def runners(self, job: ExportJob, path: Path) -> list[Runner]:
         """Return the programs that run the written model for the parity check."""
-        backend = self.backend(path, "cpu")
-        return [Runner(backend.name, backend)]
+        model = self.runtime(path, "cpu")
+        return [Runner(model.name, model)]
 
     def next_command(self, job: ExportJob, folder: Path) -> list[str] | None:
         """Return the command that runs predict.py with the export, None where it would decode it wrongly."""

@@ -15,16 +15,17 @@ from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.class_names import read_class_names
 from utils.cli.evaluate_config import EvaluateConfig
-from utils.cli.export_config import MADE_PICTURES, ExportConfig
+from utils.cli.export_config import DEMO_IMAGES, ExportConfig
 from utils.cli.predict_config import PredictConfig
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import require_objects
 from utils.data.demo.dataset import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
-from utils.inference.evaluate import evaluate, match_classes
-from utils.inference.predictor import Predictor
-from utils.inference.runtimes.runtime import DESCRIPTION_VERSION
-from utils.vision.image_reader import FILL, Pixels, letterbox, read_image, to_tensor
+from utils.inference.evaluation import evaluate, match_classes
+from utils.inference.exported_model import DESCRIPTION_VERSION
+from utils.inference.predictor import Predictor, to_tensor
+from utils.vision.image_reader import Pixels, read_image
+from utils.vision.letterbox import FILL, letterbox
 from utils.weights.load import load_model
 
 _COMPARED = 8  # pictures of the parity check
@@ -150,7 +151,7 @@ def add_pictures(job: ExportJob, config: ExportConfig) -> ExportJob:
     Raises:
         UserError: the data cannot be used.
     """
-    if config.data == MADE_PICTURES:
+    if config.data == DEMO_IMAGES:
         drawn = tuple(draw_sample(0, "test", index)[0] for index in range(_COMPARED))
         return dataclasses.replace(job, pictures=drawn)
     dataset, report, _ = prepare_evaluation(config.data, splits=config.split, **config.reading())
@@ -165,7 +166,7 @@ def add_pictures(job: ExportJob, config: ExportConfig) -> ExportJob:
 
     def judge(model: nn.Module) -> float:
         predictor = Predictor(model, job.config, job.class_names, conf=EvaluateConfig.conf)
-        return evaluate(predictor, dataset, left_out=report.skipped.total()).coco.map50 or 0.0
+        return evaluate(predictor, dataset, skipped=report.skipped.total()).coco.map50 or 0.0
 
     training, _ = prepare_splits(config.data, None, **config.reading())
     quantization = Quantization(Calibration(training, job.config.input_size), judge)

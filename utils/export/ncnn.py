@@ -20,9 +20,9 @@ from utils.export.formats import Format
 from utils.export.job import ExportJob
 from utils.export.onnx import quiet, reason_of
 from utils.export.parity import make_noise_images
-from utils.inference.runtimes import ncnn_net
+from utils.inference import runtimes
 
-_TRIAL = Path(ncnn_net.__file__).resolve().with_name("ncnn_trial.py")
+_TRIAL = Path(runtimes.__file__).resolve().with_name("ncnn_trial.py")
 _TIMEOUT = 120  # seconds, for the converter and for the trial run
 
 
@@ -32,7 +32,7 @@ class NcnnFormat(Format):
     name = "ncnn"
     suffix = ".ncnn.param"  # OpenVINO has a .bin too
     packages = ("ncnn", "pnnx")
-    backend = ncnn_net.NcnnBackend
+    runtime = runtimes.NcnnModel
 
     def notes(self, job: ExportJob) -> list[str]:
         """See `Format.notes`."""

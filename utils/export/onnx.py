@@ -22,8 +22,8 @@ from utils.export.int8 import quantize
 from utils.export.job import ExportJob
 from utils.export.nms import Decoder, append_nms
 from utils.export.parity import make_noise_images
-from utils.inference.runtimes.onnx_runtime import OnnxRuntimeBackend
-from utils.inference.runtimes.runtime import HEADS, IMAGES, as_texts
+from utils.inference.exported_model import HEADS, IMAGES, as_texts
+from utils.inference.runtimes import OnnxModel
 
 
 class OnnxFormat(Format):
@@ -32,7 +32,7 @@ class OnnxFormat(Format):
     name = "onnx"
     suffix = ".onnx"
     packages = ("onnx", "onnxscript", "onnxruntime")
-    backend = OnnxRuntimeBackend
+    runtime = OnnxModel
 
     def write(self, job: ExportJob, folder: Path) -> list[Path]:
         """Write the model."""

@@ -8,8 +8,8 @@ from utils.cli.errors import UserError
 from utils.export import onnx
 from utils.export.formats import Format
 from utils.export.job import ExportJob
-from utils.inference.runtimes.open_vino import DESCRIPTION, OpenVinoBackend
-from utils.inference.runtimes.runtime import as_texts
+from utils.inference.exported_model import as_texts
+from utils.inference.runtimes import OPENVINO_DESCRIPTION, OpenVinoModel
 
 
 class OpenVinoFormat(Format):
@@ -18,7 +18,7 @@ class OpenVinoFormat(Format):
     name = "openvino"
     suffix = ".xml"
     packages = ("onnx", "onnxscript", "openvino")
-    backend = OpenVinoBackend
+    runtime = OpenVinoModel
 
     def write(self, job: ExportJob, folder: Path) -> list[Path]:
         """Write the model; --half stores the weights in 16 bits, the device chooses its arithmetic."""
@@ -28,7 +28,7 @@ class OpenVinoFormat(Format):
         path = folder / job.file_name(self.suffix)
         try:
             model = openvino.Core().read_model(graph.SerializeToString(), b"")
-            model.set_rt_info(as_texts(job.metadata()), DESCRIPTION)
+            model.set_rt_info(as_texts(job.metadata()), OPENVINO_DESCRIPTION)
             openvino.save_model(model, path, compress_to_fp16=job.half)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]

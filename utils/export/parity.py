@@ -22,8 +22,9 @@ from nets.structures import Detections
 from utils.cli.errors import UserError
 from utils.cli.predict_config import PredictConfig
 from utils.export.job import ExportJob
-from utils.inference.runtimes.runtime import Backend
-from utils.vision.image_reader import FILL, letterbox, to_tensor
+from utils.inference.exported_model import ExportedModel
+from utils.inference.predictor import to_tensor
+from utils.vision.letterbox import FILL, letterbox
 
 _CONF = 0.05  # boxes are compared from this score
 _MAX_DET = 1000
@@ -49,7 +50,7 @@ class Runner:
     Attributes:
         name: for the messages.
         run: maps images (B, 3, H, W) in [0, 1] to raw heads in float32, coarse first. Of a model that ends in
-            NMS it is a backend, whose `find` returns the detections.
+            NMS it is an `ExportedModel`, whose `detect` returns the detections.
         reference: the network to compare with, None for that of the job.
     """
 
@@ -126,8 +127,8 @@ def check_parity(name: str, job: ExportJob, runner: Runner) -> Parity:
         image = to_tensor(letterbox(picture, job.config.input_size)[0])[None]
         boxes, scores = _decode((runner.reference or job.model)(image), job)
         if job.ends_in_nms:
-            assert isinstance(runner.run, Backend)
-            (found,) = runner.run.find(image, conf=_CONF, nms_iou=PredictConfig.nms_iou, max_det=_MAX_DET)
+            assert isinstance(runner.run, ExportedModel)
+            (found,) = runner.run.detect(image, conf=_CONF, nms_iou=PredictConfig.nms_iou, max_det=_MAX_DET)
             if wrong := count_wrong(boxes, scores, found, limits):
                 counted = f"{wrong} detections are missing or should have been suppressed"
                 raise UserError(f"{begin} {counted}; {advice}", exit_code=1)

@@ -10,7 +10,7 @@ import torch
 
 from utils.export.exporter import export_as
 from utils.inference.predictor import Predictor
-from utils.inference.runtimes.onnx_runtime import OnnxRuntimeBackend
+from utils.inference.runtimes import OnnxModel
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def made(tmp_path_factory):
 
 def predictors(made, **settings):
     job, path, _ = made
-    networks = (job.model, OnnxRuntimeBackend(path, "cpu"))
+    networks = (job.model, OnnxModel(path, "cpu"))
     return [Predictor(network, job.config, job.class_names, **settings) for network in networks]
 
 
@@ -41,7 +41,7 @@ def test_the_model_says_what_goes_in_and_out(made):
     (parity,) = measured.values()
     assert parity.heads is None
     assert parity.boxes > 10
-    backend = OnnxRuntimeBackend(path, "cpu")
+    backend = OnnxModel(path, "cpu")
     assert backend.ends_in_nms
     (found,) = backend.run(np.zeros((1, 3, 64, 96), np.float32))  # thresholds have default values
     assert found.shape == (1, 100, 6)
@@ -87,10 +87,10 @@ def test_a_fixed_batch_in_16_bits(make_job, tmp_path: Path):
     (path,), measured = export_as("onnx", job, tmp_path)
     (parity,) = measured.values()
     assert parity.boxes > 10
-    backend = OnnxRuntimeBackend(path, "cpu")
+    backend = OnnxModel(path, "cpu")
     assert backend.batch == 2
     images = torch.rand(3, 3, 64, 96)
-    found = backend.find(images, conf=0.25, nms_iou=0.5, max_det=100)
-    again = [backend.find(one[None], conf=0.25, nms_iou=0.5, max_det=100)[0] for one in images]
+    found = backend.detect(images, conf=0.25, nms_iou=0.5, max_det=100)
+    again = [backend.detect(one[None], conf=0.25, nms_iou=0.5, max_det=100)[0] for one in images]
     for one, other in zip(found, again, strict=True):
         torch.testing.assert_close(one.boxes, other.boxes)

@@ -12,7 +12,7 @@ from torch import nn
 
 from utils.cli.errors import UserError
 from utils.export.exporter import FORMATS, export_as
-from utils.inference.runtimes.open_vino import OpenVinoBackend
+from utils.inference.runtimes import OpenVinoModel
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -53,7 +53,7 @@ def test_half_is_small_and_computes_in_32_bits(make_job, tmp_path):
     assert weights.stat().st_size < 0.55 * 4 * sum(value.numel() for value in job.state_dict().values())
     (difference,) = (one.heads for one in differences.values())
     assert 0 < difference < 1e-2
-    assert OpenVinoBackend(path, "cpu")(torch.zeros(1, 3, 64, 96))[0].dtype == torch.float32
+    assert OpenVinoModel(path, "cpu")(torch.zeros(1, 3, 64, 96))[0].dtype == torch.float32
 
 
 class Forgetful(nn.Module):

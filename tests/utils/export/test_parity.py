@@ -17,7 +17,7 @@ from utils.export.parity import (
     count_wrong,
     make_noise_images,
 )
-from utils.inference.runtimes.runtime import Backend
+from utils.inference.exported_model import ExportedModel
 
 
 def shifted(job, by):
@@ -124,7 +124,7 @@ def test_pictures_without_objects_are_said(job):
     assert "no box scores 0.05" in str(check_parity("onnx", job, Runner("itself", job.model)))
 
 
-class Suppressing(Backend):
+class Suppressing(ExportedModel):
     """A backend that ends in NMS, made of a function that returns raw heads."""
 
     def __init__(self, job, function, change=lambda found: found):
@@ -134,7 +134,7 @@ class Suppressing(Backend):
     def run(self, images, **thresholds):
         raise AssertionError("has no heads")
 
-    def find(self, images, *, conf, nms_iou, max_det):
+    def detect(self, images, *, conf, nms_iou, max_det):
         config = self.config
         boxes, scores = decode(
             self.function(images),
@@ -180,7 +180,7 @@ def test_boxes_that_change_places_in_suppression_are_no_difference(make_job, end
 
     image = torch.rand(1, 3, 64, 96)
     thresholds = {"conf": 0.05, "nms_iou": 0.5, "max_det": 1000}
-    ours, theirs = (Suppressing(job, one).find(image, **thresholds)[0] for one in (job.model, run))
+    ours, theirs = (Suppressing(job, one).detect(image, **thresholds)[0] for one in (job.model, run))
     size = min(len(ours), len(theirs))
     assert size > 100
     assert (ours.boxes[:size] - theirs.boxes[:size]).abs().max() > 10  # they do change places
