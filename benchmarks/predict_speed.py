@@ -32,10 +32,8 @@ from nets.blocks import fold_norms
 from utils.cli.console import run_command
 from utils.data.demo.dataset import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
-from utils.export.formats import FORMATS
-from utils.export.job import ExportJob, Quantization
-from utils.export.parity import Called
-from utils.export.sample_pictures import Calibration
+from utils.export.exporter import FORMATS
+from utils.export.job import Calibration, ExportJob, Quantization
 from utils.inference.predictor import Predictor
 from utils.inference.runtimes import load_exported
 from utils.inference.speed import measure_speed
@@ -45,6 +43,18 @@ from utils.weights.load import load_model
 PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "opencv-python-headless")
 PICTURES = 16
 PAUSE = 0.1  # seconds
+
+
+class Called(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, run: Callable[[Tensor], list[Tensor]]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map images (B, 3, H, W) in [0, 1] to raw maps."""
+        return self.run(images)
 
 
 class Plain(nn.Module):
@@ -84,7 +94,7 @@ def build_ways(
         place.mkdir(parents=True)
         path = FORMATS[form].write(one, place)[0]
         if form == "darknet":
-            ways[name] = Called(FORMATS[form].readers(one, path)[-1].run)
+            ways[name] = Called(FORMATS[form].runners(one, path)[-1].run)
         else:
             ways[name] = load_exported(path, device="cpu").model
     return ways

@@ -62,7 +62,7 @@ def test_several_formats_in_one_folder(room: Path, capsys: pytest.CaptureFixture
     assert read_class_names(folder / "labels.txt") == ("cat", "dog")
     assert "no scale_x_y" in err
     lines = out.splitlines()
-    measured = [line for line in lines if "compared with PyTorch" in line]
+    measured = [line for line in lines if "largest differences from PyTorch" in line]
     assert [line.partition(":")[0] for line in measured] == ["darknet", "darknet", "published", "pth"]
     named = lines[len(measured) : -3]
     assert [line.split("  ")[0] for line in named] == [f"runs/export/exp/{name}" for name in files]
@@ -145,11 +145,23 @@ def test_without_the_onnx_packages_only_onnx_is_refused(
     assert run("--format", "darknet") == 0
 
 
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["--opset", "12"], ["--weights", "gone.pth"], ["--data", "gone"]]
+)
+def test_help_and_mistakes_need_no_torch(argv: list[str]) -> None:
+    code = (
+        f"import sys, export; export.main({argv}); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow  # a new process imports torch
-def test_the_script_does_not_import_the_extra_packages() -> None:
+def test_the_command_does_not_import_the_extra_packages() -> None:
     # The last two take as long as torch itself, and only training needs them.
     extra = {"onnx", "onnxscript", "onnxruntime", "openvino", "ncnn", "pnnx", "torchvision", "torch._dynamo"}
-    code = f"import sys, export, predict; sys.exit(bool({extra} & set(sys.modules)))"
+    modules = "utils.export.bundle, utils.export.exporter"
+    code = f"import sys, predict, {modules}; sys.exit(bool({extra} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -161,7 +173,7 @@ def test_a_wrong_export_ends_in_one_line(
         loaded.model.head_p4.predict.bias.data += 0.5
         return loaded
 
-    monkeypatch.setattr("utils.export.pth.load_model", load_another)
+    monkeypatch.setattr("utils.export.weight_files.load_model", load_another)
     assert run("--format", "pth") == 1
     assert "the raw heads differ from PyTorch by 0.5, at most 0.001 is allowed" in capsys.readouterr().err
     assert not (room / "runs/export/exp").exists()
@@ -170,10 +182,10 @@ def test_a_wrong_export_ends_in_one_line(
 def test_of_several_formats_none_remains_when_one_fails(
     room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(job: object, folder: Path) -> list[Path]:
+    def fail(self: object, job: object, folder: Path) -> list[Path]:
         raise UserError(f"{folder / 'best.weights'}: cannot be written", exit_code=1)
 
-    monkeypatch.setattr("utils.export.darknet.write", fail)
+    monkeypatch.setattr("utils.export.weight_files.DarknetFormat.write", fail)
     assert run("--format", "pth", "darknet") == 1
     assert "error: runs/export/exp/best.weights: cannot be written" in capsys.readouterr().err
     assert list(room.glob("runs/export/*")) == []
@@ -186,7 +198,9 @@ def test_of_several_formats_none_remains_when_one_fails(
 def test_a_signal_leaves_nothing_behind(
     room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("utils.export.darknet.write", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(
+        "utils.export.weight_files.DarknetFormat.write", lambda *_: signal.raise_signal(signal.SIGTERM)
+    )
     assert run("--format", "pth", "darknet") == 128 + signal.SIGTERM
     assert "interrupted" in capsys.readouterr().err
     assert list(room.glob("runs/export/*")) == []
@@ -196,9 +210,9 @@ def test_settings_that_only_onnx_takes_are_said_of_the_others() -> None:
     config = ModelConfig(2)
     job = ExportJob(build_network(config), config, ("cat", "dog"), Path("best.pth"))
     asked = dataclasses.replace(job, ends_in_nms=True)
-    assert asked.notes("onnx") == job.notes("openvino") == []
-    (note,) = asked.notes("openvino")
-    assert note == "openvino: is exported without --nms, which only ONNX takes"
+    assert asked.unsupported_options("onnx") == job.unsupported_options("openvino") == []
+    (note,) = asked.unsupported_options("openvino")
+    assert note == "openvino: exported without --nms, which only ONNX supports"
 
 
 OWN_BLOCK = """

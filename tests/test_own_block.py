@@ -76,7 +76,7 @@ def test_every_command_takes_it_from_anywhere(room, monkeypatch, capsys):
     ):
         assert script.main(argv) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert re.search(r"block of your own; to let its code be imported add --phi \S*own\.py:SE8$", error)
+        assert re.search(r"block of your own; to import its code add --phi \S*own\.py:SE8$", error)
         assert script.main([*argv, "--phi", own]) == 0, capsys.readouterr().err
     assert Path("runs/export/exp/best.onnx").exists()
     assert json.loads(Path("found.jsonl").read_text())["width"] == 80

@@ -85,7 +85,7 @@ def test_the_file_wins_over_the_weights_whose_box_rows_are_copied(
     assert (model.config.anchors, model.config.anchor_masks) == (OWN, HALVED)
     assert all(torch.equal(ours, source.state_dict()[name]) for name, ours in model.state_dict().items())
     assert f"anchors: 20x21 30x31 50x40; 5x6 8x9.5 11x12 ({anchors})" in said
-    assert "w.pth was trained with other anchors, which are left; its box and objectness rows are" in said
+    assert "w.pth was trained with other anchors, which are skipped; its box and objectness rows are" in said
     usual = build(None, tmp_path / "w.pth")
     assert usual.config.anchors == OFFICIAL_ANCHORS
     assert "anchors" not in capsys.readouterr().err

@@ -1,22 +1,42 @@
-"""What lies beside exported models: a script that runs them without torch, what it needs, their card."""
+"""Files beside exported models: detect.py with its requirements, labels.txt and MODEL_CARD.md."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from utils.cli.class_names import parse_renames
+from utils.cli.errors import UserError
+from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.files import atomic_write
-from utils.export.card import build_card
-from utils.export.job import LABELS, ExportJob
+from utils.data.dataset_report import scan_samples
+from utils.data.layout import choose_training_splits
+from utils.data.samples import load_samples
+from utils.export.formats import LABELS
+from utils.export.job import ExportJob
+from utils.weights.checkpoint import Checkpoint, is_checkpoint, parse_checkpoint, read_content
+from utils.weights.fetch import is_official
 
-CARD, DETECT, REQUIREMENTS = "MODEL_CARD.md", "detect.py", "requirements.txt"
+_CARD, _DETECT, _REQUIREMENTS = "MODEL_CARD.md", "detect.py", "requirements.txt"
 _ROOT = Path(__file__).resolve().parents[2]
-_SCRIPT = Path(__file__).resolve().parent / "device" / DETECT
-# Of the models that detect.py runs.
-_RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino", ".param": "ncnn"}
+_SCRIPT = Path(__file__).resolve().parent / "device" / _DETECT
+_RUNTIMES = {
+    ".onnx": "onnxruntime",
+    ".xml": "openvino",
+    ".param": "ncnn",
+}  # of the models that detect.py runs
 _ALWAYS = ("numpy>=1.24", "opencv-python-headless>=4.9")
+
+# Settings of the training run that the card repeats; each is a flag of the same name.
+_TRAINING_FLAGS = (
+    *("data", "train", "val", "classes", "rename", "phi", "weights", "epochs", "batch_size", "imgsz", "seed"),
+    *("phi_at", "insert", "anchors", "unlabelled", "skip_bad", "accumulate", "lr_schedule"),
+    *("freeze_epochs", "optimizer", "lr", "augment", "mosaic", "mixup", "overfit"),
+)
 
 
 def write_bundle(
@@ -28,15 +48,15 @@ def write_bundle(
     *,
     beside: Path | None = None,
 ) -> list[Path]:
-    """Write labels.txt and MODEL_CARD.md, and for models that it runs detect.py with its requirements.txt.
+    """Write labels.txt and MODEL_CARD.md, and detect.py with its requirements.txt for models that it runs.
 
     Args:
         job: what was exported.
         folder: holds the models.
         models: the files of this export.
-        measured: a line each on how far an export is from the network.
+        measured: lines of the parity check.
         command: the command line of the export.
-        beside: the folder that the files go to, where an earlier export may lie.
+        beside: the final folder, where an earlier export may be.
 
     Returns:
         The files that were written.
@@ -45,16 +65,12 @@ def write_bundle(
         UserError: one cannot be written.
     """
     texts = {LABELS: "\n".join(job.class_names) + "\n"}
-    folders = [folder] if beside is None else [folder, beside]
-    runtimes = [
-        package
-        for ending, package in _RUNTIMES.items()
-        if any(path for place in folders for path in place.glob(f"*{ending}"))
-    ]
-    if runtimes:
-        texts[DETECT] = _SCRIPT.read_text(encoding="utf-8")
-        texts[REQUIREMENTS] = "\n".join([*_ALWAYS, *map(_requirement, runtimes)]) + "\n"
-    texts[CARD] = build_card(job, models, measured, command)
+    present = {path.suffix for place in (folder, beside) if place for path in place.iterdir()}
+    packages = [package for suffix, package in _RUNTIMES.items() if suffix in present]
+    if packages:
+        texts[_DETECT] = _SCRIPT.read_text(encoding="utf-8")
+        texts[_REQUIREMENTS] = "\n".join([*_ALWAYS, *map(_requirement, packages)]) + "\n"
+    texts[_CARD] = build_card(job, models, measured, command)
     for name, text in texts.items():
         with atomic_write(folder / name, "w") as file:
             file.write(text)
@@ -62,20 +78,133 @@ def write_bundle(
 
 
 def device_command(folder: Path, models: Sequence[str]) -> str | None:
-    """Return the command that runs the folder's own detect.py, None where it has none of these models to run.
+    """Return the command that runs detect.py in the folder, None where it can run none of these models.
 
-    The model is named where several lie there.
+    The model is named where the folder holds several.
     """
     ours = [name for name in models if name.endswith(tuple(_RUNTIMES))]
-    if not ours or not (folder / DETECT).is_file():
+    if not ours or not (folder / _DETECT).is_file():
         return None
-    there = [path for ending in _RUNTIMES for path in folder.glob(f"*{ending}")]
-    named = f" --model {shlex.quote(ours[0])}" if len(there) > 1 else ""
-    return f"cd {shlex.quote(str(folder))} && python {DETECT} photo.jpg{named}"
+    present = [path for path in folder.iterdir() if path.suffix in _RUNTIMES]
+    model = f" --model {shlex.quote(ours[0])}" if len(present) > 1 else ""
+    return f"cd {shlex.quote(str(folder))} && python {_DETECT} photo.jpg{model}"
+
+
+def build_card(
+    job: ExportJob, models: Sequence[Path], measured: Sequence[str], command: Sequence[str]
+) -> str:
+    """Return the text of the model card.
+
+    Args:
+        job: what was exported.
+        models: the files of the export.
+        measured: lines of the parity check.
+        command: the command line of the export.
+    """
+    checkpoint = _read_checkpoint(job.source)
+    run = checkpoint.run_config if checkpoint else {}
+    config = job.portable_config()
+    height, width = config.input_size
+    at = f" at {', '.join(config.phi_at)}" if config.phi != "none" else ""
+    parameters = sum(tensor.numel() for tensor in job.model.parameters())
+    sections = {
+        f"# {job.source.stem}": [
+            f"YOLOv4-tiny detector, attention {config.phi}{at}, input {height}x{width} (height, width), "
+            f"{parameters:,} parameters, exported from {job.source.name}, sha256 `{_sha256(job.source)}`."
+        ],
+        "## Files": [
+            *("| file | bytes | sha256 |", "|---|---|---|"),
+            *(f"| {path.name} | {path.stat().st_size} | `{_sha256(path)}` |" for path in models),
+        ],
+        "## Classes": [f"{len(job.class_names)}: {', '.join(job.class_names)}"],
+        "## Data": _describe_data(job, run, checkpoint.class_names if checkpoint else ()),
+        "## Commands": ["```bash", _training_command(run), shlex.join(command), "```"],
+        "## Metrics": _describe_metrics(checkpoint.metrics if checkpoint else {}, run),
+        "## Compared with PyTorch": [f"- {line}" for line in measured],
+        "## Intended use and limits": [
+            "Detects objects of the classes above in pictures like those it was trained on.",
+            "Elsewhere its accuracy is unknown: measure it on pictures of your own. Not for decisions about "
+            "people's safety or rights.",
+        ],
+        "## License": ["To fill in."],
+    }
+    return "\n\n".join("\n".join([f"{title}\n", *lines]) for title, lines in sections.items()) + "\n"
+
+
+def _read_checkpoint(source: Path) -> Checkpoint | None:
+    """Return our own checkpoint that the weights came from, None for weights of another kind."""
+    content = read_content(source) if source.suffix in (".pth", ".pt") else None
+    return parse_checkpoint(source, content) if is_checkpoint(content) else None
+
+
+def _describe_data(job: ExportJob, run: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:
+    """Count the training images and objects, where the data can still be read.
+
+    They are counted under the class names of the training, which --classes may have changed for the export.
+    """
+    if is_official(job.source):
+        return ["The official weights of Darknet, trained on COCO; counts not known."]
+    if "data" not in run:
+        return ["not known: the weights hold no record of a training run"]
+    try:
+        splits, chosen = choose_training_splits(run["data"], run.get("train"))
+        samples = [
+            sample
+            for split in splits
+            for sample in load_samples(run["data"], split, unlabelled=run.get("unlabelled", "skip"))
+        ]
+        report = scan_samples(samples, class_names=class_names, renames=parse_renames(run.get("rename") or ()))
+    except (UserError, OSError) as error:
+        return [f"not known: {error}"]
+    objects = report.class_counts
+    held_out = "" if run.get("val") or chosen else " A part of these was held out to choose the best epoch."
+    if run.get("overfit"):
+        held_out = f" Only the first {run['overfit']} of these with objects were used."
+    return [
+        f"{len(report.records)} images and {objects.total()} objects in {', '.join(splits)} of "
+        f"{Path(run['data']).name}, counted at the time of the export.{held_out}",
+        "",
+        *("| class | objects |", "|---|---|"),
+        *(f"| {name} | {objects[own]} |" for name, own in zip(job.class_names, class_names, strict=True)),
+    ]
+
+
+def _training_command(run: Mapping[str, Any]) -> str:
+    """Return the command that trained the network, with the settings that matter most."""
+    if not run:
+        return "# training: not known"
+    words = ["python", "train.py"]
+    for name in _TRAINING_FLAGS:
+        value = run.get(name)
+        if value is None or value is False:
+            continue
+        values = [] if value is True else value if isinstance(value, list | tuple) else [value]
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)
+
+
+def _describe_metrics(metrics: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
+    if not metrics:
+        return ["none recorded"]
+    split = ", ".join(run.get("val") or ()) or "the default (val, or a held-out tenth)"
+    if run.get("overfit"):
+        split = f"the {run['overfit']} training images themselves (--overfit)"
+    rule = EvaluateConfig
+    return [
+        f"Measured before the export on the split that chose the epoch: {split}, at the input size of the "
+        f"training. Scores from {rule.conf}, NMS at IoU {rule.nms_iou}, at most {rule.max_det} detections an "
+        "image. Not the metrics of a test set.",
+        "",
+        *("| metric | value |", "|---|---|"),
+        *(f"| {name} | {value:.4f} |" for name, value in metrics.items() if isinstance(value, float | int)),
+    ]
 
 
 def _requirement(package: str) -> str:
     """Return a package with the bounds that requirements-export.txt gives it."""
     lines = (_ROOT / "requirements-export.txt").read_text(encoding="utf-8").splitlines()
-    found = [line.partition("#")[0].strip() for line in lines if re.match(rf"{package}\b", line)]
-    return found[0]
+    return next(line.partition("#")[0].strip() for line in lines if re.match(rf"{package}\b", line))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

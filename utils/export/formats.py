@@ -1,106 +1,84 @@
-"""The formats by name, and the one way into each: write aside, compare with PyTorch, then put in place."""
+"""Base class of the export formats."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import ClassVar
 
-from torch import nn
-
+from nets.config import ModelConfig
 from utils.cli.errors import UserError
-from utils.export import darknet, ncnn, onnx, openvino, pth, published
-from utils.export.int8 import Accuracy, hold_accuracy
 from utils.export.job import ExportJob
-from utils.export.parity import Parity, Reader, hold_parity
-from utils.inference.writers import refuse_overwriting
+from utils.export.parity import Runner
+from utils.inference.exported_model import ExportedModel
 
-Measured = Parity | Accuracy
-_ASIDE = ".export-"  # how the folders begin in which files wait until they are held
+LABELS = "labels.txt"
 
 
-class Format(Protocol):
-    """What the module of a format offers."""
+class Format(ABC):
+    """A file format that a network can be exported to.
+
+    Attributes:
+        name: as --format takes it.
+        suffix: of the model's file.
+        packages: that writing and running it needs.
+        runtime: loads the written model.
+        holds_config: the file itself holds class names, input size and attention.
+        config_checks: each raises a ValueError for a network that the format cannot hold.
+    """
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
+    runtime: ClassVar[type[ExportedModel]]
+    holds_config: ClassVar[bool] = True
+    config_checks: ClassVar[tuple[Callable[[ModelConfig], None], ...]] = ()
 
     def check(self, job: ExportJob) -> None:
-        """Refuse what the format cannot hold, before anything is written."""
+        """Check, before anything is written, that the format can hold the network.
+
+        Raises:
+            UserError: it cannot, or a package is missing.
+        """
+        for package in self.packages:
+            try:
+                importlib.import_module(package)
+            except ImportError as error:
+                raise UserError(
+                    f"--format {self.name}: cannot import {package} ({error}); "
+                    "pip install -r requirements-export.txt"
+                ) from None
+        try:
+            for check_config in self.config_checks:
+                check_config(job.config)
+        except ValueError as error:
+            raise UserError(f"--format {self.name}: {error}; use --format onnx or pth") from None
 
     def notes(self, job: ExportJob) -> list[str]:
-        """Return what the user should know of it."""
+        """Return what the format loses or ignores, a line each."""
+        return []
 
+    @abstractmethod
     def write(self, job: ExportJob, folder: Path) -> list[Path]:
-        """Write the files, the model first."""
+        """Write the files, the model first.
 
-    def readers(self, job: ExportJob, path: Path) -> list[Reader]:
-        """Return those who can run the written model."""
+        Raises:
+            UserError: the network cannot be exported, or a file cannot be written (exit code 1).
+        """
 
-    def following(self, job: ExportJob, folder: Path) -> list[str] | None:
-        """Return the command to type next, None where there is none."""
+    def runners(self, job: ExportJob, path: Path) -> list[Runner]:
+        """Return the programs that run the written model for the parity check."""
+        model = self.runtime(path, "cpu")
+        return [Runner(model.name, model)]
 
-
-FORMATS: dict[str, Format] = {
-    "onnx": onnx,
-    "openvino": openvino,
-    "ncnn": ncnn,
-    "darknet": darknet,
-    "published": published,
-    "pth": pth,
-}
-
-
-def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict[str, Measured]]:
-    """Export to one format; its files appear only when every reader finds what the network finds.
-
-    Args:
-        name: of the format.
-        job: what to export.
-        folder: where the files go.
-
-    Returns:
-        The files, and by the name of each reader how near it is to the network.
-
-    Raises:
-        UserError: it cannot be exported, or the export finds something else.
-    """
-    form, job = FORMATS[name], job.for_format(name)
-    with staged(folder, job.source) as aside:
-        written = form.write(job, aside)
-        readers = form.readers(job, written[0])
-        measured = {reader.name: _hold(name, job, reader) for reader in readers}
-    return [folder / path.name for path in written], measured
-
-
-@contextmanager
-def staged(folder: Path, source: Path) -> Iterator[Path]:
-    """Give a folder aside to write into; its files go to `folder` together, or not at all.
-
-    Args:
-        folder: where the files go in the end.
-        source: the weights, which are never written over.
-
-    Raises:
-        UserError: of what is done meanwhile, with the paths that the user knows; or a file may not be placed.
-    """
-    try:
-        with TemporaryDirectory(prefix=_ASIDE, dir=folder) as aside:
-            yield Path(aside)
-            written = sorted(Path(aside).iterdir())
-            targets = [folder / path.name for path in written]
-            refuse_overwriting(targets, [source])
-            for path, target in zip(written, targets, strict=True):
-                os.replace(path, target)
-    except UserError as error:
-        message = re.sub(rf"{re.escape(_ASIDE)}\w+/", "", str(error))
-        raise UserError(message, exit_code=error.exit_code) from error
-
-
-def _hold(name: str, job: ExportJob, reader: Reader) -> Measured:
-    """Refuse an export that is too far from the network; an 8-bit model is judged by its mAP50."""
-    if job.quantization is not None:
-        assert isinstance(reader.run, nn.Module)
-        return hold_accuracy(job, reader.run)
-    return hold_parity(name, job, reader)
+    def next_command(self, job: ExportJob, folder: Path) -> list[str] | None:
+        """Return the command that runs predict.py with the export, None where it would decode it wrongly."""
+        command = ["python", "predict.py", "photo.jpg", "--weights", str(folder / job.file_name(self.suffix))]
+        if self.holds_config:
+            return command + (["--phi", job.config.phi] if ":" in job.config.phi else [])
+        command += ["--classes", str(folder / LABELS)]
+        if job.config.input_size != ModelConfig(1).input_size:
+            command += ["--imgsz", *map(str, job.config.input_size)]
+        return command

@@ -1,10 +1,9 @@
 """8-bit ONNX models by ONNX Runtime's static quantization.
 
 https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html. Weights are quantized per
-channel, activations per tensor. The first convolution and the two last stay in float: a picture's 8 bits have
-none to spare, and the values of a head lie far apart. Weights take 7 of their 8 bits: without VNNI x86
-processors add products up in 16 bits, which overflow with 8. What was tried stands in
-benchmarks/results/predict_speed.md.
+channel, activations per tensor. The first and the two last convolutions stay in float32, since 8 bits lose
+too much there. Weights use 7 of their 8 bits: x86 processors without VNNI add products in 16 bits, which
+would overflow. The measurements are in benchmarks/results/predict_speed.md.
 """
 
 from __future__ import annotations
@@ -29,9 +28,8 @@ def quantize(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
 
     Args:
         model: the same in float32.
-        pictures: on which the ranges of the activations are measured, Tensor[1, 3, H, W] each; a fixed batch
-            of the model is made up of repeats.
-        folder: for files in passing.
+        pictures: for the calibration of the activations, Tensor[1, 3, H, W] each; repeated for a fixed batch.
+        folder: for temporary files.
     """
     import onnx
     from onnxruntime import quantization
@@ -40,16 +38,16 @@ def quantize(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
     prepared, small = folder / "prepared.onnx", folder / "int8.onnx"
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # advice to prepare the model, which is prepared
+    logging.disable(logging.WARNING)  # the advice to prepare the model, which was done
     try:
         onnx.save(model, small)
-        quant_pre_process(small, prepared, skip_symbolic_shape=True)  # torch has noted the shapes
+        quant_pre_process(small, prepared, skip_symbolic_shape=True)  # torch has stored the shapes
         nodes = onnx.load(prepared).graph.node
         ends = [node.name for node in nodes if {IMAGES, *HEADS} & {*node.input, *node.output}]
         quantization.quantize_static(
             prepared,
             small,
-            _Reader(pictures, batch),
+            _CalibrationReader(pictures, batch),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -58,7 +56,7 @@ def quantize(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
             op_types_to_quantize=["Conv"],
             nodes_to_exclude=ends,
             calibrate_method=quantization.CalibrationMethod.MinMax,
-            extra_options={"CalibMovingAverage": True},  # one odd picture does not stretch the range
+            extra_options={"CalibMovingAverage": True},  # one unusual picture does not stretch the range
         )
         return onnx.load(small)
     finally:
@@ -75,26 +73,26 @@ class Accuracy:
     after: float
 
     def __str__(self) -> str:
-        return f"mAP50 {self.before:.4f} before, {self.after:.4f} in 8 bits"
+        return f"mAP50 {self.before:.4f} in PyTorch, {self.after:.4f} with 8 bits"
 
 
-def hold_accuracy(job: ExportJob, model: nn.Module) -> Accuracy:
-    """Measure the mAP50 of the network and of its 8-bit model.
+def check_accuracy(job: ExportJob, model: nn.Module) -> Accuracy:
+    """Measure the mAP50 of the network and of its 8-bit model, and refuse too large a loss.
 
     Raises:
-        UserError: too much is lost (exit code 1).
+        UserError: more than `LIMIT` is lost (exit code 1).
     """
     assert job.quantization is not None
     measured = Accuracy(*(job.quantization.judge(network) for network in (job.model, model)))
-    if measured.after >= measured.before - LIMIT - 1e-9:  # what rounding adds does not count
+    if measured.after >= measured.before - LIMIT - 1e-9:  # a rounding error is no loss
         return measured
     raise UserError(
-        f"--int8: {measured}; at most {LIMIT:g} may be lost; leave it out, or take --half", exit_code=1
+        f"--int8: {measured}; at most {LIMIT:g} may be lost; leave out --int8, or use --half", exit_code=1
     )
 
 
-class _Reader:
-    """Pictures as the calibration asks for them."""
+class _CalibrationReader:
+    """Calibration pictures under the interface of ONNX Runtime's CalibrationDataReader."""
 
     def __init__(self, pictures: Iterable[Tensor], batch: int) -> None:
         self._pictures: Iterator[Tensor] = iter(pictures)

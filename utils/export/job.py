@@ -1,25 +1,36 @@
-"""What is exported, and what every exported model says of itself."""
+"""Export job: the network, the options of the export, and the metadata of every exported model."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
-from utils.cli.errors import UserError
+from utils.cli.class_names import read_class_names
+from utils.cli.evaluate_config import EvaluateConfig
+from utils.cli.export_config import DEMO_IMAGES, ExportConfig
 from utils.cli.predict_config import PredictConfig
+from utils.data.dataset import VocDataset
+from utils.data.dataset_report import require_objects
+from utils.data.demo.dataset import draw_sample
+from utils.data.prepare import prepare_evaluation, prepare_splits
+from utils.inference.evaluation import evaluate, match_classes
 from utils.inference.exported_model import DESCRIPTION_VERSION
-from utils.vision.image_reader import Pixels
-from utils.vision.letterbox import FILL
+from utils.inference.predictor import Predictor, to_tensor
+from utils.vision.image_reader import Pixels, read_image
+from utils.vision.letterbox import FILL, letterbox
+from utils.weights.load import load_model
 
-LABELS = "labels.txt"
+_COMPARED = 8  # pictures of the parity check
+_CALIBRATION = 128  # pictures of the calibration
+_DEFAULT = ModelConfig(1)
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,7 @@ class Quantization:
     """What an 8-bit model needs.
 
     Attributes:
-        pictures: what the ranges of the values are measured on, Tensor[1, 3, H, W] in [0, 1] each.
+        pictures: for the calibration of the activations, Tensor[1, 3, H, W] in [0, 1] each.
         judge: returns the mAP50 of a network on the split that decides.
     """
 
@@ -37,18 +48,18 @@ class Quantization:
 
 @dataclass(frozen=True)
 class ExportJob:
-    """A network on its way out.
+    """A network and its export options.
 
     Attributes:
-        model: in eval mode on the CPU, float32: what every export is compared with.
+        model: in eval mode on the CPU, float32; the reference of the parity check.
         config: defines it, with the input size of the export.
         class_names: the names behind the labels.
         source: the file that the weights came from; exports take its stem.
         batch: images at a time of a format that fixes it, None for any number.
-        half: whether weights become 16-bit.
-        ends_in_nms: whether an ONNX model gives detections, not raw heads.
-        pictures: uint8 (H, W, 3) RGB each, in which every export has to find what the network finds.
-        quantization: what makes an ONNX model 8-bit, None for a model of floats.
+        half: store weights in 16 bits.
+        ends_in_nms: an ONNX model returns detections, not raw heads.
+        pictures: of the parity check, uint8 (H, W, 3) RGB each.
+        quantization: for an 8-bit ONNX model, else None.
     """
 
     model: YoloBody
@@ -62,33 +73,33 @@ class ExportJob:
     quantization: Quantization | None = None
 
     def for_format(self, name: str) -> ExportJob:
-        """Return the job as a format takes it: only ONNX ends in NMS or holds 8 bits."""
+        """Return the job with the options that a format supports: only ONNX has --nms and --int8."""
         return self if name == "onnx" else dataclasses.replace(self, ends_in_nms=False, quantization=None)
 
-    def notes(self, name: str) -> list[str]:
-        """Return what of the settings a format does not take."""
-        taken = self.for_format(name)
-        lost = ["--nms"] if self.ends_in_nms != taken.ends_in_nms else []
-        lost += ["--int8"] if self.quantization is not taken.quantization else []
-        return [f"{name}: is exported without {flag}, which only ONNX takes" for flag in lost]
+    def unsupported_options(self, name: str) -> list[str]:
+        """Return a line for each option that a format ignores."""
+        if name == "onnx":
+            return []
+        flags = {"--nms": self.ends_in_nms, "--int8": self.quantization is not None}
+        return [f"{name}: exported without {flag}, which only ONNX supports" for flag in flags if flags[flag]]
 
-    def named(self, ending: str) -> str:
-        """Return a file name: the stem of the weights with that ending."""
-        return self.source.stem + ending
+    def file_name(self, suffix: str) -> str:
+        """Return the stem of the weights with a suffix."""
+        return self.source.stem + suffix
 
-    def weights(self) -> dict[str, Tensor]:
-        """Return the tensors of the network, the floating ones in 16 bits where that was asked for."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the tensors of the network; with --half the floating ones in 16 bits."""
         tensors = self.model.state_dict()
         if not self.half:
             return tensors
         return {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
 
-    def shared_config(self) -> ModelConfig:
-        """Return the config without the folders of this machine: a block's own file is known by its name."""
+    def portable_config(self) -> ModelConfig:
+        """Return the config without paths of this machine: of a block's own file only the name stays."""
         return dataclasses.replace(self.config, phi=Path(self.config.phi).name)
 
-    def describe(self) -> dict[str, Any]:
-        """Return what whoever runs the model must know, as plain values."""
+    def metadata(self) -> dict[str, Any]:
+        """Return what a program needs to run the model, as plain values."""
         return {
             "format_version": DESCRIPTION_VERSION,
             "class_names": list(self.class_names),
@@ -96,47 +107,81 @@ class ExportJob:
             "anchors": [list(anchor) for anchor in self.config.anchors],
             "anchor_masks": [list(mask) for mask in self.config.anchor_masks],
             "scale_x_y": self.config.scale_x_y,
-            "phi": self.shared_config().phi,
+            "phi": self.portable_config().phi,
             "channels": "RGB",
             "range": [0, 1],
-            "letterbox": {"fill": FILL, "keeps_aspect": True, "centerd": True, "interpolation": "bilinear"},
+            "letterbox": {"fill": FILL, "keeps_aspect": True, "centered": True, "interpolation": "bilinear"},
             "conf": PredictConfig.conf,
             "nms_iou": PredictConfig.nms_iou,
             "max_det": PredictConfig.max_det,
         }
 
-    def has_usual_anchors(self) -> bool:
-        """Tell whether anchors and masks are those that a file without them stands for."""
-        usual = ModelConfig(1)
-        return (self.config.anchors, self.config.anchor_masks) == (usual.anchors, usual.anchor_masks)
+    def has_default_anchors(self) -> bool:
+        """Tell whether anchors and masks are the official ones, which readers assume when a file has none."""
+        return (self.config.anchors, self.config.anchor_masks) == (_DEFAULT.anchors, _DEFAULT.anchor_masks)
 
-    def is_official(self) -> bool:
+    def decodes_as_official(self) -> bool:
         """Tell whether boxes are decoded as in yolov4-tiny.cfg."""
-        return self.has_usual_anchors() and self.config.scale_x_y == ModelConfig(1).scale_x_y
-
-    def predict_command(self, folder: Path, ending: str, *, has_config: bool) -> list[str]:
-        """Return the command that finds objects with an export of ours.
-
-        Args:
-            folder: where the export lies.
-            ending: of the model's file.
-            has_config: whether the file itself holds class names, input size and attention.
-        """
-        command = ["python", "predict.py", "photo.jpg", "--weights", str(folder / self.named(ending))]
-        if has_config:
-            return command + (["--phi", self.config.phi] if ":" in self.config.phi else [])
-        command += ["--classes", str(folder / LABELS)]
-        if self.config.input_size != ModelConfig(1).input_size:
-            command += ["--imgsz", *map(str, self.config.input_size)]
-        return command
+        return self.has_default_anchors() and self.config.scale_x_y == _DEFAULT.scale_x_y
 
 
-def hold_packages(name: str, packages: Iterable[str]) -> None:
-    """Hold that the packages that a format needs can be imported; a UserError says how to get them."""
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise UserError(
-                f"--format {name}: cannot import {package} ({error}); pip install -r requirements-export.txt"
-            ) from None
+def build_job(config: ExportConfig) -> ExportJob:
+    """Load the network that the settings of export.py name; pictures are added by `add_pictures`.
+
+    Raises:
+        UserError: the weights or the class names cannot be used.
+    """
+    classes = read_class_names(config.classes) if config.classes else None
+    loaded = load_model(config.weights, classes=classes, phi=config.phi)
+    network = dataclasses.replace(loaded.config, input_size=config.imgsz or loaded.config.input_size)
+    return ExportJob(
+        loaded.model,
+        network,
+        loaded.class_names,
+        loaded.path,
+        batch=config.batch_size,
+        half=config.half,
+        ends_in_nms=config.nms,
+    )
+
+
+def add_pictures(job: ExportJob, config: ExportConfig) -> ExportJob:
+    """Return the job with the pictures of the parity check, from --data or the demo, and those of --int8.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    if config.data == DEMO_IMAGES:
+        drawn = tuple(draw_sample(0, "test", index)[0] for index in range(_COMPARED))
+        return dataclasses.replace(job, pictures=drawn)
+    dataset, report, _ = prepare_evaluation(config.data, splits=config.split, **config.reading())
+    job = dataclasses.replace(
+        job, pictures=tuple(read_image(record.image_path) for record in dataset.records[:_COMPARED])
+    )
+    if not config.int8:
+        return job
+
+    require_objects(report)
+    match_classes(job.class_names, dataset)  # before the calibration, which takes long
+
+    def judge(model: nn.Module) -> float:
+        predictor = Predictor(model, job.config, job.class_names, conf=EvaluateConfig.conf)
+        return evaluate(predictor, dataset, skipped=report.skipped.total()).coco.map50 or 0.0
+
+    training, _ = prepare_splits(config.data, None, **config.reading())
+    quantization = Quantization(Calibration(training, job.config.input_size), judge)
+    return dataclasses.replace(job, quantization=quantization)
+
+
+class Calibration:
+    """Pictures of a data set as inputs of the network, read again at each pass."""
+
+    def __init__(self, dataset: VocDataset, input_size: tuple[int, int]) -> None:
+        places = np.random.default_rng(0).permutation(len(dataset))[:_CALIBRATION]
+        self._paths: list[Path] = [dataset.records[place].image_path for place in places]
+        self._input_size = input_size
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for path in self._paths:
+            canvas, _ = letterbox(read_image(path), self._input_size)
+            yield to_tensor(canvas)[None]

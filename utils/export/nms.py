@@ -1,4 +1,4 @@
-"""The end of an ONNX model that gives detections: decoding and non-maximum suppression in the graph."""
+"""Decoding and non-maximum suppression as the end of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PREFIX = "nms_"
 
 
 class Decoder(nn.Module):
-    """Raw maps to boxes (B, N, 4) and scores (B, K, N), as ONNX's suppression takes them."""
+    """Decoder from raw maps to boxes (B, N, 4) and scores (B, K, N), as NonMaxSuppression takes them."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -35,10 +35,10 @@ class Decoder(nn.Module):
 
 
 def append_nms(heads: Any, decoder: Any, num_boxes: int, num_classes: int) -> Any:
-    """Join the network, its decoder and the suppression to one ONNX model.
+    """Merge the network, its decoder and the suppression into one ONNX model.
 
     The model has one output, "detections" (B, D, 6): x1, y1, x2, y2 in network pixels, score, label, highest
-    score first, filled up with rows of score 0. Its thresholds are inputs that may be left out.
+    score first, padded with rows of score 0. Its thresholds are optional inputs.
 
     Args:
         heads: ONNX model from images to the raw maps.
@@ -84,7 +84,7 @@ def append_nms(heads: Any, decoder: Any, num_boxes: int, num_classes: int) -> An
 
 
 def _add_constants(graph: Any, num_boxes: int, num_classes: int) -> None:
-    """Add the thresholds, which a caller may set, and the numbers that stand fast."""
+    """Add the thresholds, which a caller may set, and the constants."""
     from onnx import helper, numpy_helper
 
     thresholds = [

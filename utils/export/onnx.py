@@ -1,4 +1,4 @@
-"""ONNX: the network up to its raw heads or to detections, with all that decoding needs in the metadata."""
+"""ONNX: the network up to its raw heads, or with --nms up to detections, with the metadata for decoding."""
 
 from __future__ import annotations
 
@@ -17,18 +17,41 @@ from torch import Tensor, nn
 from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
+from utils.export.formats import Format
 from utils.export.int8 import quantize
-from utils.export.job import ExportJob, hold_packages
+from utils.export.job import ExportJob
 from utils.export.nms import Decoder, append_nms
-from utils.export.parity import Reader, make_images
+from utils.export.parity import make_noise_images
 from utils.inference.exported_model import HEADS, IMAGES, as_texts
 from utils.inference.runtimes import OnnxModel
 
-_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+class OnnxFormat(Format):
+    """ONNX."""
+
+    name = "onnx"
+    suffix = ".onnx"
+    packages = ("onnx", "onnxscript", "onnxruntime")
+    runtime = OnnxModel
+
+    def write(self, job: ExportJob, folder: Path) -> list[Path]:
+        """Write the model."""
+        import onnx
+
+        model = trace(self.name, job, half=job.half)
+        if job.quantization is not None:
+            model = quantize(model, job.quantization.pictures, folder)
+        if job.ends_in_nms:
+            model = _append_nms(model, job)
+        onnx.helper.set_model_props(model, as_texts(job.metadata()))
+        path = folder / job.file_name(self.suffix)
+        with atomic_write(path) as file:
+            file.write(model.SerializeToString())
+        return [path]
 
 
-class _Heads(nn.Module):
-    """The network as the file holds it: float32 outside, 16 bits inside where that was asked for."""
+class _Network(nn.Module):
+    """The network in the file: float32 inputs and outputs; with --half 16 bits inside."""
 
     def __init__(self, model: YoloBody, half: bool) -> None:
         super().__init__()
@@ -40,74 +63,33 @@ class _Heads(nn.Module):
         return tuple(raw.float() for raw in self.model(images.to(self.dtype)))
 
 
-def check(job: ExportJob) -> None:
-    """Hold that the packages are there; a UserError says how to get them."""
-    hold_packages("onnx", _PACKAGES)
-
-
-def notes(job: ExportJob) -> list[str]:
-    """Return what the user should know of this format: nothing."""
-    return []
-
-
-def write(job: ExportJob, folder: Path) -> list[Path]:
-    """Write the model.
-
-    Raises:
-        UserError: torch cannot export the network, such as for an operation of a block (exit code 1).
-    """
-    import onnx
-
-    model = trace("onnx", job, half=job.half)
-    if job.quantization is not None:
-        model = quantize(model, job.quantization.pictures, folder)
-    if job.ends_in_nms:
-        model = _with_nms(model, job)
-    onnx.helper.set_model_props(model, as_texts(job.describe()))
-    path = folder / job.named(".onnx")
-    with atomic_write(path) as file:
-        file.write(model.SerializeToString())
-    return [path]
-
-
-def readers(job: ExportJob, path: Path) -> list[Reader]:
-    """Return ONNX Runtime with the model, as predict.py loads it."""
-    backend = OnnxModel(path, "cpu")
-    return [Reader(backend.name, backend)]
-
-
-def following(job: ExportJob, folder: Path) -> list[str] | None:
-    """Return the command that uses the export."""
-    return job.predict_command(folder, ".onnx", has_config=True)
-
-
 def trace(name: str, job: ExportJob, *, half: bool) -> Any:
-    """Turn the network into an ONNX model in memory, without metadata.
+    """Convert the network to an ONNX model in memory, without metadata.
 
     Args:
-        name: of the format that is on its way, for the messages.
+        name: of the format, for the messages.
         job: what to export.
         half: compute in 16 bits inside.
 
     Raises:
-        UserError: torch cannot export the network, such as for an operation of a block (exit code 1).
+        UserError: torch cannot export the network, for example an operation of a block (exit code 1).
     """
-    images = make_images(job.config.input_size)[:1]
+    images = make_noise_images(job.config.input_size)[:1]
     try:
-        return _to_onnx(_Heads(job.model, half), [images], [IMAGES], HEADS, job.batch)
-    except Exception as error:  # from the exporter or from a block of the user's own: anything
+        return _to_onnx(_Network(job.model, half), [images], [IMAGES], HEADS, job.batch)
+    except Exception as error:  # the exporter or the user's own block may raise anything
         raise UserError(
             f"--format {name}: torch cannot export this network: {reason_of(error)}; "
-            "change the attention block, or take --format pth",
+            "change the attention block, or use --format pth",
             exit_code=1,
         ) from error
 
 
-def _with_nms(heads: Any, job: ExportJob) -> Any:
-    """Append decoding and suppression to a model of raw maps."""
+def _append_nms(heads: Any, job: ExportJob) -> Any:
+    """Append decoding and suppression to a model that returns raw maps."""
     decoder = Decoder(job.config)
     with torch.no_grad():
-        maps = job.model(make_images(job.config.input_size)[:1])
+        maps = job.model(make_noise_images(job.config.input_size)[:1])
         num_classes, num_boxes = decoder(*maps)[1].shape[1:]
     exported = _to_onnx(decoder, maps, HEADS, ("boxes", "scores"), job.batch)
     return append_nms(heads, exported, num_boxes, num_classes)
@@ -116,7 +98,7 @@ def _with_nms(heads: Any, job: ExportJob) -> Any:
 def _to_onnx(
     module: nn.Module, example: list[Tensor], inputs: Sequence[str], outputs: Sequence[str], batch: int | None
 ) -> Any:
-    """Return the ONNX model of a module without metadata; the example is one of a batch."""
+    """Return the ONNX model of a module, without metadata; the example inputs are a batch of one."""
     given = tuple(one.expand(batch or 2, *[-1] * (one.ndim - 1)).contiguous() for one in example)
     dimension = torch.export.Dim("batch")
     with quiet():
@@ -132,21 +114,21 @@ def _to_onnx(
     if program is None:
         raise RuntimeError("it returned no model; update torch")
     model = program.model_proto
-    _forget_this_machine(model.graph)
+    _strip_stack_traces(model.graph)
     model.ClearField("metadata_props")
     return model
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the first line of what is at the bottom of an exception."""
+    """Return type and first line of the exception that caused all others."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines() or ["no reason given"]
     return f"{type(error).__name__}: {lines[0].strip()}"
 
 
-def _forget_this_machine(graph: Any) -> None:
-    """Take out where each node came from: stack traces with the paths of this machine."""
+def _strip_stack_traces(graph: Any) -> None:
+    """Remove stack traces, which hold paths of this machine."""
     parts = (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output)
     for part in parts:
         part.ClearField("metadata_props")
@@ -154,12 +136,12 @@ def _forget_this_machine(graph: Any) -> None:
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                _forget_this_machine(inner)
+                _strip_stack_traces(inner)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's advice to developers of torch off the console."""
+    """Silence the exporter, which gives advice to developers of torch."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,41 +1,57 @@
-"""Whether an exported model finds what the network finds: raw heads on fixed images, objects in pictures."""
+"""Parity check: whether an exported model computes what the network computes in PyTorch.
+
+Raw heads are compared on noise images. Decoded predictions are compared on pictures, index by index before
+suppression, where near-equal boxes cannot change places. A model that ends in NMS returns neither: its
+detections must be a result that suppression may give when boxes and scores are within the limits.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nets.boxes import box_iou
+from nets.decode import decode
 from nets.structures import Detections
 from utils.cli.errors import UserError
 from utils.cli.predict_config import PredictConfig
 from utils.export.job import ExportJob
-from utils.export.pairs import Offsets, measure_offsets
-from utils.inference.predictor import Predictor
-from utils.vision.letterbox import FILL
+from utils.inference.exported_model import ExportedModel
+from utils.inference.predictor import to_tensor
+from utils.vision.letterbox import FILL, letterbox
 
-LIMIT = 1e-3  # of the largest difference of a raw head
-HALF_LIMIT = 5e-2  # the same with 16-bit weights, as a part of the head's largest value
-_CONF = 0.05  # detections from this score have to be the same
-_PIXELS, _SCORE = 0.1, 1e-3  # how far they may be apart
-_MAX_DET = 1000  # so high that no detection is cut off by one of the two only
-_HALF_PIXELS, _HALF_SCORE = 1.0, 1e-2
-_HALF_UNIT = " of their largest value"
+_CONF = 0.05  # boxes are compared from this score
+_MAX_DET = 1000
 _GRAINS = (1, 8, 32)  # side in pixels of the squares of each noise image, since fine noise averages out
 
 
+class Limits(NamedTuple):
+    """The largest differences that pass: of a raw head, of a box in pixels of the input, of a score."""
+
+    heads: float
+    pixels: float
+    score: float
+
+
+FLOAT32_LIMITS = Limits(1e-3, 0.1, 1e-3)
+HALF_LIMITS = Limits(5e-2, 1.0, 1e-2)  # heads: relative to the head's largest value
+
+
 @dataclass(frozen=True)
-class Reader:
-    """Someone who runs an exported model.
+class Runner:
+    """A program that runs an exported model.
 
     Attributes:
         name: for the messages.
-        run: maps images (B, 3, H, W) in [0, 1] to raw heads in float32, coarse first.
-        reference: what it is compared with, None for the network of the job.
+        run: maps images (B, 3, H, W) in [0, 1] to raw heads in float32, coarse first. Of a model that ends in
+            NMS it is an `ExportedModel`, whose `detect` returns the detections.
+        reference: the network to compare with, None for that of the job.
     """
 
     name: str
@@ -43,28 +59,34 @@ class Reader:
     reference: nn.Module | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Parity:
-    """How near an exported model is to the network.
+    """The largest differences between an exported model and the network.
 
     Attributes:
-        heads: largest difference of a raw head, None for a model that has none.
-        detections: how far those are apart that both found.
-        unit: what `heads` is measured in.
+        heads: of a raw head, None for a model that ends in NMS.
+        score: of a score.
+        pixels: of a box coordinate, in pixels of the network's input.
+        boxes: number of boxes that were compared.
+        unit: of `heads`, for the messages.
     """
 
-    heads: float | None
-    detections: Offsets
+    heads: float | None = None
+    score: float = 0.0
+    pixels: float = 0.0
+    boxes: int = 0
     unit: str = ""
 
     def __str__(self) -> str:
-        heads = "" if self.heads is None else f"raw heads differ by at most {self.heads:.2g}{self.unit}, "
-        nothing = "nothing is found in the pictures to compare (give --data)"
-        return f"compared with PyTorch, {heads}{self.detections if self.detections.pairs else nothing}"
+        heads = "" if self.heads is None else f"raw heads{self.unit} by {self.heads:.2g}, "
+        boxes = f"{self.boxes} boxes by {self.pixels:.2g} px"
+        if not self.boxes:
+            boxes = f"no box scores {_CONF:g} in these pictures (choose others with --data)"
+        return f"largest differences from PyTorch: {heads}scores by {self.score:.2g}, {boxes}"
 
 
-def make_images(input_size: tuple[int, int]) -> Tensor:
-    """Return the images to compare on, Tensor[4, 3, H, W] in [0, 1]: noise of three grains, and all gray."""
+def make_noise_images(input_size: tuple[int, int]) -> Tensor:
+    """Return the images of the raw heads, Tensor[4, 3, H, W] in [0, 1]: gray, and noise of three grains."""
     generator = torch.Generator().manual_seed(0)
     height, width = input_size
     images = [torch.full((1, 3, height, width), FILL / 255)]
@@ -75,90 +97,143 @@ def make_images(input_size: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def measure_difference(job: ExportJob, reader: Reader) -> float:
-    """Compare an exported model with the network.
-
-    Returns:
-        The largest difference of any value of the raw heads; of a job in 16 bits as a part of the head's
-        largest value. Infinite where the model gives values that are not finite.
-
-    Raises:
-        UserError: the network itself gives such values, or the model heads of other shapes.
-    """
-    largest, reference = 0.0, reader.reference or job.model
-    for images in _batches(job):
-        expected = reference(images)
-        if not all(raw.isfinite().all() for raw in expected):
-            raise UserError(f"{job.source}: the network itself gives values that are not finite", exit_code=1)
-        got = reader.run(images)
-        shapes = [[tuple(raw.shape) for raw in heads] for heads in (expected, got)]
-        if shapes[0] != shapes[1]:
-            raise UserError(f"{job.source}: gives heads {shapes[0]}, exported {shapes[1]}", exit_code=1)
-        for ours, theirs in zip(expected, got, strict=True):
-            difference = (ours - theirs).abs().max().item()
-            if job.half and difference > 0:
-                difference /= max(ours.abs().max().item(), 1e-12)
-            largest = max(largest, difference if math.isfinite(difference) else math.inf)
-    return largest
-
-
-def hold_parity(name: str, job: ExportJob, reader: Reader) -> Parity:
+def check_parity(name: str, job: ExportJob, runner: Runner) -> Parity:
     """Compare an exported model with the network and refuse one that differs.
 
     Args:
         name: the format.
         job: what was exported.
-        reader: runs the exported model.
+        runner: runs the exported model.
 
     Raises:
-        UserError: the raw heads or the detections differ too much (exit code 1); says by how much.
+        UserError: raw heads, boxes or scores differ too much (exit code 1).
     """
-    heads = None if job.ends_in_nms else measure_difference(job, reader)
-    limit = HALF_LIMIT if job.half else LIMIT
-    if heads is not None and not heads <= limit:
-        unit = _HALF_UNIT if job.half else ""
-        raise _refusal(name, job, reader, f"raw heads differ from PyTorch by {heads:.2g}{unit}", f"{limit:g}")
-    pixels, score = (_HALF_PIXELS, _HALF_SCORE) if job.half else (_PIXELS, _SCORE)
-    ours = _detect(reader.reference or job.model, job, _CONF - score)
-    theirs = _detect(reader.run, job, _CONF - score)
-    found = measure_offsets(ours, theirs, conf=_CONF, nms_iou=PredictConfig.nms_iou, slack=score)
-    if found.alone or not (found.pixels <= pixels and found.score <= score):
-        alone = f", {found.alone} are found by one of the two only" if found.alone else ""
-        difference = f"detections differ from PyTorch, {found}{alone}"
-        raise _refusal(name, job, reader, difference, f"{pixels:g} px and {score:g}")
-    return Parity(heads, found, _HALF_UNIT if job.half else "")
-
-
-def _detect(run: Callable[[Tensor], list[Tensor]], job: ExportJob, conf: float) -> list[Detections]:
-    """Detect objects in the job's pictures, one after the other as many a runtime wants it."""
-    model = run if isinstance(run, nn.Module) else Called(run)
-    predictor = Predictor(model, job.config, job.class_names, conf=conf, max_det=_MAX_DET)
-    return predictor(list(job.pictures), batch_size=1)
-
-
-class Called(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, run: Callable[[Tensor], list[Tensor]]) -> None:
-        super().__init__()
-        self.run = run
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Map images (B, 3, H, W) in [0, 1] to raw maps."""
-        return self.run(images)
-
-
-def _refusal(name: str, job: ExportJob, reader: Reader, difference: str, limit: str) -> UserError:
+    limits = HALF_LIMITS if job.half else FLOAT32_LIMITS
+    parity = Parity(unit=" (relative to the largest value)" if job.half else "")
+    begin = f"--format {name}: in {runner.name}"
     advice = "leave out --half" if job.half else "nothing was written; please report it"
-    return UserError(
-        f"--format {name}: in {reader.name} the {difference}, at most {limit} is allowed; {advice}",
-        exit_code=1,
+
+    def check(what: str, value: float, limit: float, unit: str = "") -> None:
+        if value > limit:
+            difference = (
+                f"{what} differ from PyTorch by {value:.2g}{unit}, at most {limit:g}{unit} is allowed"
+            )
+            raise UserError(f"{begin} the {difference}; {advice}", exit_code=1)
+
+    if not job.ends_in_nms:
+        parity.heads = compare_heads(job, runner)
+        check(f"raw heads{parity.unit}", parity.heads, limits.heads)
+    for picture in job.pictures:
+        image = to_tensor(letterbox(picture, job.config.input_size)[0])[None]
+        boxes, scores = _decode((runner.reference or job.model)(image), job)
+        if job.ends_in_nms:
+            assert isinstance(runner.run, ExportedModel)
+            (found,) = runner.run.detect(image, conf=_CONF, nms_iou=PredictConfig.nms_iou, max_det=_MAX_DET)
+            if wrong := count_wrong(boxes, scores, found, limits):
+                counted = f"{wrong} detections are missing or should have been suppressed"
+                raise UserError(f"{begin} {counted}; {advice}", exit_code=1)
+            boxes, scores, their_boxes, their_scores = _pair(boxes, scores, found, limits)
+        else:
+            their_boxes, their_scores = _decode(runner.run(image), job)
+        counts = torch.maximum(scores, their_scores).amax(1) >= _CONF  # (N,)
+        size = torch.tensor(job.config.input_size[::-1] * 2)  # nobody sees what lies outside
+        distances = torch.minimum(boxes.clamp(min=0), size) - torch.minimum(their_boxes.clamp(min=0), size)
+        parity.boxes += int(counts.sum())
+        parity.pixels = max(parity.pixels, _largest(distances[counts]))
+        parity.score = max(parity.score, _largest(scores - their_scores))
+        check("boxes", parity.pixels, limits.pixels, " px")
+        check("scores", parity.score, limits.score)
+    return parity
+
+
+def compare_heads(job: ExportJob, runner: Runner) -> float:
+    """Compare raw heads on noise images.
+
+    Returns:
+        The largest difference of a value; with --half relative to the head's largest value. Infinite where
+        the export returns values that are not finite.
+
+    Raises:
+        UserError: the network itself returns such values, or the export returns heads of other shapes.
+    """
+    largest, reference = 0.0, runner.reference or job.model
+    for images in _batches(job):
+        expected, got = reference(images), runner.run(images)
+        if not all(raw.isfinite().all() for raw in expected):
+            raise UserError(
+                f"{job.source}: the network itself returns values that are not finite", exit_code=1
+            )
+        shapes = [[tuple(raw.shape) for raw in heads] for heads in (expected, got)]
+        if shapes[0] != shapes[1]:
+            raise UserError(f"{job.source}: has heads {shapes[0]}, exported {shapes[1]}", exit_code=1)
+        for ours, theirs in zip(expected, got, strict=True):
+            scale = max(_largest(ours), 1e-12) if job.half else 1.0
+            largest = max(largest, _largest(ours - theirs) / scale)
+    return largest
+
+
+def count_wrong(boxes: Tensor, scores: Tensor, found: Detections, limits: Limits) -> int:
+    """Count detections of one image that greedy suppression would not return, and those that are missing.
+
+    It returns detections of which no two of a class overlap; every other prediction overlaps a better one of
+    them. Both are tested within the limits, so it does not matter which of two near-equal boxes is returned.
+
+    Args:
+        boxes: predictions of the network before suppression, Tensor[N, 4] xyxy in network pixels.
+        scores: their scores, Tensor[N, K].
+        found: the detections of the exported model, at most `_MAX_DET`.
+        limits: differences that do not count.
+    """
+    threshold, wrong = PredictConfig.nms_iou, 0
+    lowest = found.scores.min().item() if len(found) == _MAX_DET else 0.0  # the weaker ones were cut off
+    for label in range(scores.shape[1]):
+        kept, column = found[found.labels == label], scores[:, label]
+        overlaps = box_iou(kept.boxes, kept.boxes).triu(diagonal=1)
+        wrong += int((overlaps > threshold + limits.score).any(0).sum())
+
+        required = column >= max(_CONF, lowest) + limits.score
+        low = torch.maximum(kept.boxes[:, None, :2], boxes[required][None, :, :2])
+        high = torch.minimum(kept.boxes[:, None, 2:], boxes[required][None, :, 2:])
+        shared = (high - low + 4 * limits.pixels).clamp(min=0).prod(dim=-1)  # all four edges may be off
+        areas, other_areas = ((one[:, 2:] - one[:, :2]).prod(1) for one in (kept.boxes, boxes[required]))
+        overlapped = shared >= (threshold - limits.score) * (areas[:, None] + other_areas[None] - shared)
+        is_better = kept.scores[:, None] >= column[required] - limits.score
+        wrong += int((~(overlapped & is_better).any(0)).sum())
+    return wrong
+
+
+def _pair(
+    boxes: Tensor, scores: Tensor, found: Detections, limits: Limits
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pair each detection with the nearest prediction: boxes (D, 4) and scores (D, 1) of both."""
+    places = torch.empty(len(found), dtype=torch.long)
+    for label in found.labels.unique():
+        mine = found.labels == label
+        pixels = torch.cdist(found.boxes[mine], boxes, p=math.inf)  # (D, N)
+        differences = (found.scores[mine][:, None] - scores[None, :, label]).abs()
+        places[mine] = torch.maximum(pixels / limits.pixels, differences / limits.score).argmin(1)
+    return boxes[places], scores[places, found.labels][:, None], found.boxes, found.scores[:, None]
+
+
+def _decode(raw_maps: list[Tensor], job: ExportJob) -> tuple[Tensor, Tensor]:
+    """Return boxes (N, 4) and scores (N, K) of one image."""
+    config = job.config
+    boxes, scores = decode(
+        raw_maps, anchors=config.anchors, anchor_masks=config.anchor_masks, scale_x_y=config.scale_x_y
     )
+    return boxes[0], scores[0]
+
+
+def _largest(values: Tensor) -> float:
+    """Return the largest magnitude, infinite where a value is not finite, 0 for no values."""
+    if not values.isfinite().all():
+        return math.inf
+    return values.abs().max().item() if values.numel() else 0.0
 
 
 def _batches(job: ExportJob) -> Iterator[Tensor]:
-    """Cut the images into batches as the model takes them; one of any size gets one image, then the rest."""
-    images = make_images(job.config.input_size)
+    """Yield the noise images in batches that the model takes; for any size, one image and then the rest."""
+    images = make_noise_images(job.config.input_size)
     if job.batch is None:
         yield from images.split([1, len(images) - 1])
         return

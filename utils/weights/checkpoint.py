@@ -1,7 +1,7 @@
-"""Our own `.pth` files: plain dicts of tensors, numbers and strings that load with `weights_only=True`.
+"""Checkpoints (`.pth`): plain dicts of tensors, numbers and strings that load with `weights_only=True`.
 
-`best.pth` is what one shares: the weights (of the EMA), the model config, the class names, the metrics.
-`last.pth` holds beside that all that is needed to go on training.
+`best.pth` is the file to share: the weights (of the EMA), the model config, the class names, the metrics.
+`last.pth` also holds what resuming needs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pickle
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -22,6 +22,11 @@ from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 
 FORMAT_VERSION = 1
+# What torch and zipfile raise for a damaged file.
+_DAMAGE = (
+    *(RuntimeError, EOFError, zipfile.BadZipFile),
+    *(ValueError, KeyError, TypeError, AttributeError, IndexError),
+)
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,8 @@ class Checkpoint:
         config: defines the network.
         class_names: the name of each class, in the order of the labels.
         weights: state_dict of `YoloBody(config)`; the EMA's where there is one.
-        metrics: what the weights reached on the selection split, plain numbers by name.
-        run_config: the resolved settings of the run that made it.
+        metrics: of the weights on the selection split, plain numbers by name.
+        run_config: the resolved settings of the training run.
         training: what resuming needs (raw weights, optimizer, epoch, ...); empty in a shareable file.
     """
 
@@ -45,7 +50,7 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
 
     def shareable(self) -> Checkpoint:
-        """Return the same without what only resuming needs."""
+        """Return the checkpoint without the training state."""
         return dataclasses.replace(self, training={})
 
 
@@ -73,33 +78,40 @@ def write_content(path: Path | str, content: object) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    buffer = io.BytesIO()  # a full disk is then an OSError of ours, not torch's complaint about its archive
+    buffer = (
+        io.BytesIO()
+    )  # so that a full disk raises an OSError here, not an error of torch's archive writer
     torch.save(content, buffer)
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint onto the CPU without running any code that it may hold.
+    """Read a checkpoint onto the CPU without running any code in it.
 
     Raises:
-        UserError: the file is missing, damaged, or not one of ours.
+        UserError: the file is missing, damaged, or not a checkpoint of this project.
     """
     return parse_checkpoint(path, read_content(path))
 
 
+def is_checkpoint(content: object) -> TypeGuard[dict[str, Any]]:
+    """Tell whether the content of a `.pth` file is a checkpoint of this project."""
+    return isinstance(content, dict) and "format_version" in content
+
+
 def parse_checkpoint(path: Path | str, content: object) -> Checkpoint:
-    """Understand what `read_content` returned as one of our checkpoints.
+    """Build the checkpoint from what `read_content` returned.
 
     Raises:
-        UserError: it is none, or not a whole one.
+        UserError: it is no checkpoint of this project, or not complete.
     """
-    if not isinstance(content, dict) or "format_version" not in content:
-        raise UserError(f"{path}: not a checkpoint of this project (it holds no format_version)")
+    if not is_checkpoint(content):
+        raise UserError(f"{path}: not a checkpoint of this project (it has no format_version)")
     version = content.pop("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise UserError(
-            f"{path}: format version {version}, this program reads up to {FORMAT_VERSION}; update it"
+            f"{path}: format version {version}, this program reads up to {FORMAT_VERSION}; update the program"
         )
     try:
         config = ModelConfig(**{name: _frozen(value) for name, value in content.pop("model_config").items()})
@@ -107,26 +119,26 @@ def parse_checkpoint(path: Path | str, content: object) -> Checkpoint:
         metrics, run_config = content.pop("metrics"), content.pop("run_config")
         broken = [name for name, value in weights.items() if not value.isfinite().all()]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: not a whole checkpoint: {error}") from None
+        raise UserError(f"{path}: incomplete checkpoint: {error}") from None
     if len(names) != config.num_classes:
         raise UserError(f"{path}: {len(names)} class names for {config.num_classes} classes")
     if broken:
-        raise UserError(f"{path}: {broken[0]} holds values that are not finite; take another file")
+        raise UserError(f"{path}: {broken[0]} has values that are not finite; use another file")
     return Checkpoint(config, names, weights, metrics, run_config, training=content)
 
 
 def read_content(path: Path | str) -> object:
-    """Read any `.pth` file onto the CPU without running any code that it may hold.
+    """Read any `.pth` file onto the CPU without running any code in it.
 
     Raises:
-        UserError: the file is missing, damaged, or holds more than plain values and tensors.
+        UserError: the file is missing, damaged, or not made of plain values and tensors.
     """
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums
                 if (damaged := archive.testzip()) is not None:
                     raise UserError(
-                        f"{path}: damaged (checksum of {damaged} is wrong); fetch or copy it again"
+                        f"{path}: damaged (wrong checksum of {damaged}); download or copy it again"
                     )
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -134,25 +146,16 @@ def read_content(path: Path | str) -> object:
     except OSError as error:
         raise UserError(f"{path}: cannot read: {error.strerror or error}") from None
     except pickle.UnpicklingError:
-        raise UserError(
-            f"{path}: refused: it is not a plain file of tensors and could run code when read"
-        ) from None
-    except (
-        RuntimeError,
-        EOFError,
-        zipfile.BadZipFile,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-    ) as error:
+        raise UserError(f"{path}: refused: not a plain file of tensors; reading it could run code") from None
+    except _DAMAGE as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise UserError(f"{path}: damaged or not a checkpoint ({reason}); fetch or copy it again") from None
+        raise UserError(
+            f"{path}: damaged or not a checkpoint ({reason}); download or copy it again"
+        ) from None
 
 
 def _plain(value: Any) -> Any:
-    """Turn tuples and paths into what a plain file holds."""
+    """Convert tuples to lists and paths to strings."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -161,5 +164,5 @@ def _plain(value: Any) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """Turn lists back into the tuples of a frozen config."""
+    """Convert lists back to the tuples of a frozen config."""
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

@@ -1,14 +1,15 @@
-"""Darknet's `.weights` files of yolov4-tiny, and the partial `.conv.N` files of its first N layers.
+"""Darknet's files of yolov4-tiny: `.weights`, partial `.conv.N` of the first N layers, and `.cfg`.
 
-A file is a header, then float32 values in the order of the cfg: for a convolution with batch normalization
-its bias, scale, running mean, running variance and weights, for the last one of a head its bias and weights.
+A weights file is a header, then float32 values in the order of the cfg: for a convolution with batch
+normalization its bias, scale, running mean, running variance and weights, for the last one of a head its bias
+and weights.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 
-# The convolutions of yolov4-tiny.cfg: the number of the layer there and our name.
+# Convolutions of yolov4-tiny.cfg: layer number -> our name.
 _LAYERS = {
     0: "backbone.stem1",
     1: "backbone.stem2",
@@ -46,20 +47,21 @@ _LAYERS = {
     36: "head_p4.predict",
 }
 _HEADS = ("head_p5.predict", "head_p4.predict")
+_ANCHORS = 3  # of each head; with others the length of the file would give another number of classes
 _NORM_PARTS = ("norm.bias", "norm.weight", "norm.running_mean", "norm.running_var", "conv.weight")
 _HEAD_PARTS = ("bias", "weight")
 
 
 @dataclass(frozen=True)
 class DarknetWeights:
-    """What a file holds.
+    """The content of a weights file.
 
     Attributes:
         state_dict: the tensors of `YoloBody(ModelConfig(num_classes))`; of a partial file the first ones.
         num_classes: solved from the length of the file; 0 for a partial file that ends before the heads' last
             layers.
         version: (major, minor, revision) of Darknet, as in the header.
-        seen: number of images that the file says it was trained on.
+        seen: number of training images, as in the header.
     """
 
     state_dict: dict[str, Tensor]
@@ -74,7 +76,7 @@ class DarknetWeights:
 
 
 def is_darknet(path: Path) -> bool:
-    """Tell by its name whether a file is one of Darknet's."""
+    """Tell by its name whether a file is a Darknet weights file."""
     return path.suffix.lower() == ".weights" or _cutoff(path) is not None
 
 
@@ -98,18 +100,20 @@ def read_darknet(path: Path | str) -> DarknetWeights:
     (seen,) = struct.unpack_from(_seen_format(major, minor), data, 12)
     values = torch.from_numpy(np.frombuffer(data, dtype="<f4", offset=header).astype(np.float32))
     if not values.isfinite().all():
-        raise UserError(f"{path}: holds values that are not finite; the file is damaged")
+        raise UserError(
+            f"{path}: has values that are not finite; the file is damaged, download or copy it again"
+        )
     return DarknetWeights(_unpack(values, names, num_classes), num_classes, (major, minor, revision), seen)
 
 
 def write_darknet(path: Path | str, weights: DarknetWeights) -> None:
-    """Write a whole `.weights` file; one that was read comes out as the same bytes.
+    """Write a complete `.weights` file; reading and writing a file gives the same bytes.
 
     Raises:
-        UserError: the network has attention blocks, which Darknet does not know, or cannot be written.
+        UserError: the network has attention blocks, or the file cannot be written.
     """
     if any(name.startswith("attention.") for name in weights.state_dict):
-        raise UserError(f"{path}: Darknet's format has no attention blocks; it takes --phi none only")
+        raise UserError(f"{path}: Darknet has no attention blocks; only --phi none can be written")
     major, minor, _ = weights.version
     values = [weights.state_dict[name].detach().cpu().float().flatten() for name in _names()]
     with atomic_write(path) as file:
@@ -118,31 +122,106 @@ def write_darknet(path: Path | str, weights: DarknetWeights) -> None:
         file.write(torch.cat(values).numpy().astype("<f4").tobytes())
 
 
+def check_darknet(config: ModelConfig) -> None:
+    """Check that Darknet's files can hold a network.
+
+    Raises:
+        ValueError: they cannot; says why.
+    """
+    if config.phi != "none":
+        raise ValueError(
+            f"Darknet has no attention blocks, it takes --phi none only; these weights have {config.phi}"
+        )
+    anchors = len(config.anchor_masks[0])
+    if anchors != _ANCHORS:
+        raise ValueError(f"takes {_ANCHORS} anchors a head, these weights have {anchors}")
+
+
+def build_cfg(config: ModelConfig) -> str:
+    """Return the Darknet cfg of a network without attention."""
+    height, width = config.input_size
+    net = {"batch": 1, "subdivisions": 1, "width": width, "height": height, "channels": 3, "letter_box": 1}
+    predict = _conv(_ANCHORS * (5 + config.num_classes), 1, norm=False)
+    coarse, fine = (_yolo(config, mask) for mask in config.anchor_masks)
+    sections = [
+        _section("net", **net),
+        _conv(32, 3, stride=2),
+        _conv(64, 3, stride=2),
+        *_csp(64),
+        *_csp(128),
+        *_csp(256),
+        _conv(512, 3),
+        *(_conv(256, 1), _conv(512, 3), predict, coarse),
+        *(_route(-4), _conv(128, 1), _section("upsample", stride=2), _route(-1, 23)),
+        *(_conv(256, 3), predict, fine),
+    ]
+    return "\n".join(sections).rstrip()
+
+
+def _csp(channels: int) -> list[str]:
+    """Return a stage of the backbone: half of the channels pass two convolutions, then all are joined."""
+    half = channels // 2
+    second_half = _section("route", layers=-1, groups=2, group_id=1)
+    inner = [second_half, _conv(half, 3), _conv(half, 3), _route(-1, -2), _conv(channels, 1)]
+    return [_conv(channels, 3), *inner, _route(-6, -1), _section("maxpool", size=2, stride=2)]
+
+
+def _conv(filters: int, size: int, stride: int = 1, norm: bool = True) -> str:
+    kind = {"batch_normalize": 1} if norm else {}
+    activation = "leaky" if norm else "linear"
+    return _section(
+        "convolutional", **kind, filters=filters, size=size, stride=stride, pad=1, activation=activation
+    )
+
+
+def _route(*layers: int) -> str:
+    return _section("route", layers=_join(layers))
+
+
+def _yolo(config: ModelConfig, mask: Iterable[int]) -> str:
+    return _section(
+        "yolo",
+        mask=_join(mask),
+        anchors=_join(side for anchor in config.anchors for side in anchor),
+        classes=config.num_classes,
+        num=len(config.anchors),
+        scale_x_y=f"{config.scale_x_y:.10g}",
+    )
+
+
+def _section(kind: str, **options: object) -> str:
+    return "\n".join([f"[{kind}]", *(f"{key}={value}" for key, value in options.items()), ""])
+
+
+def _join(numbers: Iterable[float]) -> str:
+    return ",".join(f"{number:.10g}" for number in numbers)
+
+
 def _seen_format(major: int, minor: int) -> str:
-    """Return how the counter of seen images is stored: in 64 bits since version 0.2."""
+    """Return the struct format of the counter of training images: 64 bits since version 0.2."""
     return "<Q" if major * 10 + minor >= 2 else "<I"
 
 
 def _cutoff(path: Path) -> int | None:
-    """Return N of a file called *.conv.N, which ends before layer N of the cfg."""
+    """Return N of a file *.conv.N, which ends before layer N of the cfg."""
     match = re.search(r"\.conv\.(\d+)$", path.name.lower())
     return int(match[1]) if match else None
 
 
 def _names(cutoff: int | None = None) -> list[str]:
-    """Return the names of the tensors in the order of the file, of the layers below the cutoff."""
+    """Return the tensor names of the layers below the cutoff, in the order of the file."""
     convs = [conv for layer, conv in _LAYERS.items() if cutoff is None or layer < cutoff]
     return [f"{conv}.{part}" for conv in convs for part in (_HEAD_PARTS if conv in _HEADS else _NORM_PARTS)]
 
 
 def _tensors(num_classes: int) -> Mapping[str, Tensor]:
-    """Return the tensors of the network by name, as shapes without values."""
+    """Return the tensors of the network by name, shapes without values."""
     with torch.device("meta"):
         return YoloBody(ModelConfig(num_classes)).state_dict()
 
 
 def _solve_num_classes(path: Path, length: int, header: int, names: list[str]) -> int:
-    """Find K so that the named tensors of a yolov4-tiny of K classes have exactly `length` bytes."""
+    """Solve for the K with which the named tensors of yolov4-tiny have exactly `length` bytes."""
     one, two = (
         header + 4 * sum(tensors[name].numel() for name in names) for tensors in (_tensors(1), _tensors(2))
     )
@@ -150,21 +229,19 @@ def _solve_num_classes(path: Path, length: int, header: int, names: list[str]) -
     if per_class == 0:  # a partial file that ends before the heads' last layers
         if length == one:
             return 0
-        raise UserError(
-            f"{path}: {length} bytes, but the layers that its name says have {one}; fetch it again"
-        )
+        raise UserError(f"{path}: {length} bytes, but the layers in its name have {one}; download it again")
     num_classes = max(1, round((length - one) / per_class) + 1)
     expected = one + (num_classes - 1) * per_class
     if length == expected:
         return num_classes
     raise UserError(
-        f"{path}: not a whole yolov4-tiny weights file: {length} bytes, but {expected} would be "
-        f"{num_classes} classes; fetch it again, or check that it is yolov4-tiny's"
+        f"{path}: not a complete yolov4-tiny weights file: {length} bytes, but {expected} would be "
+        f"{num_classes} classes; download it again, or check that it is yolov4-tiny's"
     )
 
 
 def _unpack(values: Tensor, names: list[str], num_classes: int) -> dict[str, Tensor]:
-    """Cut the values of a file into the tensors of the network."""
+    """Split the values of a file into the tensors of the network."""
     tensors = _tensors(max(num_classes, 1))
     parts = values.split([tensors[name].numel() for name in names])
     state = {name: part.reshape(tensors[name].shape).clone() for name, part in zip(names, parts, strict=True)}

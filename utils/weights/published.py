@@ -1,7 +1,7 @@
-"""The layout of the published checkpoints of bubbliiiing/yolov4-tiny-pytorch.
+"""Published layout: the checkpoints of bubbliiiing/yolov4-tiny-pytorch.
 
-A file is a bare state_dict: no class names, no attention switch, no input size. What defines the network is
-read from its names and shapes; boxes are decoded with the plain sigmoid there, which is scale_x_y = 1.0 here.
+A file is a plain state_dict without class names, attention name and input size. Class count and attention are
+read from its names and shapes. Boxes are decoded with the plain sigmoid there, which is scale_x_y = 1.0 here.
 """
 
 from __future__ import annotations
@@ -22,22 +22,15 @@ _NORM = {
 _CONV_NORM = {"conv.weight": "conv.weight"} | _NORM
 _CONV = {"weight": "weight", "bias": "bias"}
 
-# Their module -> ours, and the names inside them.
+# Their module and ours: names of the tensors inside, theirs -> ours.
 _MODULES = {
     ("backbone.conv1", "backbone.stem1"): _CONV_NORM,
     ("backbone.conv2", "backbone.stem2"): _CONV_NORM,
-    ("backbone.resblock_body1.conv1", "backbone.stage2.route"): _CONV_NORM,
-    ("backbone.resblock_body1.conv2", "backbone.stage2.first"): _CONV_NORM,
-    ("backbone.resblock_body1.conv3", "backbone.stage2.second"): _CONV_NORM,
-    ("backbone.resblock_body1.conv4", "backbone.stage2.merge"): _CONV_NORM,
-    ("backbone.resblock_body2.conv1", "backbone.stage3.route"): _CONV_NORM,
-    ("backbone.resblock_body2.conv2", "backbone.stage3.first"): _CONV_NORM,
-    ("backbone.resblock_body2.conv3", "backbone.stage3.second"): _CONV_NORM,
-    ("backbone.resblock_body2.conv4", "backbone.stage3.merge"): _CONV_NORM,
-    ("backbone.resblock_body3.conv1", "backbone.stage4.route"): _CONV_NORM,
-    ("backbone.resblock_body3.conv2", "backbone.stage4.first"): _CONV_NORM,
-    ("backbone.resblock_body3.conv3", "backbone.stage4.second"): _CONV_NORM,
-    ("backbone.resblock_body3.conv4", "backbone.stage4.merge"): _CONV_NORM,
+    **{
+        (f"backbone.resblock_body{number}.conv{index}", f"backbone.stage{number + 1}.{ours}"): _CONV_NORM
+        for number in (1, 2, 3)
+        for index, ours in enumerate(("route", "first", "second", "merge"), start=1)
+    },
     ("backbone.conv3", "backbone.last"): _CONV_NORM,
     ("conv_for_P5", "neck_p5"): _CONV_NORM,
     ("yolo_headP5.0", "head_p5.conv"): _CONV_NORM,
@@ -70,26 +63,26 @@ def read_published(path: Path | str, content: Mapping[str, Tensor]) -> tuple[Mod
     """Translate a state_dict in the published layout.
 
     Args:
-        path: the file that it comes from, for messages.
-        content: the state_dict, of any floating type; the prefix `module.` of DataParallel is taken off.
+        path: of the file, for messages.
+        content: the state_dict, of any floating type; the prefix `module.` of DataParallel is removed.
 
     Returns:
-        What defines the network, and its tensors in float32 under our names. A tensor that the layout
-        does not know keeps its name, so that whoever loads it can say that it has no place.
+        The config of the network, and its tensors in float32 under our names. A tensor that the layout does
+        not have keeps its name, so that the loader can report it.
 
     Raises:
-        UserError: it is not in the published layout, or it does not say its number of classes.
+        UserError: it is not in the published layout, or its class count cannot be read.
     """
     theirs = {name.removeprefix("module."): value for name, value in content.items()}
     table = _table("none")
     if not any(name in table for name in theirs):
         shown = ", ".join(list(theirs)[:3])
         raise UserError(
-            f"{path}: another network's weights: none of its {len(theirs)} tensors is known here ({shown}, …)"
+            f"{path}: weights of another network: none of its {len(theirs)} tensors is known ({shown}, …)"
         )
     for name, value in theirs.items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise UserError(f"{path}: {name} holds values that are not finite; the file is damaged")
+            raise UserError(f"{path}: {name} has values that are not finite; the file is damaged")
     num_classes = _solve_num_classes(path, theirs)
     phi = _find_phi(theirs)
     table |= _table(phi)
@@ -103,22 +96,20 @@ def read_published(path: Path | str, content: Mapping[str, Tensor]) -> tuple[Mod
 def write_published(path: Path | str, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
     """Write a network in the published layout.
 
-    That layout has no scale_x_y: where the config's is not 1, the reference implementation shifts the centers
-    of boxes by up to (scale_x_y - 1) / 2 of a cell.
+    The layout has no scale_x_y: where the config's is not 1, the reference implementation moves box centers
+    by up to (scale_x_y - 1) / 2 of a cell.
 
     Raises:
-        UserError: the layout has no name for its attention block, or the file cannot be written.
+        ValueError: see `check_published`.
+        UserError: the file cannot be written.
     """
-    try:
-        check_published(config)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+    check_published(config)
     ours = {ours: theirs for theirs, ours in _table(config.phi).items()}
     write_content(path, {ours[name]: value.detach().cpu() for name, value in weights.items()})
 
 
 def check_published(config: ModelConfig) -> None:
-    """Hold that the layout can say what a network is.
+    """Check that the layout can hold a network.
 
     Raises:
         ValueError: it cannot; says why.
@@ -132,7 +123,7 @@ def check_published(config: ModelConfig) -> None:
 
 
 def _table(phi: str) -> dict[str, str]:
-    """Return their name -> our name of every tensor of a network."""
+    """Return the names of all tensors of a network, theirs -> ours."""
     inner = {
         f"{theirs}.{name}": f"{ours}.{our_name}"
         for (theirs, ours), names in _MODULES.items()
@@ -147,7 +138,7 @@ def _table(phi: str) -> dict[str, str]:
 
 
 def _find_phi(theirs: Mapping[str, Tensor]) -> str:
-    """Return the attention whose names the file holds; "none" also for names that no block has."""
+    """Return the attention whose tensors the file has; "none" also for unknown names."""
     for phi in _BLOCKS:
         if any(name in theirs for name in _table(phi).keys() - _table("none").keys()):
             return phi
@@ -157,13 +148,11 @@ def _find_phi(theirs: Mapping[str, Tensor]) -> str:
 def _solve_num_classes(path: Path | str, theirs: Mapping[str, Tensor]) -> int:
     rows = {name: theirs[name].shape[0] if theirs[name].dim() else 0 for name in _HEADS if name in theirs}
     if not rows:
-        raise UserError(
-            f"{path}: has neither {_HEADS[0]} nor {_HEADS[1]}, so that it tells no number of classes"
-        )
+        raise UserError(f"{path}: no number of classes: it has neither {_HEADS[0]} nor {_HEADS[1]}")
     num_classes, rest = divmod(next(iter(rows.values())) - 5 * _ANCHORS, _ANCHORS)
     if rest or num_classes < 1 or len(set(rows.values())) > 1:
         found = ", ".join(f"{name} {count}" for name, count in rows.items())
         raise UserError(
-            f"{path}: its heads are not those of {_ANCHORS} anchors and one class count (rows: {found})"
+            f"{path}: its heads do not fit {_ANCHORS} anchors and one class count (rows: {found})"
         )
     return num_classes

@@ -1,4 +1,4 @@
-"""Starting a network from the weights of another one: what fits is copied, and all of it is reported."""
+"""Transfer of weights: tensors that fit are copied, attention blocks are inserted, everything is reported."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from nets.config import PLACES, ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.class_names import match_class_names
 from utils.cli.errors import UserError
-from utils.weights.fit import Fit, fit_tensors
-from utils.weights.load import WeightsFile
+from utils.weights.load import Fit, WeightsFile, fit_tensors
 
 _HEADS = ("head_p5", "head_p4")
 _COORDINATES = 5  # rows of an anchor before its classes: x, y, width, height, objectness
@@ -30,24 +29,23 @@ def transfer(
     partial: bool = False,
     new_heads: bool = False,
 ) -> list[str]:
-    """Copy into a network what fits of a file, which may know other classes and have no attention.
+    """Copy the tensors of a file that fit a network; classes and attention may differ.
 
-    Backbone and neck are copied always, and so are the box and objectness rows of the heads, also for other
-    anchors as long as a head has as many; class rows where a class has the same name; attention blocks where
+    Backbone and neck are always copied, and so are the box and objectness rows of the heads, also for other
+    anchors if a head has the same number of them. Class rows are copied by class name, attention blocks where
     the file has the same ones.
 
     Args:
-        model: the network to fill; changed in place.
+        model: the network; changed in place.
         class_names: the names of its classes.
-        source: where the weights come from; without class names, its class rows are left.
-        insert: how a block that the source lacks starts: "preserve" so that the network in eval mode computes
-            what it did without it, if the block can start as a constant; "published" as the block initializes
-            itself.
-        partial: take what fits and report the rest, instead of refusing a file that does not fit.
-        new_heads: leave the heads' last layers as they are.
+        source: the weights; without class names, its class rows are skipped.
+        insert: how a new block starts: "preserve" so that the network in eval mode computes what it did
+            without it, if the block can start as a constant; "published" with the block's own initialization.
+        partial: copy what fits and report the rest, instead of refusing a file that does not fit.
+        new_heads: keep the heads' last layers as they are.
 
     Returns:
-        Lines that say what was loaded, skipped and new.
+        Lines on what was loaded, skipped and new.
 
     Raises:
         UserError: the networks differ in more than classes and new attention, and `partial` is not set.
@@ -57,7 +55,7 @@ def transfer(
     if replaced and not partial:
         raise UserError(
             f"{source.path}: was made with attention={_describe(source.config)}, you asked for "
-            f"{_describe(model.config)}; start from weights without, with the same, or add --partial"
+            f"{_describe(model.config)}; use weights without attention or with the same, or add --partial"
         )
     last_layers = [f"{head}.predict.{part}" for head in _HEADS for part in ("weight", "bias")]
     heads = {name: theirs.pop(name) for name in last_layers if name in theirs}
@@ -68,11 +66,11 @@ def transfer(
     heads, misshaped = _split_heads(ours, heads, source)
     heads, report = _heads_for_anchors(heads, model.config, source)
     if new_heads and heads:
-        heads, report = {}, [f"weights: the last layers of {source.path.name} are left: they start new"]
+        heads, report = {}, [f"weights: the last layers of {source.path.name} are skipped and start new"]
     fit = fit_tensors(expected, theirs)
     fit.without_place.update(misshaped)
     if not (partial or fit.is_exact or (source.is_partial and not fit.without_place)):
-        raise UserError(f"{source.path}: does not fit: {fit.summary()}; --partial takes what fits")
+        raise UserError(f"{source.path}: does not fit: {fit.summary()}; --partial copies what fits")
     if not fit.fitting:
         raise UserError(f"{source.path}: nothing in it fits this network: {fit.summary()}")
     for name in fit.fitting:
@@ -83,7 +81,7 @@ def transfer(
 
 
 def _changed_places(ours: ModelConfig, theirs: ModelConfig) -> tuple[list[str], list[str]]:
-    """Return the places that take a block anew, and those where the file has one that ours is not."""
+    """Return the places that get a new block, and those where the file has another block than the network."""
     our_places = set(ours.phi_at if ours.phi != "none" else ())
     their_places = set(theirs.phi_at if theirs.phi != "none" else ())
     kept = our_places & their_places if same_attention(ours.phi, theirs.phi) else set()
@@ -91,7 +89,7 @@ def _changed_places(ours: ModelConfig, theirs: ModelConfig) -> tuple[list[str], 
 
 
 def _describe(config: ModelConfig) -> str:
-    """Name the attention of a network, and where it stands when it is not everywhere."""
+    """Return the attention of a network, with its places when it is not at all of them."""
     everywhere = config.phi == "none" or len(config.phi_at) == len(ModelConfig.phi_at)
     return config.phi if everywhere else f"{config.phi} at {' '.join(config.phi_at)}"
 
@@ -99,7 +97,7 @@ def _describe(config: ModelConfig) -> str:
 def _split_heads(
     ours: Mapping[str, Tensor], heads: Mapping[str, Tensor], source: WeightsFile
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Separate the last layers with a row for each of the file's classes from others, and say why."""
+    """Split the last layers into those that fit the file's own classes, and the others with the reason."""
     rows = len(source.config.anchor_masks[0]) * (_COORDINATES + source.config.num_classes)
     wanted = {name: (rows, *ours[name].shape[1:]) for name in heads}
     fitting = {name: value for name, value in heads.items() if tuple(value.shape) == wanted[name]}
@@ -113,15 +111,17 @@ def _split_heads(
 def _heads_for_anchors(
     heads: dict[str, Tensor], ours: ModelConfig, source: WeightsFile
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Keep the last layers where the file has as many anchors a head, and say where the anchors differ."""
+    """Keep the last layers where the file has the same number of anchors a head; report other anchors."""
     theirs = source.config
     if not heads or (theirs.anchors, theirs.anchor_masks) == (ours.anchors, ours.anchor_masks):
         return heads, []
-    begin = f"weights: {source.path.name} was trained with other anchors, which are left"
+    begin = f"weights: {source.path.name} was trained with other anchors, which are skipped"
     counts = [len(config.anchor_masks[0]) for config in (theirs, ours)]
     if counts[0] != counts[1]:
-        return {}, [f"{begin}; it has {counts[0]} a head, here are {counts[1]}: the last layers start new"]
-    return heads, [f"{begin}; its box and objectness rows are copied for the new ones"]
+        return {}, [
+            f"{begin}; it has {counts[0]} a head, the network has {counts[1]}: the last layers start new"
+        ]
+    return heads, [f"{begin}; its box and objectness rows are copied"]
 
 
 def _report_tensors(
@@ -139,7 +139,7 @@ def _report_tensors(
 
 
 def _whole_modules(missing: Sequence[str], ours: Mapping[str, Tensor]) -> list[str]:
-    """Shorten the names of tensors to that of their layer where all of it is missing."""
+    """Replace the names of tensors by that of their layer where all of the layer is missing."""
     names = []
     for name in missing:
         layer = name.rpartition(".")[0]
@@ -151,7 +151,7 @@ def _whole_modules(missing: Sequence[str], ours: Mapping[str, Tensor]) -> list[s
 def _copy_heads(
     ours: Mapping[str, Tensor], heads: Mapping[str, Tensor], class_names: Sequence[str], source: WeightsFile
 ) -> list[str]:
-    """Copy the rows of the heads' last layers: box and objectness always, classes by name."""
+    """Copy rows of the heads' last layers: box and objectness always, classes by name."""
     if not heads:
         return []
     matches = match_class_names(source.class_names or (), class_names)
@@ -165,28 +165,28 @@ def _copy_heads(
                 our_rows[:, _COORDINATES + label] = their_rows[:, _COORDINATES + match]
     known = [name for name, match in zip(class_names, matches, strict=True) if match is not None]
     new = [name for name, match in zip(class_names, matches, strict=True) if match is None]
-    left = source.config.num_classes - len({match for match in matches if match is not None})
+    skipped = source.config.num_classes - len({match for match in matches if match is not None})
     lines = [f"weights: classes loaded by name: {', '.join(known)}"] if known else []
     lines += [f"weights: classes that start new: {', '.join(new)}"] if new else []
     unnamed = "" if source.class_names else ", since they have no names"
-    return lines + ([f"weights: classes of the file left out: {left}{unnamed}"] if left else [])
+    return lines + ([f"weights: classes of the file skipped: {skipped}{unnamed}"] if skipped else [])
 
 
 def _insert_attention(model: YoloBody, inserted: list[str], replaced: list[str], insert: str) -> list[str]:
-    """Start each new block; to preserve, as x -> c x with 1/c in the convolution behind it."""
+    """Initialize each new block; to preserve, as x -> c x with 1/c folded into the next convolution."""
     lines = []
     for place in (*inserted, *replaced):
         block = model.attention[place]
         if model.config.phi == "none" or place not in model.config.phi_at:
             effect = "not in this network; not function-preserving"
         elif insert == "published":
-            effect = "new; starts as it initializes itself (--insert published)"
+            effect = "new; starts with its own initialization (--insert published)"
         elif not hasattr(block, "start_constant"):
             effect = f"new; not function-preserving ({type(block).__name__} has no start_constant)"
         else:
             constant = _start_as_constant(block, PLACES[place])
             _input_weights(model, place).div_(constant)
-            effect = f"new; starts as a gain of {constant:g}, which is folded away"
+            effect = f"new; starts as a gain of {constant:g}, folded into the next convolution"
             if place in replaced:
                 effect += "; not function-preserving, since the file had another block there"
         lines.append(f"weights: attention at {place}: {effect}")
@@ -194,10 +194,10 @@ def _insert_attention(model: YoloBody, inserted: list[str], replaced: list[str],
 
 
 def _start_as_constant(block: nn.Module, channels: int) -> float:
-    """Make a block a constant gain and return it.
+    """Turn a block into a constant gain and return it.
 
     Raises:
-        UserError: its method fails, or the block is not what it says.
+        UserError: its method fails, or returns another gain than the block has.
     """
     features = torch.rand(1, channels, 4, 4, generator=torch.Generator().manual_seed(0))
     was_training = block.training
@@ -210,14 +210,14 @@ def _start_as_constant(block: nn.Module, channels: int) -> float:
     block.train(was_training)
     if not (is_constant and math.isfinite(constant) and constant != 0):
         raise UserError(
-            f"{type(block).__name__}.start_constant: returns {constant:g}, but the block is then no gain of "
-            "that; mend it, or start with --insert published"
+            f"{type(block).__name__}.start_constant: returns {constant:g}, but the block is no gain of that; "
+            "fix it, or use --insert published"
         )
     return constant
 
 
 def _input_weights(model: YoloBody, place: str) -> Tensor:
-    """Return the weights, a view (out, in, kh, kw), that the features of a place go into."""
+    """Return the weights that read the features of a place, a view (out, in, kh, kw)."""
     p4_inputs = model.head_p4.conv.conv.weight
     up_channels = model.neck_up.conv.out_channels
     return {

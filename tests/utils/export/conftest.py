@@ -13,12 +13,13 @@ from utils.export.job import ExportJob
 
 
 def make_job(phi: str = "none", **changes) -> ExportJob:
-    """Return a network of two classes at 64 x 96 pixels whose heads give numbers that matter."""
+    """Return a network at 64 x 96 pixels whose raw heads are large enough to compare."""
     torch.manual_seed(0)
     settings = {"input_size": (64, 96)} | {
         key: changes.pop(key) for key in ("scale_x_y", "anchors", "anchor_masks") if key in changes
     }
-    config = ModelConfig(2, phi=phi, **settings)
+    names = ("cat", "dög", *map(str, range(changes.pop("num_classes", 2) - 2)))
+    config = ModelConfig(len(names), phi=phi, **settings)
     model = YoloBody(config).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -28,7 +29,7 @@ def make_job(phi: str = "none", **changes) -> ExportJob:
         nn.init.normal_(head.predict.weight, std=0.1)
         nn.init.zeros_(head.predict.bias)
     pictures = tuple(np.random.default_rng(seed).integers(0, 256, (60, 90, 3), np.uint8) for seed in range(2))
-    return ExportJob(model, config, ("cat", "dög"), Path("best.pth"), **({"pictures": pictures} | changes))
+    return ExportJob(model, config, names, Path("best.pth"), **({"pictures": pictures} | changes))
 
 
 @pytest.fixture

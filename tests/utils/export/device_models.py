@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from utils.export.job import ExportJob
-from utils.export.openvino import DESCRIPTION
 from utils.inference.exported_model import as_texts
+from utils.inference.runtimes import OPENVINO_DESCRIPTION
 
 SCRIPT = Path(__file__).resolve().parents[3] / "utils/export/device/detect.py"
 NAMES = ("cat", "dög")
@@ -77,7 +77,7 @@ def load_script(path: Path = SCRIPT):
 
 
 def describe() -> dict:
-    return ExportJob(YoloBody(CONFIG), CONFIG, NAMES, Path("best.pth")).describe()
+    return ExportJob(YoloBody(CONFIG), CONFIG, NAMES, Path("best.pth")).metadata()
 
 
 def write_models(folder: Path, batch: int | str = 1) -> None:
@@ -95,7 +95,7 @@ def write_models(folder: Path, batch: int | str = 1) -> None:
     ends = [helper.make_tensor_value_info(name, 1, [batch, *shape]) for name, shape in shapes.items()]
     save_onnx(folder / "best.onnx", nodes, ends[:1], ends[1:], values)
     model = openvino.Core().read_model(folder / "best.onnx")
-    model.set_rt_info(as_texts(described), DESCRIPTION)
+    model.set_rt_info(as_texts(described), OPENVINO_DESCRIPTION)
     openvino.save_model(model, folder / "best.xml", compress_to_fp16=False)
     _write_ncnn(folder / "best.ncnn.param", network)
     (folder / "best.ncnn.json").write_text(json.dumps(described), encoding="utf-8")

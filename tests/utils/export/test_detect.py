@@ -148,7 +148,7 @@ def test_the_command_reads_pictures_as_predict_does(
         detect.main(["in", "--model", name, "--json", "found.jsonl", "--conf", "0.3", "--threads", "1"]) == 1
     )
     out, err = capsys.readouterr()
-    assert "warning: in/broken.jpg: its end is missing; skipped" in err
+    assert "warning: in/broken.jpg: truncated JPEG; skipped" in err
     assert [line.split("  ")[0] for line in out.splitlines()] == ["in/a.bmp", "in/a.png", "in/turned.jpg"]
     lines = [json.loads(line) for line in Path("found.jsonl").read_text(encoding="utf-8").splitlines()]
     assert (lines[2]["width"], lines[2]["height"]) == (60, 90)
@@ -196,10 +196,10 @@ def test_only_the_own_end_of_a_jpeg_counts(room: Path) -> None:
     with_thumbnail = whole[:2] + b"\xff\xe2" + (2 + len(thumbnail.getvalue())).to_bytes(2, "big")
     with_thumbnail += thumbnail.getvalue() + whole[2:]
     for tail in (b"", b"\xff\xd8\xff\xda video", bytes(range(256)) * 8):
-        assert detect.ends_whole(with_thumbnail + tail)
-    assert not detect.ends_whole(with_thumbnail[:-200])
+        assert detect.is_complete_jpeg(with_thumbnail + tail)
+    assert not detect.is_complete_jpeg(with_thumbnail[:-200])
     for cut in (0, 2, 3, 10):
-        assert not detect.ends_whole(whole[:cut])
+        assert not detect.is_complete_jpeg(whole[:cut])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -249,7 +249,7 @@ def test_a_camera_is_watched(
 ) -> None:
     monkeypatch.setattr(detect.cv2, "VideoCapture", Camera)
     assert run("--camera", "1") == 1
-    assert "error: --camera 1: gives no frame" in capsys.readouterr().err
+    assert "error: --camera 1: no frame" in capsys.readouterr().err
     assert run("--camera", "0", "--json", "found.jsonl", "--out", "seen") == 1
     lines = [json.loads(line) for line in Path("found.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["path"] for line in lines] == ["camera0", "camera0"]
@@ -269,7 +269,7 @@ def test_a_camera_is_watched(
         (["in/a.png", "--model", "empty.xml"], "empty.xml: "),
         (["in/a.png", "--model", "empty.param"], "empty.param: "),
         (["in/a.png", "--model", "alone.param"], "alone.param: "),
-        (["in/a.png", "--fp16"], "--fp16: best.onnx is not ncnn's"),
+        (["in/a.png", "--fp16"], "--fp16: best.onnx is no ncnn model"),
         (["nowhere.jpg"], "nowhere.jpg: no picture here"),
         (["none"], "none: no picture here"),
     ],

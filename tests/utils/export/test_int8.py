@@ -11,8 +11,8 @@ import torch
 import export
 from tests.voc_folder import make_voc_folder
 from utils.cli.errors import UserError
-from utils.export.formats import export_as
-from utils.export.int8 import Accuracy, hold_accuracy, quantize
+from utils.export.exporter import export_as
+from utils.export.int8 import Accuracy, check_accuracy, quantize
 from utils.export.job import Quantization
 
 
@@ -34,9 +34,11 @@ def with_judge(job, *numbers: float, pictures: int = 4):
 
 @pytest.mark.parametrize(("before", "after"), [(0.0, 0.0), (0.5, 0.495), (0.5, 0.6), (0.5, 0.49)])
 def test_at_most_a_point_may_be_lost(job, before: float, after: float) -> None:
-    assert hold_accuracy(with_judge(job, before, after), job.model) == Accuracy(before, after)
-    with pytest.raises(UserError, match=r"mAP50 0\.5000 before, 0\.4800 in 8 bits; at most 0\.01") as caught:
-        hold_accuracy(with_judge(job, 0.5, 0.48), job.model)
+    assert check_accuracy(with_judge(job, before, after), job.model) == Accuracy(before, after)
+    with pytest.raises(
+        UserError, match=r"mAP50 0\.5000 in PyTorch, 0\.4800 with 8 bits; at most 0\.01"
+    ) as caught:
+        check_accuracy(with_judge(job, 0.5, 0.48), job.model)
     assert caught.value.exit_code == 1
 
 
@@ -115,7 +117,7 @@ def test_the_command_calibrates_and_judges(tmp_path: Path, monkeypatch, capsys) 
     assert export.main(argv) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     assert "onnx: mAP50 " in out
-    assert " in 8 bits (ONNX Runtime" in out
+    assert " with 8 bits (ONNX Runtime" in out
     assert (tmp_path / "runs/export/exp/best.onnx").stat().st_size < 8e6
     assert {path.name for path in tmp_path.iterdir()} == {"best.pth", "data", "runs"}  # nothing in passing
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from utils.cli.errors import UserError
 from utils.export import ncnn as ncnn_format
-from utils.export.formats import export_as
+from utils.export.exporter import FORMATS, export_as
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -29,7 +29,7 @@ def test_heads_and_description(make_job, tmp_path, phi, capfd):
     assert sorted(tmp_path.iterdir()) == [weights, description, path]
     (difference,) = (one.heads for one in differences.values())
     assert difference < 1e-4
-    assert json.loads(description.read_text(encoding="utf-8")) == job.describe()
+    assert json.loads(description.read_text(encoding="utf-8")) == job.metadata()
     net = ncnn.Net()
     net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = net.opt.use_fp16_packed = False
     assert net.load_param(str(path)) == net.load_model(str(weights)) == 0
@@ -48,7 +48,7 @@ def test_heads_and_description(make_job, tmp_path, phi, capfd):
 def test_half_is_small(make_job, tmp_path):
     job = make_job(half=True)
     (_, weights, _), differences = export_as("ncnn", job, tmp_path)
-    assert weights.stat().st_size < 0.55 * 4 * sum(value.numel() for value in job.weights().values())
+    assert weights.stat().st_size < 0.55 * 4 * sum(value.numel() for value in job.state_dict().values())
     (difference,) = (one.heads for one in differences.values())
     assert 0 < difference < 1e-2
 
@@ -77,15 +77,15 @@ def test_what_cannot_be_converted_is_one_line(job, tmp_path, block, reason, capf
 
 @pytest.mark.slow
 def test_a_graph_that_never_ends_is_given_up(make_job, tmp_path, monkeypatch):
-    monkeypatch.setattr(ncnn_format, "_PATIENCE", 0.01)
-    with pytest.raises(UserError, match=r"it does not end within 0.01 s"):
+    monkeypatch.setattr(ncnn_format, "_TIMEOUT", 0.01)
+    with pytest.raises(UserError, match=r"the conversion takes longer than 0.01 s"):
         export_as("ncnn", make_job(), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_only_one_image_at_a_time_is_said(make_job):
-    assert ncnn_format.notes(make_job()) == []
-    assert "one image at a time" in ncnn_format.notes(make_job(batch=None))[0]
+    assert FORMATS["ncnn"].notes(make_job()) == []
+    assert "one image at a time" in FORMATS["ncnn"].notes(make_job(batch=None))[0]
 
 
 @pytest.mark.parametrize("package", ["ncnn", "pnnx"])
@@ -93,4 +93,4 @@ def test_a_missing_package_is_named_with_its_remedy(job, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     expected = f"--format ncnn: cannot import {package} .*pip install -r requirements-export.txt"
     with pytest.raises(UserError, match=expected):
-        ncnn_format.check(job)
+        FORMATS["ncnn"].check(job)

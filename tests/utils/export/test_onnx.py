@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from utils.cli.errors import UserError
-from utils.export import onnx as onnx_format
-from utils.export.formats import export_as
+from utils.export.exporter import FORMATS, export_as
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -37,7 +36,7 @@ def test_heads_shapes_and_metadata(make_job, tmp_path, batch, shown, capfd):
     assert (given.name, given.shape, given.type) == ("images", [shown, 3, 64, 96], "tensor(float)")
     assert [head.name for head in session.get_outputs()] == ["p5", "p4"]
     found = session.get_modelmeta().custom_metadata_map
-    described = job.describe()
+    described = job.metadata()
     assert described["letterbox"]["fill"] == 128
     assert described["class_names"] == ["cat", "dög"]
     texts = {key: value for key, value in found.items() if key in ("phi", "channels")}
@@ -58,7 +57,7 @@ def test_heads_shapes_and_metadata(make_job, tmp_path, batch, shown, capfd):
 def test_half_is_small_and_speaks_32_bits(make_job, tmp_path):
     job = make_job(half=True)
     (path,), differences = export_as("onnx", job, tmp_path)
-    assert path.stat().st_size < 0.55 * 4 * sum(value.numel() for value in job.weights().values())
+    assert path.stat().st_size < 0.55 * 4 * sum(value.numel() for value in job.state_dict().values())
     session = session_of(path)
     assert {end.type for end in (*session.get_inputs(), *session.get_outputs())} == {"tensor(float)"}
     (difference,) = (one.heads for one in differences.values())
@@ -103,11 +102,11 @@ def test_a_missing_package_is_named_with_its_remedy(job, monkeypatch, package):
     for name in ("onnx", "onnxscript", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None if name == package else sys)
     with pytest.raises(UserError, match=f"import {package} .*pip install -r requirements-export.txt"):
-        onnx_format.check(job)
+        FORMATS["onnx"].check(job)
 
 
 def test_a_file_that_is_no_model_is_refused(job, tmp_path):
     pytest.importorskip("onnxruntime")
     (tmp_path / "best.onnx").write_bytes(b"no model")
-    with pytest.raises(UserError, match="ONNX Runtime cannot load the model"):
-        onnx_format.readers(job, tmp_path / "best.onnx")
+    with pytest.raises(UserError, match="ONNX Runtime refuses the model"):
+        FORMATS["onnx"].runners(job, tmp_path / "best.onnx")

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from utils.cli.errors import UserError
-from utils.export import openvino as openvino_format
-from utils.export.formats import export_as
+from utils.export.exporter import FORMATS, export_as
 from utils.inference.runtimes import OpenVinoModel
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -31,7 +30,7 @@ def test_heads_shapes_and_description(make_job, tmp_path, batch, capfd):
     model = openvino.Core().read_model(path)
     assert model.input("images").partial_shape == openvino.PartialShape([batch or -1, 3, 64, 96])
     found = model.get_rt_info(["yolov4_tiny"]).value
-    described = job.describe()
+    described = job.metadata()
     texts = {"phi": "ca", "channels": "RGB"}
     assert {key: value if key in texts else json.loads(value) for key, value in found.items()} == described
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -51,7 +50,7 @@ def test_heads_shapes_and_description(make_job, tmp_path, batch, capfd):
 def test_half_is_small_and_computes_in_32_bits(make_job, tmp_path):
     job = make_job(half=True)
     (path, weights), differences = export_as("openvino", job, tmp_path)
-    assert weights.stat().st_size < 0.55 * 4 * sum(value.numel() for value in job.weights().values())
+    assert weights.stat().st_size < 0.55 * 4 * sum(value.numel() for value in job.state_dict().values())
     (difference,) = (one.heads for one in differences.values())
     assert 0 < difference < 1e-2
     assert OpenVinoModel(path, "cpu")(torch.zeros(1, 3, 64, 96))[0].dtype == torch.float32
@@ -78,4 +77,4 @@ def test_a_missing_package_is_named_with_its_remedy(job, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     expected = f"--format openvino: cannot import {package} .*pip install -r requirements-export.txt"
     with pytest.raises(UserError, match=expected):
-        openvino_format.check(job)
+        FORMATS["openvino"].check(job)

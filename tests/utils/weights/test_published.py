@@ -210,7 +210,7 @@ def test_what_does_not_fit_is_named(tmp_path, change, words):
 
 def test_attention_that_the_layout_lacks_is_refused(tmp_path):
     for config in (ModelConfig(1, "simam"), ModelConfig(1, "se", ("c5",))):
-        with pytest.raises(UserError, match="the published layout has"):
+        with pytest.raises(ValueError, match="the published layout has"):
             write_published(tmp_path / "out.pth", config, YoloBody(config).state_dict())
     assert not (tmp_path / "out.pth").exists()
 

@@ -64,7 +64,7 @@ def test_inserted_attention_leaves_the_heads_equal_bit_for_bit(phi):
     report = transfer(body, NAMES, file)
     for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
         assert torch.equal(theirs, ours)
-    assert sum("folded away" in line for line in report) == 3
+    assert sum("folded into" in line for line in report) == 3
 
 
 def test_the_same_attention_is_copied():
@@ -251,4 +251,4 @@ def test_classes_without_names_start_new():
     fresh = target(3).head_p4.predict.bias.unflatten(0, (3, -1))[:, 5:]
     report = transfer(body, NAMES, dataclasses.replace(file, class_names=None))
     assert torch.equal(body.head_p4.predict.bias.unflatten(0, (3, -1))[:, 5:], fresh)
-    assert any("left out: 3, since they have no names" in line for line in report)
+    assert any("skipped: 3, since they have no names" in line for line in report)

@@ -1,3 +1,5 @@
+"""Darknet's files, the published layout and our own .pth."""
+
 import dataclasses
 import json
 
@@ -6,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from nets.config import ModelConfig
 from utils.cli.class_names import read_class_names
 from utils.cli.errors import UserError
-from utils.export import darknet
-from utils.export.formats import export_as
-from utils.weights.darknet import DarknetWeights, write_darknet
+from utils.export import weight_files
+from utils.export.exporter import FORMATS, export_as
+from utils.weights.checkpoint import load_checkpoint
+from utils.weights.darknet import DarknetWeights, build_cfg, write_darknet
+from utils.weights.load import load_model
 
 
 def test_the_files_and_what_they_say(make_job, tmp_path):
@@ -22,7 +25,7 @@ def test_the_files_and_what_they_say(make_job, tmp_path):
     assert [path.name for path in files] == ["best.weights", "best.cfg", "best.names", "best.json"]
     assert sorted(tmp_path.iterdir()) == sorted(files)
     assert read_class_names(files[2]) == ("cat", "dög")
-    assert json.loads(files[3].read_text(encoding="utf-8")) == job.describe()
+    assert json.loads(files[3].read_text(encoding="utf-8")) == job.metadata()
     cfg = files[1].read_text().splitlines()
     for line in ("width=96", "height=64", "filters=21", "classes=2", "num=5", "mask=2,3,4", "mask=0,1,2"):
         assert line in cfg
@@ -68,7 +71,7 @@ def test_opencv_decodes_with_the_anchors_masks_and_scale_of_the_cfg(make_job, tm
 @pytest.mark.parametrize(("version", "seen"), [((0, 2, 5), 32013312), ((0, 1, 0), 7), ((1, 3, 9), 2**40)])
 def test_darknets_own_weights_come_out_as_the_same_bytes(job, tmp_path, version, seen):
     source = tmp_path / "given.weights"
-    write_darknet(source, DarknetWeights(job.weights(), 2, version, seen))
+    write_darknet(source, DarknetWeights(job.state_dict(), 2, version, seen))
     (tmp_path / "out").mkdir()
     job = dataclasses.replace(job, source=source)
     (weights, *_), _ = export_as("darknet", job, tmp_path / "out")
@@ -82,7 +85,7 @@ def test_a_wrong_file_is_refused_and_leaves_nothing(job, tmp_path, monkeypatch):
         }
         write_darknet(path, dataclasses.replace(weights, state_dict=tensors))
 
-    monkeypatch.setattr(darknet, "write_darknet", spoil)
+    monkeypatch.setattr(weight_files, "write_darknet", spoil)
     with pytest.raises(UserError, match="--format darknet: in our reader the raw heads differ") as caught:
         export_as("darknet", job, tmp_path)
     assert caught.value.exit_code == 1
@@ -90,9 +93,8 @@ def test_a_wrong_file_is_refused_and_leaves_nothing(job, tmp_path, monkeypatch):
 
 
 def test_a_wrong_cfg_is_found_by_opencv(job, tmp_path, monkeypatch):
-    build = darknet.build_cfg
     monkeypatch.setattr(
-        darknet, "build_cfg", lambda config: build(config).replace("group_id=1", "group_id=0")
+        weight_files, "build_cfg", lambda config: build_cfg(config).replace("group_id=1", "group_id=0")
     )
     with pytest.raises(UserError, match=r"in OpenCV .* the raw heads differ"):
         export_as("darknet", job, tmp_path)
@@ -101,35 +103,92 @@ def test_a_wrong_cfg_is_found_by_opencv(job, tmp_path, monkeypatch):
 
 def test_opencv_without_the_reader_is_said(job, tmp_path, monkeypatch):
     monkeypatch.delattr(cv2.dnn, "readNetFromDarknet")
-    assert len(darknet.notes(job)) == 1
-    assert "only our own reader" in darknet.notes(job)[0]
+    assert len(FORMATS["darknet"].notes(job)) == 1
+    assert "only our own reader" in FORMATS["darknet"].notes(job)[0]
     assert list(export_as("darknet", job, tmp_path)[1]) == ["our reader"]
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"phi": "se"}, "takes --phi none only, and these weights have se"),
+        ({"phi": "se"}, "takes --phi none only; these weights have se"),
         ({"phi": "simam"}, "have simam"),  # it has no parameters by which a file could tell
         ({"anchor_masks": ((0, 1), (2, 3))}, "3 anchors a head, these weights have 2"),
     ],
 )
 def test_what_the_format_cannot_hold_is_refused(make_job, changes, words):
     with pytest.raises(UserError, match=words) as caught:
-        darknet.check(make_job(**changes))
+        FORMATS["darknet"].check(make_job(**changes))
     assert caught.value.exit_code == 2
 
 
 def test_a_decoding_that_predict_would_not_know_is_said(make_job, tmp_path):
     job = make_job(scale_x_y=1.0)
-    assert "predict.py and evaluate.py do not read" in darknet.notes(job)[0]
-    assert darknet.following(job, tmp_path) is None
-    assert darknet.notes(make_job()) == []
-    command = darknet.following(make_job(), tmp_path)
+    assert "predict.py and evaluate.py do not read" in FORMATS["darknet"].notes(job)[0]
+    assert FORMATS["darknet"].next_command(job, tmp_path) is None
+    assert FORMATS["darknet"].notes(make_job()) == []
+    command = FORMATS["darknet"].next_command(make_job(), tmp_path)
     assert command is not None
     assert command[-3:] == ["--imgsz", "64", "96"]
 
 
-def test_the_largest_class_count_of_the_cfg():
-    cfg = darknet.build_cfg(ModelConfig(601))
-    assert cfg.count("filters=1818") == 2
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("phi", ["none", "cbam"])
+@pytest.mark.parametrize("name", ["published", "pth"])
+def test_the_files_hold_the_network(make_job, tmp_path, name, phi, half):
+    job = make_job(phi, half=half)
+    (path,), differences = export_as(name, job, tmp_path)
+    assert path.name == {"published": "best_published.pth", "pth": "best.pth"}[name]
+    assert list(tmp_path.iterdir()) == [path]
+    content = torch.load(path, weights_only=True)
+    tensors = content if name == "published" else content["weights"]
+    kinds = {value.dtype for value in tensors.values() if value.is_floating_point()}
+    assert kinds == {torch.float16 if half else torch.float32}
+    (difference,) = (one.heads for one in differences.values())
+    assert 0 < difference < 1e-2 if half else difference == 0
+    loaded = load_model(str(path), classes=("cat", "dög"))
+    assert loaded.config.phi == phi
+    assert loaded.config.input_size == ((64, 96) if name == "pth" else (416, 416))
+
+
+def test_a_shared_checkpoint_says_what_it_is_and_nothing_of_the_run(job, tmp_path):
+    (path,), _ = export_as("pth", job, tmp_path)
+    checkpoint = load_checkpoint(path)
+    assert (checkpoint.config, checkpoint.class_names) == (job.config, ("cat", "dög"))
+    assert (checkpoint.run_config, checkpoint.training) == ({}, {})
+
+
+def test_the_source_is_never_overwritten(job, tmp_path):
+    job = dataclasses.replace(job, source=tmp_path / "best.pth")
+    job.source.write_bytes(b"precious")
+    with pytest.raises(UserError, match=r"best\.pth: is also a source"):
+        export_as("pth", job, tmp_path)
+    assert job.source.read_bytes() == b"precious"
+    assert list(tmp_path.iterdir()) == [job.source]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"phi": "simam"}, "--format published: the published layout has no attention simam"),
+        ({"anchor_masks": ((0, 1), (2, 3))}, "3 anchors a head"),
+    ],
+)
+def test_what_the_layout_cannot_hold_is_refused(make_job, changes, words):
+    with pytest.raises(UserError, match=words):
+        FORMATS["published"].check(make_job(**changes))
+
+
+def test_what_the_layout_leaves_out_is_said(make_job, tmp_path):
+    (line,) = FORMATS["published"].notes(make_job())
+    assert "no scale_x_y" in line
+    assert "by up to 0.025 of a cell" in line
+    assert FORMATS["published"].notes(make_job(scale_x_y=1.0)) == []
+    other = make_job(scale_x_y=1.0, anchor_masks=((3, 4, 5), (0, 1, 2)))
+    assert "has no anchors" in FORMATS["published"].notes(other)[0]
+    assert FORMATS["published"].next_command(other, tmp_path) is None
+    assert FORMATS["published"].next_command(make_job(), tmp_path) is not None
+
+
+def test_ours_leaves_nothing_out(make_job):
+    assert FORMATS["pth"].notes(make_job(scale_x_y=1.3)) == []

@@ -1,0 +1,87 @@
+"""Export to each format: files are written aside, compared with PyTorch, then moved into place."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from torch import nn
+
+from utils.cli.errors import UserError
+from utils.export.formats import Format
+from utils.export.int8 import Accuracy, check_accuracy
+from utils.export.job import ExportJob
+from utils.export.ncnn import NcnnFormat
+from utils.export.onnx import OnnxFormat
+from utils.export.openvino import OpenVinoFormat
+from utils.export.parity import Parity, check_parity
+from utils.export.weight_files import DarknetFormat, PthFormat, PublishedFormat
+from utils.inference.writers import refuse_overwriting
+
+FORMATS: dict[str, Format] = {
+    form.name: form
+    for form in (
+        OnnxFormat(),
+        OpenVinoFormat(),
+        NcnnFormat(),
+        DarknetFormat(),
+        PublishedFormat(),
+        PthFormat(),
+    )
+}
+_TEMPORARY = ".export-"  # prefix of the folders that hold files until all checks pass
+
+
+def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict[str, Parity | Accuracy]]:
+    """Export to one format; its files appear only when every runner passes the parity check.
+
+    Args:
+        name: of the format.
+        job: what to export.
+        folder: where the files go.
+
+    Returns:
+        The files, and what was measured by the name of each runner. An 8-bit model is judged by its mAP50.
+
+    Raises:
+        UserError: the network cannot be exported, or the export computes something else.
+    """
+    form, job = FORMATS[name], job.for_format(name)
+    measured: dict[str, Parity | Accuracy] = {}
+    with staged(folder, job.source) as temporary:
+        written = form.write(job, temporary)
+        for runner in form.runners(job, written[0]):
+            if job.quantization is None:
+                measured[runner.name] = check_parity(name, job, runner)
+            else:
+                assert isinstance(runner.run, nn.Module)
+                measured[runner.name] = check_accuracy(job, runner.run)
+    return [folder / path.name for path in written], measured
+
+
+@contextmanager
+def staged(folder: Path, source: Path) -> Iterator[Path]:
+    """Return a temporary folder; its files move to `folder` when the block ends, or none do when it fails.
+
+    Args:
+        folder: where the files go in the end.
+        source: the weights, which are never overwritten.
+
+    Raises:
+        UserError: a file may not be moved, or the block failed; with the final paths in the message.
+    """
+    try:
+        with TemporaryDirectory(prefix=_TEMPORARY, dir=folder) as temporary:
+            yield Path(temporary)
+            written = sorted(Path(temporary).iterdir())
+            targets = [folder / path.name for path in written]
+            refuse_overwriting(targets, [source])
+            for path, target in zip(written, targets, strict=True):
+                os.replace(path, target)
+    except UserError as error:
+        message = re.sub(rf"{re.escape(_TEMPORARY)}\w+/", "", str(error))
+        raise UserError(message, exit_code=error.exit_code) from error
