@@ -1,16 +1,9 @@
-"""Random changes to a training picture and its boxes.
-
-Only this file imports albumentations, whose pipeline draws and applies what changes pixels alone: color,
-blur and loss of color. Its care for boxes takes half a millisecond a pass, so geometry is `canvas`'s. Its
-update check, which would ask the network, is switched off first.
-"""
+"""Augmentation of a training image and its boxes: scale, aspect, flip, color, blur, grayscale."""
 
 from __future__ import annotations
 
-import os
 import random
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,9 +14,6 @@ from nets.structures import Target
 from utils.data.paste import Labeled, Place, blank, lay, move
 from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import letterbox
-
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-import albumentations as A
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])  # RGB -> YIQ
@@ -41,7 +31,7 @@ class AugmentLevel:
         saturation: largest relative change of the saturation.
         brightness: largest relative change of the brightness.
         contrast: largest relative change of the contrast.
-        rare: probability of each of blur and loss of color.
+        rare: probability of each of blur and grayscale.
         fitted: the scale is that of the stretched picture and drawn evenly; else it is that of the picture's
             square root of area and drawn evenly in its logarithm.
     """
@@ -66,24 +56,19 @@ LEVELS: dict[str, AugmentLevel | None] = {
 }
 
 
-class ColorMatrix(A.ImageOnlyTransform):
-    """Turn hue, change saturation, brightness and contrast, all in one affine map of the three channels."""
-
-    def __init__(self, hue: float, saturation: float, brightness: float, contrast: float) -> None:
-        super().__init__(p=1.0)
-        self.hue = hue
-        self.gains = (saturation, brightness, contrast)
-
-    def get_params(self) -> dict[str, Any]:
-        """Draw the map (3, 4) that takes a pixel (r, g, b, 1) to a pixel."""
-        rng = self.random_generator
-        turn = 2 * np.pi * self.hue * rng.uniform(-1, 1)
-        saturation, brightness, contrast = 1 + np.array(self.gains) * rng.uniform(-1, 1, 3)
-        return {"matrix": color_matrix(turn, saturation, brightness, contrast)}
-
-    def apply(self, img: Pixels, matrix: NDArray[np.floating], **params: Any) -> Pixels:
-        """Map every pixel of an image uint8 (H, W, 3), clipped to 0..255."""
-        return cv2.transform(img, matrix)
+def recolor(image: Pixels, level: AugmentLevel, rng: np.random.Generator) -> Pixels:
+    """Change the colors of an image uint8 (H, W, 3); rarely blur it, or make it gray."""
+    rare = random.Random(int(rng.integers(2**63)))
+    rare.random()  # keeps the numbers of earlier versions, whose pipeline drew one here
+    turn = 2 * np.pi * level.hue * rng.uniform(-1, 1)
+    gains = 1 + np.array([level.saturation, level.brightness, level.contrast]) * rng.uniform(-1, 1, 3)
+    image = cv2.transform(image, color_matrix(turn, *gains))
+    if rare.random() < level.rare:
+        side = rare.choice((3, 5))
+        image = cv2.blur(image, (side, side))
+    if rare.random() < level.rare:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return image
 
 
 def color_matrix(turn: float, saturation: float, brightness: float, contrast: float) -> NDArray[np.floating]:
@@ -106,7 +91,7 @@ class Augmenter:
     """Place pictures on the network's canvas, then flip and recolor them, by the generator that is given."""
 
     def __init__(self, size: tuple[int, int], level: str = "default") -> None:
-        """Build the pipeline.
+        """Choose the level.
 
         Args:
             size: (height, width) of the network input in pixels.
@@ -114,11 +99,6 @@ class Augmenter:
         """
         self.size = size
         self.level = LEVELS[level]
-        if self.level is not None:
-            look = self.level
-            color = ColorMatrix(look.hue, look.saturation, look.brightness, look.contrast)
-            rare = [A.Blur(blur_limit=(3, 5), p=look.rare), A.ToGray(p=look.rare)] if look.rare else []
-            self._pixels = A.Compose([color, *rare])
 
     @property
     def reach(self) -> float:
@@ -153,10 +133,7 @@ class Augmenter:
             return image, target
         if rng.random() < 0.5:
             image, target = flip(image, target)
-        # set_random_seed would start every transform with the same stream, so that a blur would always come
-        # with the same colors; generators that they share give independent draws.
-        self._pixels.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        return self._pixels(image=image)["image"], target
+        return recolor(image, self.level, rng), target
 
 
 def flip(image: Pixels, target: Target) -> Labeled:

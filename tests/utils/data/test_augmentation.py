@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import colorsys
+import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
 from nets.structures import Target
-from utils.data.augmentation import LEVELS, Augmenter, ColorMatrix, _draw_size, color_matrix, flip
+from utils.data.augmentation import LEVELS, Augmenter, AugmentLevel, _draw_size, color_matrix, flip, recolor
 from utils.vision.letterbox import letterbox
 
 SIZE = (64, 96)
@@ -142,8 +144,20 @@ def test_the_hue_turns_by_about_the_angle_and_one_way(rgb: tuple[int, int, int])
 def test_every_color_knob_has_an_effect(knob: str) -> None:
     ranges = {"hue": 0.0, "saturation": 0.0, "brightness": 0.0, "contrast": 0.0}
     image = np.full((2, 2, 3), [200, 100, 50], dtype=np.uint8)
-    still, moving = ColorMatrix(**ranges), ColorMatrix(**{**ranges, knob: 0.1})
-    for transform in (still, moving):
-        transform.set_random_state(np.random.default_rng(3), None)
-    np.testing.assert_array_equal(still.apply(image, **still.get_params()), image)
-    assert not np.array_equal(moving.apply(image, **moving.get_params()), image)
+    still = AugmentLevel((1.0, 1.0), 1.0, **ranges)
+    np.testing.assert_array_equal(recolor(image, still, np.random.default_rng(3)), image)
+    moving = dataclasses.replace(still, **{knob: 0.1})
+    assert not np.array_equal(recolor(image, moving, np.random.default_rng(3)), image)
+
+
+def test_blur_and_grayscale_are_rare_and_independent() -> None:
+    image = np.zeros((9, 9, 3), dtype=np.uint8)
+    image[4, 4] = (200, 100, 50)
+    still = AugmentLevel((1.0, 1.0), 1.0, 0.0, 0.0, 0.0, 0.0)
+    outcomes: Counter[tuple[bool, bool]] = Counter()
+    for seed in range(400):
+        changed = recolor(image, dataclasses.replace(still, rare=0.3), np.random.default_rng(seed))
+        outcomes[bool(changed[4, 3].any()), bool((changed[..., 0] == changed[..., 1]).all())] += 1
+    shares = {kind: count / 400 for kind, count in outcomes.items()}
+    expected = {(True, True): 0.09, (True, False): 0.21, (False, True): 0.21, (False, False): 0.49}
+    assert shares == pytest.approx(expected, abs=0.06)
