@@ -34,8 +34,8 @@ from nets.config import ModelConfig
 from nets.structures import Target
 from nets.yolo import YoloBody
 from utils.cli.train_config import TrainConfig
-from utils.training.engine import EpochMeter, set_frozen
-from utils.training.setup import build_criterion, build_trainer
+from utils.training.builders import build_criterion, build_trainer
+from utils.training.engine import EpochMeter, set_train_mode
 
 CONFIG = ModelConfig(num_classes=20)
 BATCH_SIZE, OBJECTS, WARM_UP, ATTEMPTS = 8, 4, 2, 3
@@ -106,7 +106,7 @@ def build_step(way: Way) -> Callable[[], object]:
                 nn.init.constant_(module.running_mean, 0.01)  # no longer that of a new one
     if way.ours:
         trainer = build_trainer(TrainConfig(batch_size=BATCH_SIZE), model, 1000, 8000, torch.device("cpu"))
-        set_frozen(model, False, trainer.held_norms)
+        set_train_mode(model, False, trainer.frozen_bn)
         return lambda: list(trainer.epoch([(images, targets)], EpochMeter(), "step"))
     optimizer = SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True)
     loop_loss, ema = LoopLoss(CONFIG), LoopEma(model)

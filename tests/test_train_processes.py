@@ -42,9 +42,9 @@ from utils.cli.errors import Interrupted, UserError
 from utils.cli.parser import given_settings
 from utils.cli.signals import StopSignals
 from utils.cli.train_config import TrainConfig
+from utils.training.builders import build_trainer, resolve_config
 from utils.training.distributed import joined, rank, together
 from utils.training.engine import EpochMeter, Trainer
-from utils.training.setup import build_trainer, resolve_settings
 
 EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")
 PATIENCE = 600  # seconds until torchrun and its processes have imported torch, on a busy machine
@@ -245,7 +245,7 @@ def test_a_restart_before_the_first_save_leaves_an_older_run_alone(
     os.utime(folder_of("whole2") / "args.yaml", (2**31, 2**31))
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     given = given_settings(TrainConfig, [*EXACT, "--name", whole], prog="", description="", example="")
-    config, folder, resumed = resolve_settings(given)
+    config, folder, resumed = resolve_config(given)
     assert (config.name, folder, resumed) == (whole, None, None)
     shutil.rmtree(folder_of("whole2"))
 

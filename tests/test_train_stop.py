@@ -26,7 +26,7 @@ from tests.training_room import (
     table_of,
     wait_until,
 )
-from utils.training import validation as measure
+from utils.training import train_loop as measure
 from utils.training.engine import Trainer
 
 EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")  # 6 steps an epoch

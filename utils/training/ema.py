@@ -13,10 +13,10 @@ _MAX_MEMORY = 5000  # steps
 class ModelEma:
     """Moving average of a network; it is what is evaluated and shared.
 
-    The memory is two epochs, at most 5,000 steps, which suits a hundred images as well as ten thousand. In the
-    first n steps it is at most n / 10. In fine-tuning (`run_steps`) the memory is the whole run, at most 5,000
-    steps, and the initial weights are not forgotten faster: a mean of the weights before and after fine-tuning
-    is better than either (Wortsman et al., https://arxiv.org/abs/2109.01903).
+    The memory is two epochs, at most 5,000 steps, which suits a hundred images as well as ten thousand. In
+    the first n steps it is at most n / 10. In fine-tuning (`run_steps`) the memory is the whole run, at most
+    5,000 steps, and the initial weights are not forgotten faster: a mean of the weights before and after
+    fine-tuning is better than either (Wortsman et al., https://arxiv.org/abs/2109.01903).
     """
 
     def __init__(self, model: nn.Module, steps_per_epoch: int, *, run_steps: int | None = None) -> None:

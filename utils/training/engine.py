@@ -109,8 +109,8 @@ class Trainer:
     """A network with everything that a training step changes; its state resumes bit for bit.
 
     A step takes `accumulate` batches. Its gradient is that of the sum of their losses, divided by the
-    positives of all of them on all ranks. This is the gradient of one large batch, but batch normalization sees
-    each batch alone.
+    positives of all of them on all ranks. This is the gradient of one large batch, but batch normalization
+    sees each batch alone.
     """
 
     def __init__(

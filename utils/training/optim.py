@@ -57,8 +57,8 @@ def scaled_lr(lr: float, batch_size: int) -> float:
 class Schedule:
     """Learning rate schedule, a function of the step number alone.
 
-    The rate rises linearly in the warm-up, at most half of the steps. Then it falls along a half cosine to 1 %
-    of its peak ("cos"), or it drops to a tenth after 80 % of the steps and to a hundredth after 90 % ("step").
+    The rate rises linearly in the warm-up, at most half of the steps. Then it falls along a half cosine to
+    1 % of its peak ("cos"), or drops to a tenth after 80 % of the steps and a hundredth after 90 % ("step").
     """
 
     def __init__(self, optimizer: Optimizer, *, kind: str, total_steps: int, warmup_steps: int) -> None:

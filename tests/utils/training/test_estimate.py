@@ -8,8 +8,8 @@ import torch
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.train_config import TrainConfig
-from utils.training import estimate
-from utils.training.setup import build_criterion
+from utils.training import run_log as estimate
+from utils.training.builders import build_criterion
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def model() -> YoloBody:
     ],
 )
 def test_in_words(seconds: float, words: str) -> None:
-    assert estimate.in_words(seconds) == words
+    assert estimate.format_duration(seconds) == words
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from utils.cli.errors import UserError
-from utils.training import lock
-from utils.training.lock import FolderLock
+from utils.training.run_folder import FolderLock
 
 ROOT = Path(__file__).resolve().parents[3]
-HOLD = "import sys, time; from pathlib import Path; from utils.training.lock import FolderLock\n"
+HOLD = "import sys, time; from pathlib import Path; from utils.training.run_folder import FolderLock\n"
 
 pytestmark = pytest.mark.skipif(lock.fcntl is None, reason="Windows has no fcntl")
 

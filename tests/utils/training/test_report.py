@@ -11,10 +11,10 @@ from utils.cli.presets import with_preset
 from utils.cli.train_config import TrainConfig
 from utils.data.demo import make_demo
 from utils.data.prepare import prepare_training
-from utils.training import report
+from utils.training import run_log as report
 from utils.training.engine import EpochMeter
-from utils.training.report import EpochTable
-from utils.training.state import Place
+from utils.training.run_log import EpochTable
+from utils.training.run_state import Place
 
 LOSSES = {"box": 1.5, "objectness": 2.25, "class": 0.125}
 METER = EpochMeter(steps=1, images=8, seconds=4.0, waited=1.0, lr=0.0025, losses=LOSSES)
@@ -80,7 +80,7 @@ def test_the_time_left_is_that_of_the_epochs_of_this_process(
 
 
 def test_the_memory_of_this_process_is_at_least_torchs() -> None:
-    assert 0.05 < report.memory_in_use(torch.device("cpu")) < 500
+    assert 0.05 < report.peak_memory(torch.device("cpu")) < 500
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_three_commands_that_need_less_memory_can_be_run_as_printed(
     capsys: pytest.CaptureFixture[str], given: dict[str, object]
 ) -> None:
     config = TrainConfig(**given)
-    error = report.explain_memory(config, given)
+    error = report._advise_on_memory(config, given)
     parsed = parse_commands(capsys.readouterr().err)
     smaller = {"imgsz": tuple(max(32, side * 3 // 4 // 32 * 32) for side in config.imgsz)}
     half = {"batch_size": config.batch_size // 2, "accumulate": 2 * config.accumulate}
@@ -192,7 +192,7 @@ def test_a_resumed_run_that_needs_less_memory_is_a_new_one_from_its_weights(
 ) -> None:
     """The checkpoint says how large a batch is; beside --resume nothing of it may be given."""
     config = TrainConfig(data="mine", epochs=30, batch_size=8, imgsz=(64, 96), phi="eca", ema=False)
-    report.explain_memory(config, {"resume": "exp/weights/last.pth", "epochs": 30})
+    report._advise_on_memory(config, {"resume": "exp/weights/last.pth", "epochs": 30})
     for settings in parse_commands(capsys.readouterr().err):
         asked = TrainConfig(**settings)
         assert (asked.resume, asked.weights) == (None, "exp/weights/last.pth")
@@ -205,7 +205,7 @@ def test_the_new_run_keeps_heads_that_have_learnt_and_what_a_flag_said_beside_it
 ) -> None:
     config = TrainConfig(**with_preset({"preset": "reference", "mosaic": 0.5}))
     assert config.new_heads
-    report.explain_memory(config, {"resume": "exp/weights/last.pth"})
+    report._advise_on_memory(config, {"resume": "exp/weights/last.pth"})
     for settings in parse_commands(capsys.readouterr().err):
         asked = TrainConfig(**with_preset(settings))
         assert (asked.new_heads, asked.mosaic, asked.loss) == (False, 0.5, "means")

@@ -20,8 +20,8 @@ from utils.data.sample_report import Record
 from utils.data.targets import build_target
 from utils.inference.evaluation import DatasetDetections, EvalResult, score_detections
 from utils.inference.predictor import Timings
-from utils.training import run as run_module
-from utils.training.run import Run, load_resumable
+from utils.training import run_folder as run_module
+from utils.training.run_folder import Run, load_resumable
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
@@ -187,7 +187,7 @@ def test_all_processes_but_the_first_write_nothing(tmp_path: Path) -> None:
     writer.save(checkpoint(1))
     before = {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)}
     with Run(tmp_path, is_writer=False) as silent:
-        silent.keep_settings(TrainConfig())
+        silent.save_args(TrainConfig())
         assert finish(silent, [0.1, 0.2], period=1) == [True, True]
         silent.attempt("nothing", lambda: pytest.fail("was called"))
     assert {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)} == before
@@ -196,7 +196,7 @@ def test_all_processes_but_the_first_write_nothing(tmp_path: Path) -> None:
 
 def test_the_settings_are_kept(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
-        run.keep_settings(TrainConfig(epochs=7))
+        run.save_args(TrainConfig(epochs=7))
     assert "epochs: 7\n" in (tmp_path / "args.yaml").read_text()
 
 

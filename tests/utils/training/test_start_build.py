@@ -13,14 +13,16 @@ from nets.yolo import YoloBody
 from tests.utils.training.conftest import CAT, MakeData
 from utils.cli.class_names import MODEL_DATA, read_class_names
 from utils.cli.train_config import TrainConfig
-from utils.training import setup as start
-from utils.training.attention import check_attention
-from utils.training.network import build_model, settle, shape_of
-from utils.training.setup import (
+from utils.training import builders as start
+from utils.training.block_check import check_attention
+from utils.training.builders import (
     build_criterion,
     build_loader,
+    build_model,
+    build_model_config,
     build_trainer,
     load_data,
+    settle,
 )
 from utils.weights import fetch
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
@@ -99,10 +101,10 @@ def test_the_official_weights_keep_their_names_and_others_take_those_of_classes(
 
 
 def test_anchors_of_a_file_are_those_of_the_network_to_be_compared(tmp_path: Path) -> None:
-    assert shape_of(TrainConfig(phi="se"), 3) == ModelConfig(3, "se")
+    assert build_model_config(TrainConfig(phi="se"), 3) == ModelConfig(3, "se")
     file = tmp_path / "anchors.txt"
     file.write_text("10,10, 20,20, 30,30, 40,40, 50,50, 60,60, 70,70, 80,80\nmasks = 4,5,6,7 0,1,2,3\n")
-    shape = shape_of(TrainConfig(anchors=str(file)), 3)
+    shape = build_model_config(TrainConfig(anchors=str(file)), 3)
     assert shape.anchor_masks == ((4, 5, 6, 7), (0, 1, 2, 3))
     assert shape.anchors[0] == (10, 10)
 
@@ -279,5 +281,5 @@ def test_norms_keep_their_names_when_they_are_shared_between_gpus(capsys: pytest
     model = YoloBody(ModelConfig(1))
     model.neck_p5.norm.running_mean.fill_(0.5)
     trainer = build_trainer(TrainConfig(sync_bn=True), model, 1, 16, CPU)
-    assert trainer.held_norms == ["neck_p5.norm"]
+    assert trainer.frozen_bn == ["neck_p5.norm"]
     assert "--no-freeze-norms lets them follow" in capsys.readouterr().err

@@ -9,14 +9,14 @@ from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from tests.utils.training.conftest import make_trainer
 from utils.cli.train_config import TrainConfig
+from utils.training.builders import build_criterion
 from utils.training.engine import EpochMeter
-from utils.training.setup import build_criterion
-from utils.training.state import Place, find_place, take_snapshot
+from utils.training.run_state import Place, build_checkpoint, position_of
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
 def test_the_start_is_inside_nothing() -> None:
-    assert find_place(None) == Place(0, EpochMeter())
+    assert position_of(None) == Place(0, EpochMeter())
     assert not Place().is_inside
 
 
@@ -38,7 +38,7 @@ def test_two_places_share_no_meter() -> None:
 )
 def test_a_place_is_found_again(epoch: int, meter: EpochMeter | None) -> None:
     training = {"epoch": epoch, "meter": meter.state_dict() if meter else None}
-    found = find_place(Checkpoint(ModelConfig(1), ("cell",), {}, training=training))
+    found = position_of(Checkpoint(ModelConfig(1), ("cell",), {}, training=training))
     assert found == Place(epoch, meter or EpochMeter())
 
 
@@ -57,12 +57,12 @@ def trainer():
 def test_a_snapshot_survives_its_file(tmp_path: Path, trainer, batches: int) -> None:
     config = TrainConfig(epochs=9, imgsz=(64, 96), phi="eca")
     place = Place(2, EpochMeter(batches=batches, steps=batches))
-    snapshot = take_snapshot(
+    snapshot = build_checkpoint(
         config, trainer, ("cat", "dog"), place, metrics={"map50": 0.5}, stopped_early=batches == 0
     )
     save_checkpoint(tmp_path / "last.pth", snapshot)
     loaded = load_checkpoint(tmp_path / "last.pth")  # by weights_only=True
-    assert find_place(loaded) == place
+    assert position_of(loaded) == place
     assert (loaded.config, loaded.class_names) == (trainer.model.config, ("cat", "dog"))
     assert (loaded.metrics, loaded.run_config["imgsz"]) == ({"map50": 0.5}, [64, 96])
     assert loaded.weights["head_p5.predict.bias"].unique().tolist() == [1.0]  # what is shared is the average
@@ -75,7 +75,7 @@ def test_a_snapshot_survives_its_file(tmp_path: Path, trainer, batches: int) -> 
 def test_without_an_average_the_weights_are_the_networks_own() -> None:
     model = YoloBody(ModelConfig(1, input_size=(64, 64)))
     trainer = make_trainer(model, build_criterion(TrainConfig(), model))
-    snapshot = take_snapshot(TrainConfig(), trainer, ("cell",), Place())
+    snapshot = build_checkpoint(TrainConfig(), trainer, ("cell",), Place())
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in snapshot.weights.items())
     assert (snapshot.metrics, snapshot.training["meter"], snapshot.training["stopped_early"]) == (
         {},

@@ -12,10 +12,10 @@ from utils.cli.train_config import TrainConfig
 from utils.data.prepare import prepare_training
 from utils.inference.evaluation import evaluate
 from utils.inference.predictor import Predictor
-from utils.training import validation as measure_module
+from utils.training import train_loop as measure_module
+from utils.training.builders import build_criterion
 from utils.training.engine import Trainer
-from utils.training.setup import build_criterion
-from utils.training.validation import build_predictor, columns_of, measure
+from utils.training.train_loop import build_predictor, measure, metric_columns
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def trainer() -> Trainer:
 
 
 def test_without_an_evaluation_there_are_no_columns() -> None:
-    assert columns_of(None) == {}
+    assert metric_columns(None) == {}
 
 
 def test_the_predictor_is_of_the_average_and_at_the_settings_of_evaluate(trainer: Trainer) -> None:
@@ -50,7 +50,7 @@ def test_it_is_what_evaluate_finds(make_data: MakeData, trainer: Trainer) -> Non
     assert ours == theirs
     assert findings.indices == [0, 1, 2]
     assert all(len(found) > 0 for found in findings.detections)
-    columns = columns_of(result)
+    columns = metric_columns(result)
     assert columns.keys() == {"map50", "map50_95", "voc_ap50_area"}
     assert all(columns[name] == ours[name] for name in columns)
 
@@ -63,13 +63,13 @@ def test_shares_of_two_processes_are_put_together(
     alone, _ = measure(TrainConfig(), trainer, val)
     shares = []
     monkeypatch.setattr(measure_module, "world_size", lambda: 2)
-    monkeypatch.setattr(measure_module, "copy_from_first", lambda _: None)
+    monkeypatch.setattr(measure_module, "broadcast_model", lambda _: None)
     for rank in (0, 1):
         monkeypatch.setattr(measure_module, "rank", lambda rank=rank: rank)
-        monkeypatch.setattr(measure_module, "gathered", lambda item: shares.append(item) or [item])
+        monkeypatch.setattr(measure_module, "all_gather", lambda item: shares.append(item) or [item])
         measure(TrainConfig(), trainer, val)
     assert [share.indices for share in shares] == [[0, 2], [1]]
-    monkeypatch.setattr(measure_module, "gathered", lambda _: shares)
+    monkeypatch.setattr(measure_module, "all_gather", lambda _: shares)
     together, findings = measure(TrainConfig(), trainer, val)
     assert findings.indices == [0, 1, 2]
     assert {**together.as_dict(), "speed_ms": 0} == {**alone.as_dict(), "speed_ms": 0}
