@@ -109,7 +109,7 @@ def test_a_run_keeps_its_anchors_when_the_file_is_gone(
     room: Path, anchors: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[object] = []
-    read = network.read_anchors
+    read = builders.read_anchors
     monkeypatch.setattr(builders, "read_anchors", lambda path: reads.append(path) or read(path))
     losses = []
     for name, extra in (("own", ["--anchors", str(anchors)]), ("usual", [])):

@@ -30,7 +30,7 @@ def model() -> YoloBody:
         (100_000, "27 h 46 min"),
     ],
 )
-def test_in_words(seconds: float, words: str) -> None:
+def test_format_duration(seconds: float, words: str) -> None:
     assert estimate.format_duration(seconds) == words
 
 
@@ -60,8 +60,18 @@ def test_the_estimate_counts_frozen_and_free_epochs_that_are_left(
     lines = capsys.readouterr().err.splitlines()
     assert first in lines[0]
     shorter = [line for line in lines if line.startswith("shorter: ")]
-    wanted = "shorter: --imgsz 288 288 takes about half of it, --freeze-epochs 5 three quarters"
-    assert shorter == ([wanted] if done < 10 else [])
+    advice = "shorter: --imgsz 288 takes about half the time"
+    advice += ", --freeze-epochs 5 about three quarters" if settings.get("freeze_epochs", 0) < 5 else ""
+    assert shorter == ([advice] if done == 0 else [])
+
+
+def test_advice_that_would_not_help_is_not_given(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: YoloBody
+) -> None:
+    monkeypatch.setattr(estimate, "estimate_seconds_per_image", lambda *_: 1000.0)
+    config = TrainConfig(epochs=1, imgsz=(32, 32))
+    estimate.log_estimate(config, model, build_criterion(config, model), 1, 0)
+    assert capsys.readouterr().err == "1 image, 1 epoch on cpu: about 16 min 40 s without evaluation\n"
 
 
 def test_a_short_run_is_not_told_how_to_be_shorter(

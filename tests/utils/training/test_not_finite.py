@@ -1,4 +1,4 @@
-"""A loss or a gradient that is no finite number: the step is left out, and too many end the run."""
+"""A loss or a gradient that is not finite: the step is skipped, and too many end the run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_step_changes_nothing_but_the_schedule(
     what = "gradient" if trainer.criterion.spoilt[f"{accumulate}_1"] == "gradient" else "loss"
     names = {1: "1_0, 1_1", 2: "2_0, 2_1, 3_0, 3_1"}[accumulate]
     assert said == (
-        f"warning: {what} is not a finite number at epoch 1/9 step 2, images {names}; the step is left out\n"
+        f"warning: {what} is not finite at epoch 1/9 step 2, images {names}; the step is skipped\n"
     )
 
 
@@ -86,7 +86,7 @@ def test_too_many_in_a_row_end_the_run(
     assert str(caught.value).endswith(
         "at epoch 1/1 step 6, images 5_0, 5_1: 5 steps in a row; try a lower --lr"
     )
-    assert capsys.readouterr().err.count("the step is left out") == MAX_SKIPPED - 1
+    assert capsys.readouterr().err.count("the step is skipped") == MAX_SKIPPED - 1
     assert (meter.steps, meter.skipped) == (1 + MAX_SKIPPED, MAX_SKIPPED)
 
 

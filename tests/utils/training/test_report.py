@@ -14,7 +14,7 @@ from utils.data.prepare import prepare_training
 from utils.training import run_log as report
 from utils.training.engine import EpochMeter
 from utils.training.run_log import EpochTable
-from utils.training.run_state import Place
+from utils.training.run_state import Position
 
 LOSSES = {"box": 1.5, "objectness": 2.25, "class": 0.125}
 METER = EpochMeter(steps=1, images=8, seconds=4.0, waited=1.0, lr=0.0025, losses=LOSSES)
@@ -48,8 +48,8 @@ def test_what_was_not_measured_is_a_dash(capsys: pytest.CaptureFixture[str], mor
     ("more", "end"),
     [
         ({"unassigned": 2}, "  2 objects without a free anchor"),
-        ({"skipped": 3}, "  3 steps left out"),
-        ({"unassigned": 2, "skipped": 1}, "  2 objects without a free anchor  1 steps left out"),
+        ({"skipped": 3}, "  3 steps skipped"),
+        ({"unassigned": 2, "skipped": 1}, "  2 objects without a free anchor  1 step skipped"),
     ],
 )
 def test_what_went_wrong_stands_at_the_end(
@@ -86,21 +86,21 @@ def test_the_memory_of_this_process_is_at_least_torchs() -> None:
 @pytest.mark.parametrize(
     ("place", "where"),
     [
-        (Place(0, EpochMeter(batches=4, steps=2)), "epoch 1 step 2"),
-        (Place(3), "epoch 4 step 0"),
-        (Place(3, EpochMeter(batches=1, steps=1)), "epoch 4 step 1"),
+        (Position(0, EpochMeter(batches=4, steps=2)), "epoch 1 step 2"),
+        (Position(3), "epoch 4 step 0"),
+        (Position(3, EpochMeter(batches=1, steps=1)), "epoch 4 step 1"),
     ],
 )
-def test_what_a_signal_left_behind(place: Place, where: str) -> None:
+def test_what_a_signal_left_behind(place: Position, where: str) -> None:
     assert report.describe_stop(Path("nowhere/last.pth"), place, is_saved=False) == "nothing was saved"
     said = report.describe_stop(Path("my runs/last.pth"), place, is_saved=True)
-    assert said == f"saved my runs/last.pth at {where}; go on: python train.py --resume 'my runs/last.pth'"
+    assert said == f"saved my runs/last.pth at {where}; resume: python train.py --resume 'my runs/last.pth'"
 
 
 @pytest.mark.parametrize(("map50", "learnt"), [(0.0, False), (0.899, False), (0.9, True), (1.0, True)])
 def test_what_overfitting_shows(map50: float, learnt: bool) -> None:
     said = report.describe_overfit(map50, 8)
-    assert said.startswith(f"overfit: mAP50 {map50:.3f} on the 8 images")
+    assert said.startswith(f"overfit: mAP50 {map50:.3f} on the 8 training images")
     assert said.endswith(": the setup can learn") == learnt
     assert ("train_batch0.jpg" in said) != learnt
 
@@ -135,7 +135,7 @@ def test_next_commands_can_be_run_as_printed(
     assert f"evaluate.py --weights best.pth{predict} --data '{folder}'{measure}\n" in err
     assert f"predict.py '{folder}/JPEGImages/train_0000.jpg' --weights best.pth{predict}\n" in err
     assert f"export.py --weights best.pth{predict}\n" in err
-    assert ("flatters" in err) == bool(measure)
+    assert ("optimistic" in err) == bool(measure)
 
 
 def test_the_data_are_evaluated_as_they_were_trained_on(

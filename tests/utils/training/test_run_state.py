@@ -11,25 +11,25 @@ from tests.utils.training.conftest import make_trainer
 from utils.cli.train_config import TrainConfig
 from utils.training.builders import build_criterion
 from utils.training.engine import EpochMeter
-from utils.training.run_state import Place, build_checkpoint, position_of
+from utils.training.run_state import Position, build_checkpoint, position_of
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
-def test_the_start_is_inside_nothing() -> None:
-    assert position_of(None) == Place(0, EpochMeter())
-    assert not Place().is_inside
+def test_the_start_is_within_epoch_nothing() -> None:
+    assert position_of(None) == Position(0, EpochMeter())
+    assert not Position().is_within_epoch
 
 
 @pytest.mark.parametrize(
     ("meter", "inside"),
     [(EpochMeter(), False), (EpochMeter(batches=1), True), (EpochMeter(seconds=3), False)],
 )
-def test_a_place_is_inside_an_epoch_after_its_first_batch(meter: EpochMeter, inside: bool) -> None:
-    assert Place(4, meter).is_inside == inside
+def test_a_place_is_within_epoch_an_epoch_after_its_first_batch(meter: EpochMeter, inside: bool) -> None:
+    assert Position(4, meter).is_within_epoch == inside
 
 
 def test_two_places_share_no_meter() -> None:
-    assert Place().meter is not Place().meter
+    assert Position().meter is not Position().meter
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_two_places_share_no_meter() -> None:
 def test_a_place_is_found_again(epoch: int, meter: EpochMeter | None) -> None:
     training = {"epoch": epoch, "meter": meter.state_dict() if meter else None}
     found = position_of(Checkpoint(ModelConfig(1), ("cell",), {}, training=training))
-    assert found == Place(epoch, meter or EpochMeter())
+    assert found == Position(epoch, meter or EpochMeter())
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def trainer():
 @pytest.mark.parametrize("batches", [0, 5])
 def test_a_snapshot_survives_its_file(tmp_path: Path, trainer, batches: int) -> None:
     config = TrainConfig(epochs=9, imgsz=(64, 96), phi="eca")
-    place = Place(2, EpochMeter(batches=batches, steps=batches))
+    place = Position(2, EpochMeter(batches=batches, steps=batches))
     snapshot = build_checkpoint(
         config, trainer, ("cat", "dog"), place, metrics={"map50": 0.5}, stopped_early=batches == 0
     )
@@ -75,7 +75,7 @@ def test_a_snapshot_survives_its_file(tmp_path: Path, trainer, batches: int) -> 
 def test_without_an_average_the_weights_are_the_networks_own() -> None:
     model = YoloBody(ModelConfig(1, input_size=(64, 64)))
     trainer = make_trainer(model, build_criterion(TrainConfig(), model))
-    snapshot = build_checkpoint(TrainConfig(), trainer, ("cell",), Place())
+    snapshot = build_checkpoint(TrainConfig(), trainer, ("cell",), Position())
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in snapshot.weights.items())
     assert (snapshot.metrics, snapshot.training["meter"], snapshot.training["stopped_early"]) == (
         {},
