@@ -54,7 +54,7 @@ def train(given: dict[str, Any]) -> int:
     from utils.training.run_folder import Run
     from utils.training.run_log import log_estimate, memory_advice
     from utils.training.run_state import position_of
-    from utils.training.train_loop import Job, draw_data, run_epochs
+    from utils.training.train_loop import Job, run_epochs
 
     with StopSignals(repeats_end=not is_distributed()) as stop, process_group():
         config, folder, resumed = broadcast_from_rank_zero(lambda: resolve_config(given))
@@ -78,7 +78,6 @@ def train(given: dict[str, Any]) -> int:
             log(f"run folder: {folder}; to resume a stopped run: python train.py --resume {run.last}")
             log_estimate(config, trainer.model, trainer.criterion, len(data.train), position.epoch)
             job = Job(config, data, loader, trainer, run, stop)
-            draw_data(job)
             with memory_advice(config, given):
                 run_epochs(job, position)
     return 0

@@ -100,18 +100,6 @@ def find_cycle(sources: dict[str, str]) -> list[str]:
     return []
 
 
-def reachable_from(module: str, sources: dict[str, str]) -> set[str]:
-    """Return all that a module imports, directly or through the project's modules."""
-    found: set[str] = set()
-    waiting = [module]
-    while waiting:
-        for imported, _ in imports_of(sources.get(waiting.pop(), ""), sources):
-            if imported not in found:
-                found.add(imported)
-                waiting.append(imported)
-    return found
-
-
 @pytest.mark.parametrize(
     ("sources", "fault"),
     [
@@ -153,7 +141,6 @@ def test_project_has_no_import_cycle():
 def test_nets_need_only_torch():
     sources = read_sources()
     third_party = {
-        "albumentations",
         "cv2",
         "numpy",
         "PIL",
@@ -166,21 +153,6 @@ def test_nets_need_only_torch():
     nets = [name for name in sources if name.split(".")[0] == "nets"]
     tops = {imported.split(".")[0] for name in nets for imported, _ in imports_of(sources[name], sources)}
     assert not tops & third_party
-
-
-@pytest.mark.parametrize("script", ["evaluate", "export", "predict"])
-def test_albumentations_is_only_for_training(script):
-    assert "albumentations" not in reachable_from(script, read_sources())
-
-
-def test_only_augment_imports_albumentations():
-    sources = read_sources()
-    users = [
-        module
-        for module, source in sources.items()
-        if any(name.split(".")[0] == "albumentations" for name, _ in imports_of(source, sources))
-    ]
-    assert set(users) <= {"utils.data.augmentation"}
 
 
 @pytest.mark.parametrize("script", sorted(ROOT.glob("*.py")), ids=lambda path: path.name)

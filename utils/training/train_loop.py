@@ -62,7 +62,7 @@ def run_epochs(job: Job, position: Position) -> None:
         Interrupted: a signal came; the state is saved, and the message says where.
         UserError: the last steps were skipped, so that there is nothing to save.
     """
-    first, stops_early = position.epoch, False
+    first, stops_early, has_drawn = position.epoch, False, False
     table = EpochTable(job.config.epochs, first)
     try:
         while position.epoch < job.config.epochs and not stops_early:
@@ -70,6 +70,9 @@ def run_epochs(job: Job, position: Position) -> None:
             with job.stop.deferred():
                 for _ in train_epoch(job, position):
                     job.stop.check(all_reduce_max(job.stop.requested or 0))
+                    if not has_drawn:  # after the first step, which need not wait for matplotlib
+                        draw_data(job)
+                        has_drawn = True
                     if job.config.save_steps and job.trainer.schedule.step % job.config.save_steps == 0:
                         save(job, position)
                 evaluation = evaluate_epoch(job, position)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from utils.vision.draw import class_color
-from utils.vision.plots.figure import families, save_figure, say_empty, shorten
+from utils.vision.plots.figure import families, new_figure, save_figure, say_empty, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _MOST_NAMED = 24  # classes with a name in the legend
 _MOST_COUNTED = 30  # classes with a number in each cell
@@ -86,7 +88,7 @@ def build_curves_figure(
     mark_peak: bool,
 ) -> Figure:
     """Build the chart that `plot_curves` writes; arguments as there."""
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure = new_figure(10, 7)
     axes = figure.subplots()
     drawn = [label for label in range(len(y)) if np.isfinite(y[label]).any()]
     is_named = len(drawn) <= _MOST_NAMED
@@ -114,10 +116,10 @@ def build_confusion_figure(
     """Build the chart that `plot_confusion` writes; arguments as there."""
     names = [*(shorten(name) for name in class_names), "background"]
     side = float(np.clip(0.45 * len(names) + 3, 6, 24))
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    figure = new_figure(side + 1, side)
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # of the objects of a class
-    image = axes.imshow(shares, cmap="Blues", norm=Normalize(0, 1))
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = float(np.clip(330 / len(names), 5, 10))
     places = range(len(names))
     axes.set_xticks(places, names, rotation=90, fontsize=size, family=families(), parse_math=False)
@@ -136,7 +138,7 @@ def build_confusion_figure(
 
 def build_errors_figure(errors: Mapping[str, tuple[int, float | None]]) -> Figure:
     """Build the chart that `plot_errors` writes; arguments as there."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = new_figure(8, 4.5)
     axes = figure.subplots()
     costs = [cost or 0.0 for _, cost in errors.values()]
     bars = axes.barh(list(errors), costs, color="tab:red", height=0.6)

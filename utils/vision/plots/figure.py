@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-
-from matplotlib import font_manager
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from utils.cli.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _DPI = 120
 _LONGEST_NAME = 24
 # The bundled font has no letters of China, Japan and Korea; one of these is on most machines.
 _WIDER_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC", "Arial Unicode MS")
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, with its size in inches; matplotlib is imported only to draw."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -24,6 +31,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     FigureCanvasAgg(figure)
     with atomic_write(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+")  # shown as a box; no reason to fill the console
@@ -45,5 +54,7 @@ def shorten(name: str) -> str:
 
 def families() -> list[str]:
     """Return the fonts to look for letters in, in order."""
+    from matplotlib import font_manager
+
     present = set(font_manager.get_font_names())
     return ["DejaVu Sans", *(name for name in _WIDER_FONTS if name in present)]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from utils.vision.draw import class_color
-from utils.vision.plots.figure import families, save_figure, say_empty, shorten
+from utils.vision.plots.figure import families, new_figure, save_figure, say_empty, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _MOST_BARS = 100
 _ANCHOR_STYLES: tuple[dict[str, Any], ...] = (
@@ -72,7 +72,7 @@ def build_anchors_figure(
     sizes: np.ndarray, input_size: tuple[int, int], anchors: Mapping[str, Sequence[tuple[float, float]]]
 ) -> Figure:
     """Build the chart that `plot_anchors` writes; arguments as there."""
-    figure = Figure(figsize=(8, 8), layout="constrained")
+    figure = new_figure(8, 8)
     _draw_sizes(figure.subplots(), sizes, input_size, anchors)
     return figure
 
@@ -86,7 +86,7 @@ def build_labels_figure(
 ) -> Figure:
     """Build the chart that `plot_labels` writes; arguments as there."""
     bars = min(len(class_names), _MOST_BARS)
-    figure = Figure(figsize=(14, max(8.0, 0.13 * bars + 1)), layout="constrained")
+    figure = new_figure(14, max(8.0, 0.13 * bars + 1))
     panels = figure.subplot_mosaic(
         [["classes", "sizes", "centers"], ["classes", "aspects", "aspects"]],
         width_ratios=(1.0, 1.0, 1.1),
@@ -112,7 +112,7 @@ def _draw_classes(axes: Axes, class_names: Sequence[str], counts: np.ndarray) ->
     axes.set_yticks(places, names, fontsize=size, family=families(), parse_math=False)
     axes.set_ylim(max(len(order), 1) - 0.4, -0.6)
     axes.set_xlim(0, counts.max(initial=1) * 1.17)  # room for the numbers
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.locator_params(axis="x", nbins=5, integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     classes = f"{len(class_names)} class{'es' if len(class_names) != 1 else ''}"
     shown = f", the {len(order)} commonest" if len(order) < len(class_names) else ""
@@ -131,17 +131,17 @@ def _draw_sizes(
     edges = np.geomspace(2, longest * 1.1, 49)
     inside = sizes.clip(edges[0], edges[-1])
     if len(sizes):
-        axes.hist2d(inside[:, 0], inside[:, 1], bins=(edges, edges), cmin=1, cmap="viridis", norm=LogNorm())
+        axes.hist2d(inside[:, 0], inside[:, 1], bins=(edges, edges), cmin=1, cmap="viridis", norm="log")
     else:
         say_empty(axes, "no objects")
     for (label, shapes), style in zip(anchors.items(), _ANCHOR_STYLES, strict=False):
         axes.plot(*np.array(shapes).T, linestyle="none", label=label, **style)
     ticks = [2**power for power in range(1, 12) if 2**power < longest]
     axes.set(xscale="log", yscale="log", xlim=edges[[0, -1]], ylim=edges[[0, -1]])
+    axes.minorticks_off()
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(FixedLocator(ticks))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_locator(NullLocator())
+        axis.set_ticks(ticks)
+        axis.set_major_formatter("{x:g}")
     axes.set_box_aspect(1)
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
@@ -158,7 +158,7 @@ def _draw_aspects(axes: Axes, sizes: np.ndarray) -> None:
     axes.set_xticks(list(powers), names)
     axes.axvline(0, color="0.4", linewidth=1, linestyle="--")
     axes.set_ylim(0, None if len(sizes) else 1)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.locator_params(axis="y", integer=True)
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
     axes.set(xlabel="width : height", ylabel="objects")
@@ -169,6 +169,9 @@ def _draw_aspects(axes: Axes, sizes: np.ndarray) -> None:
 
 def _draw_centers(axes: Axes, centers: np.ndarray, input_size: tuple[int, int]) -> None:
     """Draw where in the letterboxed picture the centers lie, as a share of its sides."""
+    from matplotlib.colors import PowerNorm
+    from matplotlib.ticker import MaxNLocator
+
     shares = (centers / np.array(input_size[::-1])).clip(0, 1)
     counts, _, _ = np.histogram2d(shares[:, 1], shares[:, 0], bins=32, range=((0, 1), (0, 1)))
     scale = PowerNorm(0.5, 0, max(counts.max(), 1))  # a data set of portraits has all in the middle

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from utils.vision.plots.figure import save_figure, say_empty
+from utils.vision.plots.figure import new_figure, save_figure, say_empty
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LOSSES = ("box", "objectness", "class")
 _SCORES = {"map50": "mAP50", "map50_95": "mAP50-95", "voc_ap50_area": "VOC AP50"}
@@ -33,7 +35,7 @@ def plot_results(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
 
 def build_results_figure(rows: Sequence[Mapping[str, str]]) -> Figure:
     """Build the chart that `plot_results` writes; arguments as there."""
-    figure = Figure(figsize=(12, 8), layout="constrained")
+    figure = new_figure(12, 8)
     losses, scores, rate, speed = figure.subplots(2, 2).flat
     for name in LOSSES:
         _draw_curve(losses, rows, name, name)
@@ -47,7 +49,7 @@ def build_results_figure(rows: Sequence[Mapping[str, str]]) -> Figure:
         axes.set_title(title, fontsize=12)
         axes.set_xlabel("epoch")
         axes.grid(color="0.9")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
         if axes.lines:
             _fit_height(axes)
         else:
@@ -72,7 +74,7 @@ def _fit_height(axes: Axes) -> None:
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
     if values.min() > 0 and values.max() > 10 * np.median(values):
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter("{x:g}")
     else:
         axes.set_ylim(min(0.0, 1.08 * values.min()), 1.08 * values.max() or 1.0)
 
