@@ -43,7 +43,7 @@ from utils.cli.parser import given_settings
 from utils.cli.signals import StopSignals
 from utils.cli.train_config import TrainConfig
 from utils.training.builders import build_trainer, resolve_config
-from utils.training.distributed import joined, rank, together
+from utils.training.distributed import process_group, rank, run_on_all_ranks
 from utils.training.engine import EpochMeter, Trainer
 
 EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")
@@ -119,7 +119,7 @@ def step(batches: list[Batch]) -> dict[str, object]:
 )
 def test_two_processes_take_the_step_of_one(shares: list[list[Batch]], whole: list[Batch]) -> None:
     def work(_: list[str]) -> int:
-        with joined():
+        with process_group():
             torch.save(step(shares[rank()]), f"step{rank()}.pth")
         return 0
 
@@ -219,7 +219,7 @@ def test_a_restart_meets_nobody_of_the_attempt_before(monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, str(value))
 
     def join(_: list[str]) -> int:
-        with joined():
+        with process_group():
             dist.barrier()
         return 0
 
@@ -308,8 +308,8 @@ def test_what_one_process_alone_finds_wrong_it_says() -> None:
             if rank() == 1:
                 raise UserError("here: only here")
 
-        with joined():
-            together(look)
+        with process_group():
+            run_on_all_ranks(look)
         return 0
 
     with joined_processes(work=lambda argv: run_command(work, argv)) as commands:
