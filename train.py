@@ -9,6 +9,7 @@ from typing import Any
 
 from utils.cli.console import log, run_command
 from utils.cli.files import new_run_folder
+from utils.cli.inputs import locate_checkpoint
 from utils.cli.parser import given_settings
 from utils.cli.presets import build_train_config
 from utils.cli.signals import StopSignals
@@ -29,8 +30,11 @@ def _parse_and_train(argv: list[str]) -> int:
         example="python train.py --data VOCdevkit --train VOC2007/trainval --phi cbam --epochs 50",
     )
     # Under torchrun all processes would print the error, and only the first needs to see the files.
-    if given.get("resume") is None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        build_train_config(given).check_inputs()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if given.get("resume") is not None:
+            locate_checkpoint(given["resume"])
+        else:
+            build_train_config(given).check_inputs()
     return train(given)
 
 

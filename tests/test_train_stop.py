@@ -136,7 +136,7 @@ def test_a_signal_in_the_evaluation_saves_and_only_the_evaluation_is_repeated(
         signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(measure, "find", stop)
+        patch.setattr(measure, "detect_dataset", stop)
         assert train.main([*EXACT, "--name", "measured"]) == 143
     (line,) = interruptions_in(capsys.readouterr().err)
     assert "at epoch 1 step 6" in line

@@ -10,6 +10,7 @@ from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from tests.faults.room import Captured, Room, furnish
 from utils.data import annotation_cache as facts
+from utils.inference import evaluation_pictures
 from utils.training import run_folder, run_log, train_loop
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 

@@ -13,7 +13,7 @@ from nets.attention import same_attention
 from utils.cli.class_names import match_class_names
 from utils.cli.console import log, plural
 from utils.cli.errors import UserError
-from utils.cli.inputs import RUNS, find_newest
+from utils.cli.inputs import locate_checkpoint
 from utils.cli.parser import config_as_dict, config_from_dict
 from utils.cli.presets import build_train_config
 from utils.cli.train_config import DEFAULT_LR, FINE_TUNING_FACTOR, TrainConfig
@@ -44,17 +44,13 @@ def resolve_config(given: dict[str, Any]) -> tuple[TrainConfig, Path | None, Che
     return _resume({"resume": str(restarted / "weights" / "last.pth"), **phi})
 
 
-def load_resumable(path: str) -> tuple[Path, Checkpoint]:
+def load_resumable(resume: str) -> tuple[Path, Checkpoint]:
     """Load the checkpoint that --resume names; "auto" is the newest last.pth under runs/train.
 
     Raises:
         UserError: there is none, or it is a shareable file without a training state.
     """
-    if path == "auto":
-        newest = find_newest("last.pth")
-        if newest is None:
-            raise UserError(f"--resume: no run with weights/last.pth in {RUNS}; name one: --resume FILE")
-        path = str(newest)
+    path = locate_checkpoint(resume)
     checkpoint = load_checkpoint(path)
     if "optimizer" not in checkpoint.training:
         raise UserError(f"--resume {path}: has no training state; resume from the last.pth beside it")
@@ -63,7 +59,7 @@ def load_resumable(path: str) -> tuple[Path, Checkpoint]:
             f"--resume {path}: saved by an older version that cannot be resumed; start a new run from its "
             f"weights: --weights {path}"
         )
-    return Path(path), checkpoint
+    return path, checkpoint
 
 
 def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:

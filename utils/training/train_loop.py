@@ -13,10 +13,15 @@ from utils.cli.train_config import TrainConfig
 from utils.data.dataset import VocDataset
 from utils.data.loader import TrainLoader
 from utils.data.prepare import TrainingData
-from utils.inference.evaluate import Findings, find, join_findings, score
+from utils.inference.evaluation import (
+    DatasetDetections,
+    EvalResult,
+    detect_dataset,
+    merge_detections,
+    score_detections,
+)
 from utils.inference.evaluation_pictures import draw_summary
 from utils.inference.predictor import Predictor
-from utils.inference.result import EvalResult
 from utils.metrics.diagnose import ENOUGH_STEPS, explain_low_map
 from utils.training.distributed import all_gather, all_reduce_max, broadcast_model, rank, world_size
 from utils.training.engine import EpochMeter, Trainer, set_train_mode
@@ -33,7 +38,7 @@ from utils.training.run_state import Position, build_checkpoint
 from utils.vision.plots.training_curves import plot_results
 from utils.weights.checkpoint import Checkpoint
 
-Evaluation = tuple[EvalResult, Findings]
+Evaluation = tuple[EvalResult, DatasetDetections]
 METRIC_COLUMNS = ("map50", "map50_95", "voc_ap50_area")  # of results.csv
 _PICTURES_EVERY = 10  # epochs
 _LOW_MAP50 = 0.01  # calls for an explanation
@@ -138,16 +143,16 @@ def evaluate_on_all_ranks(
         UserError: an image cannot be read.
     """
     broadcast_model(trainer.average)  # batch statistics differ between ranks
-    findings = find(
+    own = detect_dataset(
         build_predictor(trainer, val_set.class_names),
         val_set,
         indices=range(rank(), len(val_set), world_size()),
         batch_size=config.batch_size,
         skip_bad=config.skip_bad,
     )
-    findings = join_findings(all_gather(findings))
+    detections = merge_detections(all_gather(own))
     # The result is written if this epoch is the best so far, and then its weights are best.pth.
-    return score(findings, val_set, weights="best.pth", splits=splits), findings
+    return score_detections(detections, val_set, weights="best.pth", splits=splits), detections
 
 
 def build_predictor(trainer: Trainer, class_names: tuple[str, ...]) -> Predictor:
@@ -201,11 +206,11 @@ def draw_results(job: Job, evaluation: Evaluation | None, is_last: bool) -> None
         return
     predictor = build_predictor(job.trainer, val.class_names)
     job.run.attempt("val_batch0.jpg", lambda: save_val_batch(folder / "val_batch0.jpg", predictor, val))
-    result, findings = evaluation
+    result, found = evaluation
     job.run.attempt("PR_curve.png, confusion_matrix.png", lambda: draw_summary(result, folder))
     map50, steps = result.coco.map50 or 0.0, job.trainer.schedule.step
     if is_last and job.config.overfit:
         log(describe_overfit(map50, len(val)))
     if map50 < _LOW_MAP50 and (is_last or steps > ENOUGH_STEPS):
-        reason = explain_low_map(findings.detections, findings.targets, val.class_names, steps)
+        reason = explain_low_map(found.detections, found.targets, val.class_names, steps)
         warn(f"mAP50 is {map50:.4f}: {reason} in {folder}")
