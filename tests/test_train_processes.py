@@ -42,9 +42,10 @@ from utils.cli.errors import Interrupted, UserError
 from utils.cli.parser import given_settings
 from utils.cli.signals import StopSignals
 from utils.cli.train_config import TrainConfig
-from utils.training.builders import build_trainer, resolve_config
+from utils.training.builders import build_trainer
 from utils.training.distributed import process_group, rank, run_on_all_ranks
 from utils.training.engine import EpochMeter, Trainer
+from utils.training.resolve import resolve_config
 
 EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")
 PATIENCE = 600  # seconds until torchrun and its processes have imported torch, on a busy machine
