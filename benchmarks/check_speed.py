@@ -1,6 +1,6 @@
-"""How long data.py check takes: cold, with what it remembers, and with every pixel read.
+"""Time of data.py check: without cache, with its cache, and with --decode.
 
-Run it as `python benchmarks/check_speed.py --data $DATA/VOCdevkit`.
+Usage: python benchmarks/check_speed.py --data $DATA/VOCdevkit
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _CHECK = Path(__file__).resolve().parent.parent / "data.py"
 
 
 def main() -> None:
-    """Make a folder of the wanted number of images and time the command on it."""
+    """Build a data set with the given number of images and time the command on it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True, help="where pictures and annotations come from")
+    parser.add_argument("--data", required=True, help="source of the images and annotations")
     parser.add_argument("--images", type=int, default=5000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)  # what is remembered goes there
+        os.chdir(folder)  # the cache goes there
         make_data(Path("data"), Path(arguments.data), arguments.images)
         print(f"{arguments.images} images of {_LONGEST} pixels")
-        print(f"cold         {time_check():6.1f} s")
-        print(f"remembered   {time_check():6.1f} s")
+        print(f"no cache     {time_check():6.1f} s")
+        print(f"cache        {time_check():6.1f} s")
         shutil.rmtree("runs")
         print(f"--decode     {time_check('--decode'):6.1f} s")
 
 
 def make_data(folder: Path, source: Path, images: int) -> None:
-    """Copy pictures at the size of Pascal VOC's, again from the start where there are too few."""
+    """Copy images at the size of Pascal VOC's, repeatedly if there are too few."""
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / part).mkdir(parents=True)
     samples = [sample for split in list_main_splits(source) for sample in load_samples(source, split)]
@@ -57,7 +57,7 @@ def make_data(folder: Path, source: Path, images: int) -> None:
 
 
 def time_check(*flags: str) -> float:
-    """Return the seconds that the command takes, start-up included."""
+    """Return the seconds of the command, start-up included."""
     start = time.perf_counter()
     command = [sys.executable, str(_CHECK), "check", "--data", "data", *flags]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,9 +1,9 @@
-"""Training pictures a second of one worker, against the obvious pipeline of PIL doing the same work.
+"""Training images per second of one worker, beside a plain PIL pipeline with the same steps.
 
-Pictures are resized to the longest side of a VOC photograph (500) and of a larger one (1600), and made into
-inputs of 416 x 416 at level "reference" in one thread. The competitors take turns on the same pictures. Times
-are the process's CPU time, which other work on the machine changes least: medians over the rounds; ratios are
-medians of each round's. "To float" adds the division by 255, which ours leaves to the device.
+Images have a longest side of 500 pixels (VOC) and of 1600. They become inputs of 416 x 416 at the level
+"reference" in one thread; the pipelines take turns on the same images. Times are CPU times of the process,
+which depend least on other work: medians over the rounds, ratios are medians of each round's. "To float" adds
+the division by 255, which ours leaves to the device.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import date
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 import cv2
 import numpy as np
-import PIL
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from utils.cli.console import progress, run_command
+from utils.compare.cost import describe_machine
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import scan_samples
 from utils.data.sample_report import Record
@@ -42,7 +41,7 @@ Maker = Callable[[int], object]
 def place(
     record: Record, rng: np.random.Generator, center: tuple[int, int] | None, part: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Lay a picture onto a canvas of its own: anywhere, or with a corner at the mosaic's center (x, y)."""
+    """Paste an image onto a canvas: anywhere, or with a corner at the mosaic's center (x, y)."""
     image = Image.open(record.image_path).convert("RGB")
     aspect = image.width / image.height * rng.uniform(0.7, 1.3) / rng.uniform(0.7, 1.3)
     longest = SIDE * rng.uniform(0.4, 1.0)
@@ -63,7 +62,7 @@ def place(
 
 
 def recolor(image: NDArray[np.uint8], rng: np.random.Generator) -> torch.Tensor:
-    """Change hue, saturation and value by tables, then make the network's input of it."""
+    """Change hue, saturation and value by lookup tables; returns the network's input."""
     gains, levels = 1 + rng.uniform(-1, 1, 3) * [0.1, 0.7, 0.4], np.arange(256)
     tables = [levels * gains[0] % 180, *(np.clip(levels * gain, 0, 255) for gain in gains[1:])]
     planes = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
@@ -73,7 +72,7 @@ def recolor(image: NDArray[np.uint8], rng: np.random.Generator) -> torch.Tensor:
 
 
 def make_by_pil(records: Sequence[Record], index: int, *, mosaic: bool) -> Made:
-    """Make a training picture of one, or of four."""
+    """Return a training image made of one image, or a mosaic of four."""
     rng = np.random.default_rng([1, index])
     if not mosaic:
         image, boxes = place(records[index], rng, None, 0)
@@ -90,7 +89,7 @@ def make_by_pil(records: Sequence[Record], index: int, *, mosaic: bool) -> Made:
 
 
 def resized(records: Sequence[Record], longest: int, folder: Path) -> list[Record]:
-    """Write the pictures at another size, as JPEGs of quality 90."""
+    """Write the images at another size, as JPEGs of quality 90."""
     made = []
     for record in records:
         image, path = Image.open(record.image_path).convert("RGB"), folder / f"{len(made)}.jpg"
@@ -103,7 +102,7 @@ def resized(records: Sequence[Record], longest: int, folder: Path) -> list[Recor
 
 
 def build_makers(records: Sequence[Record], names: Sequence[str], share: float) -> dict[str, Maker]:
-    """Give the competitors for mosaics (share 1) or plain pictures (share 0), the baseline first."""
+    """Return the pipelines for mosaics (share 1) or single images (share 0), the baseline first."""
     settings, dataset = AugmentSettings(share, 0.0, "reference"), VocDataset(records, names)
     ours, cached = (TrainDataset(dataset, (SIDE, SIDE), settings, 1) for _ in range(2))
     cached.cache()
@@ -118,7 +117,7 @@ def build_makers(records: Sequence[Record], names: Sequence[str], share: float) 
 
 
 def compare(makers: dict[str, Maker], images: int, rounds: int) -> tuple[NDArray[np.floating], float]:
-    """Let the makers take turns: seconds (rounds, makers) a picture, and the ratio of A to A."""
+    """Run the pipelines in turn: seconds (rounds, makers) per image, and the A/A ratio."""
     seconds, count = np.zeros((rounds, len(makers))), 10
     for turn in progress(range(rounds), "comparing", unit="round"):
         for number in np.random.default_rng(turn).permutation(len(makers)):
@@ -142,12 +141,8 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(1)
     report = scan_samples(load_samples(arguments.data, arguments.split))
     records = report.records[:: max(1, len(report.records) // arguments.images)][: arguments.images]
-    cpu = [line[13:-1] for line in open("/proc/cpuinfo") if line.startswith("model name")]  # noqa: SIM115
-    print(
-        f"{date.today()}, {cpu[0]}, {len(cpu)} cores, {len(records)} images, Python", sys.version.split()[0]
-    )
-    print(f"torch {torch.__version__}, OpenCV {cv2.__version__}, Pillow {PIL.__version__}\n")
-    print("| longest side | | maker | images/s | times PIL |\n|---|---|---|---|---|")
+    print(*describe_machine(), f"OpenCV {cv2.__version__}, {len(records)} images", "", sep="\n")
+    print("| longest side | | pipeline | images/s | times PIL |\n|---|---|---|---|---|")
     for longest, share in product((500, 1600), (0.0, 1.0)):
         with tempfile.TemporaryDirectory() as folder:
             made = resized(records, longest, Path(folder))

@@ -1,6 +1,6 @@
-"""Blocks whose start is undone by a fixed gain at the place instead of a fold into the convolution behind it.
+"""Attention blocks with a fixed gain that undoes their initial gate, to compare ways of inserting a block.
 
-For the comparison of the ways to insert a block: `--phi benchmarks/fixed_gain.py:GainSE`.
+`--phi benchmarks/fixed_gain.py:GainSE`; train.py itself folds the gain into the next convolution.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from nets.attention.se import SqueezeExcite
 
 
 class GainSE(SqueezeExcite):
-    """SE times 2 for ever: its gate starts at 1/2, so that the block starts as x -> x."""
+    """SE times 2: its gate starts at 1/2, so the block starts as x -> x."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         return 2 * super().forward(x)
 
     def start_constant(self) -> float:
-        """Make the gate 1/2 for every input, which the gain undoes."""
+        """Set the gate to 1/2 for every input, which the gain undoes."""
         return 2 * super().start_constant()
 
 
 class GainCBAM(CBAM):
-    """CBAM times 4 for ever: its two gates start at 1/2 each, so that the block starts as x -> x."""
+    """CBAM times 4: its two gates start at 1/2 each, so the block starts as x -> x."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         return 4 * super().forward(x)
 
     def start_constant(self) -> float:
-        """Make both gates 1/2 for every input, which the gain undoes."""
+        """Set both gates to 1/2 for every input, which the gain undoes."""
         return 4 * super().start_constant()

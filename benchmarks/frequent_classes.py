@@ -1,8 +1,8 @@
-"""Mean of the classes that a list holds often enough to be measured: a row a metrics.json of evaluate.py.
+"""Mean AP of the classes with enough ground truth, a row for each metrics.json of evaluate.py.
 
-python benchmarks/frequent_classes.py runs/evaluate/exp/metrics.json runs/train/*/metrics.json
+    python benchmarks/frequent_classes.py runs/evaluate/exp/metrics.json runs/train/*/metrics.json
 
-A held-out list may hold other classes often: `--as-in METRICS_JSON` takes those of another list.
+`--as-in METRICS_JSON` takes the frequent classes of another split.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ FIGURES = ("voc_ap50_area", "ap50", "ap50_95")
 
 
 def frequent_classes(metrics: dict[str, Any], at_least: int) -> list[str]:
-    """Return the names of the classes with so many ground truths."""
+    """Return the names of the classes with at least so many ground truths."""
     least = max(at_least, 1)
     return [name for name, entry in metrics["per_class"].items() if entry["ground_truths"] >= least]
 
 
 def mean_of(metrics: dict[str, Any], figure: str, names: Sequence[str]) -> float:
-    """Return the mean of a figure over those of the classes that have ground truth.
+    """Return the mean of a metric over the classes that have ground truth.
 
     Raises:
-        ValueError: none has.
+        ValueError: no class has any.
     """
     entries = [metrics["per_class"][name] for name in names]
     values = [entry[figure] for entry in entries if entry["ground_truths"] > 0]
@@ -45,15 +45,15 @@ def main(argv: list[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("metrics", nargs="+", type=Path, help="metrics.json, as evaluate.py writes it")
-    parser.add_argument("--at-least", type=int, default=10, help="ground truths of a class that counts")
-    parser.add_argument("--as-in", type=Path, help="take the classes that are frequent in this metrics.json")
+    parser.add_argument("--at-least", type=int, default=10, help="ground truths of a frequent class")
+    parser.add_argument("--as-in", type=Path, help="use the frequent classes of this metrics.json")
     args = parser.parse_args(argv)
-    told = frequent_classes(_read(args.as_in), args.at_least) if args.as_in else None
+    fixed = frequent_classes(_read(args.as_in), args.at_least) if args.as_in else None
     print("| | classes | VOC AP50 area, all | these | AP50 | AP50-95 |")
     print("|---|---|---|---|---|---|")
     for path in args.metrics:
         metrics = _read(path)
-        names = frequent_classes(metrics, args.at_least) if told is None else told
+        names = frequent_classes(metrics, args.at_least) if fixed is None else fixed
         shown = " | ".join(f"{mean_of(metrics, figure, names):.4f}" for figure in FIGURES)
         print(f"| {path} | {len(names)} | {metrics['voc_ap50_area']:.4f} | {shown} |")
     return 0

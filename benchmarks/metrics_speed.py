@@ -1,8 +1,8 @@
-"""Seconds and memory that an evaluation takes once the network has run, on made detections.
+"""Time and memory of the metrics, on random detections.
 
 Half of the detections lie near the objects, half anywhere; an image has 1 to 5 objects, a tenth of them
-difficult. Seconds are the process's CPU time, which other work on the machine changes least; the memory is
-the highest of the process up to the end of each part. For one core:
+difficult. Seconds are CPU time of the process, which depends least on other work; memory is the peak of the
+process up to the end of each part. For one core:
 
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/metrics_speed.py
 """
@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import os
-import platform
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nets.structures import Detections, Target
 from utils.cli.console import run_command
+from utils.compare.cost import describe_machine
 from utils.inference.evaluation import EvalResult
 from utils.metrics.analysis import analyze
 from utils.metrics.coco_ap import ENGINES, coco_ap
@@ -36,11 +34,11 @@ from utils.metrics.matching import flatten, match
 from utils.metrics.voc_ap import voc_ap
 
 Result = TypeVar("Result")
-PACKAGES = ("numpy", "torch", *ENGINES)
+PACKAGES = ("numpy", *ENGINES)
 
 
 def make_image(rng: np.random.Generator, count: int, classes: int) -> tuple[Detections, Target]:
-    """Make the detections and the objects of an image of about 400 x 400 pixels."""
+    """Return random detections and ground truth of an image of about 400 x 400 pixels."""
     objects, near = int(rng.integers(1, 6)), count // 2
     corner = rng.uniform(0, 300, (objects, 2))
     truth = np.concatenate((corner, corner + rng.uniform(20, 200, (objects, 2))), axis=1)
@@ -64,7 +62,7 @@ def make_image(rng: np.random.Generator, count: int, classes: int) -> tuple[Dete
 
 
 def timed(part: str, work: Callable[[], Result]) -> tuple[Result, float]:
-    """Do the work and print a row of the table."""
+    """Run one part and print its row of the table."""
     start = time.process_time()
     result = work()
     seconds = time.process_time() - start
@@ -73,7 +71,7 @@ def timed(part: str, work: Callable[[], Result]) -> tuple[Result, float]:
 
 
 def peak() -> float:
-    """Return the most memory that the process has had so far, in MB (Linux counts in kB)."""
+    """Return the peak memory of the process in MB (Linux counts in kB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -90,10 +88,8 @@ def main(argv: list[str]) -> None:
     made = [make_image(rng, options.detections, options.classes) for _ in range(options.images)]
     detections, targets = [found for found, _ in made], [target for _, target in made]
 
-    cpu = [line[13:-1] for line in open("/proc/cpuinfo") if line.startswith("model name")]  # noqa: SIM115
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    print(f"{date.today()}, {cpu[0]}, {len(os.sched_getaffinity(0))} of {len(cpu)} cores")
-    print(f"Python {platform.python_version()}, {versions}")
+    print(*describe_machine(), versions, sep="\n")
     print(f"{options.images} images x {options.detections} detections x {options.classes} classes\n")
     print("| part | seconds | peak memory, MB |\n|---|---|---|")
     print(f"| before, with the detections | | {peak():.0f} |")

@@ -1,8 +1,8 @@
-"""Milliseconds an image takes in each runtime, interleaved in one run, as ratios to plain PyTorch.
+"""Milliseconds per image of each runtime, interleaved in one run, beside plain PyTorch.
 
-Every way does the same work: the network alone on one batch, and all of it, from the file to boxes in its
-pixels. "eager" is the network as it was trained, in the usual memory layout; it runs twice, and the ratio of
-the two says what the other ratios can be trusted with (0.95 to 1.05). For results/predict_speed.md:
+Each runtime does the same work: the network alone on one batch, and everything from the file to boxes in its
+pixels. "eager" is the network as it was trained, in NCHW layout. It runs twice: the ratio of the two (A/A)
+shows how far the other ratios can be trusted (0.95 to 1.05). For results/predict_speed.md:
 
     python benchmarks/predict_speed.py --data $DATA/VOCdevkit
 """
@@ -13,13 +13,10 @@ import argparse
 import copy
 import dataclasses
 import importlib.metadata
-import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from datetime import date
 from pathlib import Path
 
 import cv2
@@ -30,6 +27,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nets.blocks import fold_norms
 from utils.cli.console import run_command
+from utils.compare.cost import describe_machine
 from utils.data.demo.dataset import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
 from utils.export.exporter import FORMATS
@@ -40,7 +38,7 @@ from utils.inference.speed import measure_speed
 from utils.vision.image_reader import read_image
 from utils.weights.load import load_model
 
-PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "opencv-python-headless")
+PACKAGES = ("onnxruntime", "openvino", "ncnn", "opencv-python-headless")
 PICTURES = 16
 PAUSE = 0.1  # seconds
 
@@ -58,7 +56,7 @@ class Called(nn.Module):
 
 
 class Plain(nn.Module):
-    """The network in PyTorch's usual memory layout, whatever it is given."""
+    """The network in NCHW memory layout, whatever its input has."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -72,7 +70,7 @@ class Plain(nn.Module):
 def build_ways(
     job: ExportJob, folder: Path, batch: int, quantization: Quantization | None
 ) -> dict[str, nn.Module]:
-    """Return everything that maps images to raw maps, by name."""
+    """Return the runtimes by name, as modules that map images to raw maps."""
     folded = copy.deepcopy(job.model)
     fold_norms(folded)
     ways: dict[str, nn.Module] = {
@@ -101,10 +99,9 @@ def build_ways(
 
 
 def interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
-    """Return the milliseconds of each way in each round, the fastest of three runs.
+    """Return the milliseconds of each runtime in each round, the fastest of three runs.
 
-    The threads of a runtime go on spinning for a while when its work is done: before each way there is a
-    pause, and a run that does not count.
+    Before each runtime there is a pause and an uncounted run, since threads of the last one spin for a while.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
@@ -121,9 +118,9 @@ def interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str,
 
 
 def print_table(title: str, measured: Sequence[dict[str, np.ndarray]], batch: int) -> None:
-    """Write medians and ratios to eager as a table: the network alone, and from the file to boxes."""
+    """Print medians and ratios to eager as a table: the network alone, and from the file to boxes."""
     print(f"\n{title}\n")
-    print("| way | network, ms | times eager | file to boxes, ms | times eager |\n|---|---|---|---|---|")
+    print("| runtime | network, ms | times eager | file to boxes, ms | times eager |\n|---|---|---|---|---|")
     for name in measured[0]:
         cells = []
         for times in measured:
@@ -135,7 +132,7 @@ def print_table(title: str, measured: Sequence[dict[str, np.ndarray]], batch: in
 def measure(
     job: ExportJob, paths: Sequence[Path], ways: dict[str, nn.Module], batch: int, rounds: int
 ) -> None:
-    """Measure all ways at one batch size."""
+    """Measure all runtimes at one batch size."""
     images = torch.rand(batch, 3, *job.config.input_size, generator=torch.Generator().manual_seed(0))
     layouts = {name: images for name in ways}
     for name in ("channels last", "ours: channels last, folded", "torch.compile of ours"):
@@ -155,7 +152,7 @@ def measure(
 
 
 def print_parts(job: ExportJob, model: nn.Module, paths: Sequence[Path], rounds: int) -> None:
-    """Write what pre- and postprocessing take beside our default network, image by image."""
+    """Print the times of pre- and postprocessing beside the default network, image by image."""
     print("\n| conf | preprocess, ms | network, ms | postprocess, ms | both, of the network |")
     print("|---|---|---|---|---|")
     for conf in (0.25, 0.001):
@@ -176,15 +173,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument(
-        "--data", help="pictures to look at and to calibrate int8 on; else the demo's, without int8"
+        "--data", help="images to predict and to calibrate int8 on; else those of the demo, without int8"
     )
     options = parser.parse_args(argv)
     loaded = load_model(options.weights)
     config = dataclasses.replace(loaded.config, input_size=(options.imgsz, options.imgsz))
     job = ExportJob(loaded.model, config, loaded.class_names, loaded.path)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    print(f"{date.today()}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads")
-    print(f"Python {platform.python_version()}, {versions}")
+    print(*describe_machine(), versions, sep="\n")
     print(f"{options.weights}, {options.imgsz}x{options.imgsz}, median of {options.rounds} rounds")
     with tempfile.TemporaryDirectory() as folder:
         paths, quantization = find_pictures(options.data, Path(folder), config.input_size)
@@ -198,7 +194,7 @@ def main(argv: list[str]) -> int:
 def find_pictures(
     data: str | None, folder: Path, input_size: tuple[int, int]
 ) -> tuple[list[Path], Quantization | None]:
-    """Return files to look at, and what int8 is calibrated on."""
+    """Return images to predict, and what int8 is calibrated on."""
     if data is not None:
         dataset, *_ = prepare_evaluation(data)
         calibration = Calibration(prepare_splits(data, None)[0], input_size)

@@ -27,11 +27,11 @@ import os, sys
 sys.argv = ["train.py", *sys.argv[1:]]
 import train
 from utils.training import engine
-step = engine.Trainer._optimizer_step
+step = engine.Trainer._step
 def stop(self, *args, **kwargs):
     step(self, *args, **kwargs)
     os._exit(0)
-engine.Trainer._optimizer_step = stop
+engine.Trainer._step = stop
 train.main(sys.argv[1:])
 """
 ANNOTATION = """<annotation><filename>{name}.jpg</filename>

@@ -1,85 +1,53 @@
-"""How long a training step takes on this CPU, beside the plain PyTorch way of writing it.
+"""Time of a training step on this CPU, beside the plain PyTorch way of writing it.
 
-`python benchmarks/train_step.py` prints the table and writes it to benchmarks/results/train_step.md. Each way
-runs in a process of its own, since the memory settings hold for a whole process, and the processes take
-turns, a step each, so that all of them see the same machine.
+    python benchmarks/train_step.py
+
+Each way runs in a process of its own, since memory settings hold for a whole process. The processes take
+turns, a step each, so that all of them see the same machine. The table is also written to
+benchmarks/results/train_step.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import datetime
 import multiprocessing
 import os
-import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.optim import SGD
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.loop_loss import LoopLoss
 from nets.config import ModelConfig
 from nets.structures import Target
 from nets.yolo import YoloBody
 from utils.cli.train_config import TrainConfig
-from utils.training.engine import EpochMeter, set_frozen
-from utils.training.setup import build_criterion, build_trainer
+from utils.compare.cost import describe_machine
+from utils.training.builders import build_criterion, build_trainer
+from utils.training.engine import EpochMeter, set_train_mode
 
 CONFIG = ModelConfig(num_classes=20)
 BATCH_SIZE, OBJECTS, WARM_UP, ATTEMPTS = 8, 4, 2, 3
-TRUSTED = (0.95, 1.05)  # what the ratio of a way to itself must lie in
-RESULT = ROOT / "benchmarks/results/train_step.md"
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way to do a training step; the network, the data and the kind of optimizer are the same in all."""
-
-    name: str
-    our_loss: bool = False
-    ours: bool = False  # the step of train.py
-    held: bool = False  # with normalization statistics that came with weights
-
-
-WAYS = (
-    Way("A: plain NCHW step, loss with loops over images and boxes"),
-    Way("A again"),
-    Way("B: plain NCHW step, our loss", our_loss=True),
-    Way("C: the step of train.py from random weights", ours=True),
-    Way("D: the step of train.py from trained weights, whose statistics it holds", ours=True, held=True),
-)
-
-
-class LoopEma:
-    """The moving average as a loop over the weights."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = copy.deepcopy(model).eval()
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move every weight a little."""
-        state = model.state_dict()
-        for name, average in self.model.state_dict().items():
-            if average.dtype.is_floating_point:
-                average *= 0.999
-                average += 0.001 * state[name].detach()
+TRUSTED = (0.95, 1.05)  # of the A/A ratio
+WAYS = {
+    "A": "plain PyTorch step, NCHW",
+    "A again": "plain PyTorch step, NCHW",
+    "B": "step of train.py, from random weights",
+    "C": "step of train.py, from pretrained weights with frozen batch statistics",
+}
 
 
 def make_batch() -> tuple[Tensor, list[Target]]:
-    """Make uint8 noise (B, 3, 416, 416) and as many random boxes in each image."""
+    """Return random images, uint8 (B, 3, 416, 416), with random boxes."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(
         0, 256, (BATCH_SIZE, 3, *CONFIG.input_size), dtype=torch.uint8, generator=generator
@@ -94,37 +62,36 @@ def make_batch() -> tuple[Tensor, list[Target]]:
     return images, targets
 
 
-def build_step(way: Way) -> Callable[[], object]:
-    """Set a way up; returns what does one step."""
+def build_step(way: str) -> Callable[[], object]:
+    """Return a function that does one step of a way; network, data and optimizer are the same in all."""
     images, targets = make_batch()
     torch.manual_seed(0)
     model = YoloBody(CONFIG).train()
-    criterion = build_criterion(TrainConfig(), model)
-    if way.held:
+    if way == "C":
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                nn.init.constant_(module.running_mean, 0.01)  # no longer that of a new one
-    if way.ours:
+                nn.init.constant_(module.running_mean, 0.01)  # no longer the initial one
+    if way in ("B", "C"):
         trainer = build_trainer(TrainConfig(batch_size=BATCH_SIZE), model, 1000, 8000, torch.device("cpu"))
-        set_frozen(model, False, trainer.held_norms)
+        set_train_mode(model, False, trainer.frozen_bn)
         return lambda: list(trainer.epoch([(images, targets)], EpochMeter(), "step"))
+    criterion = build_criterion(TrainConfig(), model)
     optimizer = SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    loop_loss, ema = LoopLoss(CONFIG), LoopEma(model)
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
 
     def step() -> None:
-        raw_maps = model(images.float().div_(255))
-        parts = criterion(raw_maps, targets) if way.our_loss else {"all": loop_loss(raw_maps, targets)}
+        losses = criterion(model(images.float().div_(255)), targets)
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(parts.values())).sum().backward()
+        torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
-        ema.update(model)
+        ema.update_parameters(model)
 
     return step
 
 
-def serve(way: Way, pipe: Connection) -> None:
-    """Do a step and send its milliseconds whenever something arrives, until None does."""
+def serve(way: str, pipe: Connection) -> None:
+    """Do a step and send its milliseconds for each message, until None arrives."""
     step = build_step(way)
     while pipe.recv() is not None:
         started = time.perf_counter()
@@ -132,64 +99,50 @@ def serve(way: Way, pipe: Connection) -> None:
         pipe.send(1000 * (time.perf_counter() - started))
 
 
-def measure(rounds: int) -> list[float]:
-    """Return the median milliseconds of a step of every way."""
+def measure(rounds: int) -> dict[str, float]:
+    """Return the median milliseconds of a step of each way."""
     context = multiprocessing.get_context("spawn")
-    pipes, processes = [], []
+    pipes, processes = {}, []
     for way in WAYS:
-        pipe, other = context.Pipe()
+        pipes[way], other = context.Pipe()
         processes.append(context.Process(target=serve, args=(way, other), daemon=True))
         processes[-1].start()
-        pipes.append(pipe)
-    times: list[list[float]] = [[] for _ in WAYS]
-    for round_number in range(WARM_UP + rounds):
-        for pipe, spent in zip(pipes, times, strict=True):
+    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(WARM_UP + rounds):
+        for way, pipe in pipes.items():
             pipe.send("step")
-            step = pipe.recv()
-            if round_number >= WARM_UP:
-                spent.append(step)
-    for pipe, process in zip(pipes, processes, strict=True):
+            times[way].append(pipe.recv())
+    for pipe, process in zip(pipes.values(), processes, strict=True):
         pipe.send(None)
         process.join()
-    return [statistics.median(spent) for spent in times]
-
-
-def describe(medians: Sequence[float]) -> list[str]:
-    """Return the lines of the table."""
-    lines = ["| | median ms | times as fast as A | as B |", "|---|---|---|---|"]
-    for way, median in zip(WAYS, medians, strict=True):
-        lines.append(f"| {way.name} | {median:.0f} | {medians[0] / median:.2f} | {medians[2] / median:.2f} |")
-    return lines
+    return {way: statistics.median(spent[WARM_UP:]) for way, spent in times.items()}
 
 
 def main() -> None:
-    """Measure, again where A differs from itself, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20, help="counted steps of each way")
+    """Measure, again while A differs from itself, and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=20, help="steps of each way that count")
     rounds = parser.parse_args().rounds
     for _ in range(ATTEMPTS):
         medians = measure(rounds)
-        same = medians[1] / medians[0]
-        print(f"A/A ratio {same:.3f}", flush=True)
-        if TRUSTED[0] <= same <= TRUSTED[1]:
+        ratio = medians["A again"] / medians["A"]
+        print(f"A/A ratio {ratio:.3f}", flush=True)
+        if TRUSTED[0] <= ratio <= TRUSTED[1]:
             break
-    verdict = "" if TRUSTED[0] <= same <= TRUSTED[1] else f", outside {TRUSTED}: do not trust this table"
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    verdict = "" if TRUSTED[0] <= ratio <= TRUSTED[1] else f", outside {TRUSTED}: do not trust this table"
     lines = [
-        "# A training step on the CPU",
-        "",
-        f"`python benchmarks/train_step.py --rounds {rounds}`",
-        "",
-        f"{datetime.date.today()}, {machine}, {torch.get_num_threads()} threads. Python",
-        f"{platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}.",
+        f"# Training step on the CPU\n\n`python benchmarks/train_step.py --rounds {rounds}`\n",
+        *describe_machine(),
         f"416 x 416, batch {BATCH_SIZE}, {OBJECTS} objects an image, {CONFIG.num_classes} classes, phi none.",
-        "Forward, loss, backward, clipping, SGD with Nesterov momentum and moving average, in turn.",
-        f"A/A ratio {same:.3f}{verdict}; load average at the end {os.getloadavg()[0]:.1f}.",
-        "",
-        *describe(medians),
+        "Forward, loss, backward, clipping, SGD with Nesterov momentum and moving average.",
+        f"A/A ratio {ratio:.3f}{verdict}; load average at the end {os.getloadavg()[0]:.1f}.\n",
+        "| | | median ms | speed relative to A |\n|---|---|---|---|",
+        *(f"| {w} | {WAYS[w]} | {ms:.0f} | {medians['A'] / ms:.2f} |" for w, ms in medians.items()),
     ]
     print("\n".join(lines))
-    RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (ROOT / "benchmarks/results/train_step.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

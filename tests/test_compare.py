@@ -10,7 +10,7 @@ import evaluate
 import train
 from utils.compare import cost, runner
 from utils.data.voc import VocObject, write_annotation
-from utils.training import loop
+from utils.training import train_loop
 
 QUICK = ["--data", "data", "--imgsz", "64", "--weights", "none", "--workers", "0", "--device", "cpu"]
 QUICK += ["--batch-size", "4", "--epochs", "1"]
@@ -38,8 +38,8 @@ class Call:
     def __init__(self, command, stdout):
         _, script, *argv = command
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train, "draw_data", lambda _: None)
-            patch.setattr(loop, "look_back", lambda *_: None)
+            patch.setattr(train_loop, "draw_data", lambda _: None)
+            patch.setattr(train_loop, "draw_results", lambda *_: None)
             self.status = {"train.py": train, "evaluate.py": evaluate}[Path(script).name].main(argv)
 
     def __enter__(self):

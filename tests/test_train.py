@@ -16,7 +16,7 @@ from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.cli.parser import config_as_dict
 from utils.cli.train_config import TrainConfig
-from utils.training.run import Run
+from utils.training.run_folder import Run
 from utils.weights.checkpoint import load_checkpoint
 from utils.weights.load import load_model
 

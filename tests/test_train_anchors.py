@@ -11,9 +11,8 @@ import train
 from nets.config import OFFICIAL_ANCHORS, ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.train_config import TrainConfig
-from utils.training import network
-from utils.training.network import build_model
-from utils.training.setup import build_criterion
+from utils.training import builders
+from utils.training.builders import build_criterion, build_model
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 QUICK = [
@@ -110,8 +109,8 @@ def test_a_run_keeps_its_anchors_when_the_file_is_gone(
     room: Path, anchors: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[object] = []
-    read = network.read_anchors
-    monkeypatch.setattr(network, "read_anchors", lambda path: reads.append(path) or read(path))
+    read = builders.read_anchors
+    monkeypatch.setattr(builders, "read_anchors", lambda path: reads.append(path) or read(path))
     losses = []
     for name, extra in (("own", ["--anchors", str(anchors)]), ("usual", [])):
         assert train.main([*QUICK, "--weights", "none", "--epochs", "1", "--name", name, *extra]) == 0

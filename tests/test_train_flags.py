@@ -18,8 +18,8 @@ from utils.cli.errors import UserError
 from utils.cli.train_config import DEFAULT_LR
 from utils.data.voc import VocObject, write_annotation
 from utils.inference.evaluation import EvalResult
-from utils.training import setup as start
-from utils.training.run import Run
+from utils.training import builders as start
+from utils.training.run_folder import Run
 from utils.vision.letterbox import letterbox
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 

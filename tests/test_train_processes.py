@@ -42,9 +42,10 @@ from utils.cli.errors import Interrupted, UserError
 from utils.cli.parser import given_settings
 from utils.cli.signals import StopSignals
 from utils.cli.train_config import TrainConfig
-from utils.training.distributed import joined, rank, together
+from utils.training.builders import build_trainer
+from utils.training.distributed import process_group, rank, run_on_all_ranks
 from utils.training.engine import EpochMeter, Trainer
-from utils.training.setup import build_trainer, resolve_settings
+from utils.training.resolve import resolve_config
 
 EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")
 PATIENCE = 600  # seconds until torchrun and its processes have imported torch, on a busy machine
@@ -119,7 +120,7 @@ def step(batches: list[Batch]) -> dict[str, object]:
 )
 def test_two_processes_take_the_step_of_one(shares: list[list[Batch]], whole: list[Batch]) -> None:
     def work(_: list[str]) -> int:
-        with joined():
+        with process_group():
             torch.save(step(shares[rank()]), f"step{rank()}.pth")
         return 0
 
@@ -219,7 +220,7 @@ def test_a_restart_meets_nobody_of_the_attempt_before(monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, str(value))
 
     def join(_: list[str]) -> int:
-        with joined():
+        with process_group():
             dist.barrier()
         return 0
 
@@ -245,7 +246,7 @@ def test_a_restart_before_the_first_save_leaves_an_older_run_alone(
     os.utime(folder_of("whole2") / "args.yaml", (2**31, 2**31))
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     given = given_settings(TrainConfig, [*EXACT, "--name", whole], prog="", description="", example="")
-    config, folder, resumed = resolve_settings(given)
+    config, folder, resumed = resolve_config(given)
     assert (config.name, folder, resumed) == (whole, None, None)
     shutil.rmtree(folder_of("whole2"))
 
@@ -308,8 +309,8 @@ def test_what_one_process_alone_finds_wrong_it_says() -> None:
             if rank() == 1:
                 raise UserError("here: only here")
 
-        with joined():
-            together(look)
+        with process_group():
+            run_on_all_ranks(look)
         return 0
 
     with joined_processes(work=lambda argv: run_command(work, argv)) as commands:

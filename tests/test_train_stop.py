@@ -26,7 +26,7 @@ from tests.training_room import (
     table_of,
     wait_until,
 )
-from utils.training import validation as measure
+from utils.training import train_loop as measure
 from utils.training.engine import Trainer
 
 EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")  # 6 steps an epoch
@@ -136,7 +136,7 @@ def test_a_signal_in_the_evaluation_saves_and_only_the_evaluation_is_repeated(
         signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(measure, "find", stop)
+        patch.setattr(measure, "detect_dataset", stop)
         assert train.main([*EXACT, "--name", "measured"]) == 143
     (line,) = interruptions_in(capsys.readouterr().err)
     assert "at epoch 1 step 6" in line

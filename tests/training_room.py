@@ -23,7 +23,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import train
 from tests.voc_folder import make_voc_folder
-from utils.training import loop
+from utils.training import train_loop
 
 TRAIN_IMAGES, VAL_IMAGES = 12, 4
 QUICK = ("--data", "data", "--imgsz", "64", "--weights", "none", "--device", "cpu", "--batch-size", "2")
@@ -42,8 +42,8 @@ def furnished(folder: Path) -> Iterator[None]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(train, "draw_data", lambda _: None)
-        patch.setattr(loop, "look_back", lambda *_: None)
+        patch.setattr(train_loop, "draw_data", lambda _: None)
+        patch.setattr(train_loop, "draw_results", lambda *_: None)
         yield
     torch.set_num_threads(threads)
 

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import train
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from tests.faults.room import Captured, Room, furnish
 from utils.data import annotation_cache
 from utils.inference import evaluation_pictures
-from utils.training import loop, run
+from utils.training import run_folder, run_log, train_loop
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 MakeRoom = Callable[..., Room]
@@ -25,10 +24,10 @@ def make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured)
     What takes longer than a run of two steps and says nothing of the data is left out: the pictures of
     train.py and evaluate.py, the estimate of the time, and the weights.
     """
-    monkeypatch.setattr(train, "draw_data", lambda _: None)
-    monkeypatch.setattr(train, "log_estimate", lambda *_: None)
-    monkeypatch.setattr(loop, "look_back", lambda *_: None)
-    monkeypatch.setattr(run, "save_checkpoint", lambda *_: None)
+    monkeypatch.setattr(train_loop, "draw_data", lambda _: None)
+    monkeypatch.setattr(run_log, "log_estimate", lambda *_: None)
+    monkeypatch.setattr(train_loop, "draw_results", lambda *_: None)
+    monkeypatch.setattr(run_folder, "save_checkpoint", lambda *_: None)
     for picture in ("draw_charts", "draw_worst"):
         monkeypatch.setattr(evaluation_pictures, picture, lambda *_: None)
     monkeypatch.setattr(annotation_cache, "CACHE", Path("runs") / "cache")  # what it holds is looked at too

@@ -79,6 +79,11 @@ def warn(message: str) -> None:
     log(f"warning: {one_line(message)}")
 
 
+def plural(count: int, noun: str, many: str | None = None) -> str:
+    """Return a count with its noun: '1 image', '2 images'; `many` is the plural that is not noun + s."""
+    return f"{count} {noun if count == 1 else many or noun + 's'}"
+
+
 def one_line(message: str) -> str:
     """Return the message with line breaks and control characters, as file names may hold, escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message)

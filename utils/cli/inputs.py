@@ -42,6 +42,20 @@ def locate_weights(weights: str) -> Path:
     return path
 
 
+def locate_checkpoint(resume: str) -> Path:
+    """Return the file that `--resume` names: "auto" (the newest last.pth under runs/train) or a path.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = find_newest("last.pth") if resume == "auto" else Path(resume)
+    if path is None:
+        raise UserError(f"--resume: no run with weights/last.pth in {RUNS}; name one: --resume FILE")
+    if not path.is_file():
+        raise UserError(f"--resume {path}: no such file; name the last.pth of a run")
+    return path
+
+
 def find_newest(name: str) -> Path | None:
     """Return the newest weights file of that name among the runs under runs/train, or None."""
     return max(RUNS.glob(f"*/weights/{name}"), key=lambda path: path.stat().st_mtime, default=None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nets.attention import describe_names
 from nets.config import LOSS_NORMALIZATIONS, PLACES
 from utils.cli.errors import UserError
+from utils.cli.inputs import check_data_folder, locate_weights
 from utils.cli.parser import setting
 from utils.cli.shared_config import DEVICE_HELP, NAMED_WEIGHTS, DataConfig, RunConfig, check_imgsz, phi_name
 
@@ -264,6 +265,13 @@ class TrainConfig(RunConfig, DataConfig):
             raise UserError(
                 "--batch-size 1: at --imgsz 32 batch normalization sees one value per channel; use at least 2"
             )
+
+    def check_inputs(self) -> None:
+        """Check that the data folder and the weights exist; the UserError names what is missing."""
+        if not self.demo:
+            check_data_folder(self.data)
+        if self.weights != "none":
+            locate_weights(self.weights)
 
     @property
     def images_a_step(self) -> int:

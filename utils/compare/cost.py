@@ -1,10 +1,13 @@
-"""What an attention block costs: parameters, arithmetic and time."""
+"""Cost of a network: parameters, arithmetic and latency."""
 
 from __future__ import annotations
 
+import datetime
+import os
+import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,19 +21,19 @@ from utils.weights.own_block import build_network
 _ROUNDS = 30
 _WARM_UP = 5
 _ATTEMPTS = 3
-_TRUSTED = (0.95, 1.05)  # what the ratio of a network to itself must lie in
+_TRUSTED = (0.95, 1.05)  # of the A/A ratio
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Attributes of a network.
+    """Cost of a network.
 
     Attributes:
-        parameters: learned numbers.
-        gflops: 1e9 floating point operations an image, a multiply-add counted as two (convolutions and matrix
-            products; the rest is left out).
-        milliseconds: median time of the network alone on one image on the CPU.
-        ratio: that time over the first network's.
+        parameters: number of learned values.
+        gflops: 1e9 floating point operations an image, a multiply-add counted as two; convolutions and matrix
+            products only.
+        milliseconds: median latency of the network alone on one image on the CPU.
+        ratio: that latency over the first network's.
     """
 
     parameters: int
@@ -39,31 +42,45 @@ class Cost:
     ratio: float
 
 
-def measure_costs(configs: Sequence[ModelConfig]) -> tuple[list[Cost], float]:
-    """Measure networks side by side on the CPU: one image each in turn, so that all see the same machine.
+def measure_costs(networks: Mapping[str, ModelConfig]) -> tuple[dict[str, Cost], float]:
+    """Measure networks on the CPU, one image each in turn, so that all of them see the same machine.
+
+    Args:
+        networks: by label; equal ones are measured once.
 
     Returns:
-        The cost of each, and the A/A ratio: the first network's time over its own, measured as if it were
-        another one. It says how far a ratio can be trusted; where it is not within 0.95 and 1.05 the
-        measurement is repeated, at most twice.
+        The cost of each label, and the A/A ratio: the first network's latency over its own, measured as if it
+        were another one. Outside 0.95 to 1.05 the measurement is repeated, at most twice.
 
     Raises:
         UserError: a block cannot be built.
     """
+    configs = list(dict.fromkeys(networks.values()))
     models = [_build(config) for config in configs]
-    images = [_noise(config) for config in configs]
+    images = [_random_image(config) for config in configs]
     for _ in range(_ATTEMPTS):
         milliseconds = _interleaved_medians([*models, models[0]], [*images, images[0]])
-        same = milliseconds.pop() / milliseconds[0]
-        if _TRUSTED[0] <= same <= _TRUSTED[1]:
+        aa_ratio = milliseconds.pop() / milliseconds[0]
+        if _TRUSTED[0] <= aa_ratio <= _TRUSTED[1]:
             break
-    costs = [
-        Cost(
+    costs = {
+        config: Cost(
             sum(p.numel() for p in model.parameters()), _gflops(model, image), spent, spent / milliseconds[0]
         )
-        for model, image, spent in zip(models, images, milliseconds, strict=True)
+        for config, model, image, spent in zip(configs, models, images, milliseconds, strict=True)
+    }
+    return {label: costs[config] for label, config in networks.items()}, aa_ratio
+
+
+def describe_machine() -> list[str]:
+    """Return two lines: date and machine, and versions."""
+    processor = platform.processor() or platform.machine()
+    with_gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return [
+        f"{datetime.date.today()}, {platform.system()}, {processor}, {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} threads{with_gpu}",
+        f"Python {platform.python_version()}, torch {torch.__version__}",
     ]
-    return costs, same
 
 
 def _build(config: ModelConfig) -> YoloBody:
@@ -73,7 +90,7 @@ def _build(config: ModelConfig) -> YoloBody:
         raise UserError(f"--phi {config.phi}: {error}") from None
 
 
-def _noise(config: ModelConfig) -> torch.Tensor:
+def _random_image(config: ModelConfig) -> torch.Tensor:
     return torch.rand(1, 3, *config.input_size, generator=torch.Generator().manual_seed(0))
 
 

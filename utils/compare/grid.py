@@ -1,8 +1,8 @@
-"""The runs of a comparison, one a block, recipe and seed: calls of train.py, restarted where they stopped."""
+"""Grid of a comparison: one training run a block, recipe and seed, resumed where it stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,24 @@ from typing import Any
 import yaml
 
 from nets.attention import short_name
+from nets.config import ModelConfig
+from utils.cli.class_names import read_class_names
 from utils.cli.compare_config import FREE, NOT_PASSED_ON, CompareConfig, folder_name, run_settings
+from utils.cli.console import log, plural
 from utils.cli.errors import UserError
 from utils.cli.parser import as_arguments, as_plain, config_as_dict, save_settings
 from utils.cli.presets import read_recipe
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
+from utils.data.prepare import prepare_evaluation
+from utils.inference.device import choose_device
+from utils.training.block_check import check_attention
+from utils.training.builders import build_criterion, build_model_config, load_data
+from utils.training.run_log import estimate_seconds, format_duration
 from utils.weights.checkpoint import load_checkpoint
+from utils.weights.own_block import build_network
 
-# From call to call of one comparison.
-_MAY_CHANGE = FREE | {"phi", "seeds", "split", "project", "name"}
+_VOC_CLASSES = 20
+_MAY_CHANGE = FREE | {"phi", "seeds", "split", "project", "name"}  # when a comparison is resumed
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +38,7 @@ class GridRun:
         phi: its attention block.
         seed: its seed.
         folder: its run folder.
-        settings: what it is told beside those, by field of `TrainConfig`.
+        settings: its other settings, by field of `TrainConfig`.
     """
 
     phi: str
@@ -39,12 +48,12 @@ class GridRun:
 
     @property
     def epochs(self) -> int:
-        """How many it shall have."""
+        """Number of epochs of the whole run."""
         return TrainConfig(**self.settings).epochs
 
     @property
     def kind(self) -> str:
-        """Its block and recipe in words."""
+        """Name of its block and recipe."""
         return kind_of(self.phi, self.settings.get("preset", DEFAULT_PRESET))
 
     @property
@@ -53,71 +62,106 @@ class GridRun:
         return self.folder / "weights" / "last.pth"
 
     def epochs_left(self) -> int:
-        """Return how many epochs it has before it; 0 when --patience has ended it."""
+        """Return the number of epochs left; 0 if --patience has ended it."""
         if not self.last.exists():
             return self.epochs
-        stood = load_checkpoint(self.last).training
-        return 0 if stood["stopped_early"] else self.epochs - int(stood["epoch"])
+        state = load_checkpoint(self.last).training
+        return 0 if state["stopped_early"] else self.epochs - int(state["epoch"])
 
     def arguments(self) -> list[str]:
-        """Return the arguments of train.py that start it, or that go on with what is there."""
+        """Return the arguments of train.py that start or resume it."""
         if self.last.exists():
             free = {name: value for name, value in self.settings.items() if name in FREE}
-            own = ["--phi", self.phi] if ":" in self.phi else []
-            return ["--resume", str(self.last), *own, *as_arguments(TrainConfig, free)]
-        where = ["--project", str(self.folder.parent), "--name", self.folder.name, "--exist-ok"]
-        return [
-            "--phi",
-            self.phi,
-            "--seed",
-            str(self.seed),
-            *as_arguments(TrainConfig, self.settings),
-            *where,
-        ]
+            phi = ["--phi", self.phi] if ":" in self.phi else []
+            return ["--resume", str(self.last), *phi, *as_arguments(TrainConfig, free)]
+        start = ["--phi", self.phi, "--seed", str(self.seed), *as_arguments(TrainConfig, self.settings)]
+        return [*start, "--project", str(self.folder.parent), "--name", self.folder.name, "--exist-ok"]
 
 
 def kind_of(phi: str, preset: str) -> str:
-    """Name a block and a recipe: 'se', or 'se reference'."""
+    """Return the name of a block and a recipe: 'se', or 'se reference'."""
     return short_name(phi) + ("" if preset == DEFAULT_PRESET else f" {preset}")
 
 
 def plan_runs(config: CompareConfig, settings: Mapping[str, Any], folder: Path) -> list[GridRun]:
-    """List the runs, seed by seed, so that every block has been seen once after a fraction of the time.
+    """Return the runs, seed by seed, so that the first seed of every block is done first.
 
     Args:
         config: blocks, recipes and seeds.
-        settings: what was given for all runs, by field of `TrainConfig`; it wins over the recipes.
+        settings: what was given for all runs, by field of `TrainConfig`; overrides the recipes.
         folder: the comparison's.
     """
     recipes = {preset: run_settings(preset, settings) for preset in config.preset}
     runs = []
     for seed in map(int, config.seeds):
-        for preset, told in recipes.items():
+        for preset, values in recipes.items():
             suffix = f"-seed{seed}" if preset == DEFAULT_PRESET else f"-{preset}-seed{seed}"
-            runs += [GridRun(phi, seed, folder / (folder_name(phi) + suffix), told) for phi in config.phi]
+            runs += [GridRun(phi, seed, folder / (folder_name(phi) + suffix), values) for phi in config.phi]
     return runs
 
 
-def keep_settings(folder: Path, config: CompareConfig, settings: Mapping[str, Any]) -> None:
-    """Write args.yaml, and refuse to mix a grid with runs that were told otherwise.
+def plan_networks(config: CompareConfig, settings: dict[str, Any]) -> tuple[dict[str, ModelConfig], int]:
+    """Check blocks and data, and return the network of each kind of run and the number of training images.
+
+    Raises:
+        UserError: a block cannot be trained, the data have a fault, or there is nothing to evaluate on.
+    """
+    runs = [
+        TrainConfig(**run_settings(preset, settings), phi=phi)
+        for preset in config.preset
+        for phi in config.phi
+    ]
+    for run in runs:
+        check_attention(run)
+    num_classes, num_images = _VOC_CLASSES, 0
+    if not config.no_train or "data" in settings:
+        data = load_data(runs[0])
+        num_classes, num_images = len(data.train.class_names), len(data.train)
+        if config.split and not config.no_train:
+            prepare_evaluation(runs[0].data, splits=config.split, **runs[0].reading())
+        elif data.val is None and not config.no_train:
+            raise UserError("--val none: leaves nothing to compare on; name a split to evaluate on: --split")
+    elif runs[0].classes:
+        num_classes = len(read_class_names(runs[0].classes))
+    else:
+        log(f"parameters for {num_classes} classes; --data or --classes gives another number")
+    return {kind_of(run.phi, run.preset): build_model_config(run, num_classes) for run in runs}, num_images
+
+
+def log_estimate(runs: Sequence[GridRun], networks: Mapping[str, ModelConfig], num_images: int) -> None:
+    """Log how long the runs that are left will take, from a few steps of each kind of run."""
+    seconds, left = 0.0, {run: run.epochs_left() for run in runs}
+    for kind, run in {run.kind: run for run in runs if left[run]}.items():
+        config = TrainConfig(**run.settings, phi=run.phi)
+        model = build_network(networks[kind]).to(choose_device(config.device))
+        whole = estimate_seconds(config, model, build_criterion(config, model), num_images)
+        seconds += whole * sum(left[other] / other.epochs for other in runs if other.kind == kind)
+    count = sum(epochs > 0 for epochs in left.values())
+    duration = format_duration(seconds)
+    log(
+        f"{count} of {plural(len(runs), 'run')} left, {plural(num_images, 'image')} each: about {duration} "
+        "without evaluation"
+    )
+
+
+def save_grid_settings(folder: Path, config: CompareConfig, settings: Mapping[str, Any]) -> None:
+    """Write args.yaml; a folder with other settings is refused.
 
     Raises:
         UserError: the folder holds a comparison with other settings; the message names them.
     """
     path, own = folder / "args.yaml", config_as_dict(config)
-    told = {name: as_plain(value) for name, value in settings.items()}
+    passed_on = {name: as_plain(value) for name, value in settings.items()}
     if not (config.runs or config.no_train):
         resolved = config_as_dict(TrainConfig(**settings))
-        # What a recipe says is left to it: the file would be read as given, for all recipes.
+        # Settings of a recipe stay out: the file would be read as given, for all recipes.
         of_recipes = {name for preset in config.preset for name in read_recipe(preset)} - set(settings)
-        told = {
-            name: value
-            for name, value in resolved.items()
-            if name not in NOT_PASSED_ON and name not in of_recipes
+        passed_on = {
+            name: value for name, value in resolved.items() if name not in NOT_PASSED_ON | of_recipes
         }
     if path.exists():
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-        now = own | told
+        now = own | passed_on
         names = [name for name in stored | now if name not in _MAY_CHANGE]
         other = [name for name in names if stored.get(name) != now.get(name)]
         if other:
@@ -125,4 +169,4 @@ def keep_settings(folder: Path, config: CompareConfig, settings: Mapping[str, An
             raise UserError(
                 f"{folder}: holds a comparison with other settings: {shown}; give this one another --name"
             )
-    save_settings(own | told, path)
+    save_settings(own | passed_on, path)

@@ -1,4 +1,4 @@
-"""What the runs of a comparison reached, and which differences are more than noise."""
+"""Results of the runs of a comparison, and statistics: which differences are more than noise."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from scipy.special import stdtrit  # quantiles of Student's t; scipy.stats takes
 
 from nets.attention import short_name
 from utils.cli.compare_config import FREE, NOT_PASSED_ON
+from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.parser import as_plain
 from utils.cli.presets import read_recipe
@@ -23,21 +24,21 @@ from utils.compare.cost import Cost
 from utils.weights.checkpoint import load_checkpoint
 
 CONFIDENCE = 0.95
-# What may differ between runs without making them runs of different things.
+# Settings that may differ between runs of one group.
 _INCIDENTAL = (NOT_PASSED_ON | FREE) - {"preset"}
 _OF_ATTENTION = {"phi_at", "insert", "partial"}
-_SETTLED = {"lr", "ema_memory"}  # by train.py, where neither the recipe nor the user says so
+_RESOLVED = {"lr", "ema_memory"}  # by train.py, if neither the recipe nor the user sets them
 _DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What one run reached.
+    """Result of one run.
 
     Attributes:
         phi: its attention block.
         seed: its seed.
-        settings: its other settings that matter, by name.
+        settings: its other settings that may set it apart, by name.
         map50: mAP at IoU 0.5 of the last epoch's (EMA) weights.
         map50_95: mAP over IoU 0.5 to 0.95.
     """
@@ -71,7 +72,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Say in words whether it is more than noise."""
+        """Whether the difference is more than noise."""
         if self.interval is None:
             return "one seed: noise unknown"
         low, high = self.interval
@@ -80,16 +81,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """Row of the table.
 
     Attributes:
-        label: the block, and the settings that set it apart from others.
-        cost: None where nothing was measured.
-        seeds: the seeds behind the numbers.
+        label: the block, and the settings that set it apart.
+        cost: None if not measured.
+        seeds: seeds of the runs.
         map50: None without runs.
         map50_95: None without runs.
-        difference: of map50 to the runs without attention, seed by seed; None for those and without them.
-        points: map50 by seed.
+        difference: of mAP50 to the runs without attention, paired by seed; None for those, or without them.
+        points: mAP50 by seed.
     """
 
     label: str
@@ -102,15 +103,15 @@ class Row:
 
 
 def read_run(folder: Path, report: str | None = None) -> RunResult:
-    """Read what a finished run reached.
+    """Read the result of a finished run.
 
     Args:
         folder: its run folder.
-        report: the folder in it whose metrics.json counts; None takes the last row of results.csv.
+        report: the folder in it with the metrics.json to read; None reads the last row of results.csv.
 
     Raises:
-        UserError: it is no run's folder, the run is not finished (nor ended by --patience), or it was never
-            evaluated.
+        UserError: it is no run folder, the run is not finished (nor ended by --patience), or its last epoch
+            was not evaluated.
     """
     try:
         settings = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
@@ -120,43 +121,39 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
     except (OSError, yaml.YAMLError, LookupError, ValueError, TypeError) as error:
         raise UserError(f"{folder}: not the folder of a training run: {error}") from None
     if done < epochs and not _was_stopped_early(folder):
-        raise UserError(f"{folder}: not finished: {done} of {epochs} epochs are done")
+        raise UserError(f"{folder}: not finished: {done} of {plural(epochs, 'epoch')} done")
     metrics = last
     if report is not None:
         metrics = json.loads((folder / report / "metrics.json").read_text(encoding="utf-8"))
     try:
         map50, map50_95 = float(metrics["map50"]), float(metrics["map50_95"])
     except (KeyError, ValueError, TypeError):
-        raise UserError(
-            f"{folder}: has no mAP of its last epoch; name a list to measure on: --split"
-        ) from None
+        raise UserError(f"{folder}: has no mAP of its last epoch; evaluate it on a split: --split") from None
     dropped = _INCIDENTAL | (_OF_ATTENTION if settings["phi"] == "none" else set())
     kept = {name: value for name, value in settings.items() if name not in dropped}
     return RunResult(settings["phi"], settings["seed"], kept, map50, map50_95)
 
 
 def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    """Put runs that differ in nothing but their seed together, under a label; those without attention first.
+    """Group runs that differ only in their seed under a label; those without attention come first.
 
     Raises:
-        UserError: two runs are one and the same.
+        UserError: two runs of a group have the same seed.
     """
-    every = {
-        name: [r.settings[name] for r in results if name in r.settings]
-        for r in results
-        for name in r.settings
-    }
-    varying = [name for name, values in every.items() if any(value != values[0] for value in values)]
+    names = dict.fromkeys(name for result in results for name in result.settings)
+    varying = [name for name in names if _varies(name, results)]
     groups: dict[str, list[RunResult]] = {}
     for result in results:
         expected = _DEFAULTS | _recipe(result.settings)
-        told = [
+        same_recipe = [r for r in results if r.settings.get("preset") == result.settings.get("preset")]
+        differences = [
             f"{name}={_shown(result.settings[name])}"
             for name in varying
             if name in result.settings and result.settings[name] != as_plain(expected.get(name))
-            if name not in _SETTLED or _varies_within_recipe(name, result, results)
+            if name not in _RESOLVED
+            or any(r.settings.get(name) != result.settings[name] for r in same_recipe)
         ]
-        group = groups.setdefault(" ".join([short_name(result.phi), *told]), [])
+        group = groups.setdefault(" ".join([short_name(result.phi), *differences]), [])
         if any(result.seed == other.seed for other in group):
             raise UserError(f"two runs of {result.phi} have the seed {result.seed}; name each run once")
         group.append(result)
@@ -166,8 +163,8 @@ def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
 def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Cost]) -> list[Row]:
     """Summarize the runs of each label.
 
-    Differences are to the runs without attention and otherwise alike; those of such runs by another recipe
-    are to the default's.
+    Differences are to the runs without attention and with the same settings. Those of runs without attention
+    and with another recipe are to the default recipe.
     """
     points_of = {
         label: {run.seed: run.map50 for run in sorted(runs, key=lambda run: run.seed)}
@@ -181,7 +178,7 @@ def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Co
     for label, runs in groups.items():
         ours = runs[0].settings
         is_other_recipe = label in plain and label not in usual
-        left = _OF_ATTENTION | ({"preset", *_recipe(ours), *_SETTLED} if is_other_recipe else set())
+        left = _OF_ATTENTION | ({"preset", *_recipe(ours), *_RESOLVED} if is_other_recipe else set())
         alike = [
             other
             for other in (usual if is_other_recipe else plain)
@@ -203,7 +200,7 @@ def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Co
 
 
 def paired_difference(ours: Mapping[int, float], base: Mapping[int, float]) -> Difference | None:
-    """Compare two blocks over the seeds that both were trained with; None when there is none."""
+    """Compare two blocks over the seeds of both; None if they share no seed."""
     differences = [ours[seed] - base[seed] for seed in ours if seed in base]
     if not differences:
         return None
@@ -221,16 +218,16 @@ def _was_stopped_early(folder: Path) -> bool:
 
 
 def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the recipe of a run says; nothing when it is not here any more."""
+    """Return the settings of a run's recipe; none if it does not exist any more."""
     try:
         return read_recipe(settings.get("preset", DEFAULT_PRESET))
     except UserError:
         return {}
 
 
-def _varies_within_recipe(name: str, run: RunResult, runs: Sequence[RunResult]) -> bool:
-    preset = run.settings.get("preset")
-    return any(r.settings.get(name) != run.settings[name] for r in runs if r.settings.get("preset") == preset)
+def _varies(name: str, results: Sequence[RunResult]) -> bool:
+    values = [result.settings[name] for result in results if name in result.settings]
+    return any(value != values[0] for value in values)
 
 
 def _without(names: Collection[str], settings: Mapping[str, Any]) -> dict[str, Any]:

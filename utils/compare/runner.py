@@ -1,4 +1,4 @@
-"""Calls of train.py and evaluate.py, each in its own process: a run is the one that a user would start."""
+"""Runs of train.py and evaluate.py in processes of their own, as a user would start them."""
 
 from __future__ import annotations
 
@@ -7,64 +7,116 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from utils.cli.compare_config import EVALUATION_SETTINGS
+from nets.attention import same_attention
+from nets.config import ModelConfig
+from utils.cli.compare_config import EVALUATION_SETTINGS, CompareConfig
 from utils.cli.console import log
 from utils.cli.errors import Interrupted, UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.parser import as_arguments, as_plain
+from utils.compare.cost import Cost
 from utils.compare.grid import GridRun
+from utils.compare.report_files import write_tables
+from utils.compare.results import Row, RunResult, build_rows, group_runs, read_run
+from utils.weights.load import confirm_phi, read_weights
 
 _SCRIPTS = Path(__file__).resolve().parents[2]
 _SIGHUP = 1  # Windows has no name for it
 _REPORT = "report"  # the folder in a run's that holds its evaluation on --split
-_GO_ON = "mend it and type the same command to go on"
+_RERUN = "fix it and rerun the same command"
 
 
-def train(run: GridRun, title: str) -> None:
-    """Train a run of the grid, or what is left of it.
+def train_grid(
+    config: CompareConfig,
+    settings: Mapping[str, Any],
+    runs: Sequence[GridRun],
+    costs: Mapping[str, Cost],
+    notes: Sequence[str],
+    folder: Path,
+) -> list[Row]:
+    """Train what is not trained yet; the tables are written anew after every run.
+
+    Args:
+        config: the comparison's settings.
+        settings: what was given for the training runs, by field of `TrainConfig`.
+        runs: the grid.
+        costs: by kind of run.
+        notes: lines below the table.
+        folder: the comparison's.
 
     Raises:
-        UserError: it failed; its own error stands above.
+        UserError: a run failed; its own error is printed above.
     """
-    if run.epochs_left() > 0:
-        _call("train.py", run.arguments(), title, f"{run.folder}: this run failed; {_GO_ON}")
+    results: list[RunResult] = []
+    for number, run in enumerate(runs, start=1):
+        if run.epochs_left() > 0:
+            title, failure = f"run {number} of {len(runs)}", f"{run.folder}: this run failed; {_RERUN}"
+            _call("train.py", run.arguments(), title, failure)
+        report = evaluate(run.folder, run.phi, config.split, settings) if config.split else None
+        results.append(read_run(run.folder, report))
+        groups = group_runs(results)
+        kinds = {label: runs[results.index(found[0])].kind for label, found in groups.items()}
+        rows = build_rows(groups, {label: costs[kind] for label, kind in kinds.items()})
+        write_tables(rows, [*notes, f"{number} of {len(runs)} runs done"], folder)
+    return rows
 
 
-def measure(folder: Path, phi: str, split: Sequence[str], settings: Mapping[str, Any]) -> str:
-    """Evaluate a run's last (EMA) weights on a split, unless that is done.
+def read_runs(
+    config: CompareConfig, settings: Mapping[str, Any]
+) -> tuple[dict[str, list[RunResult]], dict[str, ModelConfig]]:
+    """Return results and networks of the finished runs of --from, by label; they are evaluated on --split.
+
+    Raises:
+        UserError: a run is not finished, or its weights cannot be read.
+    """
+    results, networks = [], []
+    for run in map(Path, config.runs or ()):
+        weights = read_weights(str(run / "weights" / "last.pth"))
+        own = [spec for spec in config.phi if same_attention(spec, weights.config.phi)]
+        phi = confirm_phi(weights, own[0] if own else None)
+        report = evaluate(run, phi, config.split, settings) if config.split else None
+        results.append(read_run(run, report))
+        networks.append(replace(weights.config, phi=phi))
+    groups = group_runs(results)
+    return groups, {label: networks[results.index(runs[0])] for label, runs in groups.items()}
+
+
+def evaluate(folder: Path, phi: str, split: Sequence[str], settings: Mapping[str, Any]) -> str:
+    """Evaluate a run's last (EMA) weights on splits, unless that is done.
 
     Args:
         folder: the run's folder.
         phi: its attention block.
-        split: lists to measure on.
-        settings: what was given for training, by field of `TrainConfig`; the rest is the run's own.
+        split: names of the splits.
+        settings: what was given, by field of `TrainConfig`; the rest is the run's own.
 
     Returns:
         The folder in the run's that holds metrics.json.
 
     Raises:
-        UserError: it failed; its own error stands above.
+        UserError: it failed; its own error is printed above.
     """
     weights, metrics = folder / "weights" / "last.pth", folder / _REPORT / "metrics.json"
     stored = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
-    told = {name: settings.get(name, stored.get(name)) for name in EVALUATION_SETTINGS}
-    told |= {"weights": str(weights), "split": tuple(split), "batch_size": stored["batch_size"]}
+    values = {name: settings.get(name, stored.get(name)) for name in EVALUATION_SETTINGS}
+    values |= {"weights": str(weights), "split": tuple(split), "batch_size": stored["batch_size"]}
     if metrics.exists() and metrics.stat().st_mtime > weights.stat().st_mtime:
-        measured = yaml.safe_load((folder / _REPORT / "args.yaml").read_text(encoding="utf-8"))
-        if all(measured[name] == as_plain(value) for name, value in told.items() if name != "device"):
+        done = yaml.safe_load((folder / _REPORT / "args.yaml").read_text(encoding="utf-8"))
+        if all(done[name] == as_plain(value) for name, value in values.items() if name != "device"):
             return _REPORT
-    told |= {"project": str(folder), "name": _REPORT, "exist_ok": True, "phi": phi if ":" in phi else None}
-    _call("evaluate.py", as_arguments(EvaluateConfig, told), "report", f"{folder}: not evaluated; {_GO_ON}")
+    values |= {"project": str(folder), "name": _REPORT, "exist_ok": True, "phi": phi if ":" in phi else None}
+    _call("evaluate.py", as_arguments(EvaluateConfig, values), "report", f"{folder}: not evaluated; {_RERUN}")
     return _REPORT
 
 
 def _call(script: str, arguments: Sequence[str], title: str, failure: str) -> None:
-    """Run a script to its end; when a signal stops this command the script has the time to save."""
+    """Run a script to its end; if a signal stops this command, the script has time to save."""
     log(f"{title}: python {script} {shlex.join(arguments)}")
     with subprocess.Popen([sys.executable, str(_SCRIPTS / script), *arguments], stdout=sys.stderr) as process:
         try:

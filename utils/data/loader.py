@@ -49,10 +49,11 @@ class EpochSampler(Sampler[list[Key]]):
         return full + (rest >= 2 * self.world_size or (rest > 0 and full == 0))
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist()
+        epoch = self.epoch  # a preview during the epoch changes it
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.length).tolist()
         for batch in range(self.done, len(self)):
             mine = slice(batch * self.batch_size + self.rank, (batch + 1) * self.batch_size, self.world_size)
-            yield [(self.epoch, index) for index in order[mine]]
+            yield [(epoch, index) for index in order[mine]]
 
 
 class TrainLoader:

@@ -153,7 +153,8 @@ def _describe_data(job: ExportJob, run: Mapping[str, Any], class_names: Sequence
             for split in splits
             for sample in load_samples(run["data"], split, unlabelled=run.get("unlabelled", "skip"))
         ]
-        report = scan_samples(samples, class_names=class_names, renames=parse_renames(run.get("rename") or ()))
+        renames = parse_renames(run.get("rename") or ())
+        report = scan_samples(samples, class_names=class_names, renames=renames)
     except (UserError, OSError) as error:
         return [f"not known: {error}"]
     objects = report.class_counts

@@ -1,7 +1,7 @@
-"""More than one process, as torchrun starts them: who one is, and what all of them know together.
+"""Process group of distributed training, as torchrun starts it, and its collective operations.
 
-Every process trains on its share of each batch. Gradients are summed in one transfer after the backward pass
-(24 MB; a wrapper that overlaps the two would forbid freezing, and blocks with parameters of no effect).
+Every process trains on its share of each batch. Gradients are reduced in one transfer of 24 MB after the
+backward pass: DistributedDataParallel allows neither freezing during a run nor blocks with unused parameters.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def is_launched() -> bool:
-    """Tell whether torchrun started this process as one of several."""
+def is_distributed() -> bool:
+    """Return whether torchrun started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def restart_count() -> int:
-    """Return how often torchrun --max-restarts has started the run again."""
+    """Return how often torchrun --max-restarts has restarted the run."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """Join the other processes, if torchrun started any; all but the first fall silent."""
-    if not is_launched():
+def process_group() -> Iterator[None]:
+    """Join torchrun's process group, if there is one; only rank 0 logs."""
+    if not is_distributed():
         yield
         return
     store, number, count = next(dist.rendezvous("env://", timeout=_TIMEOUT))
@@ -63,16 +63,16 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def own_device(name: str) -> torch.device:
+def rank_device(name: str) -> torch.device:
     """Return the device of this process.
 
     Args:
         name: the value of --device.
 
     Raises:
-        UserError: there is no such device, or there are fewer GPUs than processes on this machine.
+        UserError: there is no such device, or this machine has fewer GPUs than processes.
     """
-    if not is_launched():
+    if not is_distributed():
         return choose_device(name)
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {name}: under torchrun give cpu or cuda; each process takes its own GPU")
@@ -83,10 +83,10 @@ def own_device(name: str) -> torch.device:
     return device
 
 
-def from_first(function: Callable[[], Result]) -> Result:
-    """Call a function in the first process and return its result in all; its UserError ends all of them.
+def broadcast_from_rank_zero(function: Callable[[], Result]) -> Result:
+    """Call a function on rank 0 and return its result on all ranks; its UserError ends all of them.
 
-    Only the first needs to see the files that the function reads.
+    Only rank 0 needs access to the files that the function reads.
     """
     if world_size() == 1:
         return function()
@@ -95,40 +95,39 @@ def from_first(function: Callable[[], Result]) -> Result:
         try:
             answer[0] = function()
         except UserError as error:
-            answer[1] = error
             dist.broadcast_object_list([None, error.exit_code])
             raise
     dist.broadcast_object_list(answer)
     if answer[1] is not None:
-        raise SystemExit(answer[1])  # the first process says why
+        raise SystemExit(answer[1])  # rank 0 prints the error
     return answer[0]
 
 
-def together(function: Callable[[], Result]) -> Result:
-    """Call a function in every process and return each its own result; a UserError in any ends all of them.
+def run_on_all_ranks(function: Callable[[], Result]) -> Result:
+    """Call a function on every rank and return each rank's own result; a UserError on any ends all of them.
 
-    What all processes find wrong, the first of them says alone.
+    Only the lowest rank with an error prints it.
     """
     if world_size() == 1:
         return function()
-    answer: list[Result] = []
+    result: list[Result] = []
     error = None
     try:
-        answer.append(function())
+        result.append(function())
     except UserError as caught:
         error = caught
-    errors = gathered(error)
+    errors = all_gather(error)
     failed = [number for number, found in enumerate(errors) if found is not None]
     if not failed:
-        return answer[0]
+        return result[0]
     if error is not None and failed[0] == rank():
         raise error
     raise SystemExit(next(found.exit_code for found in errors if found is not None))
 
 
 @contextmanager
-def one_by_one() -> Iterator[None]:
-    """Let the first process go through a block before the others: what it fetches is there for them."""
+def rank_zero_first() -> Iterator[None]:
+    """Run a block on rank 0 before the other ranks, which find there what it fetched."""
     if world_size() > 1 and rank() > 0:
         dist.barrier()
     yield
@@ -137,8 +136,8 @@ def one_by_one() -> Iterator[None]:
 
 
 @torch.no_grad()
-def sum_over_processes(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors of one type by their sums over all processes, in place and in one transfer."""
+def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
+    """Sum tensors of one type over all ranks, in place and in one transfer."""
     if world_size() == 1 or not tensors:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -148,20 +147,20 @@ def sum_over_processes(tensors: Sequence[Tensor]) -> None:
 
 
 @torch.no_grad()
-def copy_from_first(model: nn.Module) -> None:
-    """Give a network in every process the weights and buffers that it has in the first."""
+def broadcast_model(model: nn.Module) -> None:
+    """Copy the weights and buffers of rank 0 to all ranks."""
     if world_size() > 1:
         for value in model.state_dict().values():
             dist.broadcast(value, src=0)
 
 
-def highest(number: int) -> int:
-    """Return the highest of a number over all processes."""
-    return max(gathered(number))
+def all_reduce_max(number: int) -> int:
+    """Return the maximum of a number over all ranks."""
+    return max(all_gather(number))
 
 
-def gathered(item: Result) -> list[Result]:
-    """Return every process's item, in the order of the processes."""
+def all_gather(item: Result) -> list[Result]:
+    """Return the items of all ranks, in the order of the ranks."""
     if world_size() == 1:
         return [item]
     items: list[Any] = [None] * world_size()

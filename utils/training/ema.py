@@ -7,38 +7,37 @@ import copy
 import torch
 from torch import nn
 
-_LONGEST_MEMORY = 5000  # steps
+_MAX_MEMORY = 5000  # steps
 
 
 class ModelEma:
-    """Keep a smoothed copy of a network; it is what is evaluated and shared.
+    """Moving average of a network; it is what is evaluated and shared.
 
-    The memory is two epochs long, at most 5,000 steps, so that it suits a hundred pictures as well as ten
-    thousand; at the start the average of the first n steps is no older than n / 10. A network that is only
-    refined has something to remember: there the memory is the whole run, up to the same 5,000 steps, and the
-    start is not forgotten faster, as a mean of weights before and after fine-tuning is better than either
-    (Wortsman et al., https://arxiv.org/abs/2109.01903).
+    The memory is two epochs, at most 5,000 steps, which suits a hundred images as well as ten thousand. In
+    the first n steps it is at most n / 10. In fine-tuning (`run_steps`) the memory is the whole run, at most
+    5,000 steps, and the initial weights are not forgotten faster: a mean of the weights before and after
+    fine-tuning is better than either (Wortsman et al., https://arxiv.org/abs/2109.01903).
     """
 
     def __init__(self, model: nn.Module, steps_per_epoch: int, *, run_steps: int | None = None) -> None:
-        """Begin with a copy of the network.
+        """Start from a copy of the network.
 
         Args:
-            model: what is followed.
-            steps_per_epoch: determines the memory.
-            run_steps: steps of the whole run, to remember it and its start.
+            model: the network to average.
+            steps_per_epoch: optimizer steps an epoch.
+            run_steps: optimizer steps of the whole run, for fine-tuning; None for training.
         """
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay = 1 - 1 / min(run_steps or 2 * steps_per_epoch, _LONGEST_MEMORY)
+        self.decay = 1 - 1 / min(run_steps or 2 * steps_per_epoch, _MAX_MEMORY)
         self.updates = 0
-        self._remembers_start = run_steps is not None
+        self._has_warmup = run_steps is None
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average towards the network's state; whole numbers such as counters are copied."""
+        """Move the average towards the network's state; integers such as counters are copied."""
         self.updates += 1
         decay = self.decay
-        if not self._remembers_start:
+        if self._has_warmup:
             decay = min(decay, (1 + self.updates) / (10 + self.updates))
         for average, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
             if average.is_floating_point():
@@ -47,10 +46,10 @@ class ModelEma:
                 average.copy_(value)
 
     def state_dict(self) -> dict[str, object]:
-        """Return what resuming needs."""
+        """Return the state for resuming."""
         return {"model": self.model.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take back what `state_dict` returned."""
+        """Load the state that `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.updates = state["updates"]

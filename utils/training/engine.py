@@ -1,4 +1,4 @@
-"""Training: the steps of an epoch, and everything that a step changes."""
+"""Training engine: one step, one epoch, and the state that a step changes."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from nets.structures import Target
 from nets.yolo import YoloBody
 from utils.cli.console import progress, warn
 from utils.cli.errors import UserError
-from utils.training.distributed import sum_over_processes
+from utils.training.distributed import all_reduce_sum
 from utils.training.ema import ModelEma
 from utils.training.optim import Schedule
 
 Batch = tuple[Tensor, list[Target]]
 PARTS = ("box", "objectness", "class")
-MOST_SKIPPED = 5  # steps in a row whose loss or gradient is no finite number, before the run gives up
+MAX_SKIPPED = 5  # steps in a row with a loss or gradient that is not finite, before the run stops
 
 
 @dataclass
 class EpochMeter:
-    """What an epoch has given so far; part of a checkpoint, so that a resumed epoch ends in the same row.
+    """Running totals of an epoch; part of a checkpoint, so that a resumed epoch ends in the same row.
 
     Attributes:
-        batches: batches of the loader that are done, with those of skipped steps: the place in the epoch.
-        steps: steps of the optimizer.
-        skipped: steps that were left out because a number in them was not finite.
+        batches: loader batches done, skipped steps included: the position in the epoch.
+        steps: optimizer steps.
+        skipped: steps that were skipped because their loss or gradient was not finite.
         images: images of the steps, over all processes.
-        unassigned: truths that no slot was left for.
+        unassigned: ground truths without a free anchor.
         losses: sums of the steps' losses, by part.
         seconds: time spent training.
-        waited: seconds of it that the network waited for data.
+        waited: seconds of it spent waiting for data.
         lr: learning rate of the last step.
     """
 
@@ -54,15 +54,15 @@ class EpochMeter:
     lr: float = 0.0
 
     def means(self) -> dict[str, float]:
-        """Return the mean loss of a step, by part."""
+        """Return the mean loss a step, by part."""
         return {name: total / max(self.steps - self.skipped, 1) for name, total in self.losses.items()}
 
     def line(self) -> str:
-        """Return the means for a line of progress."""
+        """Return the mean losses as text for a progress line."""
         return "  ".join(f"{name} {value:.3f}" for name, value in self.means().items())
 
     def as_row(self) -> dict[str, float]:
-        """Return the values by the names of the columns of results.csv."""
+        """Return the values by column of results.csv."""
         return {
             "lr": self.lr,
             **self.means(),
@@ -74,27 +74,27 @@ class EpochMeter:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain numbers by name, which the constructor takes back."""
+        """Return plain numbers by name, as the constructor takes them."""
         return asdict(self)
 
 
-def set_frozen(model: YoloBody, frozen: bool, held_norms: Iterable[str] = ()) -> None:
-    """Set train mode, with the backbone's weights and normalization statistics held still if it is frozen.
+def set_train_mode(model: YoloBody, freeze_backbone: bool, frozen_bn: Iterable[str] = ()) -> None:
+    """Set train mode, with frozen weights and batch statistics where wanted.
 
     Args:
         model: the network.
-        frozen: whether the backbone is.
-        held_norms: names of the batch normalizations whose statistics are held still in any case.
+        freeze_backbone: freeze the backbone's weights and batch statistics.
+        frozen_bn: names of the BatchNorm layers whose statistics are always frozen.
     """
     model.train()
-    model.backbone.requires_grad_(not frozen)
-    model.backbone.train(not frozen)
-    for name in held_norms:
+    model.backbone.requires_grad_(not freeze_backbone)
+    model.backbone.train(not freeze_backbone)
+    for name in frozen_bn:
         model.get_submodule(name).eval()
 
 
-def known_norms(model: nn.Module) -> list[str]:
-    """Return the names of the batch normalizations whose statistics are not those of a new one."""
+def pretrained_bn(model: nn.Module) -> list[str]:
+    """Return the names of the BatchNorm layers whose statistics are not the initial ones."""
     norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
     return [
         name
@@ -106,11 +106,11 @@ def known_norms(model: nn.Module) -> list[str]:
 
 
 class Trainer:
-    """A network with all that a training step changes: its state resumes to the same bits.
+    """A network with everything that a training step changes; its state resumes bit for bit.
 
     A step takes `accumulate` batches. Its gradient is that of the sum of their losses, divided by the
-    positives of all of them in all processes: the gradient of one large batch, but for what batch
-    normalization sees, which is each batch alone.
+    positives of all of them on all ranks. This is the gradient of one large batch, but batch normalization
+    sees each batch alone.
     """
 
     def __init__(
@@ -121,28 +121,28 @@ class Trainer:
         schedule: Schedule,
         *,
         ema: ModelEma | None = None,
-        held_norms: Sequence[str] = (),
+        frozen_bn: Sequence[str] = (),
         accumulate: int = 1,
         clip_grad: float = 0.0,
         autocast: torch.dtype | None = None,
         compiled: bool = False,
     ) -> None:
-        """Take over what is trained, and what trains it.
+        """Store the parts of the training.
 
         Args:
-            model: on the device that it shall be trained on.
+            model: the network, on the training device.
             criterion: the loss.
             optimizer: over the model's parameters.
             schedule: over the optimizer.
-            ema: follows the model, None for no average.
-            held_norms: names of the batch normalizations that keep their statistics.
+            ema: the model's moving average, None for none.
+            frozen_bn: names of the BatchNorm layers with frozen statistics.
             accumulate: batches a step.
-            clip_grad: largest norm of the gradient over all parameters, 0 for no limit.
+            clip_grad: maximum norm of the gradient over all parameters, 0 for no limit.
             autocast: torch.bfloat16 or torch.float16 for mixed precision, None for float32.
             compiled: run the network through torch.compile.
         """
         self.model, self.criterion, self.ema = model, criterion, ema
-        self.held_norms = list(held_norms)
+        self.frozen_bn = list(frozen_bn)
         self.optimizer, self.schedule = optimizer, schedule
         self.accumulate, self.clip_grad, self.autocast = accumulate, clip_grad, autocast
         self.device = next(model.parameters()).device
@@ -153,29 +153,29 @@ class Trainer:
 
     @property
     def average(self) -> YoloBody:
-        """The network to evaluate and share."""
+        """The network to evaluate and share: the moving average if there is one."""
         return self.model if self.ema is None else cast(YoloBody, self.ema.model)
 
     @property
-    def is_sound(self) -> bool:
-        """Whether the state may be saved: the last step was not left out, and all weights are finite."""
+    def is_finite(self) -> bool:
+        """Whether the state may be saved: the last step was not skipped, and all weights are finite."""
         weights = [*self.model.parameters(), *self.average.parameters(), *self.average.buffers()]
         return self._skipped_in_a_row == 0 and all(bool(weight.isfinite().all()) for weight in weights)
 
     def epoch(
         self, batches: Iterable[Batch], meter: EpochMeter, label: str, total: int | None = None
     ) -> Iterator[EpochMeter]:
-        """Go through the batches; yields the meter after each step, when the state is whole.
+        """Train on the batches; yields the meter after each step, when the state may be saved.
 
         Args:
-            batches: those that are left of the epoch.
-            meter: what the epoch has given so far; is added to.
-            label: what the epoch is called on the console.
+            batches: the rest of the epoch.
+            meter: totals of the epoch, updated in place.
+            label: name of the epoch on the console.
             total: number of the batches.
 
         Raises:
-            UserError: the loss or its gradient was no finite number in `MOST_SKIPPED` steps in a row; they
-                changed nothing, and the message names the last one's images.
+            UserError: the loss or its gradient was not finite in `MAX_SKIPPED` steps in a row. These changed
+                nothing; the message names the images of the last one.
         """
         groups = self._groups(iter(batches), meter)
         steps = None if total is None else math.ceil(total / self.accumulate)
@@ -186,7 +186,7 @@ class Trainer:
             yield meter
 
     def _groups(self, batches: Iterator[Batch], meter: EpochMeter) -> Iterator[list[Batch]]:
-        """Yield the batches of each step; at the end of an epoch there may be fewer than usual."""
+        """Yield the batches of each step; the last step of an epoch may have fewer."""
         while True:
             started = time.perf_counter()
             group = list(islice(batches, self.accumulate))
@@ -208,7 +208,7 @@ class Trainer:
         meter.steps += 1
         self.schedule.step += 1
         is_loss_finite = math.isfinite(sum(losses))
-        # float16 overflows now and then: its scaler then takes no step and halves the scale, down to 1.
+        # float16 overflows now and then: the scaler then skips the step and halves the scale, down to 1.
         is_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1
         if is_loss_finite and (math.isfinite(size) or is_overflow):
             self._skipped_in_a_row = 0
@@ -220,12 +220,12 @@ class Trainer:
             for name, loss in zip(PARTS, losses, strict=True):
                 meter.losses[name] += loss
         else:
-            torch._foreach_copy_(self._buffers, buffers)  # the forward pass has spoilt the statistics
+            torch._foreach_copy_(self._buffers, buffers)  # the forward pass updated the statistics
             self._skip(group, meter, label, "gradient" if is_loss_finite else "loss")
         self.scaler.update()
 
     def _add_gradients(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
-        """Add a batch's gradients to those that are there; returns its sums: losses, divisor, counts."""
+        """Accumulate the gradients of a batch; returns its sums: losses, divisor, counts, Tensor[6]."""
         images = images.to(self.device, non_blocking=True)
         images = images.contiguous(memory_format=torch.channels_last).float().div_(255)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
@@ -237,9 +237,9 @@ class Trainer:
         return torch.cat((losses.detach(), sums.divisor[None], sums.unassigned[None], counts))
 
     def _finish_gradients(self, counted: Tensor) -> Tensor:
-        """Sum gradients and counts over the processes, divide by the divisor, clip; returns the norm."""
+        """Reduce gradients and counts over the ranks, divide by the divisor, clip; returns the norm."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        sum_over_processes([*gradients, counted])
+        all_reduce_sum([*gradients, counted])
         self.scaler.unscale_(self.optimizer)
         torch._foreach_div_(gradients, counted[3].clamp(min=1))
         norm = nn.utils.get_total_norm(gradients)
@@ -251,38 +251,38 @@ class Trainer:
         meter.skipped += 1
         self._skipped_in_a_row += 1
         names = ", ".join(target.image_id for _, targets in group for target in targets)
-        place = f"{what} is not a finite number at {label} step {meter.steps}, images {names}"
-        if self._skipped_in_a_row == MOST_SKIPPED:
-            raise UserError(f"{place}: {MOST_SKIPPED} steps in a row; try a lower --lr", exit_code=1)
-        warn(f"{place}; the step is left out")
+        place = f"{what} is not finite at {label} step {meter.steps}, images {names}"
+        if self._skipped_in_a_row == MAX_SKIPPED:
+            raise UserError(f"{place}: {MAX_SKIPPED} steps in a row; try a lower --lr", exit_code=1)
+        warn(f"{place}; the step is skipped")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what resuming needs, plain enough for `weights_only=True`."""
+        """Return the state for resuming; it loads with `weights_only=True`."""
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"step": self.schedule.step},
             "scaler": self.scaler.state_dict(),
-            "held_norms": self.held_norms,
+            "held_norms": self.frozen_bn,  # the key of checkpoint format 1
             "skipped_in_a_row": self._skipped_in_a_row,
             "random": self._random_state(),
         }
 
     def _random_state(self) -> dict[str, Tensor]:
-        """Return the states of torch's generators, which only a user's block may draw from."""
+        """Return the states of torch's generators; only a custom block may draw from them."""
         cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
         return {"cpu": torch.get_rng_state(), **cuda}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Load the state that `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.step = state["schedule"]["step"]
         self.scaler.load_state_dict(state["scaler"])
-        self.held_norms = list(state.get("held_norms", ()))  # the first checkpoints had none
+        self.frozen_bn = list(state.get("held_norms", ()))  # missing in the first checkpoints
         self._skipped_in_a_row = state["skipped_in_a_row"]
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["random"]:

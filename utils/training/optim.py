@@ -1,54 +1,64 @@
-"""The optimizer and its learning rate, step by step."""
+"""Optimizers and the learning rate schedule."""
 
 from __future__ import annotations
 
+import inspect
 import math
+from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-_REFERENCE_BATCH = 16  # --lr is for this batch size and scales with it
+_REFERENCE_BATCH = 16  # the batch size that --lr is for
 _FINAL_SHARE = 0.01  # of the peak learning rate, at the last step
-_STEP_SHARES = (
-    (0.8, 0.1),
-    (0.9, 0.01),
-)  # yolov4-tiny.cfg: a tenth from 80 % of the steps, a hundredth from 90 %
+_STEP_SHARES = ((0.8, 0.1), (0.9, 0.01))  # of yolov4-tiny.cfg: (share of the steps, share of the peak)
 _SECOND_BETA = 0.999
 
 
 def build_optimizer(
     model: nn.Module, *, name: str, lr: float, momentum: float, weight_decay: float, batch_size: int
 ) -> Optimizer:
-    """Build SGD with Nesterov momentum, or AdamW; norms and biases do not decay.
+    """Build SGD with Nesterov momentum, or AdamW, without weight decay on norms and biases.
 
     Args:
-        model: the network; frozen parameters may be among its parameters.
+        model: the network; some of its parameters may be frozen.
         name: "sgd" or "adamw".
         lr: peak learning rate for a batch of 16; a batch of n takes n / 16 of it.
-        momentum: of SGD, and the first beta of AdamW, in [0, 1).
-        weight_decay: of the weights with two dimensions or more.
-        batch_size: images a step, over all processes and pieces of the batch.
+        momentum: momentum of SGD, or first beta of AdamW, in [0, 1).
+        weight_decay: weight decay of the parameters with two or more dimensions.
+        batch_size: images a step, over all ranks and accumulated batches.
     """
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     lr = scaled_lr(lr, batch_size)
     if name == "adamw":
-        return AdamW(groups, lr=lr, betas=(momentum, _SECOND_BETA))
-    return SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+        return _eager(AdamW)(groups, lr=lr, betas=(momentum, _SECOND_BETA))
+    return _eager(SGD)(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+
+
+def _eager(optimizer: type[Optimizer]) -> Any:
+    """Return an optimizer class without torch's wrappers for torch.compile.
+
+    The first call of a wrapped method imports the compiler, which takes longer than importing torch itself.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict", "step")
+    methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
+    methods["step"] = torch.no_grad()(methods["step"])
+    return type(optimizer.__name__, (optimizer,), methods)
 
 
 def scaled_lr(lr: float, batch_size: int) -> float:
-    """Return the peak learning rate of a batch from that of a batch of 16: proportional to its size."""
+    """Return the peak learning rate for a batch size, from that for 16 images: proportional to the size."""
     return lr * batch_size / _REFERENCE_BATCH
 
 
 class Schedule:
-    """The learning rate of each step as a function of the step's number alone.
+    """Learning rate schedule, a function of the step number alone.
 
-    It rises linearly over the warm-up, then falls along a half cosine to 1 % of its peak at the last step
-    ("cos"), or stays and falls to a tenth after 80 % of the steps and to a hundredth after 90 % ("step"). The
-    warm-up takes at most half of the steps.
+    The rate rises linearly in the warm-up, at most half of the steps. Then it falls along a half cosine to
+    1 % of its peak ("cos"), or drops to a tenth after 80 % of the steps and a hundredth after 90 % ("step").
     """
 
     def __init__(self, optimizer: Optimizer, *, kind: str, total_steps: int, warmup_steps: int) -> None:
@@ -60,7 +70,7 @@ class Schedule:
         self._warmup_steps = min(warmup_steps, total_steps // 2)
 
     def set_lr(self) -> float:
-        """Give the optimizer the learning rate of the coming step, and return it."""
+        """Set the optimizer's learning rate for the next step, and return it."""
         share = self._share_of_peak()
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = share * peak

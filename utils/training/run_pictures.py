@@ -1,9 +1,9 @@
-"""The pictures of a run's folder: what the labels are like, what the network is shown, what it answers."""
+"""Pictures of a run folder: label statistics, a training batch, predictions beside the ground truth."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,12 @@ from utils.data.dataset import VocDataset
 from utils.data.targets import build_target
 from utils.inference.predictor import Predictor
 from utils.vision.contact_sheet import cell_size, draw_cell, draw_pair, save_sheet
-from utils.vision.image_reader import Pixels
 from utils.vision.plots.label_plots import plot_labels
 
-CONF = 0.25  # what predict.py shows when nobody says otherwise
+CONF = 0.25  # the default of predict.py
 LOWEST_CONF = 0.01
-_BEST = 3
-_MOST = 16  # pictures of a training batch
+_FALLBACK_DETECTIONS = 3
+_BATCH_IMAGES = 16
 
 
 def save_labels(
@@ -32,11 +31,11 @@ def save_labels(
     input_size: tuple[int, int],
     anchors: Sequence[tuple[float, float]],
 ) -> None:
-    """Write a chart of the objects of a data set, as the network sees them; no picture is read.
+    """Draw a chart of the objects of a data set at network size; no image is read.
 
     Args:
         path: the PNG to write.
-        dataset: may be without objects.
+        dataset: may have no objects.
         input_size: (height, width) of the network input in pixels.
         anchors: (width, height) pairs in network pixels.
 
@@ -50,38 +49,37 @@ def save_labels(
 def save_train_batch(
     path: Path, images: Tensor, targets: Sequence[Target], class_names: Sequence[str]
 ) -> None:
-    """Write what the network is shown in a training step: at most 16 pictures with their boxes and ids.
+    """Draw a training batch: at most 16 images with their boxes and ids.
 
     Args:
         path: the JPEG to write.
         images: uint8 Tensor[B, 3, H, W].
         targets: one an image, boxes in network pixels.
-        class_names: the names behind the labels.
+        class_names: names of the labels.
 
     Raises:
         UserError: the file cannot be written.
     """
-    pixels = images[:_MOST].permute(0, 2, 3, 1).cpu().numpy()
+    pixels = images[:_BATCH_IMAGES].permute(0, 2, 3, 1).cpu().numpy()
     cell = cell_size(images.shape[2] / images.shape[3])
     cells = [
         draw_cell(image, target, class_names, target.image_id, cell)
-        for image, target in zip(pixels, targets[:_MOST], strict=True)
+        for image, target in zip(pixels, targets[:_BATCH_IMAGES], strict=True)
     ]
     save_sheet(path, cells, columns=4)
 
 
 def save_val_batch(path: Path, predictor: Predictor, dataset: VocDataset, count: int = 8) -> None:
-    """Write pictures of a data set in pairs: the truth on the left, what the network finds on the right.
+    """Draw images of a data set in pairs: ground truth on the left, predictions on the right.
 
-    Shown is what scores at least 0.25, whatever the predictor's `conf`; where there is nothing, the three
-    best above 0.01. Pictures that cannot be read are passed over with a warning; without any no file is
-    written.
+    Predictions are those with a score of at least 0.25, else the best three above 0.01. Unreadable images are
+    skipped with a warning; without any image no file is written.
 
     Args:
         path: the JPEG to write.
         predictor: its `conf` should be at most 0.01.
-        dataset: where the pictures come from, evenly spread.
-        count: most pairs.
+        dataset: the images, of which evenly spread ones are taken.
+        count: maximum number of pairs.
 
     Raises:
         UserError: the file cannot be written.
@@ -92,7 +90,12 @@ def save_val_batch(path: Path, predictor: Predictor, dataset: VocDataset, count:
         return
     cell = cell_size(statistics.median(record.height / record.width for record in records))
     pairs = []
-    for image, target in _load_readable(dataset, chosen.tolist()):
+    for index in chosen.tolist():
+        try:
+            image, target = dataset.read(index), build_target(dataset, index)
+        except UserError as error:
+            warn(f"val_batch0.jpg: skipped an image: {error}")
+            continue
         shown, summary = _choose_shown(predictor(image))
         truth = draw_cell(image, target, dataset.class_names, f"truth  {target.image_id}", cell)
         found = draw_cell(image, shown, predictor.class_names, f"found  {summary}", cell)
@@ -101,20 +104,12 @@ def save_val_batch(path: Path, predictor: Predictor, dataset: VocDataset, count:
         save_sheet(path, pairs, columns=2)
 
 
-def _load_readable(dataset: VocDataset, indices: Sequence[int]) -> Iterator[tuple[Pixels, Target]]:
-    for index in indices:
-        try:
-            yield dataset.read(index), build_target(dataset, index)
-        except UserError as error:
-            warn(f"left out of the picture: {error}")
-
-
 def _choose_shown(found: Detections) -> tuple[Detections, str]:
-    """Return the detections to draw, and a caption that says which they are."""
+    """Return the detections to draw and their caption."""
     sure = found[found.scores >= CONF]
     if len(sure):
         return sure, f"{len(sure)} with a score of {CONF} or more"
-    best = found[torch.arange(min(_BEST, int((found.scores >= LOWEST_CONF).sum())))]
+    best = found[torch.arange(min(_FALLBACK_DETECTIONS, int((found.scores >= LOWEST_CONF).sum())))]
     if not len(best):
         return best, f"nothing, not even with a score of {LOWEST_CONF}"
     return best, f"nothing with {CONF} or more; the best {len(best)}"

@@ -16,7 +16,9 @@ _SIDES += [(128, 256, 1, 2), (256, 384, 3, 4), (75, 256, 1, 4)]
 @pytest.mark.slow
 def test_parameters_and_arithmetic_are_those_of_the_network():
     none, se = (ModelConfig(20, phi, input_size=(64, 64)) for phi in ("none", "se"))
-    (plain, gated), same = measure_costs([none, se])
+    costs, same = measure_costs({"none": none, "se": se, "none again": none})
+    plain, gated = costs["none"], costs["se"]
+    assert costs["none again"] == plain
     assert (plain.parameters, gated.parameters) == (5918006, 5961014)
     assert plain.gflops == 2e-9 * sum(o * i * k * k * side * side for o, i, k, side in _SIDES)
     extra = sum(2 * channels * channels // 16 for channels in (256, 512, 128))
@@ -28,4 +30,4 @@ def test_parameters_and_arithmetic_are_those_of_the_network():
 
 def test_a_block_that_cannot_be_built_is_named():
     with pytest.raises(UserError, match=r"--phi none\.py:X"):
-        measure_costs([ModelConfig(1, "none.py:X", input_size=(32, 32))])
+        measure_costs({"X": ModelConfig(1, "none.py:X", input_size=(32, 32))})

@@ -4,7 +4,7 @@ from utils.cli.compare_config import CompareConfig, folder_name, parse_compariso
 from utils.cli.errors import UserError
 from utils.cli.parser import given_settings
 from utils.cli.train_config import TrainConfig
-from utils.compare.grid import keep_settings, plan_runs
+from utils.compare.grid import plan_runs, save_grid_settings
 
 
 def test_runs_go_seed_by_seed_into_folders_of_their_own(tmp_path):
@@ -36,15 +36,15 @@ def test_every_recipe_has_its_runs_and_tells_them_its_settings(tmp_path):
 
 def test_a_folder_keeps_to_its_recipes_and_repeats_them(tmp_path):
     config = CompareConfig(preset=("default", "reference"))
-    keep_settings(tmp_path, config, {"mosaic": 0.25})
-    keep_settings(tmp_path, config, {"mosaic": 0.25})
+    save_grid_settings(tmp_path, config, {"mosaic": 0.25})
+    save_grid_settings(tmp_path, config, {"mosaic": 0.25})
     for other, told, words in (
         (CompareConfig(), {"mosaic": 0.25}, "preset"),
         (config, {}, "mosaic 0.25"),
         (config, {"mosaic": 0.25, "loss": "means"}, r"loss None \(now means\)"),
     ):
         with pytest.raises(UserError, match=rf"other settings: .*{words}"):
-            keep_settings(tmp_path, other, told)
+            save_grid_settings(tmp_path, other, told)
     again, settings = parse_comparison(["--config", str(tmp_path / "args.yaml")], description="", example="")
     assert again == config
     default, reference = (run.settings for run in plan_runs(again, settings, tmp_path)[:10:5])
@@ -66,16 +66,16 @@ def test_the_arguments_of_a_run_say_what_it_is_told(tmp_path):
 
 def test_a_folder_keeps_to_its_settings(tmp_path):
     config = CompareConfig(phi=("none",))
-    keep_settings(tmp_path, config, {"epochs": 2, "imgsz": (64, 64)})
+    save_grid_settings(tmp_path, config, {"epochs": 2, "imgsz": (64, 64)})
     more = CompareConfig(phi=("none", "se"), seeds=("5",))
-    keep_settings(tmp_path, more, {"epochs": 2, "imgsz": (64, 64), "workers": 0})  # workers change no number
+    save_grid_settings(tmp_path, more, {"epochs": 2, "imgsz": (64, 64), "workers": 0})  # change no number
     with pytest.raises(UserError, match=r"other settings: epochs 2 \(now 3\).*another --name"):
-        keep_settings(tmp_path, config, {"epochs": 3, "imgsz": (64, 64)})
+        save_grid_settings(tmp_path, config, {"epochs": 3, "imgsz": (64, 64)})
     config, settings = parse_comparison(["--config", str(tmp_path / "args.yaml")], description="", example="")
     assert (config, settings["epochs"], settings["imgsz"]) == (more, 2, (64, 64))
 
 
 def test_a_table_of_costs_is_no_grid(tmp_path):
-    keep_settings(tmp_path, CompareConfig(no_train=True), {})
+    save_grid_settings(tmp_path, CompareConfig(no_train=True), {})
     with pytest.raises(UserError, match=r"no_train True \(now False\)"):
-        keep_settings(tmp_path, CompareConfig(), {})
+        save_grid_settings(tmp_path, CompareConfig(), {})

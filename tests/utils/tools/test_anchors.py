@@ -15,7 +15,7 @@ from utils.data.anchor_boxes import read_anchors
 from utils.data.voc import VocObject
 from utils.tools import anchors
 from utils.tools.anchors import compare
-from utils.training import network
+from utils.training import builders as network
 
 HALVED = ((3, 4, 5), (0, 1, 2))
 USUAL = ((3, 4, 5), (1, 2, 3))

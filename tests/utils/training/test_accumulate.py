@@ -14,7 +14,7 @@ from nets.structures import Target
 from nets.yolo import YoloBody
 from tests.utils.training.conftest import Batch, Criterion, Net, make_batches, make_trainer, merge, train
 from utils.cli.train_config import TrainConfig
-from utils.training.setup import build_criterion
+from utils.training.builders import build_criterion
 
 
 def steps_of(model: nn.Module, criterion: nn.Module | None, batches: list[Batch], **options: object):

@@ -14,7 +14,7 @@ from tests.utils.training.conftest import (
     make_trainer,
     train,
 )
-from utils.training.engine import EpochMeter, known_norms, set_frozen
+from utils.training.engine import EpochMeter, pretrained_bn, set_train_mode
 
 
 def test_an_epoch_without_batches_changes_nothing() -> None:
@@ -221,7 +221,7 @@ def test_a_compiled_network_runs_and_the_state_is_that_of_the_plain_one(
 @pytest.mark.parametrize("with_ema", [True, False])
 def test_freezing_holds_weights_and_statistics_of_the_backbone(frozen: bool, with_ema: bool) -> None:
     trainer = make_trainer(momentum=0.9, weight_decay=0.1, with_ema=with_ema)
-    set_frozen(trainer.model, frozen)
+    set_train_mode(trainer.model, frozen)
     before = copy_of(trainer.model)
     train(trainer, make_batches([1, 1, 1], [1, 1, 1]))
     moved = changed(before, trainer.model)
@@ -233,17 +233,17 @@ def test_freezing_holds_weights_and_statistics_of_the_backbone(frozen: bool, wit
 
 def test_thawing_gives_everything_back() -> None:
     model = Net().eval()
-    set_frozen(model, True)
+    set_train_mode(model, True)
     assert model.training
     assert not model.backbone[1].training
-    set_frozen(model, False)
+    set_train_mode(model, False)
     assert all(module.training for module in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_a_held_norm_keeps_its_statistics_and_learns_its_gain() -> None:
     trainer = make_trainer(momentum=0.9)
-    set_frozen(trainer.model, False, ["backbone.1"])
+    set_train_mode(trainer.model, False, ["backbone.1"])
     before = copy_of(trainer.model)
     train(trainer, make_batches([1, 1, 1], [1, 1, 1]))
     moved = {name for name in changed(before, trainer.model) if name.startswith("backbone.1")}
@@ -252,17 +252,17 @@ def test_a_held_norm_keeps_its_statistics_and_learns_its_gain() -> None:
 
 def test_new_norms_are_not_known_and_those_that_have_seen_pictures_are() -> None:
     model = Net()
-    assert known_norms(model) == []
+    assert pretrained_bn(model) == []
     model.backbone[1].running_var.fill_(2.0)
-    assert known_norms(model) == ["backbone.1"]
+    assert pretrained_bn(model) == ["backbone.1"]
 
 
 def test_held_norms_are_resumed() -> None:
     first, second = make_trainer(), make_trainer()
-    first.held_norms = ["backbone.1"]
+    first.frozen_bn = ["backbone.1"]
     second.load_state_dict(first.state_dict())
-    assert second.held_norms == ["backbone.1"]
+    assert second.frozen_bn == ["backbone.1"]
     second.load_state_dict(
         {name: value for name, value in first.state_dict().items() if name != "held_norms"}
     )
-    assert second.held_norms == []  # a checkpoint of before
+    assert second.frozen_bn == []  # a checkpoint of before

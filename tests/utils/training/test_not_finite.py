@@ -1,4 +1,4 @@
-"""A loss or a gradient that is no finite number: the step is left out, and too many end the run."""
+"""A loss or a gradient that is not finite: the step is skipped, and too many end the run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from tests.utils.training.conftest import Criterion, changed, copy_of, make_batches, make_trainer, train
 from utils.cli.errors import UserError
-from utils.training.engine import MOST_SKIPPED, EpochMeter, Trainer
+from utils.training.engine import MAX_SKIPPED, EpochMeter, Trainer
 
 KINDS = ("nan", "inf", "gradient")
 
@@ -54,12 +54,12 @@ def test_the_step_changes_nothing_but_the_schedule(
     assert (meter.steps, meter.skipped, meter.batches) == (2, 1, 2 * accumulate)
     assert (meter.losses, meter.images) == (losses, images)
     assert trainer.schedule.step == 2
-    assert not trainer.is_sound
+    assert not trainer.is_finite
     said = capsys.readouterr().err
     what = "gradient" if trainer.criterion.spoilt[f"{accumulate}_1"] == "gradient" else "loss"
     names = {1: "1_0, 1_1", 2: "2_0, 2_1, 3_0, 3_1"}[accumulate]
     assert said == (
-        f"warning: {what} is not a finite number at epoch 1/9 step 2, images {names}; the step is left out\n"
+        f"warning: {what} is not finite at epoch 1/9 step 2, images {names}; the step is skipped\n"
     )
 
 
@@ -86,29 +86,29 @@ def test_too_many_in_a_row_end_the_run(
     assert str(caught.value).endswith(
         "at epoch 1/1 step 6, images 5_0, 5_1: 5 steps in a row; try a lower --lr"
     )
-    assert capsys.readouterr().err.count("the step is left out") == MOST_SKIPPED - 1
-    assert (meter.steps, meter.skipped) == (1 + MOST_SKIPPED, MOST_SKIPPED)
+    assert capsys.readouterr().err.count("the step is skipped") == MAX_SKIPPED - 1
+    assert (meter.steps, meter.skipped) == (1 + MAX_SKIPPED, MAX_SKIPPED)
 
 
 def test_a_good_step_in_between_starts_the_count_anew(spoilt: Callable[..., Trainer]) -> None:
-    few = MOST_SKIPPED - 1
+    few = MAX_SKIPPED - 1
     bad = [f"{place}_0" for place in range(2 * few + 1) if place != few]
     trainer = spoilt(*bad, total_steps=99)
     meter = train(trainer, make_batches(*[[1]] * (2 * few + 1)))
     assert (meter.steps, meter.skipped) == (2 * few + 1, 2 * few)
-    assert not trainer.is_sound
+    assert not trainer.is_finite
 
 
 def test_a_trainer_is_sound_again_after_a_good_step(spoilt: Callable[..., Trainer]) -> None:
     trainer = spoilt("1_0")
-    assert trainer.is_sound
-    seen = [trainer.is_sound for _ in trainer.epoch(make_batches([1], [1], [1]), EpochMeter(), "epoch 1/1")]
+    assert trainer.is_finite
+    seen = [trainer.is_finite for _ in trainer.epoch(make_batches([1], [1], [1]), EpochMeter(), "epoch 1/1")]
     assert seen == [True, False, True]
 
 
 def test_the_count_goes_on_after_resuming(spoilt: Callable[..., Trainer]) -> None:
-    batches = make_batches(*[[1]] * MOST_SKIPPED)
-    names = [f"{place}_0" for place in range(MOST_SKIPPED)]
+    batches = make_batches(*[[1]] * MAX_SKIPPED)
+    names = [f"{place}_0" for place in range(MAX_SKIPPED)]
     first, second = spoilt(*names), spoilt(*names)
     train(first, batches[:-1])
     second.load_state_dict(first.state_dict())

@@ -12,10 +12,10 @@ from utils.cli.train_config import TrainConfig
 from utils.data.prepare import prepare_training
 from utils.inference.evaluation import evaluate
 from utils.inference.predictor import Predictor
-from utils.training import validation as measure_module
+from utils.training import train_loop
+from utils.training.builders import build_criterion
 from utils.training.engine import Trainer
-from utils.training.setup import build_criterion
-from utils.training.validation import build_predictor, columns_of, measure
+from utils.training.train_loop import build_predictor, evaluate_on_all_ranks, metric_columns
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def trainer() -> Trainer:
 
 
 def test_without_an_evaluation_there_are_no_columns() -> None:
-    assert columns_of(None) == {}
+    assert metric_columns(None) == {}
 
 
 def test_the_predictor_is_of_the_average_and_at_the_settings_of_evaluate(trainer: Trainer) -> None:
@@ -43,14 +43,14 @@ def test_it_is_what_evaluate_finds(make_data: MakeData, trainer: Trainer) -> Non
     folder: Path = make_data({"train": {"a": [CAT]}, "val": {"b": [CAT], "c": [], "d": [CAT]}})
     val = prepare_training(folder, val=("val",)).val
     assert val is not None
-    result, findings = measure(TrainConfig(), trainer, val, ("val",))
+    result, findings = evaluate_on_all_ranks(TrainConfig(), trainer, val, ("val",))
     predictor = Predictor(trainer.average, trainer.average.config, ("cat",), conf=0.001)
     expected = evaluate(predictor, val, weights="best.pth", splits=("val",))
     ours, theirs = ({**r.as_dict(), "speed_ms": 0} for r in (result, expected))
     assert ours == theirs
     assert findings.indices == [0, 1, 2]
     assert all(len(found) > 0 for found in findings.detections)
-    columns = columns_of(result)
+    columns = metric_columns(result)
     assert columns.keys() == {"map50", "map50_95", "voc_ap50_area"}
     assert all(columns[name] == ours[name] for name in columns)
 
@@ -60,16 +60,16 @@ def test_shares_of_two_processes_are_put_together(
 ) -> None:
     val = prepare_training(make_data({"train": {c: [CAT] for c in "abc"}}), val=("train",)).val
     assert val is not None
-    alone, _ = measure(TrainConfig(), trainer, val)
+    alone, _ = evaluate_on_all_ranks(TrainConfig(), trainer, val)
     shares = []
-    monkeypatch.setattr(measure_module, "world_size", lambda: 2)
-    monkeypatch.setattr(measure_module, "copy_from_first", lambda _: None)
+    monkeypatch.setattr(train_loop, "world_size", lambda: 2)
+    monkeypatch.setattr(train_loop, "broadcast_model", lambda _: None)
     for rank in (0, 1):
-        monkeypatch.setattr(measure_module, "rank", lambda rank=rank: rank)
-        monkeypatch.setattr(measure_module, "gathered", lambda item: shares.append(item) or [item])
-        measure(TrainConfig(), trainer, val)
+        monkeypatch.setattr(train_loop, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(train_loop, "all_gather", lambda item: shares.append(item) or [item])
+        evaluate_on_all_ranks(TrainConfig(), trainer, val)
     assert [share.indices for share in shares] == [[0, 2], [1]]
-    monkeypatch.setattr(measure_module, "gathered", lambda _: shares)
-    together, findings = measure(TrainConfig(), trainer, val)
+    monkeypatch.setattr(train_loop, "all_gather", lambda _: shares)
+    together, findings = evaluate_on_all_ranks(TrainConfig(), trainer, val)
     assert findings.indices == [0, 1, 2]
     assert {**together.as_dict(), "speed_ms": 0} == {**alone.as_dict(), "speed_ms": 0}

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import copy
 import shlex
 from pathlib import Path
 
 import pytest
 import torch
 
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
 from utils.cli.parser import given_settings
 from utils.cli.presets import with_preset
 from utils.cli.train_config import TrainConfig
 from utils.data.demo import make_demo
 from utils.data.prepare import prepare_training
-from utils.training import report
+from utils.training import run_log
+from utils.training.builders import build_criterion
 from utils.training.engine import EpochMeter
-from utils.training.report import EpochTable
-from utils.training.state import Place
+from utils.training.run_log import EpochTable
+from utils.training.run_state import Position
 
 LOSSES = {"box": 1.5, "objectness": 2.25, "class": 0.125}
 METER = EpochMeter(steps=1, images=8, seconds=4.0, waited=1.0, lr=0.0025, losses=LOSSES)
@@ -48,8 +52,8 @@ def test_what_was_not_measured_is_a_dash(capsys: pytest.CaptureFixture[str], mor
     ("more", "end"),
     [
         ({"unassigned": 2}, "  2 objects without a free anchor"),
-        ({"skipped": 3}, "  3 steps left out"),
-        ({"unassigned": 2, "skipped": 1}, "  2 objects without a free anchor  1 steps left out"),
+        ({"skipped": 3}, "  3 steps skipped"),
+        ({"unassigned": 2, "skipped": 1}, "  2 objects without a free anchor  1 step skipped"),
     ],
 )
 def test_what_went_wrong_stands_at_the_end(
@@ -72,7 +76,7 @@ def test_the_time_left_is_that_of_the_epochs_of_this_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], first: int, epoch: int, left: str
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])
     table = EpochTable(10, first)
     now[0] += 20.0 * (epoch - first)
     table.log({**ROW, "epoch": epoch})
@@ -80,27 +84,27 @@ def test_the_time_left_is_that_of_the_epochs_of_this_process(
 
 
 def test_the_memory_of_this_process_is_at_least_torchs() -> None:
-    assert 0.05 < report.memory_in_use(torch.device("cpu")) < 500
+    assert 0.05 < run_log.peak_memory(torch.device("cpu")) < 500
 
 
 @pytest.mark.parametrize(
     ("place", "where"),
     [
-        (Place(0, EpochMeter(batches=4, steps=2)), "epoch 1 step 2"),
-        (Place(3), "epoch 4 step 0"),
-        (Place(3, EpochMeter(batches=1, steps=1)), "epoch 4 step 1"),
+        (Position(0, EpochMeter(batches=4, steps=2)), "epoch 1 step 2"),
+        (Position(3), "epoch 4 step 0"),
+        (Position(3, EpochMeter(batches=1, steps=1)), "epoch 4 step 1"),
     ],
 )
-def test_what_a_signal_left_behind(place: Place, where: str) -> None:
-    assert report.describe_stop(Path("nowhere/last.pth"), place, is_saved=False) == "nothing was saved"
-    said = report.describe_stop(Path("my runs/last.pth"), place, is_saved=True)
-    assert said == f"saved my runs/last.pth at {where}; go on: python train.py --resume 'my runs/last.pth'"
+def test_what_a_signal_left_behind(place: Position, where: str) -> None:
+    assert run_log.describe_stop(Path("nowhere/last.pth"), place, is_saved=False) == "nothing was saved"
+    said = run_log.describe_stop(Path("my runs/last.pth"), place, is_saved=True)
+    assert said == f"saved my runs/last.pth at {where}; resume: python train.py --resume 'my runs/last.pth'"
 
 
 @pytest.mark.parametrize(("map50", "learnt"), [(0.0, False), (0.899, False), (0.9, True), (1.0, True)])
 def test_what_overfitting_shows(map50: float, learnt: bool) -> None:
-    said = report.describe_overfit(map50, 8)
-    assert said.startswith(f"overfit: mAP50 {map50:.3f} on the 8 images")
+    said = run_log.describe_overfit(map50, 8)
+    assert said.startswith(f"overfit: mAP50 {map50:.3f} on the 8 training images")
     assert said.endswith(": the setup can learn") == learnt
     assert ("train_batch0.jpg" in said) != learnt
 
@@ -130,12 +134,12 @@ def test_next_commands_can_be_run_as_printed(
     for name in lists:
         (main / f"{name}.txt").write_text(listed)
     data = prepare_training(folder, train=lists[:1], val=("none",))
-    report.log_next_commands(TrainConfig(data=str(folder), phi=phi), Path("best.pth"), data)
+    run_log.log_next_commands(TrainConfig(data=str(folder), phi=phi), Path("best.pth"), data)
     err = capsys.readouterr().err
     assert f"evaluate.py --weights best.pth{predict} --data '{folder}'{measure}\n" in err
     assert f"predict.py '{folder}/JPEGImages/train_0000.jpg' --weights best.pth{predict}\n" in err
     assert f"export.py --weights best.pth{predict}\n" in err
-    assert ("flatters" in err) == bool(measure)
+    assert ("optimistic" in err) == bool(measure)
 
 
 def test_the_data_are_evaluated_as_they_were_trained_on(
@@ -144,7 +148,7 @@ def test_the_data_are_evaluated_as_they_were_trained_on(
     make_demo(tmp_path, train=1, val=1, test=1)
     data = prepare_training(tmp_path, train=("train",), val=("none",))
     config = TrainConfig(data=str(tmp_path), unlabelled="background", skip_bad=True, rename=("a=b",))
-    report.log_next_commands(config, Path("best.pth"), data)
+    run_log.log_next_commands(config, Path("best.pth"), data)
     expected = f"--data {tmp_path} --rename a=b --unlabelled background --skip-bad\n"
     assert f"evaluate.py --weights best.pth {expected}" in capsys.readouterr().err
 
@@ -162,7 +166,7 @@ def test_three_commands_that_need_less_memory_can_be_run_as_printed(
     capsys: pytest.CaptureFixture[str], given: dict[str, object]
 ) -> None:
     config = TrainConfig(**given)
-    error = report.explain_memory(config, given)
+    error = run_log._advise_on_memory(config, given)
     parsed = parse_commands(capsys.readouterr().err)
     smaller = {"imgsz": tuple(max(32, side * 3 // 4 // 32 * 32) for side in config.imgsz)}
     half = {"batch_size": config.batch_size // 2, "accumulate": 2 * config.accumulate}
@@ -192,7 +196,7 @@ def test_a_resumed_run_that_needs_less_memory_is_a_new_one_from_its_weights(
 ) -> None:
     """The checkpoint says how large a batch is; beside --resume nothing of it may be given."""
     config = TrainConfig(data="mine", epochs=30, batch_size=8, imgsz=(64, 96), phi="eca", ema=False)
-    report.explain_memory(config, {"resume": "exp/weights/last.pth", "epochs": 30})
+    run_log._advise_on_memory(config, {"resume": "exp/weights/last.pth", "epochs": 30})
     for settings in parse_commands(capsys.readouterr().err):
         asked = TrainConfig(**settings)
         assert (asked.resume, asked.weights) == (None, "exp/weights/last.pth")
@@ -205,7 +209,100 @@ def test_the_new_run_keeps_heads_that_have_learnt_and_what_a_flag_said_beside_it
 ) -> None:
     config = TrainConfig(**with_preset({"preset": "reference", "mosaic": 0.5}))
     assert config.new_heads
-    report.explain_memory(config, {"resume": "exp/weights/last.pth"})
+    run_log._advise_on_memory(config, {"resume": "exp/weights/last.pth"})
     for settings in parse_commands(capsys.readouterr().err):
         asked = TrainConfig(**with_preset(settings))
         assert (asked.new_heads, asked.mosaic, asked.loss) == (False, 0.5, "means")
+
+
+@pytest.fixture(scope="module")
+def model() -> YoloBody:
+    return YoloBody(ModelConfig(1, input_size=(32, 32)))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, "0 s"),
+        (0.6, "1 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3599.7, "1 h 00 min"),
+        (3900, "1 h 05 min"),
+        (100_000, "27 h 46 min"),
+    ],
+)
+def test_format_duration(seconds: float, words: str) -> None:
+    assert run_log.format_duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("settings", "done", "first"),
+    [
+        ({}, 10, "100 images, 0 epochs on cpu: about 0 s without evaluation"),
+        ({}, 0, "100 images, 10 epochs on cpu: about 50 min 00 s without evaluation"),
+        ({}, 4, "100 images, 6 epochs on cpu: about 30 min 00 s without evaluation"),
+        ({"freeze_epochs": 4}, 0, "about 36 min 40 s"),  # 4 of 100 s, 6 of 300 s
+        ({"freeze_epochs": 4}, 3, "about 31 min 40 s"),
+        ({"freeze_epochs": 4}, 7, "about 15 min 00 s"),
+        ({"freeze_epochs": 10}, 0, "about 16 min 40 s"),
+    ],
+)
+def test_the_estimate_counts_frozen_and_free_epochs_that_are_left(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    model: YoloBody,
+    settings: dict[str, int],
+    done: int,
+    first: str,
+) -> None:
+    monkeypatch.setattr(run_log, "estimate_seconds_per_image", lambda *args: 1.0 if args[-1] else 3.0)
+    config = TrainConfig(epochs=10, **settings)
+    run_log.log_estimate(config, model, build_criterion(config, model), 100, done)
+    lines = capsys.readouterr().err.splitlines()
+    assert first in lines[0]
+    shorter = [line for line in lines if line.startswith("shorter: ")]
+    advice = "shorter: --imgsz 288 takes about half the time"
+    advice += ", --freeze-epochs 5 about three quarters" if settings.get("freeze_epochs", 0) < 5 else ""
+    assert shorter == ([advice] if done == 0 else [])
+
+
+def test_advice_that_would_not_help_is_not_given(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: YoloBody
+) -> None:
+    monkeypatch.setattr(run_log, "estimate_seconds_per_image", lambda *_: 1000.0)
+    config = TrainConfig(epochs=1, imgsz=(32, 32))
+    run_log.log_estimate(config, model, build_criterion(config, model), 1, 0)
+    assert capsys.readouterr().err == "1 image, 1 epoch on cpu: about 16 min 40 s without evaluation\n"
+
+
+def test_a_short_run_is_not_told_how_to_be_shorter(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: YoloBody
+) -> None:
+    monkeypatch.setattr(run_log, "estimate_seconds_per_image", lambda *_: 0.1)
+    config = TrainConfig(epochs=1)
+    run_log.log_estimate(config, model, build_criterion(config, model), 100, 0)
+    assert "shorter" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_a_gpu_that_is_not_used_is_pointed_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: YoloBody, present: bool
+) -> None:
+    monkeypatch.setattr(run_log, "estimate_seconds_per_image", lambda *_: 0.1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: present)
+    config = TrainConfig(epochs=1)
+    run_log.log_estimate(config, model, build_criterion(config, model), 100, 0)
+    assert ("--device cuda" in capsys.readouterr().err) == present
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_the_estimate_leaves_the_network_and_the_random_numbers_alone(model: YoloBody, freeze: bool) -> None:
+    model.eval()
+    before, numbers = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    assert run_log.estimate_seconds_per_image(model, build_criterion(TrainConfig(), model), freeze) > 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert not model.training
+    assert torch.equal(torch.get_rng_state(), numbers)

@@ -1,4 +1,4 @@
-"""The table of a comparison as text: Markdown, LaTeX and CSV."""
+"""Report of a comparison: tables in Markdown, LaTeX and CSV, and a plot."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def write_tables(rows: Sequence[Row], notes: Sequence[str], folder: Path) -> Non
 
 
 def as_markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
-    """Write the table, and below it a line for each note."""
+    """Return the table in Markdown, with a line for each note below it."""
     lines = ["| " + " | ".join(_HEADINGS) + " |", "|" + "---|" * len(_HEADINGS)]
     lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in _cells(row)) + " |" for row in rows]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
 
 
 def as_latex(rows: Sequence[Row]) -> str:
-    """Write the table as a tabular that needs no package."""
+    """Return the table as a LaTeX tabular that needs no package."""
     lines = [r"\begin{tabular}{l" + "r" * (len(_HEADINGS) - 3) + "ll}", r"\hline"]
     lines += [" & ".join(map(_escape, _HEADINGS)) + r" \\", r"\hline"]
     lines += [" & ".join(map(_escape, _cells(row))) + r" \\" for row in rows]
@@ -48,31 +48,60 @@ def as_latex(rows: Sequence[Row]) -> str:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """Write all numbers in full precision, a line a row; what was not measured is empty."""
+    """Return all numbers in full precision as CSV, a line a row; cells without a value are empty."""
     file = io.StringIO()
     names = "block parameters gflops milliseconds time_ratio map50_mean map50_std map50_95_mean map50_95_std"
     names += " difference_mean difference_low difference_high verdict seeds"
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(names.split())
     for row in rows:
-        cost, change = row.cost, row.difference
+        cost, difference = row.cost, row.difference
         writer.writerow(
             [
                 row.label,
                 *((cost.parameters, cost.gflops, cost.milliseconds, cost.ratio) if cost else [""] * 4),
                 *((row.map50.mean, row.map50.std) if row.map50 else [""] * 2),
                 *((row.map50_95.mean, row.map50_95.std) if row.map50_95 else [""] * 2),
-                change.mean if change else "",
-                *(change.interval if change and change.interval else [""] * 2),
-                change.verdict if change else "",
+                difference.mean if difference else "",
+                *(difference.interval if difference and difference.interval else [""] * 2),
+                difference.verdict if difference else "",
                 " ".join(map(str, row.seeds)),
             ]
         )
     return file.getvalue()
 
 
+def draw_comparison(rows: Sequence[Row], path: Path) -> None:
+    """Plot mAP50 of each run by block as a PNG; the band is the first block's mean ± standard deviation.
+
+    Nothing is written if no row has runs.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
+    from matplotlib.figure import Figure
+
+    shown = [(row.label, row.map50, row.points) for row in rows if row.map50 is not None and row.points]
+    if not shown:
+        return
+    figure = Figure(figsize=(max(5.0, 1.6 + 1.1 * len(shown)), 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for place, (_, map50, points) in enumerate(shown):
+        axes.scatter([place] * len(points), list(points.values()), color="tab:blue", s=22, zorder=3)
+        axes.hlines(map50.mean, place - 0.25, place + 0.25, color="black", linewidth=2, zorder=2)
+    label, first, _ = shown[0]
+    if first.std is not None:
+        axes.axhspan(first.mean - first.std, first.mean + first.std, color="0.9", zorder=0)
+    axes.axhline(first.mean, color="0.6", linewidth=1, zorder=1)
+    axes.set_xticks(range(len(shown)), [label.replace(" ", "\n") for label, *_ in shown], fontsize=9)
+    axes.set_ylabel("mAP50")
+    axes.set_title(f"Dots: runs; bars: means; gray: {label} ± one standard deviation", fontsize=10)
+    axes.margins(x=0.1, y=0.15)
+    with atomic_write(path) as file:
+        figure.savefig(file, dpi=150, format="png")
+
+
 def _cells(row: Row) -> list[str]:
-    cost, change = row.cost, row.difference
+    cost, difference = row.cost, row.difference
     cells = [row.label]
     if cost is None:
         cells += ["-"] * 4
@@ -84,11 +113,12 @@ def _cells(row: Row) -> list[str]:
             f"{cost.ratio:.2f}",
         ]
     cells += [_spread(row.map50), _spread(row.map50_95)]
-    if change is None:
+    if difference is None:
         cells += ["-", "-"]
     else:
-        reach = f" [{change.interval[0]:+.4f}, {change.interval[1]:+.4f}]" if change.interval else ""
-        cells += [f"{change.mean:+.4f}{reach}", change.verdict]
+        low_high = difference.interval
+        interval = f" [{low_high[0]:+.4f}, {low_high[1]:+.4f}]" if low_high else ""
+        cells += [f"{difference.mean:+.4f}{interval}", difference.verdict]
     return [*cells, " ".join(map(str, row.seeds)) or "-"]
 
 

@@ -20,8 +20,9 @@ from utils.data.sample_report import Record
 from utils.data.targets import build_target
 from utils.inference.evaluation import DatasetDetections, EvalResult, score_detections
 from utils.inference.predictor import Timings
-from utils.training import run as run_module
-from utils.training.run import Run, load_resumable
+from utils.training import run_folder as run_module
+from utils.training.resolve import load_resumable
+from utils.training.run_folder import Run
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
@@ -187,7 +188,7 @@ def test_all_processes_but_the_first_write_nothing(tmp_path: Path) -> None:
     writer.save(checkpoint(1))
     before = {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)}
     with Run(tmp_path, is_writer=False) as silent:
-        silent.keep_settings(TrainConfig())
+        silent.save_args(TrainConfig())
         assert finish(silent, [0.1, 0.2], period=1) == [True, True]
         silent.attempt("nothing", lambda: pytest.fail("was called"))
     assert {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)} == before
@@ -196,7 +197,7 @@ def test_all_processes_but_the_first_write_nothing(tmp_path: Path) -> None:
 
 def test_the_settings_are_kept(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
-        run.keep_settings(TrainConfig(epochs=7))
+        run.save_args(TrainConfig(epochs=7))
     assert "epochs: 7\n" in (tmp_path / "args.yaml").read_text()
 
 
@@ -209,7 +210,7 @@ def test_a_table_that_cannot_be_written_is_warned_of_once(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert str(tmp_path / "results.csv") in said[0]
-    assert said[0].endswith("; training goes on without it")
+    assert said[0].endswith("; training continues without it")
     assert load_checkpoint(run.last).training["epoch"] == 3
 
 
@@ -274,7 +275,7 @@ def test_training_goes_on_without_events(
         finish(run, [0.1, 0.2])
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
-    assert said[0].endswith("training goes on without it")
+    assert said[0].endswith("training continues without it")
     assert files_in(tmp_path) == {"results.csv", "weights/best.pth", "weights/last.pth"}
 
 
@@ -284,7 +285,7 @@ def test_a_tensorboard_that_cannot_be_imported_is_none(
     del tensorboard.SummaryWriter
     with Run(tmp_path) as run:
         finish(run, [0.1])
-    assert "training goes on without it" in capsys.readouterr().err
+    assert "training continues without it" in capsys.readouterr().err
 
 
 # What --resume takes.
@@ -315,7 +316,7 @@ def test_auto_is_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("training", "words"),
     [
-        ({}, r"holds no training state; resume from the last\.pth beside it"),
+        ({}, r"has no training state; resume from the last\.pth beside it"),
         ({"optimizer": {}, "epoch": 3}, r"saved by an older version.*--weights .*x\.pth"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Where a run stands, and the checkpoint of it: what --resume goes on from, to the same bits."""
+"""State of a training run: the position in its epochs, and the checkpoint that resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from utils.weights.checkpoint import Checkpoint
 
 
 @dataclass
-class Place:
-    """Where a run stands: the whole epochs behind it, and what the one under way has given so far."""
+class Position:
+    """Position of a run: the number of whole epochs done, and the totals of the current one."""
 
     epoch: int = 0
     meter: EpochMeter = field(default_factory=EpochMeter)
 
     @property
-    def is_inside(self) -> bool:
-        """Whether an epoch is under way, trained on in part or not yet evaluated."""
+    def is_within_epoch(self) -> bool:
+        """Whether an epoch has begun and is not evaluated yet."""
         return self.meter.batches > 0
 
 
-def find_place(resumed: Checkpoint | None) -> Place:
-    """Return the place that a checkpoint was saved at; without one the start."""
+def position_of(resumed: Checkpoint | None) -> Position:
+    """Return the position that a checkpoint was saved at; without one the start."""
     if resumed is None:
-        return Place()
+        return Position()
     meter = resumed.training["meter"]
-    return Place(resumed.training["epoch"], EpochMeter(**meter) if meter else EpochMeter())
+    return Position(resumed.training["epoch"], EpochMeter(**meter) if meter else EpochMeter())
 
 
-def take_snapshot(
+def build_checkpoint(
     config: TrainConfig,
     trainer: Trainer,
     class_names: tuple[str, ...],
-    place: Place,
+    position: Position,
     *,
     metrics: Mapping[str, Any] | None = None,
     stopped_early: bool = False,
 ) -> Checkpoint:
-    """Put together a checkpoint of the run as it stands, plain enough for `weights_only=True`."""
+    """Build the checkpoint of a run; it loads with `weights_only=True`."""
     training = {
-        "epoch": place.epoch,
-        "meter": place.meter.state_dict() if place.is_inside else None,
+        "epoch": position.epoch,
+        "meter": position.meter.state_dict() if position.is_within_epoch else None,
         "stopped_early": stopped_early,
         "threads": torch.get_num_threads(),
         "processes": world_size(),

@@ -11,9 +11,9 @@ from nets.config import ModelConfig
 from utils.cli.errors import UserError
 from utils.cli.parser import config_as_dict, save_args_yaml
 from utils.cli.train_config import TrainConfig
+from utils.training.builders import _autocast_dtype, build_model, prepare_process
 from utils.training.engine import EpochMeter
-from utils.training.network import build_model
-from utils.training.setup import _choose_precision, prepare_machine, resolve_settings
+from utils.training.resolve import resolve_config
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
@@ -37,22 +37,22 @@ def last(tmp_path: Path) -> Path:
 
 
 def test_nothing_given_is_the_defaults() -> None:
-    assert resolve_settings({}) == (TrainConfig(), None, None)
-    assert resolve_settings({"lr": 0.5})[0] == TrainConfig(lr=0.5)
+    assert resolve_config({}) == (TrainConfig(), None, None)
+    assert resolve_config({"lr": 0.5})[0] == TrainConfig(lr=0.5)
 
 
 def test_the_demo_has_its_own_defaults_and_the_user_comes_first() -> None:
-    usual, demo = TrainConfig(), resolve_settings({"demo": True})[0]
+    usual, demo = TrainConfig(), resolve_config({"demo": True})[0]
     assert (demo.demo, demo.data) == (True, "runs/demo")
     assert demo.epochs < usual.epochs
     assert demo.imgsz < usual.imgsz
-    assert resolve_settings({"demo": False})[0] == usual
-    config = resolve_settings({"demo": True, "epochs": 5, "data": "mine"})[0]
+    assert resolve_config({"demo": False})[0] == usual
+    config = resolve_config({"demo": True, "epochs": 5, "data": "mine"})[0]
     assert (config.data, config.epochs, config.imgsz) == ("mine", 5, demo.imgsz)
 
 
 def test_resuming_takes_the_settings_of_the_run(last: Path) -> None:
-    config, folder, checkpoint = resolve_settings({"resume": str(last), "epochs": 20})
+    config, folder, checkpoint = resolve_config({"resume": str(last), "epochs": 20})
     assert (config.epochs, config.imgsz, config.workers, config.resume) == (20, (64, 96), 3, None)
     assert folder == last.parent.parent
     assert checkpoint is not None
@@ -64,14 +64,14 @@ def test_resuming_goes_on_in_the_run_s_folder_from_wherever_it_is_typed(
 ) -> None:
     for place, typed in ((last.parent, "last.pth"), (last.parent.parent, "weights/last.pth")):
         monkeypatch.chdir(place)
-        folder = resolve_settings({"resume": typed})[1]
+        folder = resolve_config({"resume": typed})[1]
         assert folder is not None
         assert folder.resolve() == last.parent.parent.resolve()
 
 
 def test_resuming_a_missing_file_names_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.pth: no such file"):
-        resolve_settings({"resume": str(tmp_path / "gone.pth")})
+        resolve_config({"resume": str(tmp_path / "gone.pth")})
 
 
 # What --resume refuses, and what torchrun starts again.
@@ -80,13 +80,13 @@ def test_resuming_a_missing_file_names_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"epochs": 3}, "3 epochs are done; to go on give --epochs above that"),
+        ({"epochs": 3}, "3 epochs done; to train longer give a larger --epochs"),
         ({"phi": "se"}, "made with attention=none, you asked for se"),
     ],
 )
 def test_resuming_what_cannot_go_on_is_refused(last: Path, given: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        resolve_settings({"resume": str(last), **given})
+        resolve_config({"resume": str(last), **given})
 
 
 def test_a_run_of_an_older_version_is_refused(tmp_path: Path) -> None:
@@ -95,37 +95,35 @@ def test_a_run_of_an_older_version_is_refused(tmp_path: Path) -> None:
     del loaded.training["scaler"]
     save_checkpoint(path, loaded)
     with pytest.raises(UserError, match=rf"saved by an older version.*--weights {path}"):
-        resolve_settings({"resume": str(path)})
+        resolve_config({"resume": str(path)})
 
 
 def test_a_run_that_stopped_early_goes_on_only_when_epochs_are_given(tmp_path: Path) -> None:
     path = store(tmp_path / "exp", TrainConfig(epochs=10, patience=2), stopped_early=True)
-    with pytest.raises(
-        UserError, match="stopped after 3 epochs since mAP50 rose no more; to go on give --epochs"
-    ):
-        resolve_settings({"resume": str(path)})
-    assert resolve_settings({"resume": str(path), "epochs": 10})[0].epochs == 10
+    with pytest.raises(UserError, match=r"stopped early after 3 epochs .*; to train longer give --epochs"):
+        resolve_config({"resume": str(path)})
+    assert resolve_config({"resume": str(path), "epochs": 10})[0].epochs == 10
 
 
 def test_a_block_of_ones_own_must_be_named(tmp_path: Path) -> None:
     path = store(tmp_path / "exp", TrainConfig(epochs=10, phi="own.py:SE8"), phi="own.py:SE8")
-    with pytest.raises(UserError, match=r"to let its code be imported add --phi own\.py:SE8"):
-        resolve_settings({"resume": str(path)})
-    assert resolve_settings({"resume": str(path), "phi": "own.py:SE8"})[0].phi == "own.py:SE8"
+    with pytest.raises(UserError, match=r"to import its code add --phi own\.py:SE8"):
+        resolve_config({"resume": str(path)})
+    assert resolve_config({"resume": str(path), "phi": "own.py:SE8"})[0].phi == "own.py:SE8"
 
 
 def test_resuming_says_where_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     meter = EpochMeter(batches=7, steps=7)
     path = store(tmp_path / "exp", TrainConfig(epochs=10), meter=meter.state_dict())
-    resolve_settings({"resume": str(path)})
+    resolve_config({"resume": str(path)})
     assert capsys.readouterr().err == f"resuming {path} after 3 of 10 epochs and 7 batches\n"
 
 
 def test_resuming_with_other_classes_is_refused(last: Path) -> None:
-    config, _, checkpoint = resolve_settings({"resume": str(last), "epochs": 20})
+    config, _, checkpoint = resolve_config({"resume": str(last), "epochs": 20})
     assert checkpoint is not None
     with pytest.raises(UserError, match=r"the run has the classes .*, the data now zebra"):
-        build_model(config, ("zebra",), checkpoint)
+        build_model(config, ("zebra",), None, checkpoint)
 
 
 def test_torchrun_finds_the_run_that_it_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,30 +132,30 @@ def test_torchrun_finds_the_run_that_it_starts_again(tmp_path: Path, monkeypatch
     for age, name in enumerate(("exp", "exp3", "exp2", "other")):
         store(tmp_path / name, settled)
         os.utime(tmp_path / name / "args.yaml", (1000 + age, 1000 + age))
-    assert resolve_settings(given)[1:] == (None, None)  # the first time it is a new run
+    assert resolve_config(given)[1:] == (None, None)  # the first time it is a new run
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    assert resolve_settings(given)[1:] == (None, None)
+    assert resolve_config(given)[1:] == (None, None)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
-    config, folder, checkpoint = resolve_settings(given)
+    config, folder, checkpoint = resolve_config(given)
     assert (config, folder) == (settled, tmp_path / "exp2")
     assert checkpoint is not None
-    assert resolve_settings({**given, "seed": 1})[1:] == (None, None)  # a run of other settings
-    assert resolve_settings({**given, "lr": 0.3})[1:] == (None, None)
-    assert resolve_settings({**given, "name": "new"})[1:] == (None, None)
+    assert resolve_config({**given, "seed": 1})[1:] == (None, None)  # a run of other settings
+    assert resolve_config({**given, "lr": 0.3})[1:] == (None, None)
+    assert resolve_config({**given, "name": "new"})[1:] == (None, None)
 
 
 def test_torchrun_starts_anew_what_saved_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     given = {"project": str(tmp_path), "epochs": 10}
     (tmp_path / "exp/weights").mkdir(parents=True)
-    assert resolve_settings(given) == (TrainConfig(**given), None, None)
+    assert resolve_config(given) == (TrainConfig(**given), None, None)
 
 
 def test_torchrun_goes_on_with_a_block_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     given = {"project": str(tmp_path), "epochs": 10, "phi": "own.py:SE8"}
     store(tmp_path / "exp", TrainConfig(**given, lr=0.01, ema_memory="recent"), phi="own.py:SE8")
-    assert resolve_settings(given)[1] == tmp_path / "exp"
+    assert resolve_config(given)[1] == tmp_path / "exp"
 
 
 # The machine.
@@ -181,40 +179,41 @@ def resumed_with(threads: int, processes: int = 1) -> Checkpoint:
 @pytest.mark.usefixtures("machine")
 def test_deterministic_is_set_and_taken_back() -> None:
     for wanted in (False, True, False):
-        prepare_machine(TrainConfig(deterministic=wanted), CPU, None)
+        prepare_process(TrainConfig(deterministic=wanted), CPU, None)
         assert torch.are_deterministic_algorithms_enabled() == wanted
         assert torch.backends.cudnn.benchmark != wanted
-    prepare_machine(TrainConfig(deterministic=True), CPU, None)
+    prepare_process(TrainConfig(deterministic=True), CPU, None)
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-    prepare_machine(TrainConfig(deterministic=True), torch.device("cuda"), None)
+    prepare_process(TrainConfig(deterministic=True), torch.device("cuda"), None)
     assert torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 @pytest.mark.usefixtures("machine")
 def test_other_threads_are_warned_of_or_set(capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)
-    prepare_machine(TrainConfig(), CPU, resumed_with(threads=1))
+    prepare_process(TrainConfig(), CPU, resumed_with(threads=1))
     assert capsys.readouterr().err == ""
-    prepare_machine(TrainConfig(), CPU, resumed_with(threads=2))
+    prepare_process(TrainConfig(), CPU, resumed_with(threads=2))
     said = capsys.readouterr().err
-    assert said == "warning: the run began with 2 threads, here are 1: digits may differ\n"
+    assert said.startswith("warning: the run began with 2 threads, now 1: ")
+    assert "--deterministic restores" in said
     assert torch.get_num_threads() == 1
-    prepare_machine(TrainConfig(deterministic=True), CPU, resumed_with(threads=2))
+    prepare_process(TrainConfig(deterministic=True), CPU, resumed_with(threads=2))
     assert capsys.readouterr().err == ""
     assert torch.get_num_threads() == 2
 
 
 @pytest.mark.usefixtures("machine")
 def test_other_processes_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
-    prepare_machine(TrainConfig(), CPU, resumed_with(threads=torch.get_num_threads(), processes=4))
+    prepare_process(TrainConfig(), CPU, resumed_with(threads=torch.get_num_threads(), processes=4))
     assert "began with 4 processes, now 1" in capsys.readouterr().err
 
 
 def test_sync_bn_needs_gpus() -> None:
     for device in ("cpu", "cuda"):  # a single process in both cases
         with pytest.raises(UserError, match=r"--sync-bn: needs several GPUs.*torchrun"):
-            prepare_machine(TrainConfig(sync_bn=True), torch.device(device), None)
+            prepare_process(TrainConfig(sync_bn=True), torch.device(device), None)
 
 
 @pytest.mark.parametrize(
@@ -238,4 +237,4 @@ def test_mixed_precision(
     expected: torch.dtype | None,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
-    assert _choose_precision(amp, torch.device(device)) == expected
+    assert _autocast_dtype(amp, torch.device(device)) == expected

@@ -9,27 +9,27 @@ from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from tests.utils.training.conftest import make_trainer
 from utils.cli.train_config import TrainConfig
+from utils.training.builders import build_criterion
 from utils.training.engine import EpochMeter
-from utils.training.setup import build_criterion
-from utils.training.state import Place, find_place, take_snapshot
+from utils.training.run_state import Position, build_checkpoint, position_of
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
-def test_the_start_is_inside_nothing() -> None:
-    assert find_place(None) == Place(0, EpochMeter())
-    assert not Place().is_inside
+def test_the_start_is_within_epoch_nothing() -> None:
+    assert position_of(None) == Position(0, EpochMeter())
+    assert not Position().is_within_epoch
 
 
 @pytest.mark.parametrize(
     ("meter", "inside"),
     [(EpochMeter(), False), (EpochMeter(batches=1), True), (EpochMeter(seconds=3), False)],
 )
-def test_a_place_is_inside_an_epoch_after_its_first_batch(meter: EpochMeter, inside: bool) -> None:
-    assert Place(4, meter).is_inside == inside
+def test_a_place_is_within_epoch_an_epoch_after_its_first_batch(meter: EpochMeter, inside: bool) -> None:
+    assert Position(4, meter).is_within_epoch == inside
 
 
 def test_two_places_share_no_meter() -> None:
-    assert Place().meter is not Place().meter
+    assert Position().meter is not Position().meter
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def test_two_places_share_no_meter() -> None:
 )
 def test_a_place_is_found_again(epoch: int, meter: EpochMeter | None) -> None:
     training = {"epoch": epoch, "meter": meter.state_dict() if meter else None}
-    found = find_place(Checkpoint(ModelConfig(1), ("cell",), {}, training=training))
-    assert found == Place(epoch, meter or EpochMeter())
+    found = position_of(Checkpoint(ModelConfig(1), ("cell",), {}, training=training))
+    assert found == Position(epoch, meter or EpochMeter())
 
 
 @pytest.fixture
@@ -56,13 +56,13 @@ def trainer():
 @pytest.mark.parametrize("batches", [0, 5])
 def test_a_snapshot_survives_its_file(tmp_path: Path, trainer, batches: int) -> None:
     config = TrainConfig(epochs=9, imgsz=(64, 96), phi="eca")
-    place = Place(2, EpochMeter(batches=batches, steps=batches))
-    snapshot = take_snapshot(
+    place = Position(2, EpochMeter(batches=batches, steps=batches))
+    snapshot = build_checkpoint(
         config, trainer, ("cat", "dog"), place, metrics={"map50": 0.5}, stopped_early=batches == 0
     )
     save_checkpoint(tmp_path / "last.pth", snapshot)
     loaded = load_checkpoint(tmp_path / "last.pth")  # by weights_only=True
-    assert find_place(loaded) == place
+    assert position_of(loaded) == place
     assert (loaded.config, loaded.class_names) == (trainer.model.config, ("cat", "dog"))
     assert (loaded.metrics, loaded.run_config["imgsz"]) == ({"map50": 0.5}, [64, 96])
     assert loaded.weights["head_p5.predict.bias"].unique().tolist() == [1.0]  # what is shared is the average
@@ -75,7 +75,7 @@ def test_a_snapshot_survives_its_file(tmp_path: Path, trainer, batches: int) -> 
 def test_without_an_average_the_weights_are_the_networks_own() -> None:
     model = YoloBody(ModelConfig(1, input_size=(64, 64)))
     trainer = make_trainer(model, build_criterion(TrainConfig(), model))
-    snapshot = take_snapshot(TrainConfig(), trainer, ("cell",), Place())
+    snapshot = build_checkpoint(TrainConfig(), trainer, ("cell",), Position())
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in snapshot.weights.items())
     assert (snapshot.metrics, snapshot.training["meter"], snapshot.training["stopped_early"]) == (
         {},

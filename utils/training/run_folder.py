@@ -1,46 +1,93 @@
-"""The folder of a training run: its table, its checkpoints, its pictures; one process writes into it."""
+"""Run folder of training: lock, results.csv, checkpoints, TensorBoard events; only rank 0 writes."""
 
 from __future__ import annotations
 
 import csv
+import errno
 import importlib.util
+import os
+import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from utils.cli.console import log, warn
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
-from utils.cli.inputs import RUNS, find_newest
 from utils.cli.parser import save_args_yaml
 from utils.cli.train_config import TrainConfig
 from utils.inference.evaluation import EvalResult
-from utils.training.lock import FolderLock
-from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of file systems without locks
+
+
+class FolderLock:
+    """Lock of a folder for this process; the system releases it when the process ends.
+
+    The file run.lock names the holder. It stays behind after a kill, but then nobody holds the lock.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            UserError: another process holds it, or the file cannot be written.
+        """
+        self._path = folder / "run.lock"
+        self._lock = FileLock(self._path, blocking=False, fallback_to_soft=False)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"{folder}: {self._holder()} is training here; wait for it, stop it, or choose another --name"
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise UserError(f"{self._path}: cannot write: {error.strerror or error}") from error
+        try:
+            with suppress(PermissionError):  # Windows keeps a locked file from other handles
+                self._path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot write: {error.strerror or error}", exit_code=1) from error
+
+    def release(self) -> None:
+        """Release the lock and remove its file."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        self._lock.release()
+
+    def _holder(self) -> str:
+        with suppress(OSError):
+            return self._path.read_text(encoding="utf-8")[:200].strip() or "another process"
+        return "another process"
 
 
 class Run:
-    """Write what an epoch gave into the run's folder: a row of results.csv, last.pth, and best.pth if better.
+    """A run's folder, and the best result so far.
 
-    best.pth is the epoch of the highest map50 on the selection split, the later one of equals; without
-    evaluation it is the last epoch. Checkpoints are needed, and a failure to write one ends the run; a table
-    or picture that cannot be written is warned of once.
+    best.pth is the epoch of the highest mAP50 on the validation split, the later one of equals; without
+    evaluation it is the last epoch. A checkpoint that cannot be written ends the run; a table or picture that
+    cannot be written causes one warning.
 
     Attributes:
-        folder: where everything goes.
-        best_map50: the highest so far, None before the first.
-        risen_epoch: whole epochs done when it last rose, or when a run that had stopped early went on.
+        folder: the run folder.
+        best_map50: the highest mAP50 so far, None before the first.
+        risen_epoch: epochs done when it last rose, or when a run that had stopped early was resumed.
     """
 
     def __init__(
         self, folder: Path, resumed: Mapping[str, Any] | None = None, *, is_writer: bool = True
     ) -> None:
-        """Take the folder for this run alone.
+        """Lock the folder and prepare it.
 
         Args:
-            folder: exists and can be written into.
-            resumed: the training state that the run goes on from.
-            is_writer: False in all processes of a run but the first, which then write nothing.
+            folder: exists and is writable.
+            resumed: the training state of a resumed run.
+            is_writer: False on all ranks but 0, which then write nothing.
 
         Raises:
             UserError: another run is in this folder.
@@ -58,10 +105,10 @@ class Run:
         try:
             (folder / "weights").mkdir(exist_ok=True)
         except OSError as error:
-            raise UserError(f"{folder / 'weights'}: cannot be made: {error.strerror}") from error
+            raise UserError(f"{folder / 'weights'}: cannot create it: {error.strerror}") from error
         self._lock = FolderLock(folder)
         for stale in (*folder.glob("*.tmp"), *folder.glob("weights/*.tmp")):
-            log(f"{stale}: left by a run that was killed while it saved; removed")
+            log(f"{stale}: left by a run that was killed while saving; removed")
             stale.unlink()
         if importlib.util.find_spec("tensorboard"):
             self.attempt("TensorBoard events", lambda: self._open_board(resumed["epoch"] if resumed else 0))
@@ -77,16 +124,16 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """The checkpoint that --resume takes."""
+        """The resumable checkpoint."""
         return self.folder / "weights" / "last.pth"
 
     @property
     def best(self) -> Path:
-        """The checkpoint to share."""
+        """The shareable checkpoint."""
         return self.folder / "weights" / "best.pth"
 
-    def keep_settings(self, config: TrainConfig) -> None:
-        """Write args.yaml, which --config repeats.
+    def save_args(self, config: TrainConfig) -> None:
+        """Write args.yaml, for --config.
 
         Raises:
             UserError: it cannot be written.
@@ -95,10 +142,7 @@ class Run:
             save_args_yaml(config, self.folder / "args.yaml")
 
     def judge(self, epoch: int, result: EvalResult | None) -> bool:
-        """Tell whether the run is at its best after so many epochs, and remember it.
-
-        Without any evaluation every epoch is better than the one before.
-        """
+        """Return whether an epoch is the best so far, and remember it; without evaluation each one is."""
         map50 = result.coco.map50 if result else None
         if self.best_map50 is not None and (map50 is None or map50 < self.best_map50):
             return False
@@ -115,14 +159,14 @@ class Run:
         is_best: bool,
         is_kept: bool,
     ) -> None:
-        """Store an epoch.
+        """Save an epoch.
 
         Args:
-            checkpoint: weights (of the EMA), metrics and, in `training`, what resuming needs.
+            checkpoint: weights (of the EMA), metrics and training state.
             row: values of results.csv by column.
-            result: what metrics.json shall hold from now on, None to leave it.
-            is_best: best.pth shall hold the weights from now on.
-            is_kept: write the checkpoint a second time under the epoch's number.
+            result: the content of metrics.json, None to leave it unchanged.
+            is_best: save the weights as best.pth.
+            is_kept: save the checkpoint as epochN.pth too.
         """
         self.attempt("results.csv", lambda: self._write_row(row))
         self.attempt("TensorBoard events", lambda: self._write_events(row))
@@ -132,24 +176,24 @@ class Run:
             save_checkpoint(self.best, checkpoint.shareable())
         if is_kept:
             self.save(checkpoint, self.folder / "weights" / f"epoch{row['epoch']}.pth")
-        self.save(checkpoint)  # last: a kill before it repeats the epoch and writes the same again
+        self.save(checkpoint)  # last: a kill before this repeats the epoch with the same results
 
     def save(self, checkpoint: Checkpoint, path: Path | None = None) -> None:
-        """Write last.pth (or `path`), from which --resume goes on."""
+        """Write last.pth (or `path`), for --resume."""
         checkpoint.training.update(best_map50=self.best_map50, risen_epoch=self.risen_epoch)
         if self._is_writer:
             save_checkpoint(path or self.last, checkpoint)
 
     def attempt(self, what: str, write: Callable[[], object]) -> None:
-        """Write what the run can do without; a failure is warned of once."""
+        """Write an optional file; the first failure causes a warning."""
         if not self._is_writer:
             return
         try:
             write()
-        # TensorBoard may be there and not work; the table that is there may be another program's.
+        # TensorBoard may be installed and broken; an existing table may be another program's.
         except (OSError, ImportError, UserError, KeyError, ValueError) as error:
             if what not in self._failed:
-                warn(f"{what}: {error}; training goes on without it")
+                warn(f"{what}: {error}; training continues without it")
             self._failed.add(what)
 
     def rows(self) -> list[dict[str, str]]:
@@ -161,9 +205,9 @@ class Run:
             return []
 
     def _write_row(self, row: Mapping[str, Any]) -> None:
-        """Write the epoch's row, once: a resumed epoch replaces what was there from it on."""
+        """Write the epoch's row; it replaces the rows from this epoch on, of a resumed run."""
         rows = [*(old for old in self.rows() if int(old["epoch"]) < row["epoch"]), row]
-        columns = dict.fromkeys(name for written in rows for name in written)  # a late evaluation adds some
+        columns = dict.fromkeys(name for written in rows for name in written)  # an evaluation adds some
         with atomic_write(self.folder / "results.csv", "w") as file:
             writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             writer.writeheader()
@@ -181,25 +225,3 @@ class Run:
             if name != "epoch" and value is not None:
                 self._board.add_scalar(name, value, row["epoch"])
         self._board.flush()
-
-
-def load_resumable(path: str) -> tuple[Path, Checkpoint]:
-    """Load the checkpoint that --resume names; "auto" is the newest last.pth under runs/train.
-
-    Raises:
-        UserError: there is none, or it is a shareable file without what resuming needs.
-    """
-    if path == "auto":
-        newest = find_newest("last.pth")
-        if newest is None:
-            raise UserError(f"--resume: no run with weights/last.pth in {RUNS}; name one: --resume FILE")
-        path = str(newest)
-    checkpoint = load_checkpoint(path)
-    if "optimizer" not in checkpoint.training:
-        raise UserError(f"--resume {path}: holds no training state; resume from the last.pth beside it")
-    if "scaler" not in checkpoint.training:
-        raise UserError(
-            f"--resume {path}: saved by an older version, whose runs cannot be gone on with; start from "
-            f"its weights: --weights {path}"
-        )
-    return Path(path), checkpoint

@@ -2,9 +2,8 @@ import csv
 import io
 
 from utils.compare.cost import Cost
-from utils.compare.picture import draw_comparison
+from utils.compare.report_files import as_csv, as_latex, as_markdown, draw_comparison
 from utils.compare.results import Difference, Row, Spread
-from utils.compare.table import as_csv, as_latex, as_markdown
 
 ROWS = [
     Row(

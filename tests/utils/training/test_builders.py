@@ -13,15 +13,18 @@ from nets.yolo import YoloBody
 from tests.utils.training.conftest import CAT, MakeData
 from utils.cli.class_names import MODEL_DATA, read_class_names
 from utils.cli.train_config import TrainConfig
-from utils.training import setup as start
-from utils.training.attention import check_attention
-from utils.training.network import build_model, settle, shape_of
-from utils.training.setup import (
+from utils.training import builders as start
+from utils.training.block_check import check_attention
+from utils.training.builders import (
     build_criterion,
     build_loader,
+    build_model,
+    build_model_config,
     build_trainer,
     load_data,
+    load_pretrained,
 )
+from utils.training.resolve import resolve_lr_and_ema
 from utils.weights import fetch
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 from utils.weights.darknet import DarknetWeights, write_darknet
@@ -42,7 +45,7 @@ def test_weights_bring_their_anchors_and_their_classes(
     source = YoloBody(ModelConfig(2, anchors=OWN_ANCHORS, scale_x_y=1.2))
     save_checkpoint(tmp_path / "a.pth", Checkpoint(source.config, ("cat", "dog"), source.state_dict()))
     config = TrainConfig(weights=str(tmp_path / "a.pth"), phi="se", imgsz=(64, 64))
-    model = build_model(config, ("dog",), None)
+    model = build_model(config, ("dog",), load_pretrained(config, None))
     meaning = (model.config.anchors, model.config.scale_x_y, model.config.input_size)
     assert meaning == (OWN_ANCHORS, 1.2, (64, 64))
     assert torch.equal(first_weight(model), first_weight(source))
@@ -69,16 +72,17 @@ def test_weights_bring_their_anchors_and_their_classes(
 def test_weights_that_know_every_class_are_trained_gently(
     tmp_path: Path, given: dict, class_names: tuple[str, ...], lr: float
 ) -> None:
-    source = YoloBody(ModelConfig(2))
-    save_checkpoint(tmp_path / "w.pth", Checkpoint(source.config, ("cat", "dog"), source.state_dict()))
+    model = YoloBody(ModelConfig(2))
+    save_checkpoint(tmp_path / "w.pth", Checkpoint(model.config, ("cat", "dog"), model.state_dict()))
     config = TrainConfig(**({"weights": str(tmp_path / "w.pth")} | given))
     assert config.lr == given.get("lr")
-    settled = settle(config, class_names)
-    assert settled.lr == pytest.approx(lr)
+    source = load_pretrained(config, None)
+    resolved = resolve_lr_and_ema(config, source, class_names)
+    assert resolved.lr == pytest.approx(lr)
     refines = {"lr", "optimizer"} >= given.keys() and "cell" not in class_names
-    assert settled.ema_memory == ("run" if refines else "recent")
+    assert resolved.ema_memory == ("run" if refines else "recent")
     kept = dataclasses.replace(config, lr=0.5, ema_memory="recent")
-    assert settle(kept, class_names) is kept
+    assert resolve_lr_and_ema(kept, source, class_names) is kept
 
 
 @pytest.mark.parametrize("is_official", [True, False])
@@ -92,17 +96,17 @@ def test_the_official_weights_keep_their_names_and_others_take_those_of_classes(
     backwards = read_class_names(MODEL_DATA / "coco_classes.txt")[::-1]
     (tmp_path / "names.txt").write_text("\n".join(backwards))
     config = TrainConfig(weights=str(path), classes=str(tmp_path / "names.txt"))
-    model = build_model(config, backwards, None)
+    model = build_model(config, backwards, load_pretrained(config, None))
     theirs = source.head_p5.predict.bias.unflatten(0, (3, 85))[:, 5:]
     ours = model.head_p5.predict.bias.unflatten(0, (3, 85))[:, 5:]
     assert torch.equal(ours, theirs.flip(1) if is_official else theirs)
 
 
 def test_anchors_of_a_file_are_those_of_the_network_to_be_compared(tmp_path: Path) -> None:
-    assert shape_of(TrainConfig(phi="se"), 3) == ModelConfig(3, "se")
+    assert build_model_config(TrainConfig(phi="se"), 3) == ModelConfig(3, "se")
     file = tmp_path / "anchors.txt"
     file.write_text("10,10, 20,20, 30,30, 40,40, 50,50, 60,60, 70,70, 80,80\nmasks = 4,5,6,7 0,1,2,3\n")
-    shape = shape_of(TrainConfig(anchors=str(file)), 3)
+    shape = build_model_config(TrainConfig(anchors=str(file)), 3)
     assert shape.anchor_masks == ((4, 5, 6, 7), (0, 1, 2, 3))
     assert shape.anchors[0] == (10, 10)
 
@@ -112,7 +116,7 @@ def test_weights_without_last_layers_know_no_class(tmp_path: Path) -> None:
     body = {name: value for name, value in source.state_dict().items() if "predict" not in name}
     save_checkpoint(tmp_path / "w.pth", Checkpoint(source.config, ("cat",), body))
     config = TrainConfig(weights=str(tmp_path / "w.pth"), partial=True)
-    assert settle(config, ("cat",)).lr == 0.01
+    assert resolve_lr_and_ema(config, load_pretrained(config, None), ("cat",)).lr == 0.01
 
 
 def first_weight(model: YoloBody) -> torch.Tensor:
@@ -123,7 +127,7 @@ def test_a_resumed_network_is_that_of_the_checkpoint_whatever_the_settings_say()
     stored = ModelConfig(1, "cbam", ("up",), (96, 64), OWN_ANCHORS)
     resumed = Checkpoint(stored, ("cell",), {})
     settings = TrainConfig(weights="missing.pth", phi="cbam")
-    assert build_model(settings, ("cell",), resumed).config == stored
+    assert build_model(settings, ("cell",), load_pretrained(settings, resumed), resumed).config == stored
 
 
 def test_the_loss_has_the_networks_anchors_and_the_smoothing() -> None:
@@ -279,5 +283,5 @@ def test_norms_keep_their_names_when_they_are_shared_between_gpus(capsys: pytest
     model = YoloBody(ModelConfig(1))
     model.neck_p5.norm.running_mean.fill_(0.5)
     trainer = build_trainer(TrainConfig(sync_bn=True), model, 1, 16, CPU)
-    assert trainer.held_norms == ["neck_p5.norm"]
-    assert "--no-freeze-norms lets them follow" in capsys.readouterr().err
+    assert trainer.frozen_bn == ["neck_p5.norm"]
+    assert "--no-freeze-norms trains them" in capsys.readouterr().err

@@ -1,0 +1,254 @@
+"""Builders of a training run from its config: data, model, loss, optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from typing import cast
+
+import torch
+
+from nets.config import ModelConfig
+from nets.loss import YoloLoss
+from nets.yolo import YoloBody
+from utils.cli.class_names import read_class_names
+from utils.cli.console import log, plural, warn
+from utils.cli.errors import UserError
+from utils.cli.train_config import TrainConfig
+from utils.data.anchor_boxes import read_anchors
+from utils.data.dataset import VocDataset
+from utils.data.loader import TrainLoader, build_train_loader
+from utils.data.prepare import TrainingData, prepare_training
+from utils.data.train_dataset import AugmentSettings, TrainDataset
+from utils.training.block_check import check_attention, check_batch_of_one
+from utils.training.distributed import broadcast_model, rank, rank_device, world_size
+from utils.training.ema import ModelEma
+from utils.training.engine import Trainer, pretrained_bn
+from utils.training.optim import Schedule, build_optimizer
+from utils.training.resolve import default_lr_and_ema
+from utils.weights.checkpoint import Checkpoint
+from utils.weights.load import WeightsFile, read_weights, usual_class_names
+from utils.weights.own_block import build_network
+from utils.weights.transfer import transfer
+
+
+def prepare(
+    config: TrainConfig, resumed: Checkpoint | None
+) -> tuple[torch.device, TrainingData, TrainLoader]:
+    """Set up this process and load the data; finds every fault in settings and data before the first step.
+
+    Raises:
+        UserError: something in the settings or the data is wrong.
+    """
+    device = rank_device(config.device)
+    prepare_process(config, device, resumed)
+    check_attention(config)
+    torch.manual_seed(config.seed)
+    data = load_data(config)
+    check_batch_of_one(config, len(data.train))
+    return device, data, build_loader(config, data.train, device)
+
+
+def prepare_process(config: TrainConfig, device: torch.device, resumed: Checkpoint | None) -> None:
+    """Set the options of the whole process: --deterministic, and the thread count of a resumed run."""
+    if config.sync_bn and (device.type != "cuda" or world_size() == 1):
+        raise UserError("--sync-bn: needs several GPUs, a process each; start the run with torchrun")
+    if config.deterministic or torch.are_deterministic_algorithms_enabled():  # the call imports the compiler
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
+        # Some operations have no deterministic form on a GPU; there torch warns and names them.
+        torch.use_deterministic_algorithms(config.deterministic, warn_only=device.type != "cpu")
+    torch.backends.cudnn.benchmark = not config.deterministic
+    if resumed is None:
+        return
+    threads, processes = resumed.training["threads"], resumed.training["processes"]
+    if config.deterministic:
+        torch.set_num_threads(threads)
+    elif threads != torch.get_num_threads():
+        now = torch.get_num_threads()
+        warn(
+            f"the run began with {plural(threads, 'thread')}, now {now}: results may differ in the last "
+            "digits; --deterministic restores the count"
+        )
+    if processes != world_size():
+        warn(
+            f"the run began with {plural(processes, 'process', 'processes')}, now {world_size()}: results "
+            "will differ"
+        )
+
+
+def load_data(config: TrainConfig) -> TrainingData:
+    """Read and check the images to train and to validate on."""
+    data = prepare_training(
+        config.data,
+        train=config.train,
+        val=("none",) if config.overfit else config.val,
+        seed=config.seed,
+        **config.reading(),
+    )
+    if config.overfit is None:
+        return data
+    records = [record for record in data.train.records if record.names][: config.overfit]
+    few = VocDataset(records, data.train.class_names)
+    log(f"overfit: trains and validates on the same {plural(len(few), 'image')}")
+    return dataclasses.replace(data, train=few, val=few, val_splits=data.train_splits)
+
+
+def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device) -> TrainLoader:
+    """Build the loader of this process's share of the augmented batches."""
+    settings = AugmentSettings(config.mosaic, config.mixup, config.augment)
+    if config.overfit:
+        settings = AugmentSettings(0.0, 0.0, "none")
+    close_epoch = config.epochs - min(config.close_mosaic, config.epochs // 2)
+    samples = TrainDataset(dataset, config.imgsz, settings, config.seed, close_epoch=close_epoch)
+    if config.cache:
+        log(f"cache: {samples.cache() / 1e9:.2f} GB of decoded images in memory")
+    return build_train_loader(
+        samples,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        pin_memory=device.type == "cuda",
+        rank=rank(),
+        world_size=world_size(),
+    )
+
+
+def load_pretrained(config: TrainConfig, resumed: Checkpoint | None) -> WeightsFile | None:
+    """Read what --weights names, with class names if they are known; None for a new or a resumed run.
+
+    Class names that the file lacks are those of --classes if their number fits, else those of COCO or VOC.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if resumed is not None or config.weights == "none":
+        return None
+    source = read_weights(config.weights)
+    if source.class_names is not None:
+        return source
+    num_classes = source.config.num_classes
+    names = read_class_names(config.classes) if config.classes else ()
+    fitting = names if len(names) == num_classes else usual_class_names(num_classes)
+    return dataclasses.replace(source, class_names=fitting)
+
+
+def build_model(
+    config: TrainConfig,
+    class_names: tuple[str, ...],
+    source: WeightsFile | None,
+    resumed: Checkpoint | None = None,
+) -> YoloBody:
+    """Build the network, with the weights of `source` where they fit; logs what was loaded.
+
+    Args:
+        config: the run's settings.
+        class_names: the classes of the data.
+        source: what --weights names; None for random weights.
+        resumed: the checkpoint of a resumed run, whose network is built; its weights are loaded later.
+
+    Raises:
+        UserError: the weights do not fit, or the data of a resumed run have other classes.
+    """
+    if resumed is not None:
+        if resumed.class_names != class_names:
+            known, found = ", ".join(resumed.class_names), ", ".join(class_names)
+            raise UserError(
+                f"--resume: the run has the classes {known}, the data now {found}; start a new run"
+            )
+        return build_network(dataclasses.replace(resumed.config, phi=config.phi))
+    model_config = build_model_config(config, len(class_names))
+    if config.anchors is not None:
+        shapes = [f"{width:g}x{height:g}" for width, height in model_config.anchors]
+        heads = "; ".join(" ".join(shapes[index] for index in mask) for mask in model_config.anchor_masks)
+        log(f"anchors: {heads} ({config.anchors})")
+    if source is None:
+        return build_network(model_config)
+    names = {"scale_x_y"} | (set() if config.anchors else {"anchors", "anchor_masks"})
+    own = {name: getattr(source.config, name) for name in names}
+    model = build_network(dataclasses.replace(model_config, **own))
+    lines = transfer(
+        model, class_names, source, insert=config.insert, partial=config.partial, new_heads=config.new_heads
+    )
+    for line in lines:
+        log(line)
+    return model
+
+
+def build_model_config(config: TrainConfig, num_classes: int) -> ModelConfig:
+    """Return the network that the settings describe; --weights may have other anchors."""
+    model_config = ModelConfig(num_classes, config.phi, config.phi_at, config.imgsz)
+    if config.anchors is None:
+        return model_config
+    anchors, anchor_masks = read_anchors(config.anchors)
+    return dataclasses.replace(model_config, anchors=anchors, anchor_masks=anchor_masks)
+
+
+def build_criterion(config: TrainConfig, model: YoloBody) -> YoloLoss:
+    """Build the loss of a network."""
+    return YoloLoss(
+        num_classes=model.config.num_classes,
+        anchors=model.config.anchors,
+        anchor_masks=model.config.anchor_masks,
+        scale_x_y=model.config.scale_x_y,
+        label_smoothing=config.label_smoothing,
+        normalization=config.loss,
+    )
+
+
+def build_trainer(
+    config: TrainConfig, model: YoloBody, batches_per_epoch: int, num_images: int, device: torch.device
+) -> Trainer:
+    """Build loss, optimizer, schedule and moving average of a network; all ranks start from rank 0's weights.
+
+    Args:
+        config: the run's settings.
+        model: the network; moved to the device.
+        batches_per_epoch: number of the loader's batches.
+        num_images: number of the training images; a step cannot have more.
+        device: where to train.
+    """
+    config = default_lr_and_ema(config, is_fine_tuning=False)  # where they are not resolved yet
+    frozen_bn = pretrained_bn(model) if config.freeze_norms else []  # first: --sync-bn changes their class
+    if frozen_bn and config.sync_bn:
+        warn("--sync-bn: pretrained batch statistics stay frozen; --no-freeze-norms trains them")
+    model = model.to(device).to(memory_format=torch.channels_last)
+    if config.sync_bn:
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    broadcast_model(model)
+    steps_per_epoch = math.ceil(batches_per_epoch / config.accumulate)
+    optimizer = build_optimizer(
+        model,
+        name=config.optimizer,
+        lr=cast(float, config.lr),
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        batch_size=min(config.images_a_step, num_images),
+    )
+    schedule = Schedule(
+        optimizer,
+        kind=config.lr_schedule,
+        total_steps=config.epochs * steps_per_epoch,
+        warmup_steps=round(config.warmup_epochs * steps_per_epoch),
+    )
+    run_steps = config.epochs * steps_per_epoch if config.ema_memory == "run" else None
+    return Trainer(
+        model,
+        build_criterion(config, model),
+        optimizer,
+        schedule,
+        ema=ModelEma(model, steps_per_epoch, run_steps=run_steps) if config.ema else None,
+        frozen_bn=frozen_bn,
+        accumulate=config.accumulate,
+        clip_grad=config.clip_grad,
+        autocast=_autocast_dtype(config.amp, device),
+        compiled=config.compile,
+    )
+
+
+def _autocast_dtype(amp: bool | None, device: torch.device) -> torch.dtype | None:
+    """Return the type of mixed precision: bfloat16 where there is one, else float16 with a scaled loss."""
+    if amp is False or (amp is None and device.type != "cuda"):
+        return None
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16

@@ -1,0 +1,146 @@
+"""Resolution of a run's settings: preset, --demo, --resume, torchrun restarts, learning rate."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nets.attention import same_attention
+from utils.cli.class_names import match_class_names
+from utils.cli.console import log, plural
+from utils.cli.errors import UserError
+from utils.cli.inputs import locate_checkpoint
+from utils.cli.parser import config_as_dict, config_from_dict
+from utils.cli.presets import build_train_config
+from utils.cli.train_config import DEFAULT_LR, FINE_TUNING_FACTOR, TrainConfig
+from utils.training.distributed import restart_count
+from utils.weights.checkpoint import Checkpoint, load_checkpoint
+from utils.weights.load import WeightsFile
+
+
+def resolve_config(given: dict[str, Any]) -> tuple[TrainConfig, Path | None, Checkpoint | None]:
+    """Resolve the settings of the command line into those of the run.
+
+    Args:
+        given: settings by name, only those that were given.
+
+    Returns:
+        The settings; for a resumed run also its folder and its checkpoint.
+
+    Raises:
+        UserError: a value makes no sense, or there is nothing to resume.
+    """
+    if given.get("resume") is not None:
+        return _resume(given)
+    config = build_train_config(given)
+    restarted = _find_restarted(config) if restart_count() else None
+    if restarted is None:
+        return config, None, None
+    phi = {"phi": config.phi} if ":" in config.phi else {}
+    return _resume({"resume": str(restarted / "weights" / "last.pth"), **phi})
+
+
+def load_resumable(resume: str) -> tuple[Path, Checkpoint]:
+    """Load the checkpoint that --resume names; "auto" is the newest last.pth under runs/train.
+
+    Raises:
+        UserError: there is none, or it is a shareable file without a training state.
+    """
+    path = locate_checkpoint(resume)
+    checkpoint = load_checkpoint(path)
+    if "optimizer" not in checkpoint.training:
+        raise UserError(f"--resume {path}: has no training state; resume from the last.pth beside it")
+    if "scaler" not in checkpoint.training:
+        raise UserError(
+            f"--resume {path}: saved by an older version that cannot be resumed; start a new run from its "
+            f"weights: --weights {path}"
+        )
+    return path, checkpoint
+
+
+def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
+    path, checkpoint = load_resumable(given["resume"])
+    phi, done = checkpoint.config.phi, checkpoint.training["epoch"]
+    if ":" in phi and "phi" not in given:
+        raise UserError(f"--resume {path}: has a custom block; to import its code add --phi {phi}")
+    if "phi" in given and not same_attention(given["phi"], phi):
+        raise UserError(f"--resume {path}: was made with attention={phi}, you asked for {given['phi']}")
+    if path.absolute().parent.name != "weights":
+        raise UserError(
+            f"--resume {path}: not in its run folder (RUN/weights/last.pth), which the run writes to; put it "
+            f"back, or start a new run from it: --weights {path}"
+        )
+    older = {"freeze_norms": False, "ema_memory": "recent"}  # of runs before these settings existed
+    stored = config_from_dict(TrainConfig, older | checkpoint.run_config, source=str(path))
+    config = dataclasses.replace(stored, **{name: given[name] for name in given if name != "resume"})
+    epochs_done = plural(done, "epoch")
+    if config.epochs <= done:
+        raise UserError(f"--resume {path}: {epochs_done} done; to train longer give a larger --epochs")
+    if checkpoint.training["stopped_early"] and "epochs" not in given:
+        raise UserError(
+            f"--resume {path}: stopped early after {epochs_done} (--patience); to train longer give --epochs"
+        )
+    meter = checkpoint.training["meter"]
+    within = f" and {plural(meter['batches'], 'batch', 'batches')}" if meter else ""
+    log(f"resuming {path} after {done} of {plural(config.epochs, 'epoch')}{within}")
+    # Of "last.pth" alone, typed in weights/, the parent's parent is weights/ again.
+    folder = path.parent.parent if path.parent.name else path.absolute().parent.parent
+    return config, folder, checkpoint
+
+
+def _find_restarted(config: TrainConfig) -> Path | None:
+    """Return the folder of the run that torchrun restarts: the newest one.
+
+    None if that has no checkpoint or other settings: an older run with these settings is another run.
+    """
+    own = re.compile(rf"{re.escape(config.name)}\d*")  # exp, exp2, exp3 ...
+    found = [path for path in Path(config.project).glob("*/args.yaml") if own.fullmatch(path.parent.name)]
+    written = sorted(found, key=lambda path: path.stat().st_mtime)
+    if not written or not (written[-1].parent / "weights" / "last.pth").is_file():
+        return None
+    stored = yaml.safe_load(written[-1].read_text(encoding="utf-8"))
+    possible = [config_as_dict(default_lr_and_ema(config, is_known)) for is_known in (False, True)]
+    return written[-1].parent if stored in possible else None
+
+
+def resolve_lr_and_ema(
+    config: TrainConfig, source: WeightsFile | None, class_names: tuple[str, ...]
+) -> TrainConfig:
+    """Choose learning rate and EMA memory where none is given, by whether the weights know every class.
+
+    Args:
+        config: the run's settings.
+        source: what --weights names, None for random weights.
+        class_names: the classes of the data.
+    """
+    if None not in (config.lr, config.ema_memory):
+        return config
+    is_fine_tuning = _is_fine_tuning(config, source, class_names)
+    resolved = default_lr_and_ema(config, is_fine_tuning)
+    if is_fine_tuning:
+        gentle = [f"lr {resolved.lr:g}"] if config.lr is None else []
+        gentle += ["average over the run"] if config.ema and config.ema_memory is None else []
+        if gentle:
+            log(f"{config.weights} knows every class: {', '.join(gentle)}")
+    return resolved
+
+
+def default_lr_and_ema(config: TrainConfig, is_fine_tuning: bool) -> TrainConfig:
+    """Fill in learning rate and EMA memory where none is given."""
+    lr = DEFAULT_LR[config.optimizer] * (FINE_TUNING_FACTOR if is_fine_tuning else 1)
+    memory = "run" if is_fine_tuning else "recent"
+    return dataclasses.replace(
+        config, lr=lr if config.lr is None else config.lr, ema_memory=config.ema_memory or memory
+    )
+
+
+def _is_fine_tuning(config: TrainConfig, source: WeightsFile | None, class_names: tuple[str, ...]) -> bool:
+    """Return whether the heads' weights are loaded and know every class; --overfit takes the full rate."""
+    if source is None or config.anchors is not None or config.new_heads or config.overfit is not None:
+        return False
+    known = source.class_names if "head_p5.predict.weight" in source.state_dict else None
+    return None not in match_class_names(known or (), class_names)

@@ -1,0 +1,224 @@
+"""Console output of a training run: time estimate, epoch table, next commands, advice on memory."""
+
+from __future__ import annotations
+
+import copy
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from nets.loss import YoloLoss
+from nets.structures import Target
+from nets.yolo import YoloBody
+from utils.cli.console import log, plural
+from utils.cli.error_messages import is_out_of_memory
+from utils.cli.errors import UserError
+from utils.cli.parser import as_arguments
+from utils.cli.presets import with_preset
+from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
+from utils.data.layout import choose_evaluation_splits
+from utils.data.prepare import TrainingData
+from utils.training.run_state import Position
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+_LONG_RUN = 600  # seconds, from which on shorter runs are suggested on a CPU
+_HEADING_EVERY = 20  # lines
+_OVERFIT_MAP50 = 0.9  # on the training images themselves
+
+
+def log_estimate(
+    config: TrainConfig, model: YoloBody, criterion: YoloLoss, num_images: int, done: int
+) -> None:
+    """Log the estimated duration of the run and, for a long one on a CPU, flags that shorten it."""
+    device = next(model.parameters()).device
+    seconds = estimate_seconds(config, model, criterion, num_images, done)
+    images, epochs = plural(num_images, "image"), plural(config.epochs - done, "epoch")
+    log(f"{images}, {epochs} on {device}: about {format_duration(seconds)} without evaluation")
+    if device.type == "cpu" and torch.cuda.is_available():
+        log("there is a GPU: --device cuda uses it")
+    elif device.type == "cpu" and seconds > _LONG_RUN:
+        advice = []
+        if (smaller := smaller_size(config.imgsz)) != config.imgsz:
+            size = " ".join(map(str, dict.fromkeys(smaller)))
+            advice.append(f"--imgsz {size} takes about half the time")
+        if config.freeze_epochs < (half := config.epochs // 2):
+            advice.append(f"--freeze-epochs {half} about three quarters")
+        if advice and done == 0:  # a resumed run takes neither
+            log(f"shorter: {', '.join(advice)}")
+
+
+def estimate_seconds(
+    config: TrainConfig, model: YoloBody, criterion: YoloLoss, num_images: int, done: int = 0
+) -> float:
+    """Estimate the duration of a run without evaluation, after `done` epochs, from a few steps."""
+    frozen_epochs = max(min(config.freeze_epochs, config.epochs) - done, 0)
+    other_epochs = config.epochs - done - frozen_epochs
+    return sum(
+        epochs * num_images * estimate_seconds_per_image(model, criterion, freeze)
+        for epochs, freeze in ((frozen_epochs, True), (other_epochs, False))
+        if epochs
+    )
+
+
+def estimate_seconds_per_image(model: YoloBody, criterion: YoloLoss, freeze: bool) -> float:
+    """Measure the training time an image in seconds, on a copy of the network and random images."""
+    trial, device, batch = copy.deepcopy(model).train(), next(model.parameters()).device, 4
+    trial.backbone.requires_grad_(not freeze)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(batch, 3, *model.config.input_size, generator=generator).to(
+        device, memory_format=torch.channels_last
+    )
+    target = Target(torch.tensor([[8.0, 8.0, 120.0, 90.0]]), torch.tensor([0]), torch.tensor([False]))
+    with torch.random.fork_rng():  # the run starts from the same random state
+        for _ in range(2):  # the first step includes one-time set-up
+            started = time.perf_counter()
+            torch.stack(list(criterion(trial(images), [target] * batch).values())).sum().backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+    return (time.perf_counter() - started) / batch
+
+
+def smaller_size(imgsz: tuple[int, int]) -> tuple[int, int]:
+    """Return three quarters of a network input's (height, width), in steps of 32: half of the work."""
+    height, width = (max(32, side * 3 // 4 // 32 * 32) for side in imgsz)
+    return height, width
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration in its two largest units: '1 h 05 min', '3 min 20 s', '12 s'."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+class EpochTable:
+    """Console table of a run: a heading, then a line an epoch."""
+
+    def __init__(self, epochs: int, first_epoch: int = 0) -> None:
+        self._epochs = epochs
+        self._first_epoch = first_epoch
+        self._started = time.monotonic()
+        self._lines = 0
+
+    def log(self, row: Mapping[str, float | int | None]) -> None:
+        """Log an epoch, given its row of results.csv."""
+        cells = self._cells(row)
+        widths = [max(len(name), 8) for name in cells]
+        if self._lines % _HEADING_EVERY == 0:
+            log("  ".join(name.rjust(width) for name, width in zip(cells, widths, strict=True)))
+        self._lines += 1
+        line = "  ".join(text.rjust(width) for text, width in zip(cells.values(), widths, strict=True))
+        if row["unassigned"]:
+            line += f"  {plural(int(row['unassigned']), 'object')} without a free anchor"
+        log(line + (f"  {plural(int(row['skipped']), 'step')} skipped" if row["skipped"] else ""))
+
+    def _cells(self, row: Mapping[str, float | int | None]) -> dict[str, str]:
+        epoch = int(row["epoch"] or 0)
+        spent = (time.monotonic() - self._started) / max(epoch - self._first_epoch, 1)
+        map50, map50_95 = (
+            "-" if row.get(name) is None else f"{row[name]:.4f}" for name in ("map50", "map50_95")
+        )
+        return {
+            "epoch": f"{epoch}/{self._epochs}",
+            **{name: f"{row[name]:.3f}" for name in ("box", "objectness", "class")},
+            "mAP50": map50,
+            "mAP50-95": map50_95,
+            "lr": f"{row['lr']:.2g}",
+            "images/s": f"{row['images_per_second']:.1f}",
+            "waiting": f"{row['waiting']:.1%}",
+            "memory": f"{row['memory_gb']:.1f} GB",
+            "left": format_duration(spent * (self._epochs - epoch)),
+        }
+
+
+def peak_memory(device: torch.device) -> float:
+    """Return the peak memory of the run so far in GB: the GPU's, else that of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 1e9
+    if resource is None:
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def describe_stop(last: Path, position: Position, is_saved: bool) -> str:
+    """Return where a signal stopped the run, what was saved, and the command that resumes it."""
+    resume = shlex.join(["python", "train.py", "--resume", str(last)])
+    if is_saved:
+        return f"saved {last} at epoch {position.epoch + 1} step {position.meter.steps}; resume: {resume}"
+    return f"nothing new was saved; resume: {resume}" if last.exists() else "nothing was saved"
+
+
+def describe_overfit(map50: float, num_images: int) -> str:
+    """Return the conclusion of an --overfit run."""
+    found = f"overfit: mAP50 {map50:.3f} on the {plural(num_images, 'training image')}"
+    if map50 >= _OVERFIT_MAP50:
+        return f"{found}: the setup can learn"
+    return (
+        f"{found}, below {_OVERFIT_MAP50}: train for some hundred steps (--epochs); if that does not help, "
+        "look at train_batch0.jpg and val_batch0.jpg"
+    )
+
+
+def log_next_commands(config: TrainConfig, best: Path, data: TrainingData) -> None:
+    """Log what to type next: evaluate, predict and export commands for the best weights."""
+    weights = ["--weights", str(best), *(["--phi", config.phi] if ":" in config.phi else [])]
+    evaluate = ["python", "evaluate.py", *weights, *replace(config, classes=None).data_arguments()]
+    try:
+        choose_evaluation_splits(config.data)
+    except UserError:
+        evaluate += ["--split", *data.train_splits]
+        log("no test or val split: evaluate below takes the training images; the score will be optimistic")
+    predict = ["python", "predict.py", str(data.train.records[0].image_path), *weights]
+    log(f"best weights: {best}")
+    log(f"evaluate: {shlex.join(evaluate)}")
+    log(f"predict:  {shlex.join(predict)}")
+    log(f"export:   {shlex.join(['python', 'export.py', *weights])}")
+
+
+@contextmanager
+def memory_advice(config: TrainConfig, given: Mapping[str, object]) -> Iterator[None]:
+    """Turn an out-of-memory error of the block into a UserError, and log commands that need less memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise _advise_on_memory(config, given) from error
+        raise
+
+
+def _advise_on_memory(config: TrainConfig, given: Mapping[str, object]) -> UserError:
+    smaller = {"imgsz": smaller_size(config.imgsz)}
+    half = {"batch_size": max(config.batch_size // 2, 1), "accumulate": 2 * config.accumulate}
+    frozen = {"freeze_epochs": config.epochs}
+    changes = (half, smaller, half | frozen) if config.batch_size > 1 else (smaller, frozen, smaller | frozen)
+    for change in changes:
+        settings = {**_settings_of_new_run(config, given), **change}
+        log(f"try: python train.py {shlex.join(as_arguments(TrainConfig, settings))}")
+    first, second = (shlex.join(as_arguments(TrainConfig, change)) for change in changes[:2])
+    size = "x".join(map(str, config.imgsz))
+    return UserError(
+        f"out of memory with batch {config.batch_size} at {size}; try {first}, or {second}", exit_code=1
+    )
+
+
+def _settings_of_new_run(config: TrainConfig, given: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what was given; for a resumed run, which takes no other batch, a new run from its weights."""
+    resumed = given.get("resume")
+    if resumed is None:
+        return given
+    usual = vars(TrainConfig(**with_preset({"preset": config.preset}))) | {"preset": DEFAULT_PRESET}
+    settings = vars(config) | {"new_heads": False}  # they are trained by now
+    own = {name: value for name, value in settings.items() if value != usual[name]}
+    return {**own, "weights": "last" if resumed == "auto" else resumed}
