@@ -90,7 +90,7 @@ $(VENV)/bin/python:
 	exit 1
 
 # Packages that an active environment lacks are named, not installed: it belongs to the user.
-RUN_MODULES := torchvision albumentations cv2 pycocotools tqdm matplotlib scipy yaml defusedxml
+RUN_MODULES := torchvision albumentations cv2 pycocotools tqdm matplotlib scipy yaml filelock defusedxml
 FIND_MISSING = @"$(BIN)/python" -c 'import importlib.util, sys; \
 	missing = [name for name in sys.argv[2:] if importlib.util.find_spec(name) is None]; \
 	missing and sys.exit(f"error: $(ACTIVE) lacks {missing}; pip install -r {sys.argv[1]}, or deactivate it")'
