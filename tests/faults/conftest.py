@@ -8,21 +8,24 @@ import torch
 
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
-from tests.faults.room import Captured, Room, furnish
+from tests.faults.rows import FAULTS
+from tests.faults.workspace import Captured, Workspace, write_dataset
 from utils.data import annotation_cache
 from utils.inference import evaluation_pictures
 from utils.training import run_folder, run_log, train_loop
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
-MakeRoom = Callable[..., Room]
+MakeWorkspace = Callable[..., Workspace]
 
 
 @pytest.fixture
-def make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> Iterator[MakeRoom]:
-    """Give a function that makes a data set without a fault and goes there.
+def make_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> Iterator[MakeWorkspace]:
+    """A function that writes a data set with one fault, and makes its folder the current one.
 
-    What takes longer than a run of two steps and says nothing of the data is left out: the pictures of
-    train.py and evaluate.py, the estimate of the time, and the weights.
+    Slow parts that do not depend on the data are patched away: the plots of train.py and evaluate.py, the
+    time estimate, and saving the weights.
     """
     monkeypatch.setattr(train_loop, "draw_data", lambda _: None)
     monkeypatch.setattr(run_log, "log_estimate", lambda *_: None)
@@ -30,15 +33,17 @@ def make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured)
     monkeypatch.setattr(run_folder, "save_checkpoint", lambda *_: None)
     for picture in ("draw_charts", "draw_worst"):
         monkeypatch.setattr(evaluation_pictures, picture, lambda *_: None)
-    monkeypatch.setattr(annotation_cache, "CACHE", Path("runs") / "cache")  # what it holds is looked at too
+    monkeypatch.setattr(annotation_cache, "CACHE", Path("runs") / "cache")  # its content is checked too
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
-    def make(image_id: str = "000001") -> Room:
-        folder = tmp_path / f"room{len(list(tmp_path.iterdir()))}"
+    def make(fault: str = "good_control", image_id: str = "000001") -> Workspace:
+        folder = tmp_path / f"workspace{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         monkeypatch.chdir(folder)
-        return furnish(folder, image_id, capsys)
+        workspace = write_dataset(folder, image_id, capsys)
+        FAULTS[fault](workspace)
+        return workspace
 
     yield make
     torch.set_num_threads(threads)

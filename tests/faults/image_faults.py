@@ -1,4 +1,4 @@
-"""Makers of faults in images, each under the name of its row, and of what a reader must see in them."""
+"""Image faults, and unusual images that are none; each function is a row of the table."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.faults.room import HEIGHT, SQUARE, WIDTH, Room, draw, item, size
+from tests.faults.workspace import HEIGHT, SQUARE, WIDTH, Workspace, draw, item, size
 
-IMAGE_MAKERS: dict[str, Callable[[Room], object]] = {}
+IMAGE_FAULTS: dict[str, Callable[[Workspace], object]] = {}
 TURNED_BOX = (21, 61, 80, 160)  # in a picture of 150x200, as VOC counts
 
 
-def row(make: Callable[[Room], object]) -> Callable[[Room], object]:
-    IMAGE_MAKERS[make.__name__] = make
+def row(make: Callable[[Workspace], object]) -> Callable[[Workspace], object]:
+    IMAGE_FAULTS[make.__name__] = make
     return make
 
 
 def holding(name: str, content: bytes) -> None:
     """Register the row whose image file holds these bytes."""
-    IMAGE_MAKERS[name] = lambda room: room.image.write_bytes(content)
+    IMAGE_FAULTS[name] = lambda workspace: workspace.image.write_bytes(content)
 
 
 def saved(name: str, change: Callable[[Image.Image], Image.Image], format_name: str, **options: Any) -> None:
     """Register the row whose image is the picture after a change, in this format under .jpg."""
-    IMAGE_MAKERS[name] = lambda room: change(room.picture()).save(room.image, format_name, **options)
+    IMAGE_FAULTS[name] = lambda workspace: change(workspace.picture()).save(
+        workspace.image, format_name, **options
+    )
 
 
 def suffixed(name: str, suffix: str) -> None:
     """Register the row whose image file ends so."""
-    IMAGE_MAKERS[name] = lambda room: room.image.rename(room.image.with_suffix(suffix))
+    IMAGE_FAULTS[name] = lambda workspace: workspace.image.rename(workspace.image.with_suffix(suffix))
 
 
 def png(path: Path, width: int, height: int, depth: int, kind: int, rows: bytes) -> None:
@@ -52,19 +54,19 @@ def halve(path: Path) -> None:
 
 
 @row
-def img_truncated(room: Room) -> None:
-    halve(room.image)
+def img_truncated(workspace: Workspace) -> None:
+    halve(workspace.image)
 
 
 @row
-def img_truncated_png(room: Room) -> None:
-    room.picture().save(room.image, "PNG")
-    halve(room.image)
+def img_truncated_png(workspace: Workspace) -> None:
+    workspace.picture().save(workspace.image, "PNG")
+    halve(workspace.image)
 
 
 @row
-def img_truncated_in_val(room: Room) -> None:
-    halve(room.image.with_name("000006.jpg"))
+def img_truncated_in_val(workspace: Workspace) -> None:
+    halve(workspace.image.with_name("000006.jpg"))
 
 
 holding("img_zero_bytes", b"")
@@ -76,14 +78,14 @@ holding(
 
 
 @row
-def img_is_directory(room: Room) -> None:
-    room.image.unlink()
-    room.image.mkdir()
+def img_is_directory(workspace: Workspace) -> None:
+    workspace.image.unlink()
+    workspace.image.mkdir()
 
 
 @row
-def img_missing(room: Room) -> None:
-    room.image.unlink()
+def img_missing(workspace: Workspace) -> None:
+    workspace.image.unlink()
 
 
 suffixed("img_upper_ext", ".JPG")
@@ -96,62 +98,62 @@ saved("img_bilevel", lambda picture: picture.convert("1"), "PNG")
 
 
 @row
-def img_other_formats(room: Room) -> None:
+def img_other_formats(workspace: Workspace) -> None:
     for number, suffix in ((1, ".png"), (2, ".bmp"), (3, ".webp")):
-        path = room.image.with_name(f"{number:06}.jpg")
+        path = workspace.image.with_name(f"{number:06}.jpg")
         path.unlink()
         draw(number).save(path.with_suffix(suffix), **({"lossless": True} if suffix == ".webp" else {}))
 
 
 @row
-def img_two_candidates(room: Room) -> None:
-    room.picture().save(room.image.with_suffix(".png"))
+def img_two_candidates(workspace: Workspace) -> None:
+    workspace.picture().save(workspace.image.with_suffix(".png"))
 
 
 @row
-def img_gray16(room: Room) -> None:
-    gray = np.asarray(room.picture().convert("L"), dtype=np.uint16) * 257
-    Image.fromarray(gray).save(room.image, "PNG")
+def img_gray16(workspace: Workspace) -> None:
+    gray = np.asarray(workspace.picture().convert("L"), dtype=np.uint16) * 257
+    Image.fromarray(gray).save(workspace.image, "PNG")
 
 
 @row
-def img_rgb16(room: Room) -> None:
-    pixels = np.asarray(room.picture()).astype(">u2") * 257
+def img_rgb16(workspace: Workspace) -> None:
+    pixels = np.asarray(workspace.picture()).astype(">u2") * 257
     rows = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
-    png(room.image, WIDTH, HEIGHT, 16, 2, rows)
+    png(workspace.image, WIDTH, HEIGHT, 16, 2, rows)
 
 
 @row
-def img_alpha(room: Room) -> None:
-    picture = room.picture()
+def img_alpha(workspace: Workspace) -> None:
+    picture = workspace.picture()
     picture.putalpha(Image.new("L", picture.size, 128))
-    picture.save(room.image, "PNG")
+    picture.save(workspace.image, "PNG")
 
 
 @row
-def img_animated(room: Room) -> None:
-    room.picture().save(room.image, "GIF", save_all=True, append_images=[draw(98), draw(99)])
+def img_animated(workspace: Workspace) -> None:
+    workspace.picture().save(workspace.image, "GIF", save_all=True, append_images=[draw(98), draw(99)])
 
 
-def turned(room: Room, stored: Image.Image) -> None:
+def turned(workspace: Workspace, stored: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise by 90 degrees
-    stored.save(room.image, quality=95, exif=exif)
+    stored.save(workspace.image, quality=95, exif=exif)
 
 
 @row
-def img_exif_display(room: Room) -> None:
+def img_exif_display(workspace: Workspace) -> None:
     """A picture displayed as 150x200 with a red box; the XML was written on what the labeler saw."""
     shown = framed(draw(1, HEIGHT, WIDTH), TURNED_BOX)
-    turned(room, shown.transpose(Image.Transpose.ROTATE_90))
-    room.write(item(box=TURNED_BOX), head=size(HEIGHT, WIDTH))
+    turned(workspace, shown.transpose(Image.Transpose.ROTATE_90))
+    workspace.write(item(box=TURNED_BOX), head=size(HEIGHT, WIDTH))
 
 
 @row
-def img_exif_stored(room: Room) -> None:
+def img_exif_stored(workspace: Workspace) -> None:
     """A picture stored as 200x150 with a red box; the XML was written on the stored pixels."""
-    turned(room, framed(draw(1), SQUARE))
-    room.write(item(box=SQUARE), head=size())
+    turned(workspace, framed(draw(1), SQUARE))
+    workspace.write(item(box=SQUARE), head=size())
 
 
 def framed(picture: Image.Image, box: tuple[int, ...]) -> Image.Image:
@@ -162,73 +164,75 @@ def framed(picture: Image.Image, box: tuple[int, ...]) -> Image.Image:
 
 
 @row
-def img_bad_exif(room: Room) -> None:
-    room.picture().save(room.image, quality=95, exif=b"Exif\0\0II*\0\xff\xff\xff\x7fnothing of the kind")
+def img_bad_exif(workspace: Workspace) -> None:
+    workspace.picture().save(
+        workspace.image, quality=95, exif=b"Exif\0\0II*\0\xff\xff\xff\x7fnothing of the kind"
+    )
 
 
 @row
-def img_1x1(room: Room) -> None:
-    draw(1, 1, 1).save(room.image)
-    room.write("", head=size(1, 1))
+def img_1x1(workspace: Workspace) -> None:
+    draw(1, 1, 1).save(workspace.image)
+    workspace.write("", head=size(1, 1))
 
 
 @row
-def img_extreme_aspect(room: Room) -> None:
-    draw(1, 3000, 2).save(room.image, quality=95)
-    room.write(item(box=(11, 1, 2900, 2)), head=size(3000, 2))
+def img_extreme_aspect(workspace: Workspace) -> None:
+    draw(1, 3000, 2).save(workspace.image, quality=95)
+    workspace.write(item(box=(11, 1, 2900, 2)), head=size(3000, 2))
 
 
 @row
-def img_bomb(room: Room) -> None:
-    png(room.image, 20_000, 20_000, 1, 0, bytes(2501 * 20_000))
+def img_bomb(workspace: Workspace) -> None:
+    png(workspace.image, 20_000, 20_000, 1, 0, bytes(2501 * 20_000))
 
 
 @row
-def img_bomb_warn(room: Room) -> None:
-    png(room.image, 10_000, 10_000, 1, 0, bytes(1251 * 10_000))
+def img_bomb_warn(workspace: Workspace) -> None:
+    png(workspace.image, 10_000, 10_000, 1, 0, bytes(1251 * 10_000))
 
 
 @row
-def img_header_lies(room: Room) -> None:
-    png(room.image, 2**31 - 1, 2**31 - 1, 8, 2, bytes(3 * WIDTH + 1))
+def img_header_lies(workspace: Workspace) -> None:
+    png(workspace.image, 2**31 - 1, 2**31 - 1, 8, 2, bytes(3 * WIDTH + 1))
 
 
 @row
-def img_trailing_bytes(room: Room) -> None:
-    room.image.write_bytes(room.image.read_bytes() + bytes(1024))
+def img_trailing_bytes(workspace: Workspace) -> None:
+    workspace.image.write_bytes(workspace.image.read_bytes() + bytes(1024))
 
 
 @row
-def img_unicode_space(room: Room) -> None:
-    for path in (room.image, room.xml):
+def img_unicode_space(workspace: Workspace) -> None:
+    for path in (workspace.image, workspace.xml):
         path.rename(path.with_stem("图 片 é 1"))
-    listed = room.lists / "train.txt"
-    listed.write_text(listed.read_text().replace(room.image_id, "图 片 é 1"), encoding="utf-8")
+    listed = workspace.lists / "train.txt"
+    listed.write_text(listed.read_text().replace(workspace.image_id, "图 片 é 1"), encoding="utf-8")
 
 
 @row
-def img_unreadable(room: Room) -> None:
-    room.image.chmod(0)
+def img_unreadable(workspace: Workspace) -> None:
+    workspace.image.chmod(0)
 
 
 @row
-def img_symlink_loop(room: Room) -> None:
-    room.image.unlink()
-    room.image.symlink_to(room.image.name)
+def img_symlink_loop(workspace: Workspace) -> None:
+    workspace.image.unlink()
+    workspace.image.symlink_to(workspace.image.name)
 
 
 @row
-def img_symlink_dangling(room: Room) -> None:
-    room.image.unlink()
-    room.image.symlink_to("gone.jpg")
+def img_symlink_dangling(workspace: Workspace) -> None:
+    workspace.image.unlink()
+    workspace.image.symlink_to("gone.jpg")
 
 
 @row
-def img_fifo(room: Room) -> None:
-    room.image.unlink()
-    os.mkfifo(room.image)
+def img_fifo(workspace: Workspace) -> None:
+    workspace.image.unlink()
+    os.mkfifo(workspace.image)
 
 
 @row
-def dir_symlink_loop(room: Room) -> None:
-    (room.image.parent / "loop").symlink_to("..", target_is_directory=True)
+def dir_symlink_loop(workspace: Workspace) -> None:
+    (workspace.image.parent / "loop").symlink_to("..", target_is_directory=True)

@@ -1,4 +1,4 @@
-"""Makers of faults in split lists, class lists and anchors, each under the name of its row."""
+"""Faults in split lists, class lists and anchor files; each function is a row of the table."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tests.faults.room import ANCHORS, DATA, Room
+from tests.faults.workspace import ANCHORS, DATA, Workspace
 
-LIST_MAKERS: dict[str, Callable[[Room], object]] = {}
+LIST_FAULTS: dict[str, Callable[[Workspace], object]] = {}
 
 
-def row(make: Callable[[Room], object]) -> Callable[[Room], object]:
-    LIST_MAKERS[make.__name__] = make
+def row(make: Callable[[Workspace], object]) -> Callable[[Workspace], object]:
+    LIST_FAULTS[make.__name__] = make
     return make
 
 
 def edited(name: str, list_name: str, change: Callable[[str], str | bytes]) -> None:
     """Register the row that rewrites a list."""
 
-    def make(room: Room) -> None:
+    def make(workspace: Workspace) -> None:
         beside = list_name in ("classes.txt", "anchors.txt")
-        path = (room.folder if beside else room.lists) / list_name
+        path = (workspace.folder if beside else workspace.lists) / list_name
         content = change(path.read_text())
         path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
 
-    LIST_MAKERS[name] = make
+    LIST_FAULTS[name] = make
 
 
 @row
-def split_missing(room: Room) -> None:
-    (room.lists / "train.txt").unlink()
+def split_missing(workspace: Workspace) -> None:
+    (workspace.lists / "train.txt").unlink()
 
 
 @row
-def split_no_voc(room: Room) -> None:
-    shutil.rmtree(room.folder / DATA)
+def split_no_voc(workspace: Workspace) -> None:
+    shutil.rmtree(workspace.folder / DATA)
 
 
 @row
-def split_overlap(room: Room) -> None:
-    with (room.lists / "val.txt").open("a") as file:
+def split_overlap(workspace: Workspace) -> None:
+    with (workspace.lists / "val.txt").open("a") as file:
         file.write("000001\n000002\n")
 
 
 @row
-def split_duplicate(room: Room) -> None:
-    for path in room.lists.iterdir():
+def split_duplicate(workspace: Workspace) -> None:
+    for path in workspace.lists.iterdir():
         path.write_text(path.read_text() + path.read_text())
 
 
@@ -68,8 +68,8 @@ edited("cfg_classes_gbk", "classes.txt", lambda text: "方块\n圆\n".encode("gb
 
 
 @row
-def cfg_classes_missing(room: Room) -> None:
-    (room.folder / "classes.txt").unlink()
+def cfg_classes_missing(workspace: Workspace) -> None:
+    (workspace.folder / "classes.txt").unlink()
 
 
 edited("cfg_anchors_odd", "anchors.txt", lambda text: f"{text}, 7")

@@ -1,11 +1,11 @@
-"""What the user must see for each fault: the table that all tests of faults go through.
+"""Table of all faults, with what the user must see for each.
 
 Outcomes:
-    ok: works without a word, and `look` holds.
-    warned: works, a warning says what is put right or left out, and `look` holds.
-    object: as warned in training; in val an error, which --skip-bad passes over.
-    image: an error, before the first step; --skip-bad leaves the image out with a warning and a total.
-    error: an error that --skip-bad does not pass over.
+    ok: works without a warning, and `verify` passes.
+    warned: works, a warning says what is corrected or skipped, and `verify` passes.
+    object: as warned in training; in val an error, which --skip-bad skips.
+    image: an error before the first step; --skip-bad skips the image with a warning and a total.
+    error: an error that --skip-bad does not skip.
 """
 
 from __future__ import annotations
@@ -18,67 +18,61 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.faults.image_faults import IMAGE_MAKERS
-from tests.faults.list_faults import LIST_MAKERS
-from tests.faults.room import CIRCLE, HEIGHT, SQUARE, TRAIN, WIDTH, Room, draw
-from tests.faults.xml_faults import XML_MAKERS
+from tests.faults.image_faults import IMAGE_FAULTS
+from tests.faults.list_faults import LIST_FAULTS
+from tests.faults.workspace import CIRCLE, HEIGHT, SQUARE, TRAIN, WIDTH, Workspace, draw
+from tests.faults.xml_faults import XML_FAULTS
 from utils.data.sample_report import Record
 from utils.vision.image_reader import read_image
 
-Look = Callable[[Room, dict[str, Record]], None]
-MAKERS: dict[str, Callable[[Room], object]] = {
-    "good_control": lambda room: None,
-    **XML_MAKERS,
-    **IMAGE_MAKERS,
-    **LIST_MAKERS,
+Verify = Callable[[Workspace, dict[str, Record]], None]
+FAULTS: dict[str, Callable[[Workspace], object]] = {
+    "good_control": lambda workspace: None,
+    **XML_FAULTS,
+    **IMAGE_FAULTS,
+    **LIST_FAULTS,
 }
-# Each row's name for a boxes' edges: x1 = xmin - 1, y1 = ymin - 1, x2 = xmax, y2 = ymax.
+# Box edges by letter: x1 = xmin - 1, y1 = ymin - 1, x2 = xmax, y2 = ymax.
 _EDGES = {name: (box[0] - 1, box[1] - 1, box[2], box[3]) for name, box in (("s", SQUARE), ("c", CIRCLE))}
 _NAMES = {"s": "square", "c": "circle"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is expected of one fault.
+    """What is expected of one fault."""
 
-    Attributes:
-        outcome: see the top of this file.
-        says: what the message must name; `{id}` is the broken image.
-        look: holds what was read from the data.
-    """
-
-    outcome: str
-    says: str = ""
-    look: Look | None = None
+    outcome: str  # see the top of this file
+    says: str = ""  # what the message must name; `{id}` is the broken image
+    verify: Verify | None = None  # checks what was read from the data
 
 
-def has(objects: str, *others: tuple[float, ...], size: tuple[int, int] = (WIDTH, HEIGHT)) -> Look:
-    """Expect a size (width, height) and objects: s for the square as drawn, c the circle, ? an other box."""
+def has(objects: str, *others: tuple[float, ...], size: tuple[int, int] = (WIDTH, HEIGHT)) -> Verify:
+    """Expect a size (width, height) and objects: s the square as drawn, c the circle, ? another box."""
 
-    def look(room: Room, found: dict[str, Record]) -> None:
+    def verify(workspace: Workspace, found: dict[str, Record]) -> None:
         given = iter(others)
-        record = found[room.image_id]
+        record = found[workspace.image_id]
         assert record.names == tuple(_NAMES.get(letter, "square") for letter in objects)
         wanted = [_EDGES[letter] if letter in _EDGES else next(given) for letter in objects]
         np.testing.assert_array_equal(record.boxes, np.array(wanted, np.float32).reshape(-1, 4))
         assert (record.width, record.height) == size
         assert not record.difficult.any()
 
-    return look
+    return verify
 
 
-def as_drawn(_: Room, found: dict[str, Record]) -> None:
+def as_drawn(_: Workspace, found: dict[str, Record]) -> None:
     """Expect all images and all objects as in the data without a fault."""
     for name, record in found.items():
-        has("sc")(Room(record.image_path, name, None), found)  # type: ignore[arg-type]
+        has("sc")(Workspace(record.image_path, name, None), found)  # type: ignore[arg-type]
     assert len(found) == len(TRAIN)
 
 
-def shows(change: Callable[[Image.Image], Image.Image] = lambda picture: picture) -> Look:
+def shows(change: Callable[[Image.Image], Image.Image] = lambda picture: picture) -> Verify:
     """Expect all images as drawn, and the pixels of the broken one as those of a changed picture."""
 
-    def look(room: Room, found: dict[str, Record]) -> None:
-        as_drawn(room, found)
+    def verify(workspace: Workspace, found: dict[str, Record]) -> None:
+        as_drawn(workspace, found)
         for record in found.values():
             number = int(record.image_id) if record.image_id.isdigit() else 1
             picture = change(draw(number)) if number == 1 else draw(number)
@@ -87,23 +81,23 @@ def shows(change: Callable[[Image.Image], Image.Image] = lambda picture: picture
             assert pixels.shape == wanted.shape
             assert np.abs(pixels - wanted).mean() < 2.0
 
-    return look
+    return verify
 
 
-def red_inside(size: tuple[int, int], box: tuple[int, ...]) -> Look:
+def red_inside(size: tuple[int, int], box: tuple[int, ...]) -> Verify:
     """Expect one box at this place, and red pixels in it and nowhere beside it."""
 
-    def look(room: Room, found: dict[str, Record]) -> None:
-        has("?", box, size=size)(room, found)
+    def verify(workspace: Workspace, found: dict[str, Record]) -> None:
+        has("?", box, size=size)(workspace, found)
         x1, y1, x2, y2 = box
-        pixels = read_image(found[room.image_id].image_path).astype(np.int16)
+        pixels = read_image(found[workspace.image_id].image_path).astype(np.int16)
         assert pixels.shape == (size[1], size[0], 3)
         red = (pixels[..., 0] > 200) & (pixels[..., 1:] < 60).all(axis=-1)
         assert red[y1:y2, x1:x2].mean() > 0.95
         red[y1 - 2 : y2 + 2, x1 - 2 : x2 + 2] = False
         assert red.mean() < 0.05
 
-    return look
+    return verify
 
 
 def over_white(picture: Image.Image) -> Image.Image:
@@ -121,22 +115,22 @@ def palette_over_white(picture: Image.Image) -> Image.Image:
     return over_white(picture)
 
 
-def difficult(which: list[bool]) -> Look:
-    def look(room: Room, found: dict[str, Record]) -> None:
-        assert found[room.image_id].names == ("square", "circle")
-        assert found[room.image_id].difficult.tolist() == which
+def difficult(which: list[bool]) -> Verify:
+    def verify(workspace: Workspace, found: dict[str, Record]) -> None:
+        assert found[workspace.image_id].names == ("square", "circle")
+        assert found[workspace.image_id].difficult.tolist() == which
 
-    return look
+    return verify
 
 
-def many(room: Room, found: dict[str, Record]) -> None:
-    assert len(found[room.image_id].names) == 20_000
+def many(workspace: Workspace, found: dict[str, Record]) -> None:
+    assert len(found[workspace.image_id].names) == 20_000
 
 
 _XML, _JPG = "{id}.xml", "{id}.jpg"
-_OK = Row("ok", look=as_drawn)
+_OK = Row("ok", verify=as_drawn)
 _BAD_XML, _BAD_IMAGE = Row("image", _XML), Row("image", _JPG)
-_SEEN = Row("ok", look=shows())
+_SEEN = Row("ok", verify=shows())
 _NO_OBJECT = Row("object", _XML, has("c"))
 
 ROWS: dict[str, Row] = {
@@ -155,7 +149,7 @@ ROWS: dict[str, Row] = {
     "xml_box_negative": Row("warned", "{id}.xml: object 1 (square)", has("?c", (0, 0, 80, 90))),
     "xml_box_inverted": _NO_OBJECT,
     "xml_box_zero": _NO_OBJECT,
-    "xml_box_float": Row("ok", look=has("?c", (11.5, 30.25, 80.75, 90))),
+    "xml_box_float": Row("ok", verify=has("?c", (11.5, 30.25, 80.75, 90))),
     "xml_box_text": _BAD_XML,
     "xml_box_nan": _BAD_XML,
     "xml_box_huge": _BAD_XML,
@@ -165,16 +159,16 @@ ROWS: dict[str, Row] = {
     "xml_unknown_class": Row("warned", "zebra", has("c")),
     "xml_all_unknown": Row("error", "zebra"),
     "xml_class_blanks": _OK,
-    "xml_difficult": Row("ok", look=difficult([False, True])),
+    "xml_difficult": Row("ok", verify=difficult([False, True])),
     "xml_no_difficult": _OK,
     "xml_difficult_text": _OK,
-    "xml_no_objects": Row("ok", look=has("")),
+    "xml_no_objects": Row("ok", verify=has("")),
     "xml_no_objects_anywhere": Row("error", "no image has an object"),
     "xml_parts": _OK,
     "xml_reordered": _OK,
     "xml_attribute": _OK,
     "xml_namespace": _BAD_XML,
-    "xml_duplicate_object": Row("ok", look=has("ssc")),
+    "xml_duplicate_object": Row("ok", verify=has("ssc")),
     "xml_gbk_declared": _OK,
     "xml_gbk_undeclared": _BAD_XML,
     "xml_bom": _OK,
@@ -184,7 +178,7 @@ ROWS: dict[str, Row] = {
     "xml_external_entity": _BAD_XML,
     "xml_huge": _BAD_XML,
     "xml_deep": _OK,
-    "xml_many_objects": Row("ok", look=many),
+    "xml_many_objects": Row("ok", verify=many),
     "xml_filename_lies": _OK,
     "xml_windows_path": _OK,
     # images
@@ -201,18 +195,18 @@ ROWS: dict[str, Row] = {
     "img_other_formats": _SEEN,
     "img_two_candidates": _BAD_IMAGE,
     "img_cmyk": _SEEN,
-    "img_gray": Row("ok", look=shows(lambda picture: picture.convert("L"))),
-    "img_gray16": Row("ok", look=shows(lambda picture: picture.convert("L"))),
+    "img_gray": Row("ok", verify=shows(lambda picture: picture.convert("L"))),
+    "img_gray16": Row("ok", verify=shows(lambda picture: picture.convert("L"))),
     "img_rgb16": _SEEN,
-    "img_alpha": Row("ok", look=shows(half_over_white)),
-    "img_palette": Row("ok", look=shows(palette_over_white)),
-    "img_bilevel": Row("ok", look=shows(lambda picture: picture.convert("1"))),
-    "img_animated": Row("ok", look=shows(lambda picture: picture.quantize(256))),
-    "img_exif_display": Row("ok", look=red_inside((HEIGHT, WIDTH), (20, 60, 80, 160))),
-    "img_exif_stored": Row("ok", look=red_inside((HEIGHT, WIDTH), (60, 20, 120, 80))),
+    "img_alpha": Row("ok", verify=shows(half_over_white)),
+    "img_palette": Row("ok", verify=shows(palette_over_white)),
+    "img_bilevel": Row("ok", verify=shows(lambda picture: picture.convert("1"))),
+    "img_animated": Row("ok", verify=shows(lambda picture: picture.quantize(256))),
+    "img_exif_display": Row("ok", verify=red_inside((HEIGHT, WIDTH), (20, 60, 80, 160))),
+    "img_exif_stored": Row("ok", verify=red_inside((HEIGHT, WIDTH), (60, 20, 120, 80))),
     "img_bad_exif": _SEEN,
-    "img_1x1": Row("ok", look=has("", size=(1, 1))),
-    "img_extreme_aspect": Row("ok", look=has("?", (10, 0, 2900, 2), size=(3000, 2))),
+    "img_1x1": Row("ok", verify=has("", size=(1, 1))),
+    "img_extreme_aspect": Row("ok", verify=has("?", (10, 0, 2900, 2), size=(3000, 2))),
     "img_bomb": _BAD_IMAGE,
     "img_bomb_warn": _BAD_IMAGE,
     "img_header_lies": _BAD_IMAGE,
@@ -255,18 +249,17 @@ ANCHOR_ROWS = tuple(name for name in ROWS if name.startswith("cfg_anchors"))
 
 
 HEAVY = ("xml_huge", "xml_deep", "xml_many_objects", "img_bomb", "img_bomb_warn")
-# A named pipe would stop the tests for ever where it stops the program, and the right to read a file is taken
-# from a process of its own only.
+# Tested in a process of their own: a named pipe could block, and root first has to drop its rights to read.
 APART = ("img_fifo", "img_unreadable")
 
 
 def rows(*outcomes: str, prefix: str = "", quick: Collection[str] | None = None) -> list[Any]:
-    """Return the rows of these outcomes as parameters of a test; those of the anchors and APART are left out.
+    """Return the rows of these outcomes as parameters of a test, without those of anchors and APART.
 
     Args:
         outcomes: of the rows.
         prefix: of their names.
-        quick: the rows that stand for the others in the quick tests; None marks only HEAVY as slow.
+        quick: the rows of the quick tests; None marks only HEAVY as slow.
     """
     names = [name for name, row in ROWS.items() if row.outcome in outcomes and name.startswith(prefix)]
     chosen = [name for name in names if name not in (*APART, *ANCHOR_ROWS)]

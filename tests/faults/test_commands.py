@@ -1,4 +1,4 @@
-"""train.py and evaluate.py stop at a fault before the first step, and go on where that was asked for."""
+"""train.py and evaluate.py stop at a fault before the first step, and continue with --skip-bad."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import MakeRoom
-from tests.faults.room import Outcome, Room, learn, measure
-from tests.faults.rows import ANCHOR_ROWS, MAKERS, ROWS, rows
+from tests.faults.conftest import MakeWorkspace
+from tests.faults.rows import ANCHOR_ROWS, ROWS, rows
+from tests.faults.workspace import Outcome, Workspace, run_evaluate, run_train
 
 FEW = ("good_control", "xml_empty", "xml_box_outside", "xml_unknown_class", "img_missing", "img_1x1")
 
@@ -25,60 +25,56 @@ def warnings_of(outcome: Outcome) -> str:
 
 
 @pytest.mark.parametrize("name", rows("error", "image"))
-def test_training_does_not_begin(make_room: MakeRoom, name: str) -> None:
-    room = make_room()
-    MAKERS[name](room)
-    assert ROWS[name].says.format(id=room.image_id) in learn(room).error
+def test_training_does_not_begin(make_workspace: MakeWorkspace, name: str) -> None:
+    workspace = make_workspace(name)
+    assert ROWS[name].says.format(id=workspace.image_id) in run_train(workspace).error
     if ROWS[name].outcome == "error":
-        assert learn(room, "--skip-bad").status == 2
+        assert run_train(workspace, "--skip-bad").status == 2
 
 
 @pytest.mark.parametrize("name", of_images(quick=FEW))
-def test_a_fault_in_val_stops_both(make_room: MakeRoom, weights: Path, name: str) -> None:
-    room = make_room("000006")
-    MAKERS[name](room)
-    assert "000006" in learn(room).error
-    assert "000006" in measure(room, weights).error
+def test_a_fault_in_val_stops_both(make_workspace: MakeWorkspace, weights: Path, name: str) -> None:
+    workspace = make_workspace(name, "000006")
+    assert "000006" in run_train(workspace).error
+    assert "000006" in run_evaluate(workspace, weights).error
 
 
 @pytest.mark.parametrize("name", ["split_val_empty", "split_no_voc", "img_truncated_in_val", "xml_empty"])
-def test_an_evaluation_stops(make_room: MakeRoom, weights: Path, name: str) -> None:
-    room = make_room("000006")
-    MAKERS[name](room)
-    assert ROWS[name].says.format(id=room.image_id) in measure(room, weights).error
+def test_an_evaluation_stops(make_workspace: MakeWorkspace, weights: Path, name: str) -> None:
+    workspace = make_workspace(name, "000006")
+    assert ROWS[name].says.format(id=workspace.image_id) in run_evaluate(workspace, weights).error
 
 
 @pytest.mark.parametrize("name", rows("ok", "warned", "object", quick=FEW))
-def test_training_goes_through(make_room: MakeRoom, name: str) -> None:
-    room = make_room()
-    MAKERS[name](room)
-    outcome = learn(room)
+def test_training_goes_through(make_workspace: MakeWorkspace, name: str) -> None:
+    workspace = make_workspace(name)
+    outcome = run_train(workspace)
     assert outcome.status == 0, outcome.err
     if ROWS[name].outcome == "ok":
         assert not warnings_of(outcome)
     else:
-        assert ROWS[name].says.format(id=room.image_id) in warnings_of(outcome)
+        assert ROWS[name].says.format(id=workspace.image_id) in warnings_of(outcome)
     if ROWS[name].outcome == "object":
         assert "objects clipped: 0, skipped: 1" in outcome.err
 
 
 @pytest.mark.parametrize("name", rows("image", quick=FEW))
-def test_training_leaves_an_image_out_when_asked(make_room: MakeRoom, name: str) -> None:
-    room = make_room()
-    MAKERS[name](room)
-    outcome = learn(room, "--skip-bad")
+def test_training_leaves_an_image_out_when_asked(make_workspace: MakeWorkspace, name: str) -> None:
+    workspace = make_workspace(name)
+    outcome = run_train(workspace, "--skip-bad")
     assert outcome.status == 0, outcome.err
-    says = ROWS[name].says.format(id=room.image_id)
+    says = ROWS[name].says.format(id=workspace.image_id)
     assert [line for line in warnings_of(outcome).splitlines() if says in line and "skipped" in line]
     total = {"img_truncated_in_val": 2, "split_unknown_id": 5}.get(name, 4)
     assert f"skipped 1 of {total} images: 1 " in outcome.err
 
 
 @pytest.mark.parametrize("name", of_images(quick=FEW))
-def test_an_evaluation_says_over_how_many_images(make_room: MakeRoom, weights: Path, name: str) -> None:
-    room = make_room("000006")
-    MAKERS[name](room)
-    outcome = measure(room, weights, "--skip-bad")
+def test_an_evaluation_says_over_how_many_images(
+    make_workspace: MakeWorkspace, weights: Path, name: str
+) -> None:
+    workspace = make_workspace(name, "000006")
+    outcome = run_evaluate(workspace, weights, "--skip-bad")
     assert outcome.status == 0, outcome.err
     assert "000006" in warnings_of(outcome)
     counted = "1 of 2 images" if ROWS[name].outcome == "image" else "2 images"
@@ -108,26 +104,25 @@ def truths(outcome: Outcome) -> tuple[int, int, int]:
     ],
 )
 def test_an_evaluation_counts_what_is_there(
-    make_room: MakeRoom, weights: Path, name: str, counted: tuple[int, int, int]
+    make_workspace: MakeWorkspace, weights: Path, name: str, counted: tuple[int, int, int]
 ) -> None:
-    room = make_room("000006")
-    MAKERS[name](room)
-    assert truths(measure(room, weights)) == counted
+    workspace = make_workspace(name, "000006")
+    assert truths(run_evaluate(workspace, weights)) == counted
 
 
-def both_empty(room: Room) -> None:
+def both_empty(workspace: Workspace) -> None:
     for image_id in ("000002", "000003"):
-        Room(room.folder, image_id, room.captured).xml.write_bytes(b"")
+        Workspace(workspace.folder, image_id, workspace.captured).xml.write_bytes(b"")
 
 
-def one_in_each_split(room: Room) -> None:
+def one_in_each_split(workspace: Workspace) -> None:
     for image_id in ("000003", "000006"):
-        Room(room.folder, image_id, room.captured).xml.write_bytes(b"")
+        Workspace(workspace.folder, image_id, workspace.captured).xml.write_bytes(b"")
 
 
-def xml_and_image(room: Room) -> None:
-    Room(room.folder, "000002", room.captured).xml.write_bytes(b"")
-    Room(room.folder, "000005", room.captured).image.unlink()
+def xml_and_image(workspace: Workspace) -> None:
+    Workspace(workspace.folder, "000002", workspace.captured).xml.write_bytes(b"")
+    Workspace(workspace.folder, "000005", workspace.captured).image.unlink()
 
 
 @pytest.mark.parametrize(
@@ -139,39 +134,37 @@ def xml_and_image(room: Room) -> None:
     ],
 )
 def test_all_faults_are_told_at_once(
-    make_room: MakeRoom, make: Callable[[Room], None], named: tuple[str, str]
+    make_workspace: MakeWorkspace, make: Callable[[Workspace], None], named: tuple[str, str]
 ) -> None:
-    room = make_room()
-    make(room)
-    outcome = learn(room)
+    workspace = make_workspace()
+    make(workspace)
+    outcome = run_train(workspace)
     assert "(and 1 more, see above)" in outcome.error
     assert all(name in warnings_of(outcome) for name in named)
 
 
-def test_nothing_is_left(make_room: MakeRoom, weights: Path) -> None:
-    room = make_room()
-    for path in room.xml.parent.iterdir():
+def test_nothing_is_left(make_workspace: MakeWorkspace, weights: Path) -> None:
+    workspace = make_workspace()
+    for path in workspace.xml.parent.iterdir():
         path.write_bytes(b"")
-    assert "none of the 4 images can be used" in learn(room, "--skip-bad").error
-    assert "none of the 2 images can be used" in measure(room, weights, "--skip-bad").error
+    assert "none of the 4 images can be used" in run_train(workspace, "--skip-bad").error
+    assert "none of the 2 images can be used" in run_evaluate(workspace, weights, "--skip-bad").error
 
 
 @pytest.mark.parametrize("name", ANCHOR_ROWS[:-1])
-def test_anchors_that_are_none_are_an_error(make_room: MakeRoom, name: str) -> None:
-    room = make_room()
-    MAKERS[name](room)
-    assert ROWS[name].says in learn(room, "--anchors", "anchors.txt").error
+def test_anchors_that_are_none_are_an_error(make_workspace: MakeWorkspace, name: str) -> None:
+    workspace = make_workspace(name)
+    assert ROWS[name].says in run_train(workspace, "--anchors", "anchors.txt").error
 
 
 @pytest.mark.parametrize("value", ["0", "-5", "nan", "inf", "1e308"])
-def test_anchors_have_sides(make_room: MakeRoom, value: str) -> None:
-    room = make_room()
-    path = room.folder / "anchors.txt"
+def test_anchors_have_sides(make_workspace: MakeWorkspace, value: str) -> None:
+    workspace = make_workspace()
+    path = workspace.folder / "anchors.txt"
     path.write_text(path.read_text().replace("37", value))
-    assert "anchors.txt" in learn(room, "--anchors", "anchors.txt").error
+    assert "anchors.txt" in run_train(workspace, "--anchors", "anchors.txt").error
 
 
-def test_anchors_in_lines(make_room: MakeRoom) -> None:
-    room = make_room()
-    MAKERS["cfg_anchors_lines"](room)
-    assert learn(room, "--anchors", "anchors.txt").status == 0
+def test_anchors_in_lines(make_workspace: MakeWorkspace) -> None:
+    workspace = make_workspace("cfg_anchors_lines")
+    assert run_train(workspace, "--anchors", "anchors.txt").status == 0

@@ -1,4 +1,4 @@
-"""predict.py on the faults of images: named and passed over in a folder, one error line when named alone."""
+"""predict.py on image faults: skipped with a warning in a folder, one error line if given alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import predict
-from tests.faults.conftest import MakeRoom
-from tests.faults.room import DATA, HEIGHT, WIDTH, Outcome, Room, draw, run
-from tests.faults.rows import MAKERS, ROWS
+from tests.faults.conftest import MakeWorkspace
+from tests.faults.rows import ROWS
+from tests.faults.workspace import DATA, HEIGHT, WIDTH, Outcome, Workspace, draw, run
 from tests.training_room import errors_in, started
 
 IMAGES = f"{DATA}/JPEGImages"
@@ -36,21 +36,22 @@ def rows(*, broken: bool) -> list[Any]:
     ]
 
 
-def look_at(room: Room, weights: Path, *sources: str) -> tuple[Outcome, dict[str, dict[str, Any]]]:
+def run_predict(
+    workspace: Workspace, weights: Path, *sources: str
+) -> tuple[Outcome, dict[str, dict[str, Any]]]:
     """Run predict.py; returns how it ended, and the lines of JSON by file name."""
-    found = room.folder / "runs" / "found.jsonl"
+    found = workspace.folder / "runs" / "found.jsonl"
     found.parent.mkdir(exist_ok=True)
     argv = (*sources, "--weights", str(weights), "--device", "cpu", "--conf", "1e-6", "--json", str(found))
-    outcome = run(room, predict.main, argv)
+    outcome = run(workspace, predict.main, argv)
     lines = [json.loads(line) for line in found.read_text().splitlines()] if found.exists() else []
     return outcome, {Path(line["path"]).name: line for line in lines}
 
 
 @pytest.mark.parametrize("name", rows(broken=False))
-def test_pictures_of_every_kind(make_room: MakeRoom, weights: Path, name: str) -> None:
-    room = make_room()
-    MAKERS[name](room)
-    outcome, lines = look_at(room, weights, IMAGES)
+def test_pictures_of_every_kind(make_workspace: MakeWorkspace, weights: Path, name: str) -> None:
+    workspace = make_workspace(name)
+    outcome, lines = run_predict(workspace, weights, IMAGES)
     assert outcome.status == 0, outcome.err
     assert "warning" not in outcome.err
     assert len(lines) == COUNTS.get(name, 6)
@@ -63,18 +64,17 @@ def test_pictures_of_every_kind(make_room: MakeRoom, weights: Path, name: str) -
 
 
 @pytest.mark.parametrize("name", rows(broken=True))
-def test_a_broken_picture(make_room: MakeRoom, weights: Path, name: str) -> None:
-    room = make_room()
-    MAKERS[name](room)
-    bad = ROWS[name].says.format(id=room.image_id)
-    outcome, lines = look_at(room, weights, IMAGES)
+def test_a_broken_picture(make_workspace: MakeWorkspace, weights: Path, name: str) -> None:
+    workspace = make_workspace(name)
+    bad = ROWS[name].says.format(id=workspace.image_id)
+    outcome, lines = run_predict(workspace, weights, IMAGES)
     assert outcome.status == 1
     (warning,) = [line for line in outcome.err.splitlines() if line.startswith("warning: ")]
     assert warning.startswith(f"warning: {IMAGES}/{bad}: ")
     assert warning.endswith("; skipped")
     assert "skipped 1 of 6 images: unreadable" in outcome.err
     assert len(lines) == 5
-    alone, kept = look_at(room, weights, f"{IMAGES}/{bad}")
+    alone, kept = run_predict(workspace, weights, f"{IMAGES}/{bad}")
     assert alone.status == 1
     (error,) = errors_in(alone.err)
     assert error.startswith(f"error: {IMAGES}/{bad}: ")
@@ -82,9 +82,8 @@ def test_a_broken_picture(make_room: MakeRoom, weights: Path, name: str) -> None
     assert kept == lines  # the file of the first run: where nothing can be read none is written
 
 
-def test_a_pipe_under_an_image_s_name_does_not_stop_it(make_room: MakeRoom, weights: Path) -> None:
-    room = make_room()
-    MAKERS["img_fifo"](room)
+def test_a_pipe_under_an_image_s_name_does_not_stop_it(make_workspace: MakeWorkspace, weights: Path) -> None:
+    make_workspace("img_fifo")
     with started(IMAGES, "--weights", str(weights), "--no-save", work=predict.main) as command:
         assert command.wait() == 1
         assert "000001.jpg: not a regular file; skipped" in command.text
@@ -98,24 +97,26 @@ def test_a_pipe_under_an_image_s_name_does_not_stop_it(make_room: MakeRoom, weig
     ],
     ids=["predict_text", "predict_empty_dir"],
 )
-def test_predict_inputs(make_room: MakeRoom, weights: Path, source: str, status: int, named: str) -> None:
-    room = make_room()
+def test_predict_inputs(
+    make_workspace: MakeWorkspace, weights: Path, source: str, status: int, named: str
+) -> None:
+    workspace = make_workspace()
     Path("nothing").mkdir()
     Path("notes.txt").write_text("no picture")
-    outcome, _ = look_at(room, weights, source)
+    outcome, _ = run_predict(workspace, weights, source)
     assert outcome.status == status
     (error,) = errors_in(outcome.err)
     assert named in error
 
 
-def test_predict_mixed_dir(make_room: MakeRoom, weights: Path) -> None:
-    room = make_room()
+def test_predict_mixed_dir(make_workspace: MakeWorkspace, weights: Path) -> None:
+    workspace = make_workspace()
     Path("mixed").mkdir()
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         draw(1).save(f"mixed/{name}")
     os.truncate("mixed/b.jpg", 900)
     Path("mixed/notes.txt").write_text("not asked for")
-    outcome, lines = look_at(room, weights, "mixed")
+    outcome, lines = run_predict(workspace, weights, "mixed")
     assert outcome.status == 1
     assert set(lines) == {"a.jpg", "c.jpg"}
     assert outcome.err.count("warning: ") == 1

@@ -1,4 +1,4 @@
-"""A single bad file takes little more time and memory than a good one, whatever it claims to hold."""
+"""A bad file takes little more time and memory than a good one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import data
-from tests.faults.conftest import MakeRoom
-from tests.faults.room import ON_DATA, Room, contents
-from tests.faults.rows import MAKERS, ROWS
+from tests.faults.conftest import MakeWorkspace
+from tests.faults.rows import ROWS
+from tests.faults.workspace import ON_DATA, Workspace, snapshot
 from tests.training_room import errors_in
 
 # Reports its own peak: that which the system keeps of a child starts at the size of the parent.
@@ -47,16 +47,16 @@ class Cost:
     megabytes: float
 
 
-def measured(room: Room, status: int) -> tuple[Cost, str]:
+def measured(workspace: Workspace, status: int) -> tuple[Cost, str]:
     """Run data.py check in a process of its own; returns what it took and its stderr."""
-    before = contents(room.folder)
-    cost = room.folder / "runs" / "cost.json"
+    before = snapshot(workspace.folder)
+    cost = workspace.folder / "runs" / "cost.json"
     cost.parent.mkdir(exist_ok=True)
     words = [sys.executable, "-c", _PROGRAM, str(cost), "check", *ON_DATA]
     environment = {"PYTHONPATH": str(Path(data.__file__).parent), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == status, done.stderr
-    assert contents(room.folder) == before
+    assert snapshot(workspace.folder) == before
     return Cost(**json.loads(cost.read_text())), done.stderr
 
 
@@ -67,15 +67,16 @@ def usual() -> dict[str, Cost]:
 
 
 @pytest.mark.parametrize("name", ROWS_AT_RISK.split())
-def test_a_file_is_refused_or_read_for_little(make_room: MakeRoom, usual: dict[str, Cost], name: str) -> None:
+def test_a_file_is_refused_or_read_for_little(
+    make_workspace: MakeWorkspace, usual: dict[str, Cost], name: str
+) -> None:
     if "control" not in usual:
-        usual["control"], _ = measured(make_room(), 0)
-    room = make_room()
-    MAKERS[name](room)
+        usual["control"], _ = measured(make_workspace(), 0)
+    workspace = make_workspace(name)
     is_fault = ROWS[name].outcome == "image"
-    cost, err = measured(room, 2 if is_fault else 0)
+    cost, err = measured(workspace, 2 if is_fault else 0)
     if is_fault:
         (line,) = errors_in(err)
-        assert ROWS[name].says.format(id=room.image_id) in line
+        assert ROWS[name].says.format(id=workspace.image_id) in line
     assert cost.seconds - usual["control"].seconds < MOST_SECONDS.get(name, 2.0)
     assert cost.megabytes - usual["control"].megabytes < MOST_MEGABYTES.get(name, 200.0)

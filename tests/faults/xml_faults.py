@@ -1,63 +1,63 @@
-"""Makers of faults in annotations, each under the name of its row: xml_<name>(room) makes that very input."""
+"""Annotation faults, and unusual annotations that are none; each function is a row of the table."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-from tests.faults.room import BOTH, CIRCLE, SQUARE, TRAIN, VAL, WIDTH, Room, item, size
+from tests.faults.workspace import BOTH, CIRCLE, SQUARE, TRAIN, VAL, WIDTH, Workspace, item, size
 
 CANARY = "CANARY-7c1e42"
-XML_MAKERS: dict[str, Callable[[Room], object]] = {}
+XML_FAULTS: dict[str, Callable[[Workspace], object]] = {}
 
 
-def row(make: Callable[[Room], object]) -> Callable[[Room], object]:
-    XML_MAKERS[make.__name__] = make
+def row(make: Callable[[Workspace], object]) -> Callable[[Workspace], object]:
+    XML_FAULTS[make.__name__] = make
     return make
 
 
 def boxed(name: str, *values: object) -> None:
     """Register the row that gives the first object another box; the second one stays good."""
 
-    def make(room: Room) -> None:
-        room.write(item(box=values) + item("circle", CIRCLE))
+    def make(workspace: Workspace) -> None:
+        workspace.write(item(box=values) + item("circle", CIRCLE))
 
-    XML_MAKERS[name] = make
+    XML_FAULTS[name] = make
 
 
 def worded(name: str, objects: str = BOTH, **parts: str) -> None:
     """Register the row that writes these objects, or this head, root or start."""
-    XML_MAKERS[name] = lambda room: room.write(objects, **parts)
+    XML_FAULTS[name] = lambda workspace: workspace.write(objects, **parts)
 
 
 def encoded(name: str, encoding: str, start: str = "") -> None:
     """Register the row that holds a Chinese <folder> in this encoding."""
 
-    def make(room: Room) -> None:
-        room.write(head=f"<folder>数据集</folder>{size()}", start=start)
-        room.xml.write_bytes(room.xml.read_text(encoding="utf-8").encode(encoding))
+    def make(workspace: Workspace) -> None:
+        workspace.write(head=f"<folder>数据集</folder>{size()}", start=start)
+        workspace.xml.write_bytes(workspace.xml.read_text(encoding="utf-8").encode(encoding))
 
-    XML_MAKERS[name] = make
-
-
-@row
-def xml_malformed(room: Room) -> None:
-    room.xml.write_text(room.xml.read_text()[:-20])
+    XML_FAULTS[name] = make
 
 
 @row
-def xml_empty(room: Room) -> None:
-    room.xml.write_bytes(b"")
+def xml_malformed(workspace: Workspace) -> None:
+    workspace.xml.write_text(workspace.xml.read_text()[:-20])
 
 
 @row
-def xml_missing(room: Room) -> None:
-    room.xml.unlink()
+def xml_empty(workspace: Workspace) -> None:
+    workspace.xml.write_bytes(b"")
 
 
 @row
-def xml_json(room: Room) -> None:
-    room.xml.write_text('{"annotation": {"object": []}}')
+def xml_missing(workspace: Workspace) -> None:
+    workspace.xml.unlink()
+
+
+@row
+def xml_json(workspace: Workspace) -> None:
+    workspace.xml.write_text('{"annotation": {"object": []}}')
 
 
 worded("xml_wrong_root", root="html")
@@ -88,15 +88,15 @@ worded("xml_no_objects", "")
 
 
 @row
-def xml_all_unknown(room: Room) -> None:
-    for path in room.xml.parent.iterdir():
+def xml_all_unknown(workspace: Workspace) -> None:
+    for path in workspace.xml.parent.iterdir():
         path.write_text(path.read_text().replace("square", "zebra").replace("circle", "zebra"))
 
 
 @row
-def xml_no_objects_anywhere(room: Room) -> None:
+def xml_no_objects_anywhere(workspace: Workspace) -> None:
     for name in (*TRAIN, *VAL):
-        Room(room.folder, name, room.captured).write("")
+        Workspace(workspace.folder, name, workspace.captured).write("")
 
 
 _PART = item("head", (22, 32, 40, 50), "").replace("object>", "part>")
@@ -104,13 +104,13 @@ worded("xml_parts", item(more=_PART) + item("circle", CIRCLE).replace("</object>
 
 
 @row
-def xml_reordered(room: Room) -> None:
+def xml_reordered(workspace: Workspace) -> None:
     objects = ""
     for name, (xmin, ymin, xmax, ymax) in (("square", SQUARE), ("circle", CIRCLE)):
         corners = f"<ymax>{ymax}</ymax><xmax>{xmax}</xmax><ymin>{ymin}</ymin><xmin>{xmin}</xmin>"
         objects += f"<object><bndbox>{corners}</bndbox><difficult>0</difficult><name>{name}</name></object>"
-    room.write(objects, head="")
-    room.xml.write_text(room.xml.read_text().replace("</annotation>", f"{size()}</annotation>"))
+    workspace.write(objects, head="")
+    workspace.xml.write_text(workspace.xml.read_text().replace("</annotation>", f"{size()}</annotation>"))
 
 
 worded("xml_attribute", root='annotation verified="yes"')
@@ -137,35 +137,35 @@ dtd("xml_quadratic", f'<!ENTITY a "{"a" * 60_000}">', "&a;" * 3000)
 
 
 @row
-def xml_external_entity(room: Room) -> None:
-    secret = room.folder / "secret.txt"
+def xml_external_entity(workspace: Workspace) -> None:
+    secret = workspace.folder / "secret.txt"
     secret.write_text(CANARY)
     dtd("", f'<!ENTITY leak SYSTEM "{secret.as_uri()}">', "&leak;")
-    XML_MAKERS.pop("")(room)
+    XML_FAULTS.pop("")(workspace)
 
 
 @row
-def xml_huge(room: Room) -> None:
+def xml_huge(workspace: Workspace) -> None:
     comment = f"<!--{'x' * 996}-->\n"
-    room.write(head=comment * 60_000 + size())
+    workspace.write(head=comment * 60_000 + size())
 
 
 @row
-def xml_deep(room: Room) -> None:
-    room.write(head="<deep>" * 200_000 + "</deep>" * 200_000 + size())
+def xml_deep(workspace: Workspace) -> None:
+    workspace.write(head="<deep>" * 200_000 + "</deep>" * 200_000 + size())
 
 
 @row
-def xml_many_objects(room: Room) -> None:
+def xml_many_objects(workspace: Workspace) -> None:
     lefts = [1 + number % (WIDTH - 40) for number in range(20_000)]
-    room.write("".join(item(box=(left, 31, left + 30, 90)) for left in lefts))
+    workspace.write("".join(item(box=(left, 31, left + 30, 90)) for left in lefts))
 
 
 @row
-def xml_filename_lies(room: Room) -> None:
-    text = room.xml.read_text()
+def xml_filename_lies(workspace: Workspace) -> None:
+    text = workspace.xml.read_text()
     other = re.sub("<filename>.*</filename>", "<filename>/home/somebody/000002.jpg</filename>", text)
-    room.xml.write_text(other.replace("<size>", "<path>/home/somebody/000002.jpg</path><size>", 1))
+    workspace.xml.write_text(other.replace("<size>", "<path>/home/somebody/000002.jpg</path><size>", 1))
 
 
 worded("xml_windows_path", head=f"<path>C:\\Users\\x\\000002.jpg</path>{size()}")

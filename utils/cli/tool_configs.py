@@ -1,4 +1,4 @@
-"""The settings of data.py: a config dataclass, a description and an example for each verb."""
+"""Settings of the data.py verbs: a config dataclass, a description and an example each."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class StatsConfig(RunConfig, DataConfig):
 
     split: tuple[str, ...] | None = _splits("splits to count (default: those that train.py trains on)")
     imgsz: tuple[int, int] = _imgsz("the network's input")
-    project: str = setting("runs/stats", "folder of the runs", group="output", metavar="DIR")
+    project: str = setting("runs/stats", "parent folder of the runs", group="output", metavar="DIR")
 
     def __post_init__(self) -> None:
         self.check_data()
@@ -83,7 +83,7 @@ class ShowConfig(RunConfig, DataConfig):
         nargs="+",
         metavar="ID",
     )
-    project: str = setting("runs/show", "folder of the runs", group="output", metavar="DIR")
+    project: str = setting("runs/show", "parent folder of the runs", group="output", metavar="DIR")
 
     def __post_init__(self) -> None:
         self.check_data()
@@ -130,7 +130,7 @@ class AnchorsConfig(RunConfig, DataConfig):
     imgsz: tuple[int, int] = _imgsz("the network's input")
     number: int = setting(6, "anchors, half of them for each head", metavar="N", within="[2, 64]")
     seed: int = _seed("k-means")
-    project: str = setting("runs/anchors", "folder of the runs", group="output", metavar="DIR")
+    project: str = setting("runs/anchors", "parent folder of the runs", group="output", metavar="DIR")
 
     def __post_init__(self) -> None:
         self.check_data()
@@ -202,8 +202,8 @@ class ConvertConfig:
     )
     classes: str | None = setting(
         None,
-        "file with the class names, one a line, in the order of the class numbers; objects of other classes "
-        "are faults",
+        "file of class names, one per line, in the order of the class numbers; objects of other classes are "
+        "faults",
         metavar="FILE",
     )
     skip_bad: bool = setting(False, "skip faulty images and objects (counted and named) instead of stopping")

@@ -19,7 +19,7 @@ from utils.cli.inputs import describe_layouts
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 EVERYTHING = "all"
-_FLAT_SPLITS = ("train", "trainval", "valid", "val", "test")
+FLAT_SPLITS = ("train", "trainval", "valid", "val", "test")
 
 
 def list_splits(data_dir: Path | str) -> list[str]:
@@ -33,7 +33,7 @@ def list_splits(data_dir: Path | str) -> list[str]:
         return list_names(root)
     if years := _list_years(root):
         return [f"{year.name}/{name}" for year in years for name in list_names(year)]
-    folders = [name for name in _FLAT_SPLITS if _has_images(root / name)]
+    folders = [name for name in FLAT_SPLITS if _has_images(root / name)]
     if folders:
         return sorted(folders)
     if _has_images(root):

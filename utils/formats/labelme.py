@@ -1,7 +1,7 @@
-"""The JSON files of labelme, one an image; every shape becomes the box around it.
+"""Reader of labelme's JSON files, one per image; every shape becomes its enclosing box.
 
-Points and lines have no area and are left out, said with their number. A shape whose flag `difficult` is set
-is a difficult object.
+Points and lines have no area and are skipped; a note counts them. A shape whose flag `difficult` is set is a
+difficult object.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ from typing import Any
 
 from utils.cli.errors import UserError
 from utils.data.voc import Box
-from utils.formats.reading import (
+from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
+from utils.formats.parsing import (
     MAX_TEXT_BYTES,
+    enclosing_box,
+    folder_split,
     list_files,
     path_inside,
     read_json,
     shown,
     to_class_name,
-    to_number,
+    to_numbers,
     to_size,
 )
-from utils.formats.source import Source, SourceImage, SourceObject, folder_split, polygon_box
 
-_FLAT = ("point", "points", "line", "linestrip")
+_WITHOUT_AREA = ("point", "points", "line", "linestrip")
 
 
-def read_labelme(folder: Path, images: Path | None = None) -> Source:
+def read_labelme(folder: Path, images: Path | None = None) -> SourceDataset:
     """Read every JSON file below a folder; folders train, val and test directly in it are splits.
 
     Args:
-        folder: where the JSON files lie, or one of them.
-        images: where the images lie; None follows each file's imagePath, which must stay in the folder.
+        folder: the folder of the JSON files, or one of them.
+        images: the folder of the images; None follows each file's imagePath, which must stay in the folder.
 
     Raises:
         UserError: there is no JSON file.
@@ -41,30 +43,29 @@ def read_labelme(folder: Path, images: Path | None = None) -> Source:
     files = [folder] if folder.is_file() else list(list_files(folder, (".json",)))
     root = folder.parent if folder.is_file() else folder
     if not files:
-        raise UserError(f"{folder}: no .json file in it")
-    source = Source()
+        raise UserError(f"{folder}: no .json file in it; give the folder of the JSON files")
+    source = SourceDataset()
     shapes: Counter[str] = Counter()
     for path in files:
         try:
             source.images.append(_read_file(path, root, images, source, shapes))
         except UserError as error:
             source.image_faults.append(str(error))
-    turned = ", ".join(f"{n} {kind}" for kind, n in shapes.items() if kind not in (*_FLAT, "rectangle"))
-    flat = ", ".join(f"{n} {kind}" for kind, n in shapes.items() if kind in _FLAT)
-    source.notes += [f"shapes that become the box around them: {turned}"] if turned else []
-    source.notes += [f"shapes without area, left out: {flat}"] if flat else []
-    source.notes += _count_unlabelled(source, images or root)
+    enclosed = ", ".join(
+        f"{n} {kind}" for kind, n in shapes.items() if kind not in (*_WITHOUT_AREA, "rectangle")
+    )
+    skipped = ", ".join(f"{n} {kind}" for kind, n in shapes.items() if kind in _WITHOUT_AREA)
+    source.notes += [f"shapes that become their enclosing box: {enclosed}"] if enclosed else []
+    source.notes += [f"shapes without area, skipped: {skipped}"] if skipped else []
+    seen = {image.path for image in source.images}
+    others = [path for path in list_files((images or root).absolute()) if path not in seen]
+    if others:
+        source.notes.append(f"{len(others)} images without a JSON file, such as {others[0]}, skipped")
     return source
 
 
-def _count_unlabelled(source: Source, folder: Path) -> list[str]:
-    seen = {image.path for image in source.images}
-    others = [path for path in list_files(Path(folder).absolute()) if path not in seen]
-    return [f"{len(others)} images without a JSON file, such as {others[0]}, left out"] if others else []
-
-
 def _read_file(
-    path: Path, root: Path, images: Path | None, source: Source, shapes: Counter[str]
+    path: Path, root: Path, images: Path | None, source: SourceDataset, shapes: Counter[str]
 ) -> SourceImage:
     data = read_json(path, MAX_TEXT_BYTES)
     if not isinstance(data, dict) or not isinstance(data.get("shapes"), list):
@@ -75,8 +76,7 @@ def _read_file(
     image = SourceImage(image_path, splits=(split,) if split else (), size=size)
     for number, shape in enumerate(data["shapes"], start=1):
         where = f"{path}: shape {number}"
-        fault = _read_shape(where, shape, image, shapes)
-        if fault:
+        if fault := _read_shape(where, shape, image, shapes):
             source.object_faults.append(f"{where}: {fault}")
     return image
 
@@ -91,39 +91,27 @@ def _find_image(path: Path, root: Path, images: Path | None, named: Any) -> Path
 
 
 def _read_shape(where: str, shape: Any, image: SourceImage, shapes: Counter[str]) -> str:
-    """Add one shape to its image; return what is wrong with it, if something is."""
+    """Add one shape to its image; returns what is wrong with it, if anything."""
     if not isinstance(shape, dict):
-        return "is no object with names and values"
+        return "is not a JSON object"
     name = to_class_name(shape.get("label"))
     if name is None:
-        return f"label {shown(shape.get('label'))} is no class name"
-    kind = shape.get("shape_type", "polygon")  # versions before 3.3 know nothing else
-    if isinstance(kind, str) and kind in _FLAT:
-        shapes[kind] += 1
-        return ""
-    points = _to_points(shape.get("points"))
-    if points is None:
-        return f"points {shown(shape.get('points'))} are not pairs of pixel numbers"
-    box = _to_box(kind, points)
-    if box is None:
-        return f"a shape_type {shown(kind)} of {len(points)} points has no box"
+        return f"label {shown(shape.get('label'))} is not a class name"
+    kind = shape.get("shape_type", "polygon")  # the only kind before version 3.3
+    if kind not in _WITHOUT_AREA:
+        values = shape.get("points")
+        pairs = [to_numbers(pair) for pair in values] if isinstance(values, list) else [None]
+        points = [(pair[0], pair[1]) for pair in pairs if pair is not None and len(pair) == 2]
+        if len(points) != len(pairs):
+            return f"points {shown(values)} are not pairs of pixel numbers"
+        box = _to_box(kind, points)
+        if box is None:
+            return f"a shape_type {shown(kind)} of {len(points)} points has no box"
+        flags = shape.get("flags")
+        difficult = isinstance(flags, dict) and flags.get("difficult") is True
+        image.objects.append(SourceObject(where, name, box, difficult))
     shapes[kind] += 1
-    flags = shape.get("flags")
-    difficult = isinstance(flags, dict) and flags.get("difficult") is True
-    image.objects.append(SourceObject(where, name, box, difficult))
     return ""
-
-
-def _to_points(values: Any) -> list[tuple[float, float]] | None:
-    if not isinstance(values, list):
-        return None
-    points: list[tuple[float, float]] = []
-    for value in values:
-        pair = [to_number(part) for part in value] if isinstance(value, list) else []
-        if len(pair) != 2 or pair[0] is None or pair[1] is None:
-            return None
-        points.append((pair[0], pair[1]))
-    return points
 
 
 def _to_box(kind: Any, points: list[tuple[float, float]]) -> Box | None:
@@ -132,8 +120,8 @@ def _to_box(kind: Any, points: list[tuple[float, float]]) -> Box | None:
         radius = math.dist((x, y), edge)
         return x - radius, y - radius, x + radius, y + radius
     if kind == "mask" and len(points) == 2:  # its first and last pixel
-        x1, y1, x2, y2 = polygon_box(points)
+        x1, y1, x2, y2 = enclosing_box(points)
         return x1, y1, x2 + 1, y2 + 1
     if (kind == "rectangle" and len(points) >= 2) or (kind == "polygon" and len(points) >= 3):
-        return polygon_box(points)
+        return enclosing_box(points)
     return None

@@ -1,4 +1,4 @@
-"""Pascal VOC as source and as target: Annotations/, JPEGImages/ and ImageSets/Main/."""
+"""Pascal VOC folders, Annotations/, JPEGImages/ and ImageSets/Main/: reader and writer of convert."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ from utils.cli.files import atomic_write
 from utils.data.layout import list_main_splits, list_splits
 from utils.data.samples import Sample, load_samples
 from utils.data.voc import read_annotation, write_annotation
-from utils.formats.dataset import Dataset
-from utils.formats.reading import clean_name
-from utils.formats.source import Source, SourceImage, SourceObject
+from utils.formats.intermediate import ConvertedDataset, SourceDataset, SourceImage, SourceObject
+from utils.formats.parsing import clean_name
 
 
-def read_voc(root: Path) -> Source:
-    """Read a VOCdevkit, a folder in VOC layout, or images with XML beside them.
+def read_voc(root: Path) -> SourceDataset:
+    """Read all splits of a VOCdevkit, a folder in VOC layout, or images with XML beside them.
 
-    The images of all splits are taken. VOC's lists of single classes (cat_train, with a column of 1, 0 and
-    -1) are no splits.
+    VOC's lists of single classes (cat_train, with a column of 1, 0 and -1) are not splits.
 
     Raises:
         UserError: no data in one of the layouts, or a split list that cannot be read.
     """
-    source = Source()
+    source = SourceDataset()
     names = list_main_splits(root)
     class_lists = sorted(set(list_splits(root)) - set(names))
     if class_lists:
-        source.notes.append(f"{len(class_lists)} lists of single classes, such as {class_lists[0]}, left out")
+        source.notes.append(f"{len(class_lists)} lists of single classes, such as {class_lists[0]}, skipped")
     read: dict[str, SourceImage | None] = {}
     for name in names:
         for sample in load_samples(root, name):
@@ -40,34 +38,12 @@ def read_voc(root: Path) -> Source:
     return source
 
 
-def write_voc(folder: Path, dataset: Dataset) -> None:
-    """Write Annotations/ and, where the source knows splits, ImageSets/Main/<split>.txt.
-
-    A lone split `all` needs no list: it is what the reader takes a folder without lists for.
-    """
-    (folder / "Annotations").mkdir()
-    (folder / "ImageSets" / "Main").mkdir(parents=True)
-    for picture in dataset.pictures:
-        write_annotation(
-            folder / "Annotations" / f"{picture.image_id}.xml",
-            picture.file_name,
-            picture.width,
-            picture.height,
-            picture.objects,
-        )
-    splits = dataset.splits if list(dataset.splits) != ["all"] else {}
-    for split, pictures in splits.items():
-        text = "".join(f"{picture.image_id}\n" for picture in pictures)
-        with atomic_write(folder / "ImageSets" / "Main" / f"{clean_name(split)}.txt", "w") as file:
-            file.write(text)
-
-
-def _read_image(sample: Sample, source: Source) -> SourceImage | None:
-    """Read one annotation; where it is not usable the source gets a fault."""
+def _read_image(sample: Sample, source: SourceDataset) -> SourceImage | None:
+    """Read one annotation; None, and a fault of the source, if it cannot be used."""
     try:
         if sample.problem:
             raise UserError(sample.problem)
-        assert sample.xml_path is not None  # images without XML were left out
+        assert sample.xml_path is not None  # images without XML were skipped
         annotation = read_annotation(sample.xml_path)
     except UserError as error:
         source.image_faults.append(str(error))
@@ -82,3 +58,19 @@ def _read_image(sample: Sample, source: Source) -> SourceImage | None:
         for number, item in enumerate(annotation.objects, start=1)
     ]
     return SourceImage(sample.image_path, objects, size=annotation.size)
+
+
+def write_voc(folder: Path, dataset: ConvertedDataset) -> None:
+    """Write Annotations/ and, if the source has splits, ImageSets/Main/<split>.txt.
+
+    A lone split `all` gets no list: it is what the reader makes of a folder without lists.
+    """
+    (folder / "Annotations").mkdir()
+    (folder / "ImageSets" / "Main").mkdir(parents=True)
+    for image in dataset.images:
+        xml = folder / "Annotations" / f"{image.image_id}.xml"
+        write_annotation(xml, image.file_name, image.width, image.height, image.objects)
+    splits = dataset.splits if list(dataset.splits) != ["all"] else {}
+    for split, images in splits.items():
+        with atomic_write(folder / "ImageSets" / "Main" / f"{clean_name(split)}.txt", "w") as file:
+            file.writelines(f"{image.image_id}\n" for image in images)

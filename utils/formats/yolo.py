@@ -1,24 +1,26 @@
-"""YOLO's label files: a text an image, a line `class cx cy w h` an object, in fractions of the image.
+"""Reader of YOLO label files: one text file per image, one line `class cx cy w h` per object, normalized.
 
 The layouts are those of ultralytics (images/train beside labels/train), of Roboflow (train/images beside
-train/labels), and images with their labels side by side; the last folder `images` of an image's path is
+train/labels), and images with their labels side by side. The last folder `images` in an image's path is
 `labels` in its label's. A data.yaml gives names and splits; without it names come from classes.txt or a
-.names file, and splits from folders train, val and test. An image without a label file is one without
-objects. A line of points, `class x1 y1 x2 y2 x3 y3 ...`, becomes the box around them.
+.names file, and splits from folders train, val and test. An image without a label file has no objects. A line
+of points, `class x1 y1 x2 y2 x3 y3 ...`, becomes its enclosing box.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
 from pathlib import Path
 from typing import Any
 
 from utils.cli.class_names import read_class_names
 from utils.cli.errors import UserError
 from utils.data.layout import IMAGE_SUFFIXES
-from utils.data.voc import Box
-from utils.formats.reading import (
+from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
+from utils.formats.parsing import (
+    enclosing_box,
+    folder_split,
     list_files,
     parse_numbers,
     path_inside,
@@ -27,47 +29,48 @@ from utils.formats.reading import (
     shown,
     to_class_name,
 )
-from utils.formats.source import Source, SourceImage, SourceObject, folder_split, polygon_box
 
 _SPLITS = ("train", "val", "test")  # keys of data.yaml
 _NAMES_FILES = ("classes.txt", "labels/classes.txt")
-_TOLERANCE = 0.01  # by which a fraction may miss [0, 1], as rounding makes it
+_TOLERANCE = 0.01  # by which rounding may push a fraction out of [0, 1]
 
 
-def find_yaml(source: Path) -> Path | None:
-    """Return the file that describes a YOLO data set: the source itself, or the one in its folder.
-
-    Raises:
-        UserError: there are several, none of which is data.yaml.
-    """
-    if source.is_file():
-        return source
-    found = sorted([*source.glob("*.yaml"), *source.glob("*.yml")])
-    if len(found) > 1 and source / "data.yaml" not in found:
-        raise UserError(f"{source}: name one of {found[0].name} and {found[1].name} as SOURCE")
-    return source / "data.yaml" if len(found) > 1 else next(iter(found), None)
+def looks_like_yolo(folder: Path) -> bool:
+    """Tell whether a folder has one of the layouts of YOLO tools."""
+    if any((folder / name).is_file() for name in ("data.yaml", "data.yml", "dataset.yaml")):
+        return True
+    if any(path.is_dir() for path in [folder / "labels", *folder.glob("*/labels")]):
+        return True
+    images = [path for path in folder.glob("*.*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    return any(path.with_suffix(".txt").is_file() for path in images)
 
 
-def read_yolo(source: Path, class_names: Sequence[str] = (), images: Path | None = None) -> Source:
+def read_yolo(source: Path, class_names: tuple[str, ...] = (), images: Path | None = None) -> SourceDataset:
     """Read a data set of label files.
 
     Args:
         source: the folder, or the data.yaml in it.
-        class_names: behind the class numbers; without them the data set must name its own.
-        images: the images where they are not beside the labels; a label has the same place below `source`.
+        class_names: by class number; without them the data set must name its own.
+        images: the folder of the images if they are not beside the labels; a label has the same place below
+            `source`.
 
     Raises:
         UserError: no class names, no images, or a data.yaml that leads nowhere.
     """
-    yaml_path = find_yaml(source)
+    yaml_path = _find_yaml(source)
     root = yaml_path.parent if yaml_path else source
     config = read_yaml(yaml_path) if yaml_path else {}
-    found = Source(class_names=tuple(class_names) or _read_names(yaml_path or root, root, config))
+    found = SourceDataset(class_names=class_names or _read_names(yaml_path or root, root, config))
     reader = _Reader(root, found, has_keypoints="kpt_shape" in config)
     if images is not None:
         reader.read_folder(images, None)
-    elif any(config.get(split) for split in _SPLITS):
-        _read_configured(reader, yaml_path or root, config)
+    elif yaml_path and any(config.get(split) for split in _SPLITS):
+        for split in _SPLITS:
+            entries = config.get(split) or []
+            for entry in entries if isinstance(entries, list) else [entries]:
+                place = _resolve(yaml_path, config.get("path"), entry)
+                read = reader.read_folder if place.is_dir() else reader.read_list
+                read(place, split)
     else:
         reader.read_folder(root / "images" if (root / "images").is_dir() else root, None)
     if not found.images and not found.image_faults:
@@ -76,45 +79,44 @@ def read_yolo(source: Path, class_names: Sequence[str] = (), images: Path | None
     return found
 
 
-def _read_configured(reader: _Reader, yaml_path: Path, config: dict[str, Any]) -> None:
-    for split in _SPLITS:
-        entries = config.get(split) or []
-        for entry in entries if isinstance(entries, list) else [entries]:
-            place = _resolve(yaml_path, config.get("path"), entry)
-            if place.is_dir():
-                reader.read_folder(place, split)
-            else:
-                reader.read_list(place, split)
+def _find_yaml(source: Path) -> Path | None:
+    """Return the file that describes the data set: the source itself, or the one in its folder."""
+    if source.is_file():
+        return source
+    found = sorted([*source.glob("*.yaml"), *source.glob("*.yml")])
+    if len(found) > 1 and source / "data.yaml" not in found:
+        raise UserError(f"{source}: name one of {found[0].name} and {found[1].name} as SOURCE")
+    return source / "data.yaml" if len(found) > 1 else next(iter(found), None)
 
 
 class _Reader:
-    """Collects images and their labels into a source."""
+    """Collects images and their labels into a source data set."""
 
-    def __init__(self, root: Path, source: Source, has_keypoints: bool) -> None:
+    def __init__(self, root: Path, source: SourceDataset, has_keypoints: bool) -> None:
         self.root = Path(os.path.abspath(root))
         self.source = source
         self.has_keypoints = has_keypoints
         self.polygons = self.unlabelled = 0
-        self.labels: set[Path] = set()  # those of the images that were found
+        self.labels: set[Path] = set()  # of the images that were found
         self.label_folders: set[Path] = set()
 
     def read_folder(self, folder: Path, split: str | None) -> None:
         """Read all images below a folder; without a split, folders train, val and test are splits."""
         folder = Path(os.path.abspath(folder))
-        if split is None:  # these are all the images, so that no label may be left over
+        label_root = self.root / "labels" if (self.root / "labels").is_dir() else self.root
+        if split is None:  # these are all the images, so every label must have one
             self.label_folders |= {path.parent for path in (self.root / "labels").rglob("*.txt")}
         for path in list_files(folder):
             below = path.relative_to(folder).parts[:-1]
             named = folder_split(below[0]) if below else None
-            is_inside = self.root in path.parents
-            label = _label_of(path, self.root) if is_inside else self._label_elsewhere(path, folder)
-            if not os.path.exists(label) and os.path.exists(other := self._label_elsewhere(path, folder)):
-                label = other
+            labels = [_label_of(path, self.root)] if self.root in path.parents else []
+            labels.append(label_root / path.relative_to(folder).with_suffix(".txt"))
+            label = next((label for label in labels if os.path.exists(label)), labels[0])
             if label.parent != path.parent:
                 self.label_folders.add(label.parent)
             self._read_image(path, label, split or named)
 
-    def read_list(self, path: Path, split: str) -> None:
+    def read_list(self, path: Path, split: str | None) -> None:
         """Read the images that a text file names, a path a line."""
         for number, line in enumerate(read_text(path).splitlines(), start=1):
             text = line.strip()
@@ -128,26 +130,21 @@ class _Reader:
                 self._read_image(image, _label_of(image, self.root), split)
 
     def finish(self) -> None:
-        """Note what was met on the way, and find the labels that have no image."""
+        """Count polygons and images without labels in notes; report labels without an image."""
         if self.polygons:
-            self.source.notes.append(f"{self.polygons} polygons become the box around them")
+            self.source.notes.append(f"{self.polygons} polygons become their enclosing box")
         if self.unlabelled:
-            note = f"{self.unlabelled} images have no label file and count as images without objects"
+            note = f"{self.unlabelled} images have no label file and are taken as images without objects"
             self.source.notes.append(note)
         stems = {path.stem for path in self.labels}
         for folder in sorted(self.label_folders):
             for path in sorted(folder.glob("*.txt")):
                 if path not in self.labels and path.name != "classes.txt":
-                    hint = " (an image of that name has its label elsewhere)" if path.stem in stems else ""
+                    hint = " (the image of that name has another label)" if path.stem in stems else ""
                     self.source.image_faults.append(f"{path}: no image belongs to this label{hint}")
 
-    def _label_elsewhere(self, path: Path, images: Path) -> Path:
-        inside = path.relative_to(images).with_suffix(".txt")
-        folder = self.root / "labels" if (self.root / "labels").is_dir() else self.root
-        return folder / inside
-
     def _read_image(self, path: Path, label: Path, split: str | None) -> None:
-        image = SourceImage(path, splits=(split,) if split else (), fractions=True)
+        image = SourceImage(path, splits=(split,) if split else (), normalized=True)
         self.labels.add(label)
         if not os.path.exists(label):
             self.unlabelled += os.path.exists(path)
@@ -160,17 +157,16 @@ class _Reader:
             return
         for number, line in enumerate(lines, start=1):
             where = f"{label}: line {number}"
-            fault = self._read_object(where, line.split(), image) if line.strip() else ""
-            if fault:
+            if line.strip() and (fault := self._read_object(where, line.split(), image)):
                 self.source.object_faults.append(f"{where}: {fault}")
         self.source.images.append(image)
 
     def _read_object(self, where: str, words: list[str], image: SourceImage) -> str:
-        """Add one line to its image; return what is wrong with it, if something is."""
+        """Add one line to its image; returns what is wrong with it, if anything."""
         numbers = parse_numbers(words)
-        said = " ".join(words)[:60]
+        given = repr(" ".join(words)[:60])
         if numbers is None:
-            return f"{said!r} is not all numbers"
+            return f"{given} is not all numbers"
         label, values = numbers[0], numbers[1:]
         names = self.source.class_names
         if not label.is_integer() or not 0 <= label < len(names):
@@ -179,24 +175,23 @@ class _Reader:
             values = values[:4]
         is_polygon = len(values) >= 6 and len(values) % 2 == 0
         if len(values) != 4 and not is_polygon:
-            return f"{said!r} is neither `class cx cy w h` nor a polygon"
+            return f"{given} is neither `class cx cy w h` nor a polygon"
         if not all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in values):
-            return f"{said!r} has a number that is not between 0 and 1, a fraction of the image"
+            return f"{given} has a number outside 0 to 1; coordinates are fractions of the image"
         if not is_polygon and min(values[2:]) <= 0:
-            return f"{said!r} has no width or height"
+            return f"{given} has no width or height"
         self.polygons += is_polygon
-        box = polygon_box(list(zip(values[::2], values[1::2], strict=True))) if is_polygon else _edges(values)
+        if is_polygon:
+            box = enclosing_box(list(zip(values[::2], values[1::2], strict=True)))
+        else:
+            cx, cy, width, height = values
+            box = cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
         image.objects.append(SourceObject(where, names[int(label)], box))
         return ""
 
 
-def _edges(values: Sequence[float]) -> Box:
-    cx, cy, width, height = values
-    return cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
-
-
 def _label_of(image: Path, root: Path) -> Path:
-    """Return where the label of an image lies: the last folder `images` (or JPEGImages) becomes `labels`."""
+    """Return the label path of an image: the last folder `images` (or JPEGImages) becomes `labels`."""
     parts = list(image.relative_to(root).parts)
     places = [index for index, part in enumerate(parts[:-1]) if part in ("images", "JPEGImages")]
     if places:
@@ -205,32 +200,21 @@ def _label_of(image: Path, root: Path) -> Path:
 
 
 def _resolve(yaml_path: Path, base: Any, entry: Any) -> Path:
-    """Find a folder or list of data.yaml without leaving the folder of the file.
+    """Find a folder or list that data.yaml names, inside the folder of the file only.
 
-    `path` is often another machine's, and Roboflow writes ../train/images for train/images.
+    `path` is often of another machine, and Roboflow writes ../train/images for train/images.
     """
-    root = yaml_path.parent
-    for place in _places(root, base, entry):
-        if place.exists():
-            return place
-    raise UserError(
-        f"{yaml_path}: {shown(entry)} is not found in {root}, and nothing outside is read; put the "
-        "file into the folder of the data"
-    )
-
-
-def _places(root: Path, base: Any, entry: Any) -> Iterator[Path]:
-    if not isinstance(entry, str):
-        return
-    stripped = entry
-    while stripped.startswith("../"):
-        stripped = stripped[3:]
-    starts = [start for start in (path_inside(root, base), Path(os.path.abspath(root))) if start is not None]
-    for start in starts:
-        for text in (entry, stripped):
+    root = Path(os.path.abspath(yaml_path.parent))
+    texts = (entry, re.sub(r"^(\.\./)+", "", entry)) if isinstance(entry, str) else ()
+    for start in (path_inside(root, base), root):
+        for text in texts if start is not None else ():
             place = path_inside(root, text, start)
-            if place is not None:
-                yield place
+            if place is not None and place.exists():
+                return place
+    raise UserError(
+        f"{yaml_path}: {shown(entry)} is not found in {yaml_path.parent}, and nothing outside is read; "
+        "put the file into the data folder"
+    )
 
 
 def _read_names(where: Path, root: Path, config: dict[str, Any]) -> tuple[str, ...]:
@@ -248,17 +232,7 @@ def _read_names(where: Path, root: Path, config: dict[str, Any]) -> tuple[str, .
     usable = [to_class_name(name) for name in names] if isinstance(names, list) else []
     found = tuple(name for name in usable if name is not None)
     if not found or len(found) != len(usable):
-        raise UserError(f"{where}: `names` is no list of class names (write no, yes and the like in quotes)")
+        raise UserError(f"{where}: `names` is not a list of class names; put yes, no and the like in quotes")
     if len(set(found)) < len(found):
-        raise UserError(f"{where}: `names` has a name twice; give --classes FILE")
+        raise UserError(f"{where}: `names` has a duplicate name; give --classes FILE")
     return found
-
-
-def looks_like_yolo(folder: Path) -> bool:
-    """Tell whether a folder is laid out as YOLO's tools do."""
-    if any((folder / name).is_file() for name in ("data.yaml", "data.yml", "dataset.yaml")):
-        return True
-    if any(path.is_dir() for path in [folder / "labels", *folder.glob("*/labels")]):
-        return True
-    images = [path for path in folder.glob("*.*") if path.suffix.lower() in IMAGE_SUFFIXES]
-    return any(path.with_suffix(".txt").is_file() for path in images)

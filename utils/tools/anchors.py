@@ -1,4 +1,4 @@
-"""data.py anchors: how well the official anchors fit the boxes of a data set, and which would fit better."""
+"""data.py anchors: anchors fitted to the boxes of a data set, compared with the official ones."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from utils.data.anchor_boxes import (
 )
 from utils.data.dataset import VocDataset
 from utils.data.prepare import prepare_splits
+from utils.tools.text_table import text_table
 from utils.vision.plots.label_plots import plot_anchors
 
-WORTH = 0.02  # of mean IoU gained; below it the weights that know the official anchors are worth more
-_BOUNDS = (0.25, 0.5)  # of the best IoU, for the share of the objects that reach it
+MIN_GAIN = 0.02  # in mean IoU; below it, keeping pretrained weights with their anchors is better
+_THRESHOLDS = (0.25, 0.5)  # of the best IoU, for the fraction of objects above it
 
 
 def run(config: AnchorsConfig) -> int:
-    """Fit anchors, print how they compare with the official ones, and write them and a picture.
+    """Fit anchors, print a comparison with the official ones, and write the file and a plot.
 
     Raises:
         UserError: the data cannot be used or have too few objects, or the folder cannot be written.
@@ -42,20 +43,19 @@ def run(config: AnchorsConfig) -> int:
         fitted = fit_anchors(sizes, config.number, config.seed)
     except UserError as error:
         raise UserError(f"{config.data}: {error}; difficult ones do not count") from None
-    usual = ModelConfig(1)
-    official, masks = usual.anchors, halved_masks(config.number)
+    official = ModelConfig(1)
+    masks = halved_masks(config.number)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     path = folder / "anchors.txt"
     save_args_yaml(config, folder / "args.yaml")
     height, width = config.imgsz
     note = f"fitted by data.py anchors to {len(sizes)} objects of {config.data}, at {width}x{height} pixels"
     write_anchors(path, fitted, one_line(note))
-    shapes = {"official": used_anchors(official, usual.anchor_masks), "fitted": fitted}
+    shapes = {"official": used_anchors(official.anchors, official.anchor_masks), "fitted": fitted}
     plot_anchors(folder / "anchors.png", sizes, config.imgsz, shapes)
-    for line in compare(sizes, {"official": (official, usual.anchor_masks), "fitted": (fitted, masks)}):
-        print(line)
+    sets = {"official": (official.anchors, official.anchor_masks), "fitted": (fitted, masks)}
     gain = _mean_iou(sizes, fitted) - _mean_iou(sizes, shapes["official"])
-    for line in _advise(config, gain, str(path)):
+    for line in [*compare(sizes, sets), *_advise(config, gain, str(path))]:
         print(one_line(line))
     return 0
 
@@ -68,19 +68,20 @@ def sizes_of(dataset: VocDataset, input_size: tuple[int, int]) -> Sizes:
 
 
 def compare(sizes: Sizes, sets: dict[str, tuple[Anchors, Masks]]) -> list[str]:
-    """Describe how well sets of anchors fit boxes, a line a set; anchors that no head owns do not count."""
-    heading = "  ".join(f"IoU >= {bound:g}" for bound in _BOUNDS)
-    lines = [
-        f"{len(sizes)} objects; the best IoU of an object is that with the anchor most like it in shape,",
-        "which answers for it in training however small it is",
-        f"{'anchors':<10}mean best IoU  {heading}  coarse head; fine head",
-    ]
+    """Return a table of how well sets of anchors fit boxes; anchors that no head uses do not count."""
+    heading = ["anchors", "mean best IoU", *(f"IoU >= {bound:g}" for bound in _THRESHOLDS)]
+    rows: list[list[object]] = [[*heading]]
+    heads = ["coarse head; fine head"]
     for name, (anchors, masks) in sets.items():
         best = shape_ious(sizes, used_anchors(anchors, masks)).max(axis=1)
-        shares = "  ".join(f"{(best >= bound).mean():>{6 + len(f'{bound:g}')}.1%}" for bound in _BOUNDS)
+        fractions = [f"{(best >= bound).mean():.1%}" for bound in _THRESHOLDS]
         shown = "; ".join(" ".join("{:g},{:g}".format(*anchors[index]) for index in mask) for mask in masks)
-        lines.append(f"{name:<10}{best.mean():>13.4f}  {shares}  {shown}")
-    return lines
+        rows.append([name, f"{best.mean():.4f}", *fractions])
+        heads.append(shown)
+    return [
+        f"{len(sizes)} objects; best IoU: with the anchor closest in shape, which is assigned in training",
+        *(f"{line}  {head}" for line, head in zip(text_table(rows), heads, strict=True)),
+    ]
 
 
 def _mean_iou(sizes: Sizes, anchors: Anchors) -> float:
@@ -88,17 +89,19 @@ def _mean_iou(sizes: Sizes, anchors: Anchors) -> float:
 
 
 def _advise(config: AnchorsConfig, gain: float, path: str) -> list[str]:
-    """Say what to do with the anchors, and what to type next."""
+    """Return a recommendation and the next command."""
     command = ["python", "train.py", *config.data_arguments()]
     command += ["--train", *config.split] if config.split else []
-    if config.imgsz != (416, 416):
+    if config.imgsz != ModelConfig(1).input_size:
         command += ["--imgsz", *dict.fromkeys(map(str, config.imgsz))]
-    if gain < WORTH:
-        verdict = f"keep the official anchors: fitted ones gain {gain:+.4f} of mean IoU, less than {WORTH:g}"
+    if gain < MIN_GAIN:
+        advice = (
+            f"keep the official anchors: fitted ones gain {gain:+.4f} of mean IoU, less than {MIN_GAIN:g}"
+        )
     else:
-        verdict = (
-            f"the fitted anchors gain {gain:+.4f} of mean IoU; weights trained with the official ones have "
-            "to learn the new, so compare both: a short run may be worse off (docs/data.md)"
+        advice = (
+            f"the fitted anchors gain {gain:+.4f} of mean IoU; weights trained with the official ones must "
+            "adapt to them, so compare both: a short run may be worse (docs/data.md)"
         )
         command += ["--anchors", path]
-    return [verdict, f"written: {path} and anchors.png beside it", f"next: {shlex.join(command)}"]
+    return [advice, f"written: {path} and anchors.png beside it", f"next: {shlex.join(command)}"]

@@ -1,13 +1,13 @@
-"""data.py augment: a data set with augmented copies of its training images, for programs that make none.
+"""data.py augment: a data set with augmented copies of its training images.
 
-train.py augments while it trains, in every epoch anew, and needs no copies.
+It is for programs without augmentation. train.py augments every epoch differently, and needs no copies.
 """
 
 from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -20,10 +20,10 @@ from utils.data.dataset_report import count_overlap
 from utils.data.layout import list_splits
 from utils.data.prepare import TrainingData, prepare_splits, prepare_training
 from utils.data.sample_report import Record
-from utils.data.samples import Sample, load_samples
+from utils.data.samples import load_samples
 from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.data.voc import VocObject, write_annotation
-from utils.tools.folders import new_folder, refuse_used
+from utils.tools.atomic_folder import atomic_folder, check_unused
 from utils.vision.image_reader import Pixels
 
 
@@ -34,40 +34,52 @@ def run(config: AugmentConfig) -> int:
         UserError: the data cannot be used, the folder is in use, or it cannot be written.
     """
     out = Path(str(config.out))
-    refuse_used(out)
-    data, parts = _read(config)
+    check_unused(out)
+    data = prepare_training(config.data, train=config.train, seed=config.seed, **config.reading())
+    splits = [*data.train_splits, *data.val_splits]
+    parts: dict[str, Sequence[Record]] = {"train": data.train.records}
+    if data.val is not None:
+        parts["val"] = data.val.records
+        if not data.val_splits:
+            log("val: the held-out images get a list and no copies, so that no copy shows one of them")
+    tests = [name for name in list_splits(config.data) if name.rpartition("/")[2] == "test"]
+    if tests := [name for name in tests if name not in data.train_splits]:
+        splits += tests
+        parts["test"] = prepare_splits(config.data, tests, training=False, **config.reading())[0].records
+        if shared := count_overlap(data.train.records, parts["test"]):
+            warn(f"{shared} images are in the training and the test lists; their copies show test images")
     records = {record.image_id: record for part in parts.values() for record in part}
-    ids = name_images(list(records), config.copies)
+    names = name_images(list(records), config.copies)
     if any("/" in image_id for image_id in records):
         first = next(iter(records))
-        log(f"one folder of all: {first} is now called {ids[first][0]}")
-    xml = _find_xml(config, parts, data)
-    with new_folder(out) as folder:
+        log(f"all images go into one folder: {first} is now called {names[first][0]}")
+    xml = _find_xml(config, splits)
+    lists = {part: [names[record.image_id][0] for record in found] for part, found in parts.items()}
+    lists["train"] += [name for record in parts["train"] for name in names[record.image_id][1:]]
+    with atomic_folder(out) as folder:
         for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
             (folder / name).mkdir(parents=True)
         for image_id in progress(records, "copying"):
-            _copy(folder, ids[image_id][0], records[image_id], xml.get(image_id))
-        _write_copies(folder, config, data, ids)
-        lists = {name: [ids[record.image_id][0] for record in part] for name, part in parts.items()}
-        lists["train"] += [copy for record in parts["train"] for copy in ids[record.image_id][1:]]
+            _copy(folder, names[image_id][0], records[image_id], xml.get(image_id))
+        _write_copies(folder, config, data, names)
         for name, listed in lists.items():
             with atomic_write(folder / "ImageSets" / "Main" / f"{name}.txt", "w") as file:
                 file.writelines(f"{line}\n" for line in listed)
     for name, listed in lists.items():
-        more = f", {len(listed) - len(parts[name])} of them copies" if name == "train" else ""
-        print(f"{name}: {len(listed)} images{more}")
-    print("there is no list trainval: what is held out of it would be seen in the copies")
+        copies = len(listed) - len(parts[name])
+        print(f"{name}: {len(listed)} images" + (f", {copies} of them copies" if name == "train" else ""))
+    print("there is no list trainval: images held out of it would be visible in the copies")
+    arguments = ["--data", str(out), "--mosaic", "0", *(["--skip-bad"] if config.skip_bad else [])]
     print(one_line(f"written: {out}"))
-    words = ["--data", str(out), "--mosaic", "0", *(["--skip-bad"] if config.skip_bad else [])]
-    print(one_line(f"next: {shlex.join(['python', 'train.py', *words])}"))
+    print(one_line(f"next: {shlex.join(['python', 'train.py', *arguments])}"))
     return 0
 
 
 def name_images(image_ids: Sequence[str], copies: int) -> dict[str, list[str]]:
-    """Name each image and its copies in one folder; no two names are alike, in capitals or not.
+    """Name each image and its copies in one folder; all names differ, also without regard to case.
 
     Args:
-        image_ids: such as "000005" or, of several folders, "VOC2007/000005", which becomes VOC2007_000005.
+        image_ids: such as "000005", or "VOC2007/000005", which becomes VOC2007_000005.
         copies: number of copies of each.
 
     Returns:
@@ -75,7 +87,7 @@ def name_images(image_ids: Sequence[str], copies: int) -> dict[str, list[str]]:
     """
     taken: set[str] = set()
 
-    def free(name: str) -> str:
+    def unique(name: str) -> str:
         number, found = 1, name
         while found.casefold() in taken:
             number += 1
@@ -83,68 +95,28 @@ def name_images(image_ids: Sequence[str], copies: int) -> dict[str, list[str]]:
         taken.add(found.casefold())
         return found
 
-    own = {image_id: free(image_id.replace("/", "_")) for image_id in image_ids}
-    return {
-        i: [name, *(free(f"{name}_aug{copy}") for copy in range(1, copies + 1))] for i, name in own.items()
-    }
+    own = {image_id: unique(image_id.replace("/", "_")) for image_id in image_ids}
+    numbers = range(1, copies + 1)
+    return {i: [name, *(unique(f"{name}_aug{number}") for number in numbers)] for i, name in own.items()}
 
 
-def whole_objects(target: Target, class_names: Sequence[str]) -> list[VocObject]:
-    """Return the objects of a target with edges in whole pixels, as VOC has them and every program reads.
-
-    The nearest whole edges of a side of at least 2 pixels, which the pipeline keeps, are 2 pixels apart too;
-    what is smaller yet is left out, as the reader would.
-    """
-    objects = []
-    for box, label, difficult in zip(
-        target.boxes.round().tolist(), target.labels.tolist(), target.difficult.tolist(), strict=True
-    ):
-        x1, y1, x2, y2 = box
-        if min(x2 - x1, y2 - y1) >= 2:
-            objects.append(VocObject(class_names[label], (x1, y1, x2, y2), difficult))
-    return objects
-
-
-def _read(config: AugmentConfig) -> tuple[TrainingData, dict[str, Sequence[Record]]]:
-    """Read what train.py would train, select and test on; without a val list a tenth is held out."""
-    data = prepare_training(config.data, train=config.train, seed=config.seed, **config.reading())
-    parts: dict[str, Sequence[Record]] = {"train": data.train.records}
-    if data.val is not None:
-        parts["val"] = data.val.records
-        if not data.val_splits:
-            log("val: what is held out gets a list and no copies, so that none shows what is selected on")
-    tests = [name for name in list_splits(config.data) if name.rpartition("/")[2] == "test"]
-    if tests and (tests := [name for name in tests if name not in data.train_splits]):
-        parts["test"] = prepare_splits(config.data, tests, training=False, **config.reading())[0].records
-        if shared := count_overlap(data.train.records, parts["test"]):
-            warn(
-                f"{shared} images are in the training and the test lists; their copies show what is tested on"
-            )
-    return data, parts
-
-
-def _find_xml(
-    config: AugmentConfig, parts: Mapping[str, Sequence[Record]], data: TrainingData
-) -> dict[str, Path]:
-    """Return the XML of each image, which is copied as it is; none where classes get other names."""
+def _find_xml(config: AugmentConfig, splits: Sequence[str]) -> dict[str, Path]:
+    """Return the XML to copy of each image; none if classes are renamed or selected."""
     if config.rename or config.classes:
-        log("all XML is written anew, with the classes of --classes and the names of --rename")
+        log("all XML is rewritten, with the classes of --classes and the names of --rename")
         return {}
-    splits = [*data.train_splits, *data.val_splits]
-    if "test" in parts:
-        splits += [name for name in list_splits(config.data) if name.rpartition("/")[2] == "test"]
-    samples: Iterable[Sample] = (
-        sample
+    return {
+        sample.image_id: sample.xml_path
         for split in splits
         for sample in load_samples(
             config.data, split, unlabelled=config.unlabelled, on_warning=lambda _: None
         )
-    )
-    return {sample.image_id: sample.xml_path for sample in samples if sample.xml_path is not None}
+        if sample.xml_path is not None
+    }
 
 
 def _copy(folder: Path, name: str, record: Record, xml: Path | None) -> None:
-    """Copy an image and its annotation, which is written from the record where there is none to copy."""
+    """Copy an image with its XML, which is written from the record if there is none to copy."""
     image_name = name + record.image_path.suffix
     shutil.copyfile(record.image_path, folder / "JPEGImages" / image_name)
     target = folder / "Annotations" / f"{name}.xml"
@@ -159,19 +131,33 @@ def _copy(folder: Path, name: str, record: Record, xml: Path | None) -> None:
 
 
 def _write_copies(
-    folder: Path, config: AugmentConfig, data: TrainingData, ids: Mapping[str, Sequence[str]]
+    folder: Path, config: AugmentConfig, data: TrainingData, names: Mapping[str, Sequence[str]]
 ) -> None:
-    pictures = TrainDataset(
-        data.train, config.imgsz, AugmentSettings(config.mosaic, 0.0, config.augment), config.seed
-    )
+    settings = AugmentSettings(config.mosaic, 0.0, config.augment)
+    augmented = TrainDataset(data.train, config.imgsz, settings, config.seed)
     keys = [(copy, index) for index in range(len(data.train)) for copy in range(1, config.copies + 1)]
     for copy, index in progress(keys, "augmenting"):
-        image, target = pictures.render((copy, index))
-        name = ids[data.train.records[index].image_id][copy]
+        image, target = augmented.render((copy, index))
+        name = names[data.train.records[index].image_id][copy]
         _write_jpeg(folder / "JPEGImages" / f"{name}.jpg", image)
         height, width = config.imgsz
         objects = whole_objects(target, data.train.class_names)
         write_annotation(folder / "Annotations" / f"{name}.xml", f"{name}.jpg", width, height, objects)
+
+
+def whole_objects(target: Target, class_names: Sequence[str]) -> list[VocObject]:
+    """Return the objects of a target with edges in whole pixels, which every VOC reader accepts.
+
+    A side of at least 2 pixels, the pipeline's minimum, stays at least 2 pixels. Smaller objects are
+    skipped, as the reader would.
+    """
+    objects = []
+    for (x1, y1, x2, y2), label, difficult in zip(
+        target.boxes.round().tolist(), target.labels.tolist(), target.difficult.tolist(), strict=True
+    ):
+        if min(x2 - x1, y2 - y1) >= 2:
+            objects.append(VocObject(class_names[label], (x1, y1, x2, y2), difficult))
+    return objects
 
 
 def _write_jpeg(path: Path, image: Pixels) -> None:

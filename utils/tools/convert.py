@@ -1,7 +1,7 @@
-"""Annotations from other formats to VOC, and from VOC to COCO: python data.py convert SOURCE --out DIR.
+"""data.py convert: annotations from COCO, YOLO, labelme or lists to VOC, and from VOC to COCO.
 
 The source is only read. Everything is checked before the first file is written, and the new folder appears
-whole or not at all. Images are copied byte by byte.
+complete or not at all. Images are copied byte by byte.
 """
 
 from __future__ import annotations
@@ -9,73 +9,121 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli.class_names import read_class_names
 from utils.cli.console import log, one_line, progress
 from utils.cli.errors import UserError
-from utils.cli.tool_configs import ConvertConfig
-from utils.formats.coco import read_coco, write_coco
-from utils.formats.dataset import Dataset, build_dataset
-from utils.formats.detect import detect_format
+from utils.cli.tool_configs import SOURCE_FORMATS, ConvertConfig
+from utils.data.layout import FLAT_SPLITS
+from utils.formats.annotation_list import read_annotation_lists
+from utils.formats.coco import find_coco_files, read_coco, write_coco
+from utils.formats.intermediate import ConvertedDataset, SourceDataset, build_dataset
 from utils.formats.labelme import read_labelme
-from utils.formats.lists import read_lists
-from utils.formats.source import Source
+from utils.formats.parsing import list_files
 from utils.formats.voc import read_voc, write_voc
-from utils.formats.yolo import read_yolo
-from utils.tools.folders import new_folder, refuse_used
+from utils.formats.yolo import looks_like_yolo, read_yolo
+from utils.tools.atomic_folder import atomic_folder, check_unused
+
+_FILE_FORMATS = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".txt": "list"}
+_VOC_PATTERNS = ("JPEGImages", "*/JPEGImages", "*.xml", *(f"{split}/*.xml" for split in FLAT_SPLITS))
+_LABELME_BYTES = 16_000_000  # of a JSON file, in which `shapes` must occur
 
 
 def run(config: ConvertConfig) -> int:
-    """Convert, print what was found and what to type next; returns the exit status.
+    """Convert, print the counts and the next command; returns the exit status.
 
     Raises:
-        UserError: the sources cannot be read, hold faults that may not be skipped, or the folder cannot be
-            written.
+        UserError: the sources cannot be read, have faults and --skip-bad is not given, or the folder cannot
+            be written.
     """
     sources = [Path(source) for source in config.sources]
     out = Path(os.path.abspath(str(config.out)))
-    images = Path(config.images) if config.images else None
     kind, target = _choose_formats(config, sources)
-    refuse_used(out)
+    check_unused(out)
     names = read_class_names(config.classes) if config.classes else ()
-    source = _read(kind, sources, names, images)
+    source = _read(kind, sources, names, Path(config.images) if config.images else None)
     for note in source.notes:
         log(one_line(note))
     if names:
-        _keep_classes(source, names)
+        _select_classes(source, names)
     dataset = build_dataset(source, skip_bad=config.skip_bad)
     written = _write(dataset, target, out)
-    for line in [f"{kind} -> {target}  {config.out}", *dataset.summary()]:
+    following = ["check", "--data", str(config.out)]
+    if target == "coco":
+        following = ["convert", str(config.out), "--out", str(config.out).rstrip("/\\") + "_voc"]
+    lines = [f"{kind} -> {target}  {config.out}", *dataset.summary()]
+    lines += [f"{config.out}/{name}" for name in written]
+    for line in [*lines, f"next: {shlex.join(['python', 'data.py', *following])}"]:
         print(one_line(line))
-    for name in written:
-        print(one_line(f"{config.out}/{name}"))
-    following = ["check", "--data", str(config.out)] if target == "voc" else _way_back(str(config.out))
-    print(one_line(f"next: {shlex.join(['python', 'data.py', *following])}"))
     return 0
 
 
-def _way_back(out: str) -> list[str]:
-    return ["convert", out, "--out", out.rstrip("/\\") + "_voc"]
-
-
-def _choose_formats(config: ConvertConfig, sources: list[Path]) -> tuple[str, str]:
+def _choose_formats(config: ConvertConfig, sources: Sequence[Path]) -> tuple[str, str]:
     kind = config.source_format or detect_format(sources)
     target = config.target_format or ("coco" if kind == "voc" else "voc")
     if kind == target:
         raise UserError(f"--to {target}: {sources[0]} is {kind} already; give --from if it is not")
     if len(sources) > 1 and kind not in ("coco", "list"):
-        raise UserError(f"{sources[1]}: one SOURCE at a time for {kind}; only coco and list take several")
+        raise UserError(f"{sources[1]}: {kind} takes one SOURCE only; convert them one by one")
     if kind == "list" and not config.classes:
-        raise UserError(f"{sources[0]}: holds class numbers only; give --classes FILE, a name a line")
+        raise UserError(f"{sources[0]}: has class numbers only; give --classes FILE with one name a line")
     if kind == "list" and sources[0].is_dir():
-        raise UserError(f"{sources[0]}: is a folder; name the .txt file")
+        raise UserError(f"{sources[0]}: is a folder; give the .txt file")
     if kind == "voc" and (config.images or not sources[0].is_dir()):
-        raise UserError(f"{config.images or sources[0]}: data in VOC layout is one folder, with its images")
+        raise UserError(
+            f"{config.images or sources[0]}: VOC is one folder with its images; give it as SOURCE"
+        )
     return kind, target
 
 
-def _read(kind: str, sources: list[Path], names: tuple[str, ...], images: Path | None) -> Source:
+def detect_format(sources: Sequence[Path]) -> str:
+    """Return the format of the sources, one of SOURCE_FORMATS.
+
+    Raises:
+        UserError: a source has no known format or several, or the sources differ.
+    """
+    found = {path: _formats_of(path) for path in sources}
+    for path, names in found.items():
+        if not names:
+            raise UserError(
+                f"{path}: not recognized as any of {', '.join(SOURCE_FORMATS)}; name the format with --from, "
+                "or give the folder or file that holds the annotations"
+            )
+        if len(names) > 1:
+            raise UserError(f"{path}: looks like {' and '.join(names)}; choose one with --from")
+    kinds = sorted({name for names in found.values() for name in names})
+    if len(kinds) > 1:
+        raise UserError(f"SOURCE: has several formats ({', '.join(kinds)}); convert them one by one")
+    return kinds[0]
+
+
+def _formats_of(path: Path) -> list[str]:
+    if path.is_file():
+        kind = _FILE_FORMATS.get(path.suffix.lower())
+        if kind == "coco" and _is_labelme(path):
+            kind = "labelme"
+        return [kind] if kind else []
+    coco_files = find_coco_files(path)
+    signs = {
+        "coco": bool(coco_files) and not _is_labelme(coco_files[0]),
+        "yolo": looks_like_yolo(path),
+        "labelme": any(_is_labelme(file) for file in list(list_files(path, (".json",)))[:1]),
+        "voc": any(any(path.glob(pattern)) for pattern in _VOC_PATTERNS),
+    }
+    return [name for name, shows in signs.items() if shows]
+
+
+def _is_labelme(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return b'"shapes"' in file.read(_LABELME_BYTES)
+    except OSError:
+        return False
+
+
+def _read(kind: str, sources: Sequence[Path], names: tuple[str, ...], images: Path | None) -> SourceDataset:
     if kind == "coco":
         return read_coco(sources, images)
     if kind == "yolo":
@@ -83,12 +131,12 @@ def _read(kind: str, sources: list[Path], names: tuple[str, ...], images: Path |
     if kind == "labelme":
         return read_labelme(sources[0], images)
     if kind == "list":
-        return read_lists(sources, names, images)
+        return read_annotation_lists(sources, names, images)
     return read_voc(sources[0])
 
 
-def _keep_classes(source: Source, names: tuple[str, ...]) -> None:
-    """Hold a source to the classes that are wanted, in their order."""
+def _select_classes(source: SourceDataset, names: tuple[str, ...]) -> None:
+    """Restrict a source to the classes of --classes, in their order; other objects are faults."""
     source.class_names = names
     for image in source.images:
         others = [item for item in image.objects if item.name not in names]
@@ -96,13 +144,13 @@ def _keep_classes(source: Source, names: tuple[str, ...]) -> None:
         image.objects = [item for item in image.objects if item.name in names]
 
 
-def _write(dataset: Dataset, target: str, out: Path) -> list[str]:
-    """Write the new folder; return the files that are worth a word."""
-    with new_folder(out) as folder:
-        place = folder / ("JPEGImages" if target == "voc" else "images")
-        place.mkdir()
-        for picture in progress(dataset.pictures, "copying"):
-            shutil.copyfile(picture.path, place / picture.file_name)
+def _write(dataset: ConvertedDataset, target: str, out: Path) -> list[str]:
+    """Write the new folder; returns the annotation files of COCO."""
+    with atomic_folder(out) as folder:
+        image_folder = folder / ("JPEGImages" if target == "voc" else "images")
+        image_folder.mkdir()
+        for image in progress(dataset.images, "copying"):
+            shutil.copyfile(image.path, image_folder / image.file_name)
         if target == "coco":
             return write_coco(folder, dataset)
         write_voc(folder, dataset)

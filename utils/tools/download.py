@@ -1,7 +1,7 @@
-"""Pascal VOC 2007 and 2012 through torchvision: python data.py download 2007 2012.
+"""data.py download: Pascal VOC 2007 and 2012 through torchvision.
 
-torchvision knows the addresses and checks the md5 of each archive; here the folder appears whole or not at
-all, and nothing that exists is touched.
+torchvision has the addresses and checks the md5 of each archive. Here the folder appears complete or not at
+all, and nothing that exists is overwritten.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import sys
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -26,77 +26,69 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 from utils.cli.console import log, one_line
 from utils.cli.errors import UserError
 from utils.cli.tool_configs import DownloadConfig
-from utils.tools.folders import temporary_folder
+from utils.tools.atomic_folder import temporary_folder
 
 _TIMEOUT = 60  # seconds without a byte
+_SIZES = {"2007": 460_032_000, "2007-test": 451_020_800, "2012": 1_999_639_040}  # bytes by torchvision's key
 
 
 @dataclass(frozen=True)
 class _Archive:
-    """One archive: torchvision's key, year and image set for it, and its size in bytes."""
-
-    key: str
     year: str
     image_set: str
-    size: int
-
-    @property
-    def url(self) -> str:
-        return str(DATASET_YEAR_DICT[self.key]["url"])
-
-    @property
-    def file_name(self) -> str:
-        return str(DATASET_YEAR_DICT[self.key]["filename"])
-
-    @property
-    def md5(self) -> str:
-        return str(DATASET_YEAR_DICT[self.key]["md5"])
-
-
-_ARCHIVES = (
-    _Archive("2007", "2007", "trainval", 460_032_000),
-    _Archive("2007-test", "2007", "test", 451_020_800),
-    _Archive("2012", "2012", "trainval", 1_999_639_040),
-)
+    size: int  # bytes
+    url: str
+    md5: str
+    path: Path  # in the data folder, where the user may have put it
+    is_local: bool
 
 
 def run(config: DownloadConfig) -> int:
-    """Fetch and unpack, and print what to type next; returns the exit status.
+    """Download and unpack, and print the next command; returns the exit status.
 
     Raises:
-        UserError: a folder is there already, the disk is too small, or an archive cannot be had.
+        UserError: the disk is too small, or an archive cannot be downloaded or read.
     """
     data = Path(config.data)
-    years = list(dict.fromkeys(config.years))
-    wanted = [archive for archive in _ARCHIVES if archive.year in years]
-    by_hand = {archive.key: _is_here(data, archive) for archive in wanted}
-    for archive in wanted:
-        where = f"is here: {data / archive.file_name}" if by_hand[archive.key] else f"from {archive.url}"
-        log(one_line(f"{archive.file_name}  {archive.size / 1e6:.0f} MB  md5 {archive.md5}  {where}"))
-    _check_room(data, wanted, by_hand)
-    for year in years:
-        _fetch_year(data, year, [archive for archive in wanted if archive.year == year], by_hand, config.keep)
+    archives = _find_archives(data, config.years)
+    _check_disk(data, archives)
+    for year in dict.fromkeys(config.years):
+        with temporary_folder(data / f"VOC{year}.tmp") as root:
+            for archive in (found for found in archives if found.year == year):
+                _unpack(root, archive)
+                if config.keep and not archive.is_local:
+                    os.replace(root / archive.path.name, archive.path)
+            os.rename(root / DATASET_YEAR_DICT[year]["base_dir"], data / f"VOC{year}")
         print(one_line(f"{data / f'VOC{year}'}"), flush=True)
     print(one_line(f"next: {shlex.join(['python', 'data.py', 'check', '--data', str(data)])}"))
     return 0
 
 
-def _is_here(data: Path, archive: _Archive) -> bool:
-    """Tell whether the archive was put into the folder by hand; one with another md5 is refused."""
-    path = data / archive.file_name
-    if not path.exists():
-        return False
-    log(one_line(f"{path}: checking its md5"))
-    if not check_md5(path, archive.md5):
-        raise UserError(f"{path}: not the whole official file (its md5 is not {archive.md5}); delete it")
-    return True
+def _find_archives(data: Path, years: tuple[str, ...]) -> list[_Archive]:
+    """List and log the archives of these years; one in the folder with another md5 is refused."""
+    archives = []
+    for key, size in _SIZES.items():
+        year, _, test = key.partition("-")
+        if year not in years:
+            continue
+        entry = DATASET_YEAR_DICT[key]
+        path, url, md5 = data / entry["filename"], entry["url"], entry["md5"]
+        is_local = path.exists()
+        if is_local:
+            log(one_line(f"{path}: checking its md5"))
+            if not check_md5(path, md5):
+                raise UserError(f"{path}: not the whole official file (its md5 is not {md5}); delete it")
+        source = f"is here: {path}" if is_local else f"from {url}"
+        log(one_line(f"{path.name}  {size / 1e6:.0f} MB  md5 {md5}  {source}"))
+        archives.append(_Archive(year, test or "trainval", size, url, md5, path, is_local))
+    return archives
 
 
-def _check_room(data: Path, wanted: list[_Archive], by_hand: dict[str, bool]) -> None:
-    """Refuse a disk that cannot hold the archives and what is in them, which is as large."""
-    needed = sum(archive.size * (1 if by_hand[archive.key] else 2) for archive in wanted)
-    place = next(path for path in (data.absolute(), *data.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free
+def _check_disk(data: Path, archives: list[_Archive]) -> None:
+    """Refuse a disk that cannot hold the archives and their content, which is as large."""
+    needed = sum(archive.size * (1 if archive.is_local else 2) for archive in archives)
+    existing = next(path for path in (data.absolute(), *data.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if free < needed:
         raise UserError(
             f"{data}: {free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB are needed; choose another --data",
@@ -104,58 +96,39 @@ def _check_room(data: Path, wanted: list[_Archive], by_hand: dict[str, bool]) ->
         )
 
 
-def _fetch_year(
-    data: Path, year: str, archives: list[_Archive], by_hand: dict[str, bool], keep: bool
-) -> None:
-    with temporary_folder(data / f"VOC{year}.tmp") as root:
-        for archive in archives:
-            log(one_line(f"fetching and unpacking {archive.file_name}"))
-            if by_hand[archive.key]:
-                _lend(data / archive.file_name, root)
-            _unpack(root, archive, data)
-            if keep and not by_hand[archive.key]:
-                os.replace(root / archive.file_name, data / archive.file_name)
-        os.rename(root / DATASET_YEAR_DICT[year]["base_dir"], data / f"VOC{year}")
-
-
-def _lend(path: Path, root: Path) -> None:
-    """Show torchvision an archive that the user owns, without moving it; its md5 is known to be right."""
-    try:
-        os.link(path, root / path.name)
-    except OSError:  # a file system without links
-        shutil.copyfile(path, root / path.name)
-
-
-def _unpack(root: Path, archive: _Archive, data: Path) -> None:
-    """Let torchvision fetch, check and unpack one archive into root.
+def _unpack(root: Path, archive: _Archive) -> None:
+    """Let torchvision download, check and unpack one archive into root.
 
     Raises:
-        UserError: it cannot be had or read; names the address and where to put the file by hand.
+        UserError: it cannot be downloaded or read; names the address, and where to put the file by hand.
     """
+    log(one_line(f"downloading and unpacking {archive.path.name}"))
+    if archive.is_local:  # its md5 is right; torchvision looks for it in root
+        try:
+            os.link(archive.path, root / archive.path.name)
+        except OSError:  # a file system without links
+            shutil.copyfile(archive.path, root / archive.path.name)
     try:
-        with _patience(), _plain_progress():
+        with ExitStack() as stack:
+            stack.enter_context(_socket_timeout())
+            if sys.stderr is None or not sys.stderr.isatty():  # torchvision's progress bar is for a terminal
+                stack.enter_context(redirect_stderr(io.StringIO()))
             VOCDetection(str(root), year=archive.year, image_set=archive.image_set, download=True)
     except (OSError, HTTPException, RuntimeError, tarfile.TarError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise UserError(
-            f"{archive.url}: cannot fetch it: {' '.join(str(reason).split())[:100]}; put the file (md5 "
-            f"{archive.md5}) at {data / archive.file_name} by hand and type the command again",
+            f"{archive.url}: cannot download: {' '.join(str(reason).split())[:100]}; put the file (md5 "
+            f"{archive.md5}) at {archive.path} by hand and rerun the same command",
             exit_code=1,
         ) from error
 
 
 @contextmanager
-def _patience() -> Iterator[None]:
-    """Bound the wait for a server that is silent; torchvision sets no limit."""
+def _socket_timeout() -> Iterator[None]:
+    """Limit the wait for a silent server; torchvision sets no limit."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)
     try:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _plain_progress() -> redirect_stderr[io.StringIO] | nullcontext[None]:
-    """Keep torchvision's progress bar out of a log: it is for a terminal."""
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    return nullcontext() if is_terminal else redirect_stderr(io.StringIO())

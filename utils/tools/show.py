@@ -1,4 +1,4 @@
-"""data.py show: labeled images on a sheet, as the annotations have them."""
+"""data.py show: contact sheets of images with their annotated boxes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from utils.vision.contact_sheet import cell_size, draw_cell, save_sheet
 
 
 def run(config: ShowConfig) -> int:
-    """Draw the sheets."""
+    """Draw the sheets and print their paths."""
     dataset, _ = prepare_splits(config.data, config.split, **config.reading())
-    chosen = _find(dataset, config.ids) if config.ids else _draw_lot(dataset, config)
+    chosen = _find_ids(dataset, config.ids) if config.ids else _sample(dataset, config)
     if not chosen:
-        raise UserError(f"--only {' '.join(config.only or ())}: no image shows it")
+        raise UserError(
+            f"--only {' '.join(config.only or ())}: no image has such an object; choose other names"
+        )
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     save_args_yaml(config, folder / "args.yaml")
     records = [dataset.records[index] for index in chosen]
@@ -40,29 +42,29 @@ def run(config: ShowConfig) -> int:
     return 0
 
 
-def _draw_lot(dataset: VocDataset, config: ShowConfig) -> list[int]:
-    """Return the places of some images, in the order of the data."""
+def _sample(dataset: VocDataset, config: ShowConfig) -> list[int]:
+    """Return the indices of random images, in the order of the data."""
     wanted = set(config.only or dataset.class_names)
     if unknown := wanted - set(dataset.class_names):
         known = ", ".join(dataset.class_names)
-        raise UserError(f"--only {' '.join(sorted(unknown))}: no such class; there are {known}")
-    shown = [
+        raise UserError(f"--only {' '.join(sorted(unknown))}: no such class; choose from {known}")
+    indices = [
         index for index, record in enumerate(dataset.records) if not config.only or wanted & set(record.names)
     ]
-    lot = np.random.default_rng(config.seed).permutation(len(shown))[: config.count]
-    return [shown[place] for place in sorted(lot.tolist())]
+    drawn = np.random.default_rng(config.seed).permutation(len(indices))[: config.count]
+    return [indices[place] for place in sorted(drawn.tolist())]
 
 
-def _find(dataset: VocDataset, ids: Sequence[str]) -> list[int]:
-    """Return the places of the images of these ids, with or without the folder before it."""
+def _find_ids(dataset: VocDataset, ids: Sequence[str]) -> list[int]:
+    """Return the indices of the images with these ids; the folder in front of an id is optional."""
     found = []
     for wanted in ids:
-        places = [
+        matches = [
             index
             for index, image_id in enumerate(dataset.image_ids)
             if wanted in (image_id, image_id.rpartition("/")[2])
         ]
-        if not places:
-            raise UserError(f"--ids {wanted}: no such image in these splits; name them with --split")
-        found += places
+        if not matches:
+            raise UserError(f"--ids {wanted}: no such image in these splits; name other splits with --split")
+        found += matches
     return found

@@ -1,11 +1,11 @@
-"""data.py split: lists of images to train, select and test on, such that no burst stands in two of them."""
+"""data.py split: stratified train, val and test lists that keep near-duplicates together."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from utils.data.near_duplicates import group_near_duplicates
 from utils.data.prepare import prepare_splits
 from utils.data.sample_report import Record
 from utils.data.stratify import count_images, merge_groups, split_with_fallback
+from utils.tools.text_table import text_table
 
 _LISTS = ("train", "val", "test", "trainval")
-_OFF = 0.25, 2  # share of a class' asked images, and images, that a part may be off before it is said
+# A part is reported if it is off by more than this fraction of its target, and more than this many images.
+_TOLERANCE = 0.25, 2
 
 
 def run(config: SplitConfig) -> int:
@@ -33,59 +35,70 @@ def run(config: SplitConfig) -> int:
     folder = _find_folder(config.data)
     lists = folder / "ImageSets" / "Main"
     if existing := [f"{name}.txt" for name in _LISTS if (lists / f"{name}.txt").exists()]:
-        raise UserError(
-            f"{lists}: holds {', '.join(existing)} already; nothing is overwritten, move them away"
-        )
-    records = _read_records(config, folder)
-    near = group_near_duplicates([record.image_hash or 0 for record in records])
+        raise UserError(f"{lists}: contains {', '.join(existing)} already; move or delete them to split anew")
+    # All images are read, listed or not, by the strict rule of evaluation data.
+    _, report = prepare_splits(folder, ["all"], training=False, hashes=True, **config.reading())
+    require_objects(report)
+    records = report.records
     named = group_by_name(records, config.group_by) if config.group_by else []
-    groups: Sequence[Sequence[int]] = merge_groups(near, named)
-    fewer = merge_groups([[place] for place in range(len(records))], named)
+    near = merge_groups(group_near_duplicates([record.image_hash or 0 for record in records]), named)
+    loose = merge_groups([[place] for place in range(len(records))], named)
     shares = {"train": 1 - config.val - config.test, "val": config.val, "test": config.test}
     shares = {name: share for name, share in shares.items() if share}
     try:
-        parts, groups = split_with_fallback(records, groups, fewer, shares, config.seed)
+        parts, groups = split_with_fallback(records, near, loose, shares, config.seed)
     except UserError as error:
-        raise UserError(f"{config.data}: {error}; give --val 0 or --test 0, or more images") from None
+        raise UserError(f"{config.data}: {error}; set --val 0 or --test 0, or add images") from None
     ids = {name: sorted(record.image_id for record in part) for name, part in parts.items()}
     ids["trainval"] = sorted(ids["train"] + ids.get("val", []))
     write_lists(lists, ids)
-    lines = [
-        _describe_groups(records, groups),
-        "",
-        *tabulate(parts),
-        "",
-        *find_imbalance(parts, groups, shares, records),
-    ]
+    several = [group for group in groups if len(group) > 1]
+    grouped = f"{sum(map(len, several))} of them in {len(several)} groups that stay together"
+    lines = [f"{len(records)} images, {grouped if several else 'each a group of its own'}", ""]
+    lines += [*tabulate(parts), "", *find_imbalance(parts, groups, shares, records)]
+    lines.append(f"written: {', '.join(f'{name}.txt' for name in ids)} in {lists}")
+    lines.append(f"next: {shlex.join(['python', 'train.py', *config.data_arguments()])}")
     for line in lines:
         print(one_line(line))
-    print(one_line(f"written: {', '.join(f'{name}.txt' for name in ids)} in {lists}"))
-    print(one_line(f"next: {shlex.join(['python', 'train.py', *config.data_arguments()])}"))
     return 0
 
 
+def _find_folder(data: str) -> Path:
+    list_splits(data)  # reports a folder without any layout
+    folders = voc_folders(data)
+    if not folders:
+        raise UserError(
+            f"{data}: has images with XML beside them, and no place for lists; move the images into "
+            "JPEGImages/ and the XML into Annotations/, or sort both into folders train/, valid/ and test/"
+        )
+    if len(folders) > 1:
+        named = " or ".join(f"--data {shlex.quote(str(folder))}" for folder in folders[:2])
+        raise UserError(f"{data}: has {len(folders)} folders in VOC layout; split one at a time: {named}")
+    return folders[0]
+
+
 def group_by_name(records: Sequence[Record], pattern: str) -> list[list[int]]:
-    """Group the places of records by what a regular expression finds in their file names, if anything."""
+    """Group the indices of records by the match of a regular expression in their file names."""
     groups: dict[str, list[int]] = defaultdict(list)
-    for place, record in enumerate(records):
+    for index, record in enumerate(records):
         found = re.search(pattern, record.image_path.name)
         key = found[1 if found.re.groups else 0] if found else None
         if key is not None:
-            groups[key].append(place)
+            groups[key].append(index)
     if not groups:
         warn(f"--group-by {pattern}: matches no file name, such as {records[0].image_path.name}")
     return list(groups.values())
 
 
 def write_lists(folder: Path, ids: Mapping[str, Sequence[str]]) -> None:
-    """Write a list for each name, an id a line; after a failure none of them is there.
+    """Write a list for each name, one id a line; after a failure none of them is there.
 
     Raises:
         UserError: a file cannot be written.
     """
     for line in (line for lines in ids.values() for line in lines):
         if line != line.strip() or len(line.splitlines()) != 1:
-            raise UserError(f"{line!r}: a list cannot hold this file name, an id a line; rename the file")
+            raise UserError(f"{line!r}: a list cannot hold this file name; rename the file")
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     try:
@@ -102,21 +115,19 @@ def write_lists(folder: Path, ids: Mapping[str, Sequence[str]]) -> None:
 
 
 def tabulate(parts: Mapping[str, Sequence[Record]]) -> list[str]:
-    """Return a table of images and objects of each class in each part."""
-    images = {part: count_images(found) for part, found in parts.items()}
-    objects = {part: Counter(n for record in found for n in record.names) for part, found in parts.items()}
-    names = sorted(set().union(*images.values()))
-    width = max(12, *(len(name) for name in names))
-    heading = "".join(f"{part:>18}" for part in parts)
-    lines = [f"{'':{width}}{heading}", f"{'class':{width}}" + "    images objects" * len(parts)]
-    for name in names:
-        lines.append(
-            f"{name:{width}}" + "".join(f"{images[p][name]:>10}{objects[p][name]:>8}" for p in parts)
-        )
-    empty = {part: sum(not record.names for record in found) for part, found in parts.items()}
-    lines.append(f"{'(no objects)':{width}}" + "".join(f"{empty[part]:>10}{'':>8}" for part in parts))
-    totals = "".join(f"{len(found):>10}{objects[part].total():>8}" for part, found in parts.items())
-    return [line.rstrip() for line in [*lines, f"{'all':{width}}{totals}"]]
+    """Return a table of the images and objects of each class in each part."""
+    images = [count_images(found) for found in parts.values()]
+    objects = [Counter(name for record in found for name in record.names) for found in parts.values()]
+    names = sorted(set().union(*images))
+    rows: list[list[object]] = [["class"]]
+    rows += [[name] for name in [*names, "(no objects)", "all"]]
+    for part, found, per_image, per_object in zip(parts, parts.values(), images, objects, strict=True):
+        rows[0] += [f"{part} images", "objects"]
+        for row in rows[1:-2]:
+            row += [per_image[str(row[0])], per_object[str(row[0])]]
+        rows[-2] += [sum(not record.names for record in found), ""]
+        rows[-1] += [len(found), per_object.total()]
+    return text_table(rows)
 
 
 def find_imbalance(
@@ -128,44 +139,19 @@ def find_imbalance(
     """Name the classes that a part lacks, or of which it has clearly more or less than its share."""
     images = {part: count_images(found) for part, found in parts.items()}
     holders = Counter(name for group in groups for name in {n for i in group for n in records[i].names})
-    lines = []
-    for name, count in sorted(holders.items()):
-        total = sum(found[name] for found in images.values())
-        if count == 1:
-            lines.append(f"{name}: its {total} image(s) belong together, so all are in train")
-            continue
-        for part, found in images.items():
-            asked, off = shares[part] * total, abs(found[name] - shares[part] * total)
-            if not found[name] or (part != "train" and off > max(_OFF[0] * asked, _OFF[1])):
-                lines.append(
-                    f"{name}: {part} has {found[name]} of its {total} images, {shares[part]:.0%} are "
-                    f"{asked:.1f}; {count} groups of images that belong together show it"
-                )
-    return [f"not balanced: {line}" for line in lines] or ["every class has its share in every part"]
 
+    def unbalanced() -> Iterator[str]:
+        for name, count in sorted(holders.items()):
+            total = sum(found[name] for found in images.values())
+            if count == 1:
+                yield f"{name}: all {total} image(s) are in one group, which is in train"
+                continue
+            for part, found in images.items():
+                target, off = shares[part] * total, abs(found[name] - shares[part] * total)
+                if not found[name] or (part != "train" and off > max(_TOLERANCE[0] * target, _TOLERANCE[1])):
+                    yield (
+                        f"{name}: {part} has {found[name]} of {total} images, its target is {target:.1f}; "
+                        f"the images are in {count} groups"
+                    )
 
-def _find_folder(data: str) -> Path:
-    list_splits(data)  # says what is wrong with a folder in no layout
-    folders = voc_folders(data)
-    if not folders:
-        raise UserError(
-            f"{data}: images with XML beside them have no lists; sort them into folders "
-            "train/, valid/ and test/, or put the images into JPEGImages/ and the XML into Annotations/"
-        )
-    if len(folders) > 1:
-        named = " or ".join(f"--data {shlex.quote(str(folder))}" for folder in folders[:2])
-        raise UserError(f"{data}: holds {len(folders)} folders in VOC layout; split one at a time: {named}")
-    return folders[0]
-
-
-def _read_records(config: SplitConfig, folder: Path) -> list[Record]:
-    """Read what is in the folder, listed or not, by the strict rule of what one measures on."""
-    _, report = prepare_splits(folder, ["all"], training=False, hashes=True, **config.reading())
-    require_objects(report)
-    return report.records
-
-
-def _describe_groups(records: Sequence[Record], groups: Sequence[Sequence[int]]) -> str:
-    several = [group for group in groups if len(group) > 1]
-    together = f"{sum(map(len, several))} of them in {len(several)} groups that stay together"
-    return f"{len(records)} images, {together if several else 'none of which belong together'}"
+    return [f"not balanced: {line}" for line in unbalanced()] or ["every class is balanced in every part"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pycocotools.coco import COCO
 
-from tests.utils.tools.convert_room import (
+from tests.utils.tools.conversion import (
     boxes_of,
     lists_of,
     refusal,
@@ -172,12 +172,12 @@ def change(path: str, value: Any) -> Any:
         ("images/0/file_name", 5, "is no path inside"),
         ("images/0/file_name", "missing.jpg", "missing.jpg: cannot read the image: No such file"),
         ("images/0/file_name", "x" * 5000 + ".jpg", "cannot read the image: File name too long"),
-        ("images/0/file_name", "instances_train2017.json", "not a known kind of image"),
-        ("images/0/id", None, "image 1: has no usable id"),
-        ("images/0/id", [1], "image 1: has no usable id"),
-        ("images/1/id", 10, "image 2: the id 10 comes twice"),
-        ("images/0", "a.jpg", "image 1: has no usable id"),
-        ("annotations/0", [], "annotation 1: is no object"),
+        ("images/0/file_name", "instances_train2017.json", "not a supported image file"),
+        ("images/0/id", None, "image 1: has no valid id"),
+        ("images/0/id", [1], "image 1: has no valid id"),
+        ("images/1/id", 10, "image 2: duplicate id 10"),
+        ("images/0", "a.jpg", "image 1: has no valid id"),
+        ("annotations/0", [], "annotation 1: is not a JSON object"),
         ("annotations/0/image_id", 99, "annotation 1: image_id 99 is not among the images"),
         ("annotations/0/image_id", {}, "annotation 1: image_id dict is not among the images"),
         ("annotations/0/category_id", 10**400, "annotation 1: category_id a huge number is not among"),
@@ -206,7 +206,7 @@ def test_fault_is_named_and_can_be_skipped(
     assert "add --skip-bad" in said
     assert run_convert(source, "--out", tmp_path / "out", "--skip-bad") == 0
     result = capsys.readouterr()
-    assert f"left out: {1 if 'images' in path else 0} images, " in result.out
+    assert f"skipped: {1 if 'images' in path else 0} images, " in result.out
     assert reason in result.err
     assert len(boxes_of(tmp_path / "out")) == (1 if "images" in path else 2)
 
@@ -216,14 +216,14 @@ def test_fault_is_named_and_can_be_skipped(
     [
         ([], "not COCO: it has no list `images`"),
         ({"images": {}}, "not COCO: it has no list `images`"),
-        (change("annotations", {}), "`annotations` is no list"),
-        (change("categories", "cat"), "`categories` is no list"),
-        (change("categories/0", "cat"), "category 1 has no usable name and id"),
-        (change("categories/0/name", ""), "category 1 has no usable name and id"),
-        (change("categories/0/name", "a\nb"), "category 1 has no usable name and id"),
-        (change("categories/0/name", "a\ud800b"), "category 1 has no usable name and id"),
-        (change("categories/0/name", "a\u0001b"), "category 1 has no usable name and id"),
-        (change("categories/0/id", 3), "category 2: the id 3 comes twice"),
+        (change("annotations", {}), "`annotations` is not a list"),
+        (change("categories", "cat"), "`categories` is not a list"),
+        (change("categories/0", "cat"), "category 1 has no valid name and id"),
+        (change("categories/0/name", ""), "category 1 has no valid name and id"),
+        (change("categories/0/name", "a\nb"), "category 1 has no valid name and id"),
+        (change("categories/0/name", "a\ud800b"), "category 1 has no valid name and id"),
+        (change("categories/0/name", "a\u0001b"), "category 1 has no valid name and id"),
+        (change("categories/0/id", 3), "category 2: duplicate id 3"),
         (change("images/0/file_name", "x/a.jpg") | {"annotations": []}, None),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.utils.tools.convert_room import (
+from tests.utils.tools.conversion import (
     boxes_of,
     lists_of,
     refusal,
@@ -66,9 +66,9 @@ def test_what_is_no_rectangle_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     before = snapshot(folder)
     assert run_convert(folder, "--out", tmp_path / "out") == 0
     err = capsys.readouterr().err
-    assert "shapes that become the box around them: 1 polygon" in err
-    assert "shapes without area, left out: 1 point" in err
-    assert f"1 images without a JSON file, such as {folder}/b.jpg, left out" in err
+    assert "shapes that become their enclosing box: 1 polygon" in err
+    assert "shapes without area, skipped: 1 point" in err
+    assert f"1 images without a JSON file, such as {folder}/b.jpg, skipped" in err
     assert snapshot(folder) == before
 
 
@@ -95,9 +95,9 @@ def test_size_of_another_image_is_warned_about(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        (5, "is no object with names and values"),
-        (SHAPE | {"label": ""}, "label '' is no class name"),
-        (SHAPE | {"label": None}, "label None is no class name"),
+        (5, "is not a JSON object"),
+        (SHAPE | {"label": ""}, "label '' is not a class name"),
+        (SHAPE | {"label": None}, "label None is not a class name"),
         (SHAPE | {"points": None}, "points None are not pairs"),
         (SHAPE | {"points": [[1, 2], [3]]}, "are not pairs of pixel numbers"),
         (SHAPE | {"points": [[1, 2], [3, "4"]]}, "are not pairs of pixel numbers"),

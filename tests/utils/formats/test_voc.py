@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.utils.tools.convert_room import (
+from tests.utils.tools.conversion import (
     boxes_of,
     lists_of,
     refusal,
@@ -91,7 +91,7 @@ def test_lists_of_single_classes_are_no_splits(tmp_path: Path, capsys: pytest.Ca
     assert run_convert(source, "--out", tmp_path / "coco") == 0
     found = {path.name for path in (tmp_path / "coco/annotations").iterdir()}
     assert found == {"instances_train.json", "instances_fold1_train.json"}
-    assert "1 lists of single classes, such as cat_train, left out" in capsys.readouterr().err
+    assert "1 lists of single classes, such as cat_train, skipped" in capsys.readouterr().err
 
 
 def test_a_devkit_becomes_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +130,7 @@ def test_faults(
     (source / name).write_bytes(content)
     assert reason in refusal(capsys, source, "--out", tmp_path / "out")
     assert run_convert(source, "--out", tmp_path / "out", "--skip-bad") == 0
-    assert "left out: 1 images" in capsys.readouterr().out
+    assert "skipped: 1 images" in capsys.readouterr().out
 
 
 def test_full_doubles_come_back_to_the_last_bit_but_one(tmp_path: Path) -> None:

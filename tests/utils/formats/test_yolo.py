@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.utils.tools.convert_room import (
+from tests.utils.tools.conversion import (
     boxes_of,
     lists_of,
     refusal,
@@ -83,8 +83,8 @@ def test_what_is_not_a_box_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
     assert boxes_of(tmp_path / "out")["background"] == []
     err = capsys.readouterr().err
-    assert "1 polygons become the box around them" in err
-    assert "1 images have no label file and count as images without objects" in err
+    assert "1 polygons become their enclosing box" in err
+    assert "1 images have no label file and are taken as images without objects" in err
     assert snapshot(tmp_path / "in") == before
 
 
@@ -173,8 +173,8 @@ def test_images_elsewhere_and_classes_of_a_file(tmp_path: Path) -> None:
         ("0 0.5 nan 0.25 0.4", "is not all numbers"),
         ("0 0.5 inf 0.25 0.4", "is not all numbers"),
         ("0 0.5 1e400 0.25 0.4", "is not all numbers"),
-        ("0 20 15 10 12", "a number that is not between 0 and 1"),
-        ("0 0.5 0.5 -0.25 0.4", "a number that is not between 0 and 1"),
+        ("0 20 15 10 12", "has a number outside 0 to 1"),
+        ("0 0.5 0.5 -0.25 0.4", "has a number outside 0 to 1"),
         ("0 0.5 0.5 0 0.4", "has no width or height"),
         ("0 0.5 0.5 0.25", "is neither `class cx cy w h` nor a polygon"),
         ("0 0.5 0.5 0.25 0.4 0.9", "is neither `class cx cy w h` nor a polygon"),
@@ -209,7 +209,7 @@ def test_fault_of_an_image(
     (tmp_path / "in" / name).write_bytes(content)
     assert reason in refusal(capsys, tmp_path / "in", "--out", tmp_path / "out")
     assert run_convert(tmp_path / "in", "--out", tmp_path / "out", "--skip-bad") == 0
-    assert "left out: 1 images" in capsys.readouterr().out
+    assert "skipped: 1 images" in capsys.readouterr().out
     assert "good" in boxes_of(tmp_path / "out")
 
 
@@ -222,10 +222,10 @@ def test_fault_of_an_image(
         ("- cat", "not a YAML file of lines"),
         ("", "not a YAML file of lines"),
         ("nc: 2", "no class names in it; give --classes"),
-        ("names: 5", "is no list of class names"),
-        ("names: []", "is no list of class names"),
-        ("names: [yes, no]", "write no, yes and the like in quotes"),
-        ("names: [cat, cat]", "has a name twice"),
+        ("names: 5", "is not a list of class names"),
+        ("names: []", "is not a list of class names"),
+        ("names: [yes, no]", "put yes, no and the like in quotes"),
+        ("names: [cat, cat]", "has a duplicate name"),
         ("names: {1: cat, 2: dog}", "the keys of `names` are not 0, 1, 2"),
         (NAMES + "train: ../../elsewhere", "'../../elsewhere' is not found in"),
         (NAMES + "train: /etc", "'/etc' is not found in"),
@@ -254,4 +254,4 @@ def test_one_folder_for_two_splits_is_read_once(tmp_path: Path, capsys: pytest.C
     assert "more, see above" not in refusal(capsys, tmp_path / "in", "--out", tmp_path / "out")
     assert run_convert(tmp_path / "in", "--out", tmp_path / "out", "--skip-bad") == 0
     assert lists_of(tmp_path / "out") == {"train": ["a"], "val": ["a"]}
-    assert "left out: 0 images, 1 objects" in capsys.readouterr().out
+    assert "skipped: 0 images, 1 objects" in capsys.readouterr().out

@@ -103,7 +103,7 @@ def test_broken_lists_cannot_be_skipped(voc: Path) -> None:
     status, report = check("--skip-bad")
     assert status == 2
     assert kinds(report, "error") == ["split list"] * 2
-    assert report["next"].startswith("mend the lists")
+    assert report["next"].startswith("fix the lists")
     assert check("--split", "train")[0] == 0
 
 
@@ -115,7 +115,7 @@ def test_class_names_that_are_alike_and_their_repair(voc: Path) -> None:
     status, report = check()
     assert status == 0
     (alike,) = [f["reason"] for f in report["findings"] if f["kind"] == "class names alike"]
-    assert alike.startswith("'cat' (4), 'Cat' (1), 'c-at' (1) differ in case, blanks or dashes only")
+    assert alike.startswith("'cat' (4), 'Cat' (1), 'c-at' (1) differ only in case, blanks or dashes")
     assert report["next"] == "next: python train.py --data voc --rename Cat=cat c-at=cat"
     status, report = check("--rename", "Cat=cat", "c-at=cat")
     assert report["splits"]["train"]["objects"] == {"bird": 1, "cat": 5, "dog": 2}
@@ -202,7 +202,7 @@ def test_duplicates_across_and_within_splits(voc: Path) -> None:
     assert (near["kind"], near["file"]) == ("near duplicate across splits", "voc/JPEGImages/11.jpg")
     assert (within["level"], within["reason"]) == (
         "note",
-        "train has 1 groups of pictures that look nearly the same",
+        "train has 1 groups of near-duplicate images",
     )
 
 

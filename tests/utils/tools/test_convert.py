@@ -9,7 +9,7 @@ import pytest
 
 import data
 from tests.utils.data.conftest import write_voc
-from tests.utils.tools.convert_room import (
+from tests.utils.tools.conversion import (
     boxes_of,
     lists_of,
     refusal,
@@ -23,7 +23,7 @@ from utils.data.dataset_report import scan_samples
 from utils.data.layout import list_splits
 from utils.data.samples import load_samples
 from utils.data.voc import VocObject, write_annotation
-from utils.formats.dataset import make_ids
+from utils.formats.intermediate import make_ids
 
 
 def make_yolo(root: Path, *names: str, line: str = "0 0.5 0.5 0.25 0.4") -> Path:
@@ -104,7 +104,7 @@ def test_all_faults_are_listed_at_once(tmp_path: Path, capsys: pytest.CaptureFix
     assert sum("00.jpg" in line or "labels/01.txt: no image" in line for line in warnings) == 2
     assert said.splitlines()[-1].endswith("(and 13 more, see above); mend the data or add --skip-bad")
     assert run_convert(source, "--out", tmp_path / "out", "--skip-bad") == 0
-    assert "left out: 2 images, 12 objects; clipped: 0 objects" in capsys.readouterr().out
+    assert "skipped: 2 images, 12 objects; clipped: 0 objects" in capsys.readouterr().out
 
 
 def test_nothing_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +138,7 @@ def test_wanted_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["yolo", "--out", "link"], "link: is not an empty folder"),
         (["yolo", "--out", "full/file"], "file: is not an empty folder"),
         (["yolo", "--out", "full/file/below"], "cannot make the folder: Not a directory"),
-        (["yolo", "--out", "stale"], "stale.tmp: is in the way"),
+        (["yolo", "--out", "stale"], "stale.tmp: is left by a run"),
         (["yolo", "--out", "new", "--images", "gone"], "--images gone: no such folder"),
         (["yolo", "--out", "new", "--classes", "gone.txt"], "gone.txt: cannot read the class names"),
         (["gone", "--out", "new"], "gone: no such file or folder"),
@@ -147,9 +147,9 @@ def test_wanted_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["full/file", "--out", "new"], "file: not recognized"),
         (["both", "--out", "new"], "both: looks like coco and yolo; choose one with --from"),
         (["yolo", "both/annotations/x.json", "--out", "new"], "has several formats (coco, yolo)"),
-        (["yolo", "yolo", "--out", "new"], "one SOURCE at a time for yolo"),
+        (["yolo", "yolo", "--out", "new"], "yolo takes one SOURCE only"),
         (["yolo", "--from", "voc", "--out", "new"], "yolo: no data in VOC layout;"),
-        (["yolo", "--from", "coco", "--out", "new"], "no annotation file of COCO in it"),
+        (["yolo", "--from", "coco", "--out", "new"], "no COCO annotation file in it"),
         (["yolo", "--from", "darknet", "--out", "new"], "--from darknet: choose from coco, yolo"),
         (["yolo", "--to", "yolo", "--out", "new"], "--to yolo: choose from voc, coco"),
         (["both", "--from", "coco", "--to", "coco", "--out", "new"], "--to coco: both is coco already"),

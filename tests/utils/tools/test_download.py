@@ -11,7 +11,7 @@ from torchvision.datasets import utils as torchvision_utils
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from data import main
-from tests.utils.tools.convert_room import snapshot
+from tests.utils.tools.conversion import snapshot
 from utils.data.layout import list_splits
 from utils.data.samples import load_samples
 from utils.tools import download

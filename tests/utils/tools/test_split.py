@@ -75,7 +75,7 @@ def test_existing_lists_are_never_overwritten(capsys: pytest.CaptureFixture[str]
     (LISTS / f"{name}.txt").write_text("00\n")
     before = tree(Path("voc"))
     assert run("--test", "0") == 2
-    assert f"holds {name}.txt already" in capsys.readouterr().err
+    assert f"contains {name}.txt already" in capsys.readouterr().err
     assert tree(Path("voc")) == before
 
 
@@ -197,8 +197,8 @@ def test_what_cannot_be_balanced_is_said(capsys: pytest.CaptureFixture[str]) -> 
     make({f"{n:02}": "a" for n in range(20)} | {"once": "b", "one": "c", "two": "c"})
     assert run() == 0
     out = capsys.readouterr().out
-    assert "not balanced: b: its 1 image(s) belong together, so all are in train" in out
-    assert "not balanced: c: val has 0 of its 2 images" in out
+    assert "not balanced: b: all 1 image(s) are in one group, which is in train" in out
+    assert "not balanced: c: val has 0 of 2 images" in out
     assert "once" in ids_of("train")
 
 
@@ -210,6 +210,6 @@ def test_pictures_that_all_look_alike_are_divided_and_nothing_else_is_said(
     assert run("--val", "0.2", "--test", "0.2") == 0
     out, err = capsys.readouterr()
     assert "near-duplicates are not kept together" in err
-    assert "40 images, none of which belong together" in out
-    assert "its 40 image(s) belong together" not in out
+    assert "40 images, each a group of its own" in out
+    assert "all 40 image(s)" not in out
     assert len(ids_of("val")) == 8

@@ -25,7 +25,7 @@ def test_stats_count_in_network_pixels(voc: Path, capsys: pytest.CaptureFixture[
     assert ["cat", "6", "6", "0", "0", "6", "0", "83", "x", "94"] in rows
     assert ["dog", "6", "6", "6", "0", "0", "6", "416", "x", "312"] in rows
     assert "6 images of 40x30 to 40x30, median 40x30" in out
-    assert "2.0 objects an image, at most 2; 0 images without any" in out
+    assert "2.0 objects per image, at most 2; 0 images without objects" in out
     assert out.endswith("next: python data.py anchors --data voc\n")
     assert Image.open("runs/stats/exp/labels.png").format == "PNG"
     assert Path("runs/stats/exp/args.yaml").is_file()
@@ -38,7 +38,7 @@ def test_stats_count_in_network_pixels(voc: Path, capsys: pytest.CaptureFixture[
 def test_stats_without_objects(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_voc(Path("empty"), {"train": {"a": []}})
     assert data.main(["stats", "--data", "empty"]) == 0
-    assert "0.0 objects an image" in capsys.readouterr().out
+    assert "0.0 objects per image" in capsys.readouterr().out
 
 
 def test_show_draws_the_boxes(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +77,7 @@ def test_show_goes_over_several_sheets_and_the_seed_draws(voc: Path, monkeypatch
 @pytest.mark.parametrize(
     ("argv", "named"),
     [
-        (["--only", "zebra"], "--only zebra: no such class; there are cat, dog"),
+        (["--only", "zebra"], "--only zebra: no such class; choose from cat, dog"),
         (["--ids", "99"], "--ids 99: no such image"),
         (["--ids", "00", "--only", "cat"], "--ids cannot be combined with --only"),
         (["--count", "0"], "--count 0"),
@@ -93,7 +93,7 @@ def test_what_cannot_be_shown(
 def test_a_class_of_the_list_that_no_image_shows(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("classes.txt").write_text("cat\ndog\nzebra\n")
     assert data.main(["show", "--data", "voc", "--classes", "classes.txt", "--only", "zebra"]) == 2
-    assert "no image shows it" in capsys.readouterr().err
+    assert "no image has such an object" in capsys.readouterr().err
 
 
 def test_broken_data_stop_unless_they_are_skipped(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,10 @@
-"""The lists of the reference implementation, such as 2007_train.txt: a line an image, boxes behind its path.
+"""Reader of annotation lists such as 2007_train.txt: one line per image, its boxes after its path.
 
     path/to image.jpg 48,240,195,371,11 8,12,352,498,14
 
-A box is xmin,ymin,xmax,ymax,class with VOC's numbers, counted from 1, as voc_annotation.py copies them out
-of the XML; the class is a place in the classes file, from 0. Paths may be absolute, lead anywhere and hold
-spaces: they are only read from.
+A box is xmin,ymin,xmax,ymax,class with VOC's numbers, counted from 1, as the reference implementation's
+voc_annotation.py copies them from the XML. The class is an index into the classes file, from 0. Paths may be
+absolute, lead anywhere and contain spaces: the images are only read.
 """
 
 from __future__ import annotations
@@ -15,37 +15,41 @@ from pathlib import Path
 
 from utils.cli.errors import UserError
 from utils.data.layout import IMAGE_SUFFIXES
-from utils.formats.reading import parse_numbers, read_text
-from utils.formats.source import Source, SourceImage, SourceObject, guess_split
+from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
+from utils.formats.parsing import guess_split, parse_numbers, read_text
 
-MAX_LIST_BYTES = 1_000_000_000
+_MAX_LIST_BYTES = 1_000_000_000
 
 
-def read_lists(paths: Sequence[Path], class_names: Sequence[str], images: Path | None = None) -> Source:
-    """Read lists, each of which is a split where its name says so.
+def read_annotation_lists(
+    paths: Sequence[Path], class_names: Sequence[str], images: Path | None = None
+) -> SourceDataset:
+    """Read lists, each of which is a split if its name says so.
 
     Args:
         paths: the .txt files.
-        class_names: behind the class numbers.
+        class_names: by class number.
         images: the folder that relative paths start from; None tries the list's, then the working folder.
 
     Raises:
         UserError: a list cannot be read or is empty.
     """
-    source = Source(class_names=tuple(class_names))
+    source = SourceDataset(class_names=tuple(class_names))
     for path in paths:
         split = guess_split(path.stem) or (path.stem if len(paths) > 1 else None)
         bases = [images] if images else [path.parent, Path.cwd()]
-        lines = read_text(path, MAX_LIST_BYTES).splitlines()
+        lines = read_text(path, _MAX_LIST_BYTES).splitlines()
         if not any(line.strip() for line in lines):
-            raise UserError(f"{path}: the list is empty")
+            raise UserError(f"{path}: the list is empty; give a list with one line per image")
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 _read_line(f"{path}: line {number}", line.strip(), bases, split, source)
     return source
 
 
-def _read_line(where: str, line: str, bases: Sequence[Path], split: str | None, source: Source) -> None:
+def _read_line(
+    where: str, line: str, bases: Sequence[Path], split: str | None, source: SourceDataset
+) -> None:
     words = line.split()
     while len(words) > 1 and words[-1].count(",") == 4:
         words.pop()
@@ -55,17 +59,17 @@ def _read_line(where: str, line: str, bases: Sequence[Path], split: str | None, 
         source.image_faults.append(f"{where}: {name[-80:]!r} is neither an image nor x1,y1,x2,y2,class")
         return
     found = [os.path.abspath(base / name) for base in bases]
-    image = SourceImage(Path(next((path for path in found if os.path.exists(path)), found[0])))
-    image.splits = () if split is None else (split,)
+    path = next((path for path in found if os.path.exists(path)), found[0])
+    image = SourceImage(Path(path), splits=() if split is None else (split,))
     for number, text in enumerate(boxes, start=1):
-        fault = _read_box(f"{where}, box {number}", text, image, source.class_names)
-        if fault:
-            source.object_faults.append(f"{where}, box {number}: {text[:60]} {fault}")
+        box = f"{where}, box {number}"
+        if fault := _read_box(box, text, image, source.class_names):
+            source.object_faults.append(f"{box}: {text[:60]} {fault}")
     source.images.append(image)
 
 
 def _read_box(where: str, text: str, image: SourceImage, class_names: Sequence[str]) -> str:
-    """Add one box to its image; return what is wrong with it, if something is."""
+    """Add one box to its image; returns what is wrong with it, if anything."""
     numbers = parse_numbers(text.split(","))
     if numbers is None or len(numbers) != 5:
         return "is not five numbers xmin,ymin,xmax,ymax,class"

@@ -1,4 +1,4 @@
-"""A small data set without a fault, the commands that read it, and proof that none of them changes it."""
+"""A small data set, and the commands that read it; none of them may change it."""
 
 from __future__ import annotations
 
@@ -49,19 +49,12 @@ BOTH = item() + item("circle", CIRCLE)
 
 
 @dataclass(frozen=True)
-class Room:
-    """The folder that a test works in: VOCdevkit/ in VOC layout, classes.txt and anchors.txt beside it.
+class Workspace:
+    """The folder of a test: VOCdevkit/ in VOC layout, with classes.txt and anchors.txt beside it."""
 
-    Attributes:
-        folder: the current folder.
-        image_id: the image that a maker breaks; one of TRAIN or of VAL.
-        captured: what the commands print.
-    """
-
-    folder: Path
-    image_id: str
-    captured: Captured
-    notes: dict[str, Any] = field(default_factory=dict)
+    folder: Path  # the current one
+    image_id: str  # the image with the fault, one of TRAIN or of VAL
+    captured: Captured  # the output of the commands
 
     @property
     def xml(self) -> Path:
@@ -88,7 +81,7 @@ class Room:
         return draw(int(self.image_id))
 
     def records(self) -> dict[str, Record]:
-        """Scan the training split; returns what passed by id."""
+        """Return the usable images of the training split by id."""
         found = prepare_training(DATA, classes="classes.txt", skip_bad=True)
         return {record.image_id: record for record in found.train.records}
 
@@ -99,22 +92,22 @@ def draw(seed: int, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def furnish(folder: Path, image_id: str, captured: Captured) -> Room:
-    """Make the data set without a fault."""
+def write_dataset(folder: Path, image_id: str, captured: Captured) -> Workspace:
+    """Write the data set without a fault."""
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / DATA / part).mkdir(parents=True)
     for name in (*TRAIN, *VAL):
-        room = Room(folder, name, captured)
-        room.picture().save(room.image, quality=95)
-        room.write()
+        workspace = Workspace(folder, name, captured)
+        workspace.picture().save(workspace.image, quality=95)
+        workspace.write()
     for split, names in (("train", TRAIN), ("val", VAL)):
-        (room.lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+        (workspace.lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
     (folder / "classes.txt").write_text("square\ncircle\n")
     (folder / "anchors.txt").write_text(ANCHORS)
-    return Room(folder, image_id, captured)
+    return Workspace(folder, image_id, captured)
 
 
-def contents(folder: Path) -> dict[str, Any]:
+def snapshot(folder: Path) -> dict[str, Any]:
     """Describe every file below a folder but runs/: kind, mode, time and bytes; links are not followed."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
@@ -157,39 +150,39 @@ class Outcome:
         return [row for row in self.report["findings"] if row["level"] == level]
 
 
-def run(room: Room, command: Callable[[list[str]], int], argv: tuple[str, ...]) -> Outcome:
+def run(workspace: Workspace, command: Callable[[list[str]], int], argv: tuple[str, ...]) -> Outcome:
     """Run a command in this process; nothing but runs/ may have changed afterwards."""
-    before = contents(room.folder)
-    room.captured.readouterr()
+    before = snapshot(workspace.folder)
+    workspace.captured.readouterr()
     status = command([*argv])
-    outcome = Outcome(status, *room.captured.readouterr())
+    outcome = Outcome(status, *workspace.captured.readouterr())
     assert "Traceback" not in outcome.err, outcome.err
-    assert contents(room.folder) == before, "the data were changed"
+    assert snapshot(workspace.folder) == before, "the data were changed"
     return outcome
 
 
-def check(room: Room, *argv: str) -> Outcome:
+def run_check(workspace: Workspace, *argv: str) -> Outcome:
     """Run data.py check, with its report."""
-    report = room.folder / "report.json"
-    outcome = run(room, data.main, ("check", *ON_DATA, "--json", str(report), *argv))
+    report = workspace.folder / "report.json"
+    outcome = run(workspace, data.main, ("check", *ON_DATA, "--json", str(report), *argv))
     content = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
     report.unlink(missing_ok=True)
     return Outcome(outcome.status, outcome.out, outcome.err, content)
 
 
-def learn(room: Room, *argv: str) -> Outcome:
+def run_train(workspace: Workspace, *argv: str) -> Outcome:
     """Run train.py for an epoch; a run that an error stops must not have begun."""
-    outcome = run(room, train.main, (*ON_DATA, *QUICK, *argv))
-    folder = room.folder / "runs" / "train"
+    outcome = run(workspace, train.main, (*ON_DATA, *QUICK, *argv))
+    folder = workspace.folder / "runs" / "train"
     assert folder.exists() == (outcome.status == 0), "stopped after the first step, or without a run folder"
     shutil.rmtree(folder, ignore_errors=True)
     return outcome
 
 
-def measure(room: Room, weights: Path, *argv: str) -> Outcome:
+def run_evaluate(workspace: Workspace, weights: Path, *argv: str) -> Outcome:
     """Run evaluate.py on the split val; the report is its metrics."""
     words = (*ON_DATA, "--weights", str(weights), "--split", "val", "--device", "cpu", "--exist-ok")
-    outcome = run(room, evaluate.main, (*words, *argv))
-    metrics = room.folder / "runs" / "evaluate" / "exp" / "metrics.json"
+    outcome = run(workspace, evaluate.main, (*words, *argv))
+    metrics = workspace.folder / "runs" / "evaluate" / "exp" / "metrics.json"
     content = json.loads(metrics.read_text()) if outcome.status == 0 else {}
     return Outcome(outcome.status, outcome.out, outcome.err, content)

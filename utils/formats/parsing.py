@@ -1,12 +1,11 @@
-"""Reading other people's text, JSON and YAML: bounded, safe, and every fault named in a line."""
+"""Safe parsing of untrusted text, JSON and YAML: bounded in size, and every fault is one line."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -14,11 +13,21 @@ import yaml
 
 from utils.cli.errors import UserError
 from utils.data.layout import IMAGE_SUFFIXES
+from utils.data.voc import Box
 
 MAX_TEXT_BYTES = 16_000_000
 MAX_JSON_BYTES = 1_000_000_000
-_LARGEST_NUMBER = 1e6  # as the reader of VOC
-_NO_XML = re.compile("[^\t\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x7f-\x9f\u2028\u2029]")
+_LARGEST_NUMBER = 1e6  # as in VOC annotations
+_NOT_IN_XML = re.compile("[^\t\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x7f-\x9f\u2028\u2029]")
+_SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "trainval": "trainval",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
 
 
 def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
@@ -28,7 +37,7 @@ def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
         UserError: no regular file, not readable, not UTF-8, or of more than `limit` bytes.
     """
     try:
-        if not path.is_file():  # a named pipe would let us wait for ever
+        if not path.is_file():  # reading from a named pipe could block forever
             raise UserError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
         with open(path, "rb") as file:
             data = file.read(limit + 1)
@@ -43,22 +52,18 @@ def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
 
 
 def read_json(path: Path, limit: int) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        UserError: as `read_text`, no JSON, or nested too deep.
-    """
+    """Read a JSON file; raises a UserError as `read_text`, and for text that is not JSON."""
     text = read_text(path, limit)
     try:
         return json.loads(text)
     except RecursionError:
         raise UserError(f"{path}: JSON nested too deep") from None
-    except ValueError as error:  # a number of thousands of digits is one too
+    except ValueError as error:  # also of a number with thousands of digits
         raise UserError(f"{path}: not JSON: {str(error)[:100]}") from None
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Builds plain values only, and each from its own text: repeated aliases grow without bounds."""
+    """Loads plain values without aliases: nested aliases expand exponentially."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -67,11 +72,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file of names and values, safely; aliases are refused.
-
-    Raises:
-        UserError: as `read_text`, or no plain YAML mapping.
-    """
+    """Read a YAML mapping safely; raises a UserError as `read_text`, and for anything else."""
     try:
         values = yaml.load(read_text(path, 1_000_000), _PlainLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -81,70 +82,84 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def to_number(value: Any) -> float | None:
-    """Return a JSON number, or text of a number, as a float; None where it is none or no sensible pixel."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) and abs(number) <= _LARGEST_NUMBER else None
+def to_numbers(values: Any) -> list[float] | None:
+    """Return a JSON list as floats; None if it is no list, or a value is no finite number up to a million."""
+    numbers = []
+    for value in values if isinstance(values, list) else [None]:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        if not abs(value) <= _LARGEST_NUMBER:  # also refuses nan
+            return None
+        numbers.append(float(value))
+    return numbers
 
 
-def parse_numbers(texts: list[str]) -> list[float] | None:
-    """Return texts as floats; None where one is no finite number of at most a million."""
+def parse_numbers(texts: Sequence[str]) -> list[float] | None:
+    """Return texts as floats; None if one is no finite number up to a million."""
     try:
-        numbers = [to_number(float(text)) for text in texts]
+        return to_numbers([float(text) for text in texts])
     except ValueError:
         return None
-    found = [number for number in numbers if number is not None]
-    return found if len(found) == len(texts) else None
 
 
 def to_size(width: Any, height: Any) -> tuple[int, int] | None:
-    """Return a stated image size (width, height), None where it makes no sense."""
-    numbers = to_number(width), to_number(height)
-    if numbers[0] is None or numbers[1] is None or min(numbers[0], numbers[1]) < 1:
-        return None
-    return int(numbers[0]), int(numbers[1])
+    """Return an image size (width, height) from JSON, None if it is not at least 1 x 1."""
+    size = to_numbers([width, height])
+    return (int(size[0]), int(size[1])) if size and min(size) >= 1 else None
 
 
 def to_class_name(value: Any) -> str | None:
-    """Return a class name without surrounding blanks; None where it is no text, or none that XML can hold."""
+    """Return a class name without surrounding blanks; None if it is no text, or XML cannot hold it."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     name = str(value).strip()
-    return None if not name or _NO_XML.search(name) or "\t" in name else name
+    return None if not name or _NOT_IN_XML.search(name) or "\t" in name else name
 
 
 def shown(value: Any) -> str:
-    """Return a value of other people's data as it may stand in a message: short, however large it is."""
+    """Return an untrusted value for a message, shortened however large it is."""
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_shown_part, value[:6])) + (", ..." if len(value) > 6 else "") + "]"
-    return _shown_part(value)
+        return "[" + ", ".join(map(_shown_item, value[:6])) + (", ..." if len(value) > 6 else "") + "]"
+    return _shown_item(value)
 
 
-def _shown_part(value: Any) -> str:
-    if isinstance(value, int) and abs(value) >= 10**40:  # Python refuses to write out huge ones
+def _shown_item(value: Any) -> str:
+    if isinstance(value, int) and abs(value) >= 10**40:  # str() of thousands of digits raises
         return "a huge number"
     is_plain = value is None or isinstance(value, (str, int, float))
     return repr(value[-80:] if isinstance(value, str) else value) if is_plain else type(value).__name__
 
 
 def clean_name(text: str) -> str:
-    """Return text as a file name that every part of the program takes: list, XML and folder."""
-    name = re.sub(r"[\t/\\]", "_", _NO_XML.sub("_", text)).strip()
+    """Return text as a file name that is valid in a split list, in XML and as a path."""
+    name = re.sub(r"[\t/\\]", "_", _NOT_IN_XML.sub("_", text)).strip()
     return name if name.strip(".") else "_"
 
 
+def guess_split(name: str) -> str | None:
+    """Find train, val, test or trainval among the words of a file or folder name; valid means val."""
+    words = re.findall("[a-z]+", name.lower())
+    return next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), None)
+
+
+def folder_split(name: str) -> str | None:
+    """Return the split of a folder called train, valid, train2017 and the like."""
+    return _SPLIT_WORDS.get(name.lower().rstrip("0123456789"))
+
+
+def enclosing_box(points: Sequence[tuple[float, float]]) -> Box:
+    """Return the box around at least one point (x, y)."""
+    xs, ys = zip(*points, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
 def path_inside(root: Path, text: Any, base: Path | None = None) -> Path | None:
-    r"""Return the path that data name, None where it is no path or leads out of the root.
+    r"""Return an untrusted path if it stays inside a folder, else None.
 
     Args:
-        root: the folder that is not to be left.
+        root: the folder.
         text: the path; `\` counts as `/`.
-        base: the folder that a relative path starts from, the root when None.
+        base: the folder that a relative path starts from; None takes the root.
     """
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         return None
@@ -157,7 +172,7 @@ def path_inside(root: Path, text: Any, base: Path | None = None) -> Path | None:
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:
-    """Yield the files with one of the endings below a folder, sorted; linked folders are not entered."""
+    """Yield the files with one of the suffixes below a folder, sorted; linked folders are not entered."""
     for place, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):

@@ -1,4 +1,4 @@
-"""What the tests of `data.py convert` share: pictures, the command, and what lies in a folder afterwards."""
+"""Helpers for tests of `data.py convert`: write images, run the command, read the result."""
 
 from __future__ import annotations
 

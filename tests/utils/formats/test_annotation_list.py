@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.utils.tools.convert_room import (
+from tests.utils.tools.conversion import (
     boxes_of,
     lists_of,
     refusal,

@@ -1,4 +1,4 @@
-"""A folder of data that appears whole or not at all."""
+"""A new folder that appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from utils.cli.errors import UserError
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """Make a folder that is gone, with all in it, when the block ends, however it ends.
+    """Make a folder that is removed with its content when the block ends.
 
     Raises:
         UserError: it exists (an earlier run was killed), or it cannot be made or filled (exit code 1).
     """
     if path.exists() or path.is_symlink():
-        raise UserError(
-            f"{path}: is in the way, perhaps left by a run that was killed or still goes on; remove it"
-        )
+        raise UserError(f"{path}: is left by a run that was killed, or is still running; remove it")
     try:
         path.mkdir(parents=True)
     except OSError as error:
@@ -34,13 +32,13 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Fill `<path>.tmp`, which becomes `path` when the block ends without an exception and else disappears.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Fill `<path>.tmp`, which is renamed to `path` if the block ends without an exception, else removed.
 
     Raises:
         UserError: `path` is in use, or cannot be written.
     """
-    refuse_used(path)
+    check_unused(path)
     with temporary_folder(path.with_name(path.name + ".tmp")) as folder:
         yield folder
         if path.is_dir():
@@ -48,12 +46,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         folder.rename(path)
 
 
-def refuse_used(path: Path) -> None:
-    """Refuse a target that holds something.
-
-    Raises:
-        UserError: it is a file, a link, or a folder that is not empty.
-    """
+def check_unused(path: Path) -> None:
+    """Refuse an --out that is a file, a link, or a folder that is not empty; the UserError names it."""
     is_empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
     if not is_empty and (path.is_symlink() or path.exists()):
         raise UserError(f"--out {path}: is not an empty folder; choose another, nothing is overwritten")

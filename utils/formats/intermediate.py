@@ -1,0 +1,245 @@
+"""Intermediate data set between the readers and the writers of annotation formats.
+
+A reader returns a `SourceDataset`: annotations as written, no image opened yet. `build_dataset` checks it
+against the image files; its `ConvertedDataset` is what a writer takes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from utils.cli.errors import UserError
+from utils.data.dataset_report import raise_errors, warn_each
+from utils.data.layout import IMAGE_SUFFIXES
+from utils.data.sample_report import clip_box, rotate_box
+from utils.data.voc import Box, VocObject
+from utils.formats.parsing import clean_name
+from utils.vision.image_reader import ImageHeader, read_header
+
+
+@dataclass(frozen=True)
+class SourceObject:
+    """One object as the source describes it; the box is xyxy edges, in pixels or normalized."""
+
+    where: str  # file and entry, for messages
+    name: str
+    box: Box
+    difficult: bool = False
+
+
+@dataclass
+class SourceImage:
+    """One image as the source describes it; its file may be missing or broken."""
+
+    path: Path
+    objects: list[SourceObject] = field(default_factory=list)
+    splits: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None  # (width, height) in pixels, if the source has it
+    normalized: bool = False  # boxes are fractions of the sides of the image as displayed
+
+
+@dataclass
+class SourceDataset:
+    """What a reader found: images in the order of the source, and a line for each fault."""
+
+    images: list[SourceImage] = field(default_factory=list)  # a file may occur once per split
+    class_names: tuple[str, ...] = ()  # empty if only the objects name classes
+    image_faults: list[str] = field(default_factory=list)
+    object_faults: list[str] = field(default_factory=list)  # of objects whose image can be used
+    notes: list[str] = field(default_factory=list)  # what the user should know
+
+
+@dataclass(frozen=True)
+class ConvertedImage:
+    """One image to write; boxes are edges in pixels, inside the image as displayed."""
+
+    image_id: str  # stem of its files, unique in the data set
+    path: Path  # of the source
+    width: int
+    height: int
+    objects: tuple[VocObject, ...]
+
+    @property
+    def file_name(self) -> str:
+        """Return the name of its image file."""
+        return self.image_id + self.path.suffix
+
+
+@dataclass
+class ConvertedDataset:
+    """What a writer takes; `splits` is empty if the source has none."""
+
+    images: list[ConvertedImage]
+    class_names: tuple[str, ...]
+    splits: dict[str, list[ConvertedImage]]
+    images_skipped: int
+    objects_skipped: int
+    clipped: int
+
+    def summary(self) -> list[str]:
+        """Describe the data in lines: images, objects per class, splits, what was skipped."""
+        counts = Counter(item.name for image in self.images for item in image.objects)
+        classes = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+        lines = [f"{len(self.images)} images, {counts.total()} objects: {classes or 'none'}"]
+        if self.splits:
+            sizes = ", ".join(f"{name} {len(found)}" for name, found in self.splits.items())
+            lines.append(f"splits: {sizes}")
+            listed = {image.image_id for found in self.splits.values() for image in found}
+            if unlisted := len(self.images) - len(listed):
+                lines.append(f"{unlisted} images are in no split; no list names them")
+        if self.images_skipped or self.objects_skipped or self.clipped:
+            skipped = f"skipped: {self.images_skipped} images, {self.objects_skipped} objects"
+            lines.append(f"{skipped}; clipped: {self.clipped} objects")
+        return lines
+
+
+@dataclass
+class _Inspection:
+    """The result of checking one image; the header is None if the image cannot be used."""
+
+    header: ImageHeader | None = None
+    fault: str = ""
+    objects: list[VocObject] = field(default_factory=list)
+    object_faults: list[str] = field(default_factory=list)
+    clipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def build_dataset(source: SourceDataset, *, skip_bad: bool = False) -> ConvertedDataset:
+    """Check every image and every box of a source.
+
+    A box that reaches out of its image is clipped with a warning if at least 1 px and 20 % of its area
+    remain. Otherwise, or if it is at most one pixel wide or high, it is a fault.
+
+    Args:
+        source: what a reader found.
+        skip_bad: skip faulty images and objects with a warning instead of raising.
+
+    Raises:
+        UserError: there are faults and `skip_bad` is False (all are listed first), or no image is left.
+    """
+    images, conflicts = _merge(source.images)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        checked = list(pool.map(_inspect, images))
+    # An image in two splits has been read twice, and so have its faults.
+    image_faults = [*source.image_faults, *conflicts, *(found.fault for found in checked if found.fault)]
+    image_faults = list(dict.fromkeys(image_faults))
+    object_faults = [*source.object_faults, *(line for found in checked for line in found.object_faults)]
+    object_faults = list(dict.fromkeys(object_faults))
+    if not skip_bad:
+        raise_errors(image_faults, object_faults)
+    clipped = [line for found in checked for line in found.clipped]
+    warn_each(image_faults, "skipped: ")
+    warn_each(object_faults, "skipped: ")
+    warn_each(clipped)
+    warn_each([line for found in checked for line in found.notes])
+    usable = {
+        image.path: (found.header, found.objects)
+        for image, found in zip(images, checked, strict=True)
+        if found.header
+    }
+    if not usable:
+        raise UserError(f"none of the {len(images)} images can be used; check SOURCE and --images")
+    ids, renamed = make_ids(list(usable))
+    warn_each(renamed)
+    converted = {
+        path: ConvertedImage(ids[path], path, header.width, header.height, tuple(objects))
+        for path, (header, objects) in usable.items()
+    }
+    names = source.class_names or tuple(sorted({o.name for _, objects in usable.values() for o in objects}))
+    splits = _list_splits(source.images, converted)
+    skipped = len(image_faults), len(object_faults)
+    return ConvertedDataset(list(converted.values()), names, splits, *skipped, len(clipped))
+
+
+def make_ids(paths: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:
+    """Give each image an id: the stem of its file, with its folders in front if several share the stem.
+
+    The ids depend on the paths below their common folder only, not on their order.
+
+    Returns:
+        The ids, and a line for each image whose id is not the stem of its file.
+    """
+    stems: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        stems[path.stem].append(path)
+    ids = {found[0]: stem for stem, found in stems.items() if len(found) == 1 and clean_name(stem) == stem}
+    taken = set(ids.values())
+    others = sorted(set(paths) - set(ids))
+    common = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
+    for path in others:
+        parts = path.relative_to(common).with_suffix("").parts if len(stems[path.stem]) > 1 else (path.stem,)
+        wanted = clean_name("_".join(parts))
+        name, number = wanted, 1
+        while name in taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        ids[path] = name
+        taken.add(name)
+    return ids, [f"{path}: gets the id {ids[path]!r}" for path in others if ids[path] != path.stem]
+
+
+def _merge(images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[str]]:
+    """Return each image file once, and a line for each that is listed with different objects."""
+    merged: dict[Path, SourceImage] = {}
+    conflicts: dict[Path, str] = {}
+    for image in images:
+        first = merged.setdefault(image.path, image)
+        if first is not image and _content(first) != _content(image):
+            conflicts[image.path] = f"{image.path}: is listed twice, with different objects"
+    return [image for path, image in merged.items() if path not in conflicts], list(conflicts.values())
+
+
+def _content(image: SourceImage) -> list[tuple[str, Box, bool]]:
+    return sorted((item.name, item.box, item.difficult) for item in image.objects)
+
+
+def _list_splits(
+    images: Sequence[SourceImage], converted: Mapping[Path, ConvertedImage]
+) -> dict[str, list[ConvertedImage]]:
+    """Return the images of each split in the order of the source, each once."""
+    splits: dict[str, dict[Path, ConvertedImage]] = defaultdict(dict)
+    for image in images:
+        for split in image.splits if image.path in converted else ():
+            splits[split][image.path] = converted[image.path]
+    return {split: list(found.values()) for split, found in splits.items()}
+
+
+def _inspect(image: SourceImage) -> _Inspection:
+    """Read the header of an image and fit its boxes to it."""
+    if image.path.suffix.lower() not in IMAGE_SUFFIXES:
+        known = " ".join(IMAGE_SUFFIXES)
+        return _Inspection(fault=f"{image.path}: not a supported image file ({known})")
+    try:
+        header = read_header(image.path)
+    except UserError as error:
+        return _Inspection(fault=str(error))
+    found = _Inspection(header)
+    stored, displayed = (header.height, header.width), (header.width, header.height)
+    turned = header.swapped and stored != displayed and image.size == stored
+    if image.size not in (None, displayed) and not turned:
+        stated = "x".join(map(str, image.size or ()))
+        found.notes.append(f"{image.path}: is {header.width}x{header.height}, the source says {stated}")
+    for item in image.objects:
+        where = f"{item.where} ({item.name})"
+        box, reason = clip_box(_to_pixels(item.box, image, header, turned), header.width, header.height)
+        if box is None:
+            found.object_faults.append(f"{where}: {reason}")
+            continue
+        found.clipped += [f"{where}: clipped, {reason}"] if reason else []
+        found.objects.append(VocObject(item.name, box, item.difficult))
+    return found
+
+
+def _to_pixels(box: Box, image: SourceImage, header: ImageHeader, turned: bool) -> Box:
+    if image.normalized:
+        # Six decimals, as labels have them, are below 0.01 px up to 6000 px: whole pixels are restored.
+        x1, y1, x2, y2 = box
+        width, height = header.width, header.height
+        return round(x1 * width, 2), round(y1 * height, 2), round(x2 * width, 2), round(y2 * height, 2)
+    return rotate_box(box, header) if turned else box
