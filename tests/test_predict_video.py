@@ -122,7 +122,7 @@ def test_a_broken_video_does_not_stop_the_others(room: Path, capsys: pytest.Capt
     make_video(Path("photos/z.mp4"), count=2)
     assert run("photos") == 1
     out, err = capsys.readouterr()
-    assert "warning: photos/b.mp4: no video: the file is empty; skipped" in err
+    assert "warning: photos/b.mp4: not a video: the file is empty; skipped" in err
     assert "warning: photos/pipe.mp4: not a regular file; skipped" in err
     assert "skipped 2 of 5 sources: unreadable" in err
     assert "photos/z.mp4  2 frames" in out
@@ -197,7 +197,7 @@ def test_without_a_codec_there_is_an_error_before_the_first_frame(
     )
     assert run("v.mp4") == 1
     (error,) = errors_in(capsys.readouterr().err)
-    assert "v.mp4: cannot begin a video of 64x48" in error
+    assert "v.mp4: cannot write a video of 64x48" in error
     assert {path.name for path in FOLDER.iterdir()} == {"args.yaml"}
 
 
