@@ -120,7 +120,7 @@ def test_images_with_xml_beside_them(tmp_path: Path) -> None:
         ("Annotations/a.xml", b"<annotation><object>", "a.xml: not well-formed XML"),
         ("JPEGImages/a.jpg", b"", "a.jpg: not an image that can be read"),
         ("JPEGImages/a.png", b"", "a.jpg: a.png lies beside it"),
-        ("ImageSets/Main/val.txt", b"b\nc\n", "c.jpg: no image of this id"),
+        ("ImageSets/Main/val.txt", b"b\nc\n", "c.jpg: no image with this id"),
     ],
 )
 def test_faults(

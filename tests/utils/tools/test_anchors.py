@@ -15,7 +15,7 @@ from utils.data.anchor_boxes import read_anchors
 from utils.data.voc import VocObject
 from utils.tools import anchors
 from utils.tools.anchors import compare
-from utils.training import builders as network
+from utils.training import builders
 
 HALVED = ((3, 4, 5), (0, 1, 2))
 USUAL = ((3, 4, 5), (1, 2, 3))
@@ -166,8 +166,8 @@ def test_train_takes_what_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
         networks.append(model)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "build_trainer", stop)
+    monkeypatch.setattr(builders, "build_trainer", stop)
     argv = ["--data", "voc", "--imgsz", "64", "--weights", "none", "--device", "cpu", "--workers", "0"]
     assert train.main([*argv, "--batch-size", "2", "--anchors", "runs/anchors/exp/anchors.txt"]) == 130
     config = networks[0].config
-    assert (config.anchors, config.anchor_masks) == network.read_anchors("runs/anchors/exp/anchors.txt")
+    assert (config.anchors, config.anchor_masks) == read_anchors("runs/anchors/exp/anchors.txt")

@@ -102,7 +102,7 @@ def test_all_faults_are_listed_at_once(tmp_path: Path, capsys: pytest.CaptureFix
     assert sum("class 7" in line for line in warnings) == 10
     assert "warning: … and 2 more" in warnings
     assert sum("00.jpg" in line or "labels/01.txt: no image" in line for line in warnings) == 2
-    assert said.splitlines()[-1].endswith("(and 13 more, see above); mend the data or add --skip-bad")
+    assert said.splitlines()[-1].endswith("(and 13 more, see above); fix the data or add --skip-bad")
     assert run_convert(source, "--out", tmp_path / "out", "--skip-bad") == 0
     assert "skipped: 2 images, 12 objects; clipped: 0 objects" in capsys.readouterr().out
 
