@@ -17,7 +17,7 @@ from utils.cli.shared_config import DataConfig
 from utils.cli.tool_configs import CheckConfig
 from utils.data.dataset_report import MAX_SHOWN
 from utils.data.sample_report import Finding
-from utils.tools.check_report import LEVELS, CheckReport, check_data
+from utils.tools.check_report import LEVELS, CheckReport, build_check_report
 from utils.tools.text_table import text_table
 
 
@@ -30,7 +30,7 @@ def run(config: CheckConfig) -> int:
     Raises:
         UserError: there are errors; repeats the first below the report.
     """
-    report = check_data(
+    report = build_check_report(
         config.data,
         splits=config.split,
         classes=config.classes,

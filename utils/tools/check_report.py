@@ -68,7 +68,7 @@ class CheckReport:
         self.findings.append(Finding(level, kind, Path(file if colon else ""), reason if colon else line))
 
 
-def check_data(
+def build_check_report(
     data_dir: Path | str,
     *,
     splits: Sequence[str] | None = None,
