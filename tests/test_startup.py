@@ -68,6 +68,7 @@ def test_parsing_loads_nothing_heavy(script: str, flag: str, tmp_path: Path) -> 
         "predict gone.jpg",
         "predict data.txt --weights gone.pth",
         "export --weights gone.pth",
+        "export --data gone",
         "data check --data gone",
         "data convert gone.json --out new",
     ],

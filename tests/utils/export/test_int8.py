@@ -125,13 +125,13 @@ def test_the_command_calibrates_and_judges(tmp_path: Path, monkeypatch, capsys) 
 @pytest.mark.parametrize(
     ("argv", "named"),
     [
-        (["--int8"], "--int8: is calibrated and judged on pictures; add --data DIR"),
+        (["--int8"], "--int8: needs images for calibration"),
         (["--int8", "--half", "--data", "data"], "--int8 and --half"),
         (["--int8", "--data", "nowhere"], "nowhere"),
-        (["--int8", "--data", "data", "--format", "ncnn"], "--int8: only ONNX"),
-        (["--nms", "--format", "openvino"], "--nms: only ONNX"),
-        (["--split", "val"], "--split: says how --data is read"),
-        (["--skip-bad"], "--skip-bad: says how --data is read"),
+        (["--int8", "--data", "data", "--format", "ncnn"], "--int8: only for ONNX"),
+        (["--nms", "--format", "openvino"], "--nms: only for ONNX"),
+        (["--split", "val"], "--split: needs --data"),
+        (["--skip-bad"], "--skip-bad: needs --data"),
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path: Path, monkeypatch, capsys, argv, named) -> None:
