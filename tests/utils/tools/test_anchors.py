@@ -166,7 +166,7 @@ def test_train_takes_what_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
         networks.append(model)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "build_trainer", stop)
+    monkeypatch.setattr(network, "build_trainer", stop)
     argv = ["--data", "voc", "--imgsz", "64", "--weights", "none", "--device", "cpu", "--workers", "0"]
     assert train.main([*argv, "--batch-size", "2", "--anchors", "runs/anchors/exp/anchors.txt"]) == 130
     config = networks[0].config
