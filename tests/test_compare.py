@@ -140,4 +140,4 @@ def test_a_run_that_fails_stops_the_grid_and_says_how_to_go_on(capfd, monkeypatc
     Path("runs/compare/exp").mkdir(parents=True)
     Path("runs/compare/exp/none-seed0").write_text("in the way")
     assert compare.main([*QUICK, "--phi", "none", "--seeds", "0"]) == 1
-    assert "none-seed0: this run failed; mend it and type the same command" in capfd.readouterr().err
+    assert "none-seed0: this run failed; fix it and rerun the same command" in capfd.readouterr().err

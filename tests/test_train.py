@@ -16,6 +16,7 @@ from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.cli.parser import config_as_dict
 from utils.cli.train_config import TrainConfig
+from utils.training import builders
 from utils.training.run_folder import Run
 from utils.weights.checkpoint import load_checkpoint
 from utils.weights.load import load_model
@@ -108,7 +109,7 @@ def test_args_yaml_repeats_the_run(whole: Path, monkeypatch: pytest.MonkeyPatch)
         seen.append(config)
         raise UserError("stopped by the test", exit_code=99)
 
-    monkeypatch.setattr(train, "build_model", look)
+    monkeypatch.setattr(builders, "build_model", look)
     assert train.main(["--config", str(whole / "args.yaml")]) == 99
     assert config_as_dict(seen[0]) == settings
 

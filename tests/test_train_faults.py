@@ -168,14 +168,14 @@ def test_damaged_checkpoints_are_refused_by_both_flags(whole: str, capsys: Captu
             assert train.main(argv) == 2
             assert name in only_error(capsys.readouterr().err)
     assert train.main(["--resume", best]) == 2
-    assert "holds no training state" in only_error(capsys.readouterr().err)
+    assert "has no training state" in only_error(capsys.readouterr().err)
     assert not folder_of("never").exists()
 
 
 def test_what_does_not_fit_the_run_is_refused_at_once(whole: str, capsys: Captured) -> None:
     last = str(last_of(whole))
     for argv, named in (
-        (["--resume", last], "1 epochs are done"),
+        (["--resume", last], "1 epoch done"),
         (["--resume", last, "--epochs", "2", "--phi", "se"], "attention=none, you asked for se"),
         (["--resume", last, "--lr", "0.1"], "--lr"),
         (["--resume", last, "--weights", "none"], "--weights"),

@@ -82,7 +82,7 @@ def test_patience_stops_a_run_that_no_longer_gets_better(
     assert len(rows_of(folder)) == 4
     assert "mAP50 has not risen since epoch 2" in capsys.readouterr().err
     assert train.main(["--resume", str(folder / "weights/last.pth")]) == 2
-    assert "to go on give --epochs" in capsys.readouterr().err
+    assert "to train longer give --epochs" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -169,7 +169,7 @@ def test_flags_of_the_schedule(caught: Callable, argv: list[str], changed: dict[
 )
 def test_flags_of_the_trainer(caught: Callable, argv: list[str], changed: dict[str, Any]) -> None:
     usual = {"ema": True, "accumulate": 1, "clip_grad": 10.0, "autocast": None, "compiled": False}
-    usual["held_norms"] = []  # all are new
+    usual["frozen_bn"] = []  # all are new
     _, given = caught("Trainer", *argv)
     assert {**given, "ema": given["ema"] and True} == {**usual, **changed}
 
@@ -224,7 +224,7 @@ def test_statistics_that_came_with_the_weights_are_held(caught: Callable, argv: 
     source.neck_p5.norm.running_mean.fill_(0.5)
     save_checkpoint(Path("source.pth"), Checkpoint(source.config, ("cat", "dog"), source.state_dict()))
     _, given = caught("Trainer", "--weights", "source.pth", *argv)
-    assert given["held_norms"] == ["neck_p5.norm"] * held
+    assert given["frozen_bn"] == ["neck_p5.norm"] * held
 
 
 @pytest.mark.parametrize("level", ["light", "reference"])

@@ -193,7 +193,7 @@ def test_torchrun_is_stopped_and_the_run_goes_on_to_the_same_bits(whole: str) ->
         assert command.wait(40) != 0
         text = command.text
     assert text.count("interrupted: saved ") == 1, text
-    assert text.count("go on: python train.py --resume ") == 1
+    assert text.count("; resume: python train.py --resume ") == 1
     with joined_processes("--resume", str(last)) as commands:
         assert [command.wait() for command in commands] == [0, 0], commands[0].text + commands[1].text
     assert are_same_runs("halted", whole)

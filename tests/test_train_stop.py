@@ -100,7 +100,7 @@ def test_a_signal_finishes_the_step_and_saves(
     assert not (folder_of(name) / "run.lock").exists()
     (line,) = interruptions_in(capsys.readouterr().err)
     last = last_of(name)
-    assert line == f"interrupted: saved {last} at {place}; go on: python train.py --resume {last}"
+    assert line == f"interrupted: saved {last} at {place}; resume: python train.py --resume {last}"
     assert content_of(last)["schedule"]["step"] == step
     assert resume(name) == 0
     assert are_same_runs(name, whole)

@@ -257,7 +257,7 @@ def test_new_norms_are_not_known_and_those_that_have_seen_pictures_are() -> None
     assert pretrained_bn(model) == ["backbone.1"]
 
 
-def test_held_norms_are_resumed() -> None:
+def test_frozen_bn_is_resumed() -> None:
     first, second = make_trainer(), make_trainer()
     first.frozen_bn = ["backbone.1"]
     second.load_state_dict(first.state_dict())
