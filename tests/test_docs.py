@@ -43,6 +43,8 @@ def check(line):
     words = shlex.split(line, comments=True)
     start = next(index for index, word in enumerate(words) if word.endswith(".py"))
     script, *argv = words[start:]
+    if argv == ["--version"]:
+        return
     if script == "data.py":
         verb, *argv = argv
         parse_config(VERBS[verb].config, argv, prog=f"data.py {verb}", description="", example="")
