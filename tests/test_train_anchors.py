@@ -12,7 +12,7 @@ from nets.config import OFFICIAL_ANCHORS, ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.train_config import TrainConfig
 from utils.training import builders
-from utils.training.builders import build_criterion, build_model
+from utils.training.builders import build_criterion, build_model, load_pretrained
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 QUICK = [
@@ -36,7 +36,7 @@ def build(anchors: Path | None, weights: Path | str = "none") -> YoloBody:
     config = TrainConfig(
         weights=str(weights), imgsz=(64, 64), anchors=None if anchors is None else str(anchors)
     )
-    return build_model(config, ("cat", "dog"), None)
+    return build_model(config, ("cat", "dog"), load_pretrained(config, None))
 
 
 @pytest.mark.parametrize(
