@@ -98,7 +98,7 @@ def test_with_another_number_a_head_only_the_last_layers_start_new(
     source = YoloBody(ModelConfig(2, input_size=(64, 64)))
     save_checkpoint(tmp_path / "w.pth", Checkpoint(source.config, ("cat", "dog"), source.state_dict()))
     ours = build(tmp_path / "four.txt", tmp_path / "w.pth").state_dict()
-    assert "has 3 a head, here are 2: the last layers start new" in capsys.readouterr().err
+    assert "has 3 a head, the network has 2: the last layers start new" in capsys.readouterr().err
     last = {f"head_{level}.predict.{part}" for level in ("p4", "p5") for part in ("weight", "bias")}
     assert all(torch.equal(ours[name], source.state_dict()[name]) for name in ours if name not in last)
     assert ours["head_p5.predict.bias"].shape == (2 * 7,)
