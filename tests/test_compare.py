@@ -76,7 +76,7 @@ def test_a_table_of_costs_never_replaces_another(capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--val", "none"], "--val none: leaves nothing to compare by"),
+        (["--val", "none"], "--val none: leaves nothing to compare on"),
         (["--split", "nosuch"], "nosuch"),
         (["--phi", "none", "nofile.py:X"], "--phi nofile.py:X, 4 images a step: attention"),
         (["--from", "nowhere"], "--from nowhere: not the folder of a training run"),
@@ -105,7 +105,7 @@ def test_a_grid_goes_on_where_it_stopped_and_its_runs_can_be_tabulated(capfd, mo
     grid = [*QUICK, "--phi", "none", "se", "--seeds", "0", "1"]
     assert compare.main(grid) == 0
     log = capfd.readouterr().err
-    assert "3 of 4 runs of 6 images are left" in log
+    assert "3 of 4 runs left, 6 images each" in log
     assert "run 3 of 4: python train.py --phi none --seed 1" in log
     assert "run 2 of 4" not in log
     assert Path("runs/compare/exp/se-seed0/weights/last.pth").stat().st_mtime_ns == first
@@ -127,7 +127,7 @@ def test_two_recipes_are_compared_by_one_command(capfd, monkeypatch):
     monkeypatch.setattr(runner.subprocess, "Popen", Call)
     grid = [*QUICK, "--phi", "none", "--seeds", "0", "1", "--preset", "default", "reference"]
     assert compare.main(grid) == 0
-    assert "4 of 4 runs of 6 images are left" in capfd.readouterr().err
+    assert "4 of 4 runs left, 6 images each" in capfd.readouterr().err
     default, reference = table().values()
     assert default["parameters"] == reference["parameters"] != ""
     assert (default["verdict"], reference["seeds"]) == ("", "0 1")

@@ -12,7 +12,7 @@ from nets.config import OFFICIAL_ANCHORS, ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.train_config import TrainConfig
 from utils.training import builders
-from utils.training.builders import build_criterion, build_model
+from utils.training.builders import build_criterion, build_model, load_pretrained
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 QUICK = [
@@ -36,7 +36,7 @@ def build(anchors: Path | None, weights: Path | str = "none") -> YoloBody:
     config = TrainConfig(
         weights=str(weights), imgsz=(64, 64), anchors=None if anchors is None else str(anchors)
     )
-    return build_model(config, ("cat", "dog"), None)
+    return build_model(config, ("cat", "dog"), load_pretrained(config, None))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_with_another_number_a_head_only_the_last_layers_start_new(
     source = YoloBody(ModelConfig(2, input_size=(64, 64)))
     save_checkpoint(tmp_path / "w.pth", Checkpoint(source.config, ("cat", "dog"), source.state_dict()))
     ours = build(tmp_path / "four.txt", tmp_path / "w.pth").state_dict()
-    assert "has 3 a head, here are 2: the last layers start new" in capsys.readouterr().err
+    assert "has 3 a head, the network has 2: the last layers start new" in capsys.readouterr().err
     last = {f"head_{level}.predict.{part}" for level in ("p4", "p5") for part in ("weight", "bias")}
     assert all(torch.equal(ours[name], source.state_dict()[name]) for name in ours if name not in last)
     assert ours["head_p5.predict.bias"].shape == (2 * 7,)

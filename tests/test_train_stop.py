@@ -28,6 +28,7 @@ from tests.training_room import (
 )
 from utils.training import train_loop as measure
 from utils.training.engine import Trainer
+from utils.training.run_folder import Run
 
 EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")  # 6 steps an epoch
 Captured = pytest.CaptureFixture[str]
@@ -155,14 +156,14 @@ def test_a_signal_in_the_evaluation_saves_and_only_the_evaluation_is_repeated(
 def test_a_signal_while_an_epoch_is_stored_lets_it_be_stored(
     whole: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    usual = train.Run.judge
+    usual = Run.judge
 
-    def stopping(self: train.Run, *args: Any) -> bool:
+    def stopping(self: Run, *args: Any) -> bool:
         signal.raise_signal(signal.SIGTERM)
         return usual(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Run, "judge", stopping)
+        patch.setattr(Run, "judge", stopping)
         assert train.main([*EXACT, "--name", "stored"]) == 143
     (line,) = interruptions_in(capsys.readouterr().err)
     assert "at epoch 2 step 0;" in line
