@@ -61,8 +61,8 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
 
 def shape_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
     """Return the IoU (..., M, A) of sizes, Tensor[..., M, 2], and anchors, Tensor[A, 2], at one center."""
-    return box_iou(_centerd(sizes), _centerd(anchors))
+    return box_iou(_centered(sizes), _centered(anchors))
 
 
-def _centerd(sizes: Tensor) -> Tensor:
+def _centered(sizes: Tensor) -> Tensor:
     return torch.cat((-sizes / 2, sizes / 2), dim=-1)

@@ -110,7 +110,7 @@ class ExportJob:
             "phi": self.portable_config().phi,
             "channels": "RGB",
             "range": [0, 1],
-            "letterbox": {"fill": FILL, "keeps_aspect": True, "centered": True, "interpolation": "bilinear"},
+            "letterbox": {"fill": FILL, "keeps_aspect": True, "centred": True, "interpolation": "bilinear"},
             "conf": PredictConfig.conf,
             "nms_iou": PredictConfig.nms_iou,
             "max_det": PredictConfig.max_det,
