@@ -308,7 +308,9 @@ def _help_of(cls: type, field: Field) -> list[str]:
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
     note = f" (default: {shown})" if default not in (None, ()) else ""
     names = ", ".join([flag, *field.metadata["aliases"]])
-    value = "" if field.metadata["positional"] else f" {field.metadata['metavar'] or field.name.upper()}"
+    choices = field.metadata["choices"]
+    metavar = field.metadata["metavar"] or (" | ".join(choices) if choices else field.name.upper())
+    value = "" if field.metadata["positional"] else f" {metavar}"
     return _entry(names + value, text + note)
 
 

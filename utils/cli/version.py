@@ -18,7 +18,7 @@ from pathlib import Path
 VERSION = "0.1.0"
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = (
-    *("torchvision", "opencv-python-headless", "opencv-python", "numpy", "Pillow"),
+    *("torchvision", "albumentations", "opencv-python-headless", "opencv-python", "numpy", "Pillow"),
     *("pycocotools", "matplotlib", "onnx", "onnxruntime", "openvino", "ncnn"),
 )
 _BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # of x86, and of Arm
