@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nets.blocks import fold_norms
 from utils.cli.console import run_command
 from utils.compare.cost import describe_machine
-from utils.data.demo.dataset import draw_sample
+from utils.data.demo import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
 from utils.export.exporter import FORMATS
 from utils.export.job import Calibration, ExportJob, Quantization

@@ -19,7 +19,7 @@ from utils.cli.export_config import DEMO_IMAGES, ExportConfig
 from utils.cli.predict_config import PredictConfig
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import require_objects
-from utils.data.demo.dataset import draw_sample
+from utils.data.demo import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
 from utils.inference.evaluation import evaluate, match_classes
 from utils.inference.exported_model import DESCRIPTION_VERSION
