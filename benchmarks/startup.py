@@ -1,4 +1,4 @@
-"""Start-up times of every command, as whole processes: python benchmarks/startup.py [--runs 5]."""
+"""Start-up times of every command as a whole process: python benchmarks/startup.py [--runs 5] [--repo DIR]."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each command, after one warm-up")
     parser.add_argument("--only", nargs="*", help="rows whose name contains one of these")
+    parser.add_argument("--repo", type=Path, default=ROOT, help="the checkout to measure")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
@@ -52,20 +53,20 @@ def main() -> int:
         print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, {NUM_IMAGES} pictures of 500x375\n")
         print("| command | median s | fastest | slowest |")
         print("|---|---|---|---|")
-        for name, command in build_rows().items():
+        for name, command in build_rows(options.repo).items():
             if options.only and not any(part in name for part in options.only):
                 continue
-            seconds = [run_once(command, data) for _ in range(options.runs + 1)][1:]
+            seconds = [run_once(command, data, options.repo) for _ in range(options.runs + 1)][1:]
             figures = (statistics.median(seconds), min(seconds), max(seconds))
             print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in figures) + " |", flush=True)
     return 0
 
 
-def build_rows() -> dict[str, list[str]]:
+def build_rows(repo: Path) -> dict[str, list[str]]:
     """Return the command line of each row."""
     rows = {"import torch": [sys.executable, "-c", "import torch"]}
     for command in COMMANDS:
-        script = [sys.executable, str(ROOT / f"{command}.py")]
+        script = [sys.executable, str(repo / f"{command}.py")]
         verb = ["check"] if command == "data" else []
         rows[f"{command}.py --help"] = [*script, "--help"]
         rows[f"{command}.py --help-all"] = [*script, *verb, "--help-all"]
@@ -75,20 +76,21 @@ def build_rows() -> dict[str, list[str]]:
         missing = ["--data", "gone"] if command in ("data", "compare") else missing
         rows[f"{command}.py, a missing file"] = [*script, *verb, *missing]
     for verb, flags in VERBS.items():
-        rows[f"data.py {verb}"] = [sys.executable, str(ROOT / "data.py"), verb, *flags]
+        rows[f"data.py {verb}"] = [sys.executable, str(repo / "data.py"), verb, *flags]
     picture = "data/JPEGImages/0000.jpg"
-    rows["predict.py one.jpg"] = [sys.executable, str(ROOT / "predict.py"), picture]
+    rows["predict.py one.jpg"] = [sys.executable, str(repo / "predict.py"), picture]
     flags = ["--data", "data", "--weights", "voc", "--batch-size", "2", "--imgsz", "96", "--workers", "0"]
     rows["train.py, first step"] = [sys.executable, "-c", FIRST_STEP, *flags]
     return rows
 
 
-def run_once(command: Sequence[str], data: Path) -> float:
+def run_once(command: Sequence[str], data: Path, repo: Path) -> float:
     """Return the seconds of one run in a new working folder, so that nothing is cached."""
     work = data.parent / "work"
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(data, work / "data", copy_function=os.link)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(repo)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the warm-up leaves bytecode, as on a user's machine
     start = time.perf_counter()
     result = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
     seconds = time.perf_counter() - start
