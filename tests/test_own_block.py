@@ -91,9 +91,9 @@ def test_a_module_in_the_current_directory_is_found(room, monkeypatch):
 
 
 OUTPUTS = {  # what the forward of a user's block may give -> what its user must see
-    "x[:1]": "a block keeps shape and type",
-    "x.double()": "a block keeps shape and type",
-    "(x, x)": "returns one tensor, this one tuple",
+    "x[:1]": "a block must keep shape and type",
+    "x.double()": "a block must keep shape and type",
+    "(x, x)": "must return one tensor, this one returns tuple",
     "x[0, 1e9]": "--phi .*own",
     "x.mul_(2)": "inplace operation",
 }
@@ -125,4 +125,4 @@ def test_a_batch_of_one_that_a_block_cannot_train_on_is_refused(room, monkeypatc
     monkeypatch.chdir(room / "e")
     argv = [*QUICK[:-1], "1", "--weights", "none", "--epochs", "1", "--phi", "split_attention"]
     assert train.main(argv) == 2
-    assert "1 images a step: SplitAttention: training needs a batch of at least 2" in capsys.readouterr().err
+    assert "1 image a step: SplitAttention: training needs a batch of at least 2" in capsys.readouterr().err

@@ -66,7 +66,9 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
     path, checkpoint = load_resumable(given["resume"])
     phi, done = checkpoint.config.phi, checkpoint.training["epoch"]
     if ":" in phi and "phi" not in given:
-        raise UserError(f"--resume {path}: has a custom block; to import its code add --phi {phi}")
+        raise UserError(
+            f"--resume {path}: has an attention block of your own; to import its code add --phi {phi}"
+        )
     if "phi" in given and not same_attention(given["phi"], phi):
         raise UserError(f"--resume {path}: was made with attention={phi}, you asked for {given['phi']}")
     if path.absolute().parent.name != "weights":

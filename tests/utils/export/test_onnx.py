@@ -108,5 +108,5 @@ def test_a_missing_package_is_named_with_its_remedy(job, monkeypatch, package):
 def test_a_file_that_is_no_model_is_refused(job, tmp_path):
     pytest.importorskip("onnxruntime")
     (tmp_path / "best.onnx").write_bytes(b"no model")
-    with pytest.raises(UserError, match="ONNX Runtime refuses the model"):
+    with pytest.raises(UserError, match="ONNX Runtime cannot load the model"):
         FORMATS["onnx"].runners(job, tmp_path / "best.onnx")
