@@ -36,7 +36,7 @@ def _evaluate(argv: list[str]) -> int:
 def _measure(config: EvaluateConfig) -> int:
     """Measure the weights; torch is imported here, after the arguments are checked."""
     from utils.data.prepare import prepare_evaluation
-    from utils.inference.evaluation import evaluate, match_classes, write_json
+    from utils.inference.evaluation import detect_dataset, match_classes, score_detections
     from utils.inference.evaluation_pictures import draw_charts, draw_worst
     from utils.inference.predictor import build_predictor
     from utils.metrics.coco_ap import ENGINE
@@ -57,11 +57,10 @@ def _measure(config: EvaluateConfig) -> int:
         warn(f"--report-conf {config.report_conf:g} is below --conf; reported at {config.conf:g}")
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     save_args_yaml(config, folder / "args.yaml")
-    result = evaluate(
-        predictor,
+    found = detect_dataset(predictor, dataset, batch_size=config.batch_size, skip_bad=config.skip_bad)
+    result = score_detections(
+        found,
         dataset,
-        batch_size=config.batch_size,
-        skip_bad=config.skip_bad,
         skipped=report.skipped.total(),
         report_conf=max(config.report_conf, config.conf),
         weights=predictor.source.name,
@@ -71,7 +70,7 @@ def _measure(config: EvaluateConfig) -> int:
     draw_charts(result, folder)
     draw_worst(result, dataset, folder / "worst.jpg")
     if config.json:
-        write_json(result.as_dict(), Path(config.json), indent=1)
+        result.write_metrics(Path(config.json))
     for line in (*result.table().splitlines(), *result.error_table().splitlines()):
         print(one_line(line))
     speed = "  ".join(f"{part} {value:.1f} ms" for part, value in result.speed_ms.items())

@@ -27,13 +27,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nets.structures import Detections, Target
 from utils.cli.console import run_command
 from utils.compare.cost import describe_machine
+from utils.data.sample_report import Record
 from utils.inference.evaluation import EvalResult
-from utils.metrics.analysis import analyze
+from utils.metrics.analysis import best_rates, count_confusion, rates_at
 from utils.metrics.coco_ap import ENGINES, coco_ap
+from utils.metrics.error_kinds import find_error_kinds
+from utils.metrics.interval import map50_interval
 from utils.metrics.matching import flatten, match
 from utils.metrics.voc_ap import voc_ap
 
 Result = TypeVar("Result")
+CONF = 0.25
 PACKAGES = ("numpy", *ENGINES)
 
 
@@ -96,16 +100,38 @@ def main(argv: list[str]) -> None:
     boxes, flat = timed("laying out", lambda: flatten(detections, targets, options.classes))
     matching, matched = timed("IoU of all pairs, matching", lambda: match(boxes))
     voc, devkit = timed("VOC AP", lambda: voc_ap(matching))
-    analysis, analyzed = timed("rates, curves, confusion, errors, interval", lambda: analyze(matching))
+    figures, analyzed = timed(
+        "rates, confusion, errors, interval",
+        lambda: {
+            "best": best_rates(matching),
+            "at_report_conf": rates_at(matching, CONF),
+            "confusion": count_confusion(matching, CONF),
+            "map50_interval": map50_interval(matching),
+            "errors": find_error_kinds(matching),
+        },
+    )
     total = flat + matched + devkit + analyzed
     for engine in options.engines:
         coco, _ = timed(f"COCO AP by {engine}", partial(coco_ap, boxes, engine))
         assert abs((coco.map50 or 0.0) - (matching.map50() or 0.0)) < 1e-9
     names = tuple(f"class {number}" for number in range(options.classes))
     indices = tuple(range(options.images))
-    files, sizes = tuple(f"{index:06}.jpg" for index in indices), ((500, 500),) * options.images
-    speed: dict[str, float] = {}
-    result = EvalResult(names, 0, coco, voc, matching, analysis, speed, indices, files, sizes, "", ())
+    no_objects = (), np.zeros((0, 4), np.float32), np.zeros(0, bool)
+    records = tuple(Record(str(index), Path(f"{index:06}.jpg"), 500, 500, *no_objects) for index in indices)
+    result = EvalResult(
+        names,
+        indices,
+        records,
+        0,
+        matching,
+        coco,
+        voc,
+        report_conf=CONF,
+        speed_ms={},
+        weights="",
+        splits=(),
+        **figures,
+    )
     with tempfile.TemporaryDirectory() as folder:
         _, written = timed("writing the three JSON files", lambda: result.write(Path(folder)))
     print(f"| all but COCO AP | {total + written:.2f} | |")

@@ -21,7 +21,7 @@ from utils.data.dataset import VocDataset
 from utils.data.dataset_report import require_objects
 from utils.data.demo import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
-from utils.inference.evaluation import evaluate, match_classes
+from utils.inference.evaluation import detect_dataset, match_classes, score_detections
 from utils.inference.exported_model import DESCRIPTION_VERSION
 from utils.inference.predictor import Predictor, to_tensor
 from utils.vision.image_reader import Pixels, read_image
@@ -166,7 +166,7 @@ def add_pictures(job: ExportJob, config: ExportConfig) -> ExportJob:
 
     def judge(model: nn.Module) -> float:
         predictor = Predictor(model, job.config, job.class_names, conf=EvaluateConfig.conf)
-        return evaluate(predictor, dataset, skipped=report.skipped.total()).coco.map50 or 0.0
+        return score_detections(detect_dataset(predictor, dataset), dataset).coco.map50 or 0.0
 
     training, _ = prepare_splits(config.data, None, **config.reading())
     quantization = Quantization(Calibration(training, job.config.input_size), judge)

@@ -13,8 +13,7 @@ import torch
 
 from nets.structures import Detections, Target
 from utils.cli.class_names import match_class_names
-from utils.cli.console import progress as show_progress
-from utils.cli.console import warn
+from utils.cli.console import progress, warn
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.data.dataset import VocDataset
@@ -22,10 +21,12 @@ from utils.data.sample_report import Record
 from utils.data.targets import build_target
 from utils.inference.predictor import Predictor, Prepared, Timings
 from utils.inference.prefetch import batched, prefetch
-from utils.metrics.analysis import Analysis, Rates, analyze
+from utils.metrics.analysis import Rates, best_rates, count_confusion, rates_at
 from utils.metrics.coco_ap import CocoResult, build_ground_truth, coco_ap, write_detections
-from utils.metrics.matching import IOU, Matching, flatten, match
-from utils.metrics.voc_ap import VocResult, mean_known, voc_ap
+from utils.metrics.error_kinds import ErrorKind, find_error_kinds
+from utils.metrics.interval import map50_interval
+from utils.metrics.matching import IOU, Integers, Matching, flatten, match, mean_known
+from utils.metrics.voc_ap import VocResult, voc_ap
 
 _COLUMNS = ("AP50", "AP50-95", "VOC area", "VOC 11-point", "precision", "recall", "best F1", "at score")
 
@@ -53,29 +54,37 @@ class EvalResult:
 
     Attributes:
         class_names: the data's classes; per-class metrics are in this order.
+        indices: the index of each evaluated image in the data set.
+        records: the records of these images.
         skipped: number of images without metrics, as they or their annotations could not be read.
+        matching: all detections and ground truths, and which match.
         coco: pycocotools' metrics.
         voc: the VOC devkit's metrics.
-        matching: all detections and ground truths, and which match.
-        analysis: rates, curves, confusion matrix, error kinds, interval, worst images.
+        best: each class's rates at its best F1.
+        report_conf: the minimum score of `at_report_conf` and `confusion`.
+        at_report_conf: each class's rates at it.
+        confusion: int64 (K + 1, K + 1), see `count_confusion`.
+        map50_interval: the 95 % interval of mAP50 over the images.
+        errors: count and cost of each kind of error.
         speed_ms: mean milliseconds per image for preprocess, network and postprocess.
-        indices: the index of each image in the data set.
-        file_names: the name of each image in ground_truth.json.
-        image_sizes: (height, width) of each image in pixels.
         weights: the evaluated weights.
         splits: the evaluated splits.
     """
 
     class_names: tuple[str, ...]
+    indices: tuple[int, ...]
+    records: tuple[Record, ...]
     skipped: int
+    matching: Matching
     coco: CocoResult
     voc: VocResult
-    matching: Matching
-    analysis: Analysis
+    best: tuple[Rates, ...]
+    report_conf: float
+    at_report_conf: tuple[Rates, ...]
+    confusion: Integers
+    map50_interval: tuple[float, float] | None
+    errors: dict[str, ErrorKind]
     speed_ms: dict[str, float]
-    indices: tuple[int, ...]
-    file_names: tuple[str, ...]
-    image_sizes: tuple[tuple[int, int], ...]
     weights: str
     splits: tuple[str, ...]
 
@@ -87,22 +96,21 @@ class EvalResult:
     def as_dict(self) -> dict[str, Any]:
         """Return the content of metrics.json."""
         means = ("map50", "map75", "map50_95", "map_small", "map_medium", "map_large", "ar100")
-        interval = self.analysis.map50_interval
         return {
             "images": self.images,
             "skipped": self.skipped,
             **{name: getattr(self.coco, name) for name in means},
-            "map50_interval": None if interval is None else list(interval),
+            "map50_interval": self.map50_interval and list(self.map50_interval),
             "voc_ap50_area": self.voc.mean_area,
             "voc_ap50_11point": self.voc.mean_eleven_point,
-            "report_conf": self.analysis.report_conf,
+            "report_conf": self.report_conf,
             "per_class": {name: self._class_as_dict(index) for index, name in enumerate(self.class_names)},
-            "errors": {kind: asdict(error) for kind, error in self.analysis.errors.items()},
+            "errors": {kind: asdict(error) for kind, error in self.errors.items()},
             "confusion": {
-                "conf": self.analysis.report_conf,
+                "conf": self.report_conf,
                 "iou": IOU,
                 "labels": [*self.class_names, "background"],
-                "matrix": self.analysis.confusion.tolist(),
+                "matrix": self.confusion.tolist(),
             },
             "speed_ms": self.speed_ms,
             "weights": self.weights,
@@ -110,7 +118,7 @@ class EvalResult:
         }
 
     def _class_as_dict(self, index: int) -> dict[str, Any]:
-        reported = asdict(self.analysis.at_report_conf[index])
+        reported = asdict(self.at_report_conf[index])
         del reported["threshold"]  # the same for all
         return {
             "ground_truths": self.voc.ground_truths[index],
@@ -118,97 +126,58 @@ class EvalResult:
             "ap50_95": self.coco.ap50_95[index],
             "voc_ap50_area": self.voc.area[index],
             "voc_ap50_11point": self.voc.eleven_point[index],
-            **asdict(self.analysis.best[index]),
+            **asdict(self.best[index]),
             "at_report_conf": reported,
         }
 
     def table(self) -> str:
         """Return the metrics as lines: one per class, the means, the number of images."""
-        coco, voc, analysis = self.coco, self.voc, self.analysis
+        coco, voc = self.coco, self.voc
+        per_class = (coco.ap50, coco.ap50_95, voc.area, voc.eleven_point)
         rows = [
-            (name, voc.ground_truths[index], self._figures(index))
-            for index, name in enumerate(self.class_names)
+            (name, count, [*aps, best.precision, best.recall, best.f1, best.threshold])
+            for name, count, best, *aps in zip(
+                self.class_names, voc.ground_truths, self.best, *per_class, strict=True
+            )
         ]
         means = [coco.map50, coco.map50_95, voc.mean_area, voc.mean_eleven_point]
-        rows.append(("mean", sum(voc.ground_truths), [*means, *_mean_rates(analysis.best), None]))
+        rows.append(("mean", sum(voc.ground_truths), [*means, *_mean_rates(self.best), None]))
         width = max(len("class"), *(len(name) for name, _, _ in rows))
         lines = ["  ".join((f"{'class':<{width}}", "objects", *(f"{name:>6}" for name in _COLUMNS)))]
         for name, count, figures in rows:
             shown = (f"{_shown(v):>{max(6, len(c))}}" for c, v in zip(_COLUMNS, figures, strict=True))
             lines.append("  ".join((f"{name:<{width}}", f"{count:>7}", *shown)))
-        unseen = sum(count == 0 for count in voc.ground_truths)
+        unseen = voc.ground_truths.count(0)
         if unseen:
             lines.append(
                 f"{unseen} of {len(self.class_names)} classes have no ground truth (-), left out of the means"
             )
-        precision, recall, f1 = map(_shown, _mean_rates(analysis.at_report_conf))
-        lines.append(
-            f"means at score {analysis.report_conf:g}: precision {precision}  recall {recall}  F1 {f1}"
-        )
-        if analysis.map50_interval:
-            low, high = map(_shown, analysis.map50_interval)
+        precision, recall, f1 = map(_shown, _mean_rates(self.at_report_conf))
+        lines.append(f"means at score {self.report_conf:g}: precision {precision}  recall {recall}  F1 {f1}")
+        if self.map50_interval:
+            low, high = map(_shown, self.map50_interval)
             lines.append(f"mAP50 {_shown(coco.map50)}, 95 % interval over the images {low} to {high}")
         of_all = f" of {self.images + self.skipped}" if self.skipped else ""
         return "\n".join([*lines, f"mAP over {self.images}{of_all} images"])
 
-    def _figures(self, index: int) -> list[float | None]:
-        """Return a class's metrics in the order of _COLUMNS."""
-        coco, voc, best = self.coco, self.voc, self.analysis.best[index]
-        aps = [coco.ap50[index], coco.ap50_95[index], voc.area[index], voc.eleven_point[index]]
-        return [*aps, best.precision, best.recall, best.f1, best.threshold]
-
     def error_table(self) -> str:
         """Return a line per kind of error: their number, and what mAP50 would gain without them."""
         lines = ["error         count  cost in mAP50"]
-        for kind, error in self.analysis.errors.items():
+        for kind, error in self.errors.items():
             lines.append(f"{kind:<10}  {error.count:>7}  {_shown(error.cost):>13}")
         return "\n".join(lines)
 
     def write_metrics(self, path: Path) -> None:
         """Write metrics.json."""
-        write_json(self.as_dict(), path, indent=1)
+        _write_json(self.as_dict(), path, indent=1)
 
     def write(self, folder: Path) -> None:
         """Write metrics.json, detections.json and ground_truth.json into a folder."""
         self.write_metrics(folder / "metrics.json")
-        boxes = self.matching.boxes
+        boxes, sizes = self.matching.boxes, [(record.height, record.width) for record in self.records]
         write_detections(boxes, folder / "detections.json")
-        truth = build_ground_truth(boxes, self.class_names, self.file_names, self.image_sizes)
-        write_json(truth, folder / "ground_truth.json")
-
-
-def evaluate(
-    predictor: Predictor,
-    dataset: VocDataset,
-    *,
-    batch_size: int = 8,
-    progress: bool = True,
-    skip_bad: bool = False,
-    skipped: int = 0,
-    report_conf: float = 0.25,
-    weights: str = "",
-    splits: Sequence[str] = (),
-) -> EvalResult:
-    """Compare the detections of a predictor with the ground truth of a data set.
-
-    Args:
-        predictor: its `conf` should be low (0.001) and its `max_det` 100, or the curves end early.
-        dataset: images and targets; its classes are matched with the predictor's by name.
-        batch_size: images that the network takes at a time.
-        progress: show the progress on stderr.
-        skip_bad: skip an unreadable image with a warning and count it, instead of stopping.
-        skipped: images that the data set lacks because they are faulty; counted with the unreadable ones.
-        report_conf: minimum score for precision, recall and F1 at one score and for the confusion matrix.
-        weights: recorded in the result.
-        splits: recorded in the result.
-
-    Raises:
-        UserError: the predictor lacks a class of the data, or an image cannot be read.
-    """
-    found = detect_dataset(predictor, dataset, batch_size=batch_size, progress=progress, skip_bad=skip_bad)
-    return score_detections(
-        found, dataset, skipped=skipped, report_conf=report_conf, weights=weights, splits=splits
-    )
+        truth = build_ground_truth(boxes, self.class_names, _file_names(self.records), sizes)
+        _write_json(truth, folder / "ground_truth.json")
 
 
 def detect_dataset(
@@ -217,17 +186,27 @@ def detect_dataset(
     *,
     indices: Sequence[int] | None = None,
     batch_size: int = 8,
-    progress: bool = True,
     skip_bad: bool = False,
 ) -> DatasetDetections:
-    """Detect objects in the images of a data set, or in those at `indices`; see `evaluate`."""
+    """Detect objects in the images of a data set, and show the progress.
+
+    Args:
+        predictor: its `conf` should be low (0.001) and its `max_det` 100, or the curves end early.
+        dataset: images and targets; its classes are matched with the predictor's by name.
+        indices: the images to take, None for all.
+        batch_size: images that the network takes at a time.
+        skip_bad: skip an unreadable image with a warning, instead of stopping.
+
+    Raises:
+        UserError: the predictor lacks a class of the data, or an image cannot be read.
+    """
     matched = match_classes(predictor.class_names, dataset)
     limited = predictor.limited_to(matched)
     to_data = torch.full((len(predictor.class_names),), -1)
     to_data[matched] = torch.arange(len(matched))
     found = DatasetDetections([], [], [], Timings())
     chosen = range(len(dataset)) if indices is None else indices
-    for batch in batched(_load(limited, dataset, chosen, batch_size, progress, skip_bad), batch_size):
+    for batch in batched(_load(limited, dataset, chosen, batch_size, skip_bad), batch_size):
         for index, _, target in batch:
             found.indices.append(index)
             found.targets.append(target)
@@ -239,11 +218,12 @@ def detect_dataset(
 def merge_detections(parts: Sequence[DatasetDetections]) -> DatasetDetections:
     """Merge the detections in parts of a data set, in the order of its images."""
     rows = [row for part in parts for row in zip(part.indices, part.detections, part.targets, strict=True)]
-    rows.sort(key=lambda row: row[0])
-    indices, detections, targets = (
-        (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [])
-    )
-    return DatasetDetections(indices, detections, targets, parts[0].timings)
+    merged = DatasetDetections([], [], [], parts[0].timings)
+    for index, detections, target in sorted(rows, key=lambda row: row[0]):
+        merged.indices.append(index)
+        merged.detections.append(detections)
+        merged.targets.append(target)
+    return merged
 
 
 def score_detections(
@@ -255,25 +235,40 @@ def score_detections(
     weights: str = "",
     splits: Sequence[str] = (),
 ) -> EvalResult:
-    """Compare detections with the ground truth of their data set; see `evaluate`."""
+    """Compare detections with the ground truth of their data set.
+
+    Args:
+        found: the detections.
+        dataset: where they were detected.
+        skipped: images that the data set lacks because they are faulty; counted with the unreadable ones.
+        report_conf: minimum score for precision, recall and F1 at one score and for the confusion matrix.
+        weights: recorded in the result.
+        splits: recorded in the result.
+
+    Raises:
+        UserError: there is no image.
+    """
     if not found.indices:
         raise UserError(
             "nothing to evaluate: not one image could be read" if len(dataset) else "no images to evaluate"
         )
-    records = [dataset.records[index] for index in found.indices]
     boxes = flatten(found.detections, found.targets, len(dataset.class_names))
     matching = match(boxes)
     return EvalResult(
         class_names=tuple(dataset.class_names),
-        skipped=skipped + len(dataset) - len(records),
+        indices=tuple(found.indices),
+        records=tuple(dataset.records[index] for index in found.indices),
+        skipped=skipped + len(dataset) - len(found.indices),
+        matching=matching,
         coco=coco_ap(boxes),
         voc=voc_ap(matching),
-        matching=matching,
-        analysis=analyze(matching, report_conf),
+        best=best_rates(matching),
+        report_conf=report_conf,
+        at_report_conf=rates_at(matching, report_conf),
+        confusion=count_confusion(matching, report_conf),
+        map50_interval=map50_interval(matching),
+        errors=find_error_kinds(matching),
         speed_ms=found.timings.milliseconds(),
-        indices=tuple(found.indices),
-        file_names=tuple(_file_names(records)),
-        image_sizes=tuple((record.height, record.width) for record in records),
         weights=weights,
         splits=tuple(splits),
     )
@@ -285,8 +280,9 @@ def match_classes(known: Sequence[str], dataset: VocDataset) -> list[int]:
     Raises:
         UserError: the weights lack a class, or two classes of the data match the same one.
     """
-    matched = match_class_names(known, dataset.class_names)
-    missing = [name for name, label in zip(dataset.class_names, matched, strict=True) if label is None]
+    names = dataset.class_names
+    matched = match_class_names(known, names)
+    missing = [name for name, label in zip(names, matched, strict=True) if label is None]
     if missing:
         present = {name for record in dataset.records for name in record.names} | set(missing)
         raise UserError(
@@ -294,9 +290,7 @@ def match_classes(known: Sequence[str], dataset: VocDataset) -> list[int]:
             f"{', '.join(sorted(present))}; the weights have {', '.join(known)}; "
             "use weights trained on these classes"
         )
-    doubled = [
-        name for name, label in zip(dataset.class_names, matched, strict=True) if matched.count(label) > 1
-    ]
+    doubled = [name for name, label in zip(names, matched, strict=True) if matched.count(label) > 1]
     if doubled:
         raise UserError(
             f"classes {', '.join(doubled)} of the data match one class of the weights; merge them: --rename "
@@ -305,20 +299,13 @@ def match_classes(known: Sequence[str], dataset: VocDataset) -> list[int]:
     return [label for label in matched if label is not None]
 
 
-def write_json(content: Any, path: Path, indent: int | None = None) -> None:
-    """Write a JSON file, whole or not at all."""
-    with atomic_write(path, "w") as file:
-        # json.dump is far slower
+def _write_json(content: Any, path: Path, indent: int | None = None) -> None:
+    with atomic_write(path, "w") as file:  # json.dump is far slower
         file.write(json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _load(
-    predictor: Predictor,
-    dataset: VocDataset,
-    indices: Sequence[int],
-    batch_size: int,
-    progress: bool,
-    skip_bad: bool,
+    predictor: Predictor, dataset: VocDataset, indices: Sequence[int], batch_size: int, skip_bad: bool
 ) -> Iterator[tuple[int, Prepared, Target]]:
     """Yield (index, prepared image, target) of the readable images in order, read ahead in threads."""
 
@@ -330,7 +317,7 @@ def _load(
         return index, predictor.prepare(image), target
 
     results = prefetch(load, indices, depth=max(16, 2 * batch_size))
-    for result in show_progress(results, "evaluate", total=len(indices)) if progress else results:
+    for result in progress(results, "evaluate", total=len(indices)):
         if not isinstance(result, UserError):
             yield result
         elif skip_bad:

@@ -14,7 +14,7 @@ from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
 from utils.data.targets import build_target
 from utils.inference.evaluation import EvalResult
-from utils.metrics.analysis import CONFIDENCES
+from utils.metrics.analysis import CONFIDENCES, count_faults, precision_recall_curves, rate_curves
 from utils.metrics.matching import IOU, RECALLS
 from utils.vision.contact_sheet import cell_size, draw_cell, draw_pair, save_sheet
 from utils.vision.plots.evaluation_plots import plot_confusion, plot_curves, plot_errors
@@ -25,33 +25,27 @@ _MAX_WORST = 16
 def draw_charts(result: EvalResult, folder: Path) -> None:
     """Write the charts: curves, confusion matrix, kinds of errors."""
     draw_summary(result, folder)
-    names, curves, best = result.class_names, result.analysis.curves, result.analysis.best
-    for name, label in (("P", "precision"), ("R", "recall"), ("F1", "f1")):
+    curves = rate_curves(result.matching)
+    for name, label, curve in zip(("P", "R", "F1"), ("precision", "recall", "f1"), curves, strict=True):
         plot_curves(
             folder / f"{name}_curve.png",
             CONFIDENCES,
-            getattr(curves, label),
-            names,
+            curve,
+            result.class_names,
             labels=("score", "F1" if label == "f1" else label),
-            values=[getattr(rates, label) for rates in best],
+            values=[getattr(rates, label) for rates in result.best],
             mark_peak=label == "f1",
         )
-    errors = {kind: (error.count, error.cost) for kind, error in result.analysis.errors.items()}
+    errors = {kind: (error.count, error.cost) for kind, error in result.errors.items()}
     plot_errors(folder / "errors.png", errors)
 
 
 def draw_summary(result: EvalResult, folder: Path) -> None:
     """Write PR_curve.png and confusion_matrix.png, as training does too."""
-    names, analysis = result.class_names, result.analysis
-    plot_curves(
-        folder / "PR_curve.png",
-        RECALLS,
-        analysis.curves.precision_at_recall,
-        names,
-        labels=("recall", "precision"),
-        values=result.coco.ap50,
-    )
-    plot_confusion(folder / "confusion_matrix.png", analysis.confusion, names, analysis.report_conf, IOU)
+    names, labels = result.class_names, ("recall", "precision")
+    curves, aps = precision_recall_curves(result.matching), result.coco.ap50
+    plot_curves(folder / "PR_curve.png", RECALLS, curves, names, labels=labels, values=aps)
+    plot_confusion(folder / "confusion_matrix.png", result.confusion, names, result.report_conf, IOU)
 
 
 def draw_worst(result: EvalResult, dataset: VocDataset, path: Path) -> None:
@@ -60,12 +54,13 @@ def draw_worst(result: EvalResult, dataset: VocDataset, path: Path) -> None:
     A fault is a missed object or a wrong detection at the result's report_conf. At most 16 images are shown,
     none without a fault; without any fault no file is written.
     """
-    faults, conf = result.analysis.faults, result.analysis.report_conf
-    total = faults.missed + faults.wrong
+    conf = result.report_conf
+    missed, wrong = count_faults(result.matching, conf)
+    total = missed + wrong
     worst = [image for image in np.argsort(-total, kind="stable")[:_MAX_WORST].tolist() if total[image]]
     if not worst:
         return
-    records = [dataset.records[result.indices[image]] for image in worst]
+    records = [result.records[image] for image in worst]
     cell = cell_size(statistics.median(record.height / record.width for record in records))
     pairs = []
     for image in worst:
@@ -75,7 +70,7 @@ def draw_worst(result: EvalResult, dataset: VocDataset, path: Path) -> None:
         except UserError as error:
             warn(f"{path.name}: {error}; skipped")
             continue
-        summary = f"{faults.missed[image]} missed, {faults.wrong[image]} wrong, scores from {conf:g}"
+        summary = f"{missed[image]} missed, {wrong[image]} wrong, scores from {conf:g}"
         truth = draw_cell(pixels, target, dataset.class_names, f"truth  {target.image_id}", cell)
         detections = _detections_in(result, image)
         pairs.append(draw_pair(truth, draw_cell(pixels, detections, dataset.class_names, summary, cell)))
@@ -86,7 +81,7 @@ def draw_worst(result: EvalResult, dataset: VocDataset, path: Path) -> None:
 def _detections_in(result: EvalResult, image: int) -> Detections:
     """Return the detections of an image that reach report_conf, best first."""
     boxes = result.matching.boxes
-    own = np.flatnonzero((boxes.image == image) & (boxes.score >= np.float32(result.analysis.report_conf)))
+    own = np.flatnonzero((boxes.image == image) & (boxes.score >= np.float32(result.report_conf)))
     own = own[np.argsort(-boxes.score[own], kind="stable")]
     corners = np.concatenate((boxes.box[own, :2], boxes.box[own, :2] + boxes.box[own, 2:]), axis=1)
     return Detections(

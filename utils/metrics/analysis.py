@@ -1,7 +1,7 @@
-"""Metrics from one matching beyond average precision: rates, curves, confusion matrix, errors, interval.
+"""Precision, recall and F1 over the score, confusion matrix, and faults of each image, at IoU 0.5.
 
-Precision, recall and F1 are at IoU 0.5. A class without ground truth has none of them; precision is also
-undefined where nothing is detected.
+A class without ground truth has no precision, recall and F1; precision is also undefined where nothing is
+detected.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.metrics.error_kinds import ErrorKind, find_error_kinds
-from utils.metrics.interval import map50_interval
 from utils.metrics.matching import IOU, RECALLS, Floats, Integers, Matching, precision_at_recall
 
 CONFIDENCES = np.linspace(0.0, 1.0, 501)
@@ -34,86 +32,29 @@ class Rates:
     threshold: float | None
 
 
-@dataclass(frozen=True)
-class Curves:
-    """The curves of each class at IoU 0.5, NaN where undefined.
+def rate_curves(matching: Matching) -> Floats:
+    """Compute precision, recall and F1 of each class at the minimum scores CONFIDENCES.
 
-    Attributes:
-        precision: float64 (K, 501) at the minimum scores CONFIDENCES.
-        recall: float64 (K, 501) at the same.
-        f1: float64 (K, 501) at the same.
-        precision_at_recall: float64 (K, 101), the best precision at RECALLS or above, 0 where they are not
-            reached; its mean is the class's AP50.
+    Returns:
+        float64 (3, K, 501), NaN where undefined.
     """
-
-    precision: Floats
-    recall: Floats
-    f1: Floats
-    precision_at_recall: Floats
-
-
-@dataclass(frozen=True)
-class ImageFaults:
-    """Missed objects and wrong detections of each image at a minimum score.
-
-    Attributes:
-        missed: int64 (I,), objects without a detection of their class.
-        wrong: int64 (I,), detections that are not right.
-    """
-
-    missed: Integers
-    wrong: Integers
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """All metrics of this module, at IoU 0.5; per-class metrics are in the order of the labels.
-
-    Attributes:
-        report_conf: the minimum score of `at_report_conf`, `confusion` and `faults`.
-        best: each class's rates at its best F1.
-        at_report_conf: each class's rates at report_conf.
-        map50_interval: the 95 % interval of mAP50 over the images, None without ground truth.
-        errors: count and cost of each kind of error.
-        confusion: int64 (K + 1, K + 1), see `count_confusion`.
-        curves: precision, recall and F1 over the score, precision over the recall.
-        faults: missed objects and wrong detections of each image.
-    """
-
-    report_conf: float
-    best: tuple[Rates, ...]
-    at_report_conf: tuple[Rates, ...]
-    map50_interval: tuple[float, float] | None
-    errors: dict[str, ErrorKind]
-    confusion: Integers
-    curves: Curves
-    faults: ImageFaults
-
-
-def analyze(matching: Matching, report_conf: float = 0.25) -> Analysis:
-    """Compute all metrics of this module."""
-    return Analysis(
-        report_conf=report_conf,
-        best=best_rates(matching),
-        at_report_conf=rates_at(matching, report_conf),
-        map50_interval=map50_interval(matching),
-        errors=find_error_kinds(matching),
-        confusion=count_confusion(matching, report_conf),
-        curves=build_curves(matching),
-        faults=count_faults(matching, report_conf),
-    )
-
-
-def build_curves(matching: Matching) -> Curves:
-    """Compute the curves of each class."""
-    shape = (matching.boxes.num_classes, len(CONFIDENCES))
-    precision, recall, f1 = (np.full(shape, np.nan) for _ in range(3))
-    at_recall = np.full((shape[0], len(RECALLS)), np.nan)
+    curves = np.full((3, len(matching.truths), len(CONFIDENCES)), np.nan)
     for label in np.flatnonzero(matching.truths).tolist():
-        precision[label], recall[label], f1[label] = _rates(matching, label, CONFIDENCES)
+        curves[:, label] = _rates(matching, label, CONFIDENCES)
+    return curves
+
+
+def precision_recall_curves(matching: Matching) -> Floats:
+    """Compute the best precision of each class at RECALLS or above, whose mean is the class's AP50.
+
+    Returns:
+        float64 (K, 101), 0 where a recall is not reached, NaN without ground truth.
+    """
+    curves = np.full((len(matching.truths), len(RECALLS)), np.nan)
+    for label in np.flatnonzero(matching.truths).tolist():
         right = matching.right[matching.ranked_labels == label]
-        at_recall[label] = precision_at_recall(right, matching.truths[label])
-    return Curves(precision, recall, f1, at_recall)
+        curves[label] = precision_at_recall(right, matching.truths[label])
+    return curves
 
 
 def rates_at(matching: Matching, conf: float) -> tuple[Rates, ...]:
@@ -135,14 +76,10 @@ def _rates_at(matching: Matching, label: int, thresholds: Floats) -> Rates:
         return Rates(None, None, None, None)
     if not len(thresholds):
         return Rates(None, 0.0, 0.0, None)
-    precision, recall, f1 = _rates(matching, label, thresholds)
-    best = int(f1.argmax())
-    return Rates(
-        precision=None if np.isnan(precision[best]) else float(precision[best]),
-        recall=float(recall[best]),
-        f1=float(f1[best]),
-        threshold=float(thresholds[best]),
-    )
+    rates = np.stack(_rates(matching, label, thresholds))  # (3, S)
+    index = rates[2].argmax()
+    precision, recall, f1 = rates[:, index].tolist()
+    return Rates(None if np.isnan(precision) else precision, recall, f1, float(thresholds[index]))
 
 
 def _rates(matching: Matching, label: int, thresholds: Floats) -> tuple[Floats, Floats, Floats]:
@@ -167,29 +104,27 @@ def count_confusion(matching: Matching, conf: float) -> Integers:
         detections without an object of their own, the last column missed objects.
     """
     boxes, background = matching.boxes, matching.boxes.num_classes
-    reaching = matching.reaching(conf)
-    counted, right = matching.ranked[:reaching], matching.right[:reaching]
+    right, wrong = matching.split_at(conf)
     takers = np.full(len(boxes.truth_label), -1)
-    takers[matching.taken[counted[right]]] = counted[right]
-    _pair_other_classes(matching, counted[~right], takers)
+    takers[matching.taken[right]] = right
+    _pair_other_classes(matching, wrong, takers)
 
     matrix = np.zeros((background + 1, background + 1), dtype=np.int64)
     easy = np.flatnonzero(~boxes.difficult)
     seen_as = np.append(boxes.label, background)[takers[easy]]  # -1, missed, is the background
     np.add.at(matrix, (boxes.truth_label[easy], seen_as), 1)
-    alone = np.setdiff1d(counted, takers[easy])
+    alone = np.setdiff1d(wrong, takers[easy])
     np.add.at(matrix, (background, boxes.label[alone]), 1)
     return matrix
 
 
-def count_faults(matching: Matching, conf: float) -> ImageFaults:
-    """Count the faults of each image at a minimum score."""
+def count_faults(matching: Matching, conf: float) -> tuple[Integers, Integers]:
+    """Return missed objects and wrong detections of each image at a minimum score, int64 (I,) each."""
     boxes, images = matching.boxes, matching.boxes.num_images
-    reaching = matching.reaching(conf)
-    counted, right = matching.ranked[:reaching], matching.right[:reaching]
-    found = np.bincount(boxes.image[counted[right]], minlength=images)
+    right, wrong = matching.split_at(conf)
     objects = np.bincount(boxes.truth_image[~boxes.difficult], minlength=images)
-    return ImageFaults(objects - found, np.bincount(boxes.image[counted[~right]], minlength=images))
+    found = np.bincount(boxes.image[right], minlength=images)
+    return objects - found, np.bincount(boxes.image[wrong], minlength=images)
 
 
 def _pair_other_classes(matching: Matching, wrong: Integers, takers: Integers) -> None:

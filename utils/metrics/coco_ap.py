@@ -57,30 +57,23 @@ class CocoResult:
     ap50_95: tuple[float | None, ...]
 
 
-class _KeepIgnored:
-    """Mixed into COCOeval, which overwrites `ignore` by `iscrowd`: keeps `ignore`."""
+def _keep_ignored(base: Any) -> Any:
+    """Return a COCOeval that keeps `ignore`, which the original overwrites by `iscrowd`."""
 
-    cocoGt: Any  # noqa: N815, as pycocotools names it
+    class Evaluation(base):
+        def _prepare(self) -> None:
+            annotations = self.cocoGt.dataset["annotations"]
+            ignored = [annotation["ignore"] for annotation in annotations]
+            super()._prepare()
+            for annotation, ignore in zip(annotations, ignored, strict=True):
+                annotation["ignore"] = ignore
 
-    def _prepare(self) -> None:
-        annotations = self.cocoGt.dataset["annotations"]
-        ignored = [annotation["ignore"] for annotation in annotations]
-        super()._prepare()  # type: ignore[misc]
-        for annotation, ignore in zip(annotations, ignored, strict=True):
-            annotation["ignore"] = ignore
-
-
-class _Evaluation(_KeepIgnored, COCOeval):
-    pass
+    return Evaluation
 
 
-ENGINES: dict[str, tuple[Any, Any]] = {"pycocotools": (COCO, _Evaluation)}
+ENGINES: dict[str, tuple[Any, Any]] = {"pycocotools": (COCO, _keep_ignored(COCOeval))}
 if faster is not None:
-
-    class _FasterEvaluation(_KeepIgnored, faster.COCOeval_faster):
-        pass
-
-    ENGINES["faster-coco-eval"] = (faster.COCO, _FasterEvaluation)
+    ENGINES["faster-coco-eval"] = (faster.COCO, _keep_ignored(faster.COCOeval_faster))
 ENGINE = [*ENGINES][-1]  # the default
 
 
@@ -88,8 +81,8 @@ def coco_ap(boxes: FlatBoxes, engine: str = ENGINE) -> CocoResult:
     """Compute COCO's metrics; `engine` is one of ENGINES."""
     build_index, build_evaluation = ENGINES[engine]
     header = {
-        "images": [{"id": number} for number in range(1, boxes.num_images + 1)],
-        "categories": [{"id": number} for number in range(1, boxes.num_classes + 1)],
+        "images": [{"id": number + 1} for number in range(boxes.num_images)],
+        "categories": [{"id": number + 1} for number in range(boxes.num_classes)],
     }
     detections = (
         {**row, "id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}

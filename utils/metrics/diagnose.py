@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -58,21 +59,30 @@ def explain_low_map(
             f"steps; {advice}, and {_LOOK if steps < ENOUGH_STEPS else _LOOK_BOTH}"
         )
 
-    pairs = [(_choose(found, len(target)), target) for found, target in zip(detections, easy, strict=True)]
+    pairs = []
+    for found, target in zip(detections, easy, strict=True):
+        found = found.to("cpu")
+        chosen = (found.scores > LOW_SCORE) | (torch.arange(len(found)) < len(target))  # at least the M best
+        pairs.append((found[chosen], target))
     right, confusions = _count_right(pairs), _count_confusions(pairs)
     confused = sum(confusions.values())
-    reasons = [(right + confused, _explain_classes(confusions, class_names, objects))]
-    for mistake, undo in _possible_mistakes(pairs):
-        undone = [(found, _changed(target, undo)) for found, target in pairs]
-        count = _count_right(undone)
-        reasons.append(
-            (
-                count,
-                f"the annotated boxes look {mistake}: with that undone {count} of {objects} objects are "
-                f"detected, else {right}; check the annotations (x and y swapped? XML written for another "
-                f"image size?), and {_LOOK_BOTH}",
-            )
+    reasons = [(right, "")]
+    if confusions:
+        (label, instead), most = confusions.most_common(1)[0]
+        sentence = (
+            f"{confused} of {objects} objects are detected in the right place but as another class, most "
+            f"often {class_names[label]} as {class_names[instead]} ({most}); check the order of the names in "
+            f"--classes and the names in the annotations, and {_LOOK}"
         )
+        reasons = [(right + confused, sentence)]
+    for mistake, undo in _possible_mistakes(pairs):
+        count = _count_right([(found, replace(target, boxes=undo(target.boxes))) for found, target in pairs])
+        sentence = (
+            f"the annotated boxes look {mistake}: with that undone {count} of {objects} objects are "
+            f"detected, else {right}; check the annotations (x and y swapped? XML written for another "
+            f"image size?), and {_LOOK_BOTH}"
+        )
+        reasons.append((count, sentence))
     explained, sentence = max(reasons, key=lambda reason: reason[0])
     if explained - right >= _MIN_SHARE * objects:
         return sentence
@@ -80,23 +90,6 @@ def explain_low_map(
         f"{right} of {objects} objects are detected and {confused} detected as another class; the highest "
         f"score is {highest:.2f} after {steps} steps; {advice}, and {_LOOK_BOTH}"
     )
-
-
-def _explain_classes(confusions: Counter[tuple[int, int]], class_names: Sequence[str], objects: int) -> str:
-    if not confusions:
-        return ""
-    (label, instead), count = confusions.most_common(1)[0]
-    return (
-        f"{sum(confusions.values())} of {objects} objects are detected in the right place but as another "
-        f"class, most often {class_names[label]} as {class_names[instead]} ({count}); check the order of the "
-        f"names in --classes and the names in the annotations, and {_LOOK}"
-    )
-
-
-def _choose(found: Detections, count: int) -> Detections:
-    """Return the detections above LOW_SCORE, and at least the `count` best."""
-    found = found.to("cpu")
-    return found[(found.scores > LOW_SCORE) | (torch.arange(len(found)) < count)]
 
 
 def _agree(found: Detections, target: Target) -> tuple[Tensor, Tensor]:
@@ -144,10 +137,6 @@ def _possible_mistakes(pairs: Sequence[Pair]) -> list[tuple[str, Callable[[Tenso
             lambda boxes: boxes + shift.repeat(2),
         ),
     ]
-
-
-def _changed(target: Target, change: Callable[[Tensor], Tensor]) -> Target:
-    return Target(change(target.boxes), target.labels, target.difficult, target.image_id)
 
 
 def _nearest(pairs: Sequence[Pair], scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.metrics.matching import IOU, MIN_IOU, Bools, Floats, Integers, Matching, Overlaps, class_aps
+from utils.metrics.matching import (
+    IOU,
+    MIN_IOU,
+    Bools,
+    Integers,
+    Matching,
+    Overlaps,
+    class_aps,
+    mean_known,
+)
 
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
 
@@ -41,18 +50,12 @@ class ErrorKind:
     cost: float | None
 
 
-@dataclass(frozen=True)
-class _Overlap:
-    """The highest IoU of each wrong detection (W,), 0 below 0.1, and its ground truth, -1 for none."""
-
-    iou: Floats
-    truth: Integers
-
-
 def find_error_kinds(matching: Matching) -> dict[str, ErrorKind]:
     """Count the errors of each of KINDS and compute their cost."""
     wrong = matching.ranked[~matching.right]
-    same, other = _most_overlapped(matching, wrong)
+    pairs = matching.overlaps[~matching.boxes.difficult[matching.overlaps.truth]]
+    is_same = matching.boxes.label[pairs.detection] == matching.boxes.truth_label[pairs.truth]
+    same, other = (_best_of_each(pairs[chosen], matching)[wrong] for chosen in (is_same, ~is_same))
     rest = np.ones(len(wrong), dtype=bool)
     kinds: dict[str, Bools] = {}
     for kind, test in (
@@ -82,18 +85,12 @@ def find_error_kinds(matching: Matching) -> dict[str, ErrorKind]:
     return found
 
 
-def _most_overlapped(matching: Matching, wrong: Integers) -> tuple[_Overlap, _Overlap]:
-    """Return the best overlap of each wrong detection with its own class, and with other classes."""
-    boxes, pairs = matching.boxes, matching.overlaps
-    pairs = pairs[~boxes.difficult[pairs.truth]]
-    is_same = boxes.label[pairs.detection] == boxes.truth_label[pairs.truth]
-    return _spread(pairs[is_same].best(), matching, wrong), _spread(pairs[~is_same].best(), matching, wrong)
-
-
-def _spread(best: Overlaps, matching: Matching, wrong: Integers) -> _Overlap:
-    iou, truth = np.zeros(len(matching.taken)), np.full(len(matching.taken), -1)
+def _best_of_each(pairs: Overlaps, matching: Matching) -> Overlaps:
+    """Return the best pair of each detection, with IoU 0 and ground truth -1 for one without."""
+    best, count = pairs.best(), len(matching.taken)
+    iou, truth = np.zeros(count), np.full(count, -1)
     iou[best.detection], truth[best.detection] = best.iou, best.truth
-    return _Overlap(iou[wrong], truth[wrong])
+    return Overlaps(np.arange(count), truth, iou)
 
 
 def _corrected(matching: Matching, wrong: Integers, aims: Integers | None, is_free: Bools) -> float:
@@ -116,8 +113,7 @@ def _corrected(matching: Matching, wrong: Integers, aims: Integers | None, is_fr
         is_right[wrong[firsts]] = True
         is_removed[wrong[firsts]] = False
     ranked = matching.ranked[~is_removed[matching.ranked]]
-    known = [ap for ap in class_aps(labels[ranked], is_right[ranked], matching.truths) if ap is not None]
-    return sum(known) / max(len(known), 1)
+    return mean_known(class_aps(labels[ranked], is_right[ranked], matching.truths)) or 0.0
 
 
 def _without_missed(matching: Matching, is_missed: Bools) -> float:
@@ -131,4 +127,4 @@ def _without_missed(matching: Matching, is_missed: Bools) -> float:
         for label, ap in enumerate(aps)
         if matching.truths[label]
     ]
-    return sum(known) / max(len(known), 1)
+    return mean_known(known) or 0.0

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from utils.metrics.matching import RECALLS, Floats, Matching, precision_envelope
 
 Counts = NDArray[np.int32]
-
 RESAMPLES = 200
 _TAIL = 2.5  # percent on either side
 _CELLS_AT_A_TIME = 4_000_000  # bounds the memory

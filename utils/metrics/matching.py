@@ -111,6 +111,10 @@ class Matching:
     right: Bools
     truths: Integers
 
+    def map50(self) -> float | None:
+        """Return COCO's mean average precision at IoU 0.5, None without ground truth."""
+        return mean_known(class_aps(self.ranked_labels, self.right, self.truths))
+
     @cached_property
     def ranked_labels(self) -> Integers:
         """The classes of `ranked`, int64 (C,)."""
@@ -121,14 +125,11 @@ class Matching:
         """The scores of `ranked`, float64 (C,), descending."""
         return self.boxes.score[self.ranked]
 
-    def reaching(self, conf: float) -> int:
-        """Return how many of `ranked` have at least this score, compared in float32 as in predict.py."""
-        return int(np.searchsorted(-self.ranked_scores, -float(np.float32(conf)), side="right"))
-
-    def map50(self) -> float | None:
-        """Return COCO's mean average precision at IoU 0.5, None without ground truth."""
-        known = [ap for ap in class_aps(self.ranked_labels, self.right, self.truths) if ap is not None]
-        return sum(known) / len(known) if known else None
+    def split_at(self, conf: float) -> tuple[Integers, Integers]:
+        """Return the right and the wrong of `ranked` with at least this score, as predict.py compares it."""
+        reaching = np.searchsorted(-self.ranked_scores, -float(np.float32(conf)), side="right")
+        ranked, right = self.ranked[:reaching], self.right[:reaching]
+        return ranked[right], ranked[~right]
 
 
 def flatten(detections: Sequence[Detections], targets: Sequence[Target], num_classes: int) -> FlatBoxes:
@@ -232,6 +233,12 @@ def average_precision(right: Bools, count: int) -> float:
     """Compute COCO's average precision; arguments as `precision_at_recall`."""
     precision = precision_at_recall(right, count)
     return float(precision[precision > 0].sum() / len(RECALLS))
+
+
+def mean_known(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are not None, None when there is none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def precision_at_recall(right: Bools, count: int) -> Floats:

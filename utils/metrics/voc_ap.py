@@ -7,12 +7,11 @@ is free and wrong if a better detection took it; it does not count if the object
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from utils.metrics.matching import IOU, Bools, Integers, Matching, precision_envelope
+from utils.metrics.matching import IOU, Bools, Integers, Matching, mean_known, precision_envelope
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class VocResult:
 
     @property
     def mean_eleven_point(self) -> float | None:
-        """Mean of `eleven_point` over the classes with ground truth, None when there is none."""
+        """The same mean of `eleven_point`."""
         return mean_known(self.eleven_point)
 
 
@@ -48,20 +47,18 @@ def voc_ap(matching: Matching) -> VocResult:
     taken = np.full(len(boxes.label), -1)
     taken[best.detection] = best.truth
 
-    truths = matching.truths.tolist()
-    area: list[float | None] = []
-    eleven_point: list[float | None] = []
+    truths = tuple(matching.truths.tolist())
+    aps: list[tuple[float | None, float | None]] = []
     for label, count in enumerate(truths):
         chosen = np.flatnonzero(boxes.label == label)
         order = chosen[np.argsort(-boxes.score[chosen], kind="stable")]
         right = _judge(taken[order], boxes.difficult)
-        area.append(area_ap(right, count) if count else None)
-        eleven_point.append(eleven_point_ap(right, count) if count else None)
-    return VocResult(tuple(truths), tuple(area), tuple(eleven_point))
+        aps.append(average_precisions(right, count) if count else (None, None))
+    return VocResult(truths, tuple(area for area, _ in aps), tuple(points for _, points in aps))
 
 
-def area_ap(right: Bools, count: int) -> float:
-    """Compute the area under the envelope of the precision-recall curve.
+def average_precisions(right: Bools, count: int) -> tuple[float, float]:
+    """Compute a class's AP by area and by 11 points.
 
     Args:
         right: bool (N,), whether each detection that counts is right, highest score first.
@@ -69,24 +66,10 @@ def area_ap(right: Bools, count: int) -> float:
     """
     hits = np.cumsum(right)
     precision = precision_envelope(hits / np.arange(1, len(hits) + 1))
-    return float(precision[right].sum() / count)  # recall rises by 1 / count at every right detection
-
-
-def eleven_point_ap(right: Bools, count: int) -> float:
-    """Compute the mean of the best precision at recall >= 0, 0.1 ... 1; arguments as `area_ap`.
-
-    Recall is compared in integers: 3 of 10 reach 0.3 although 3 / 10 < 0.1 * 3 in floats.
-    """
-    hits = np.cumsum(right)
-    precision = precision_envelope(hits / np.arange(1, len(hits) + 1))
+    area = precision[right].sum() / count  # recall rises by 1 / count at every right detection
+    # In integers: 3 of 10 reach 0.3 although 3 / 10 < 0.1 * 3 in floats.
     first = np.searchsorted(10 * hits, np.arange(11) * count, side="left")
-    return float(sum(precision[index] for index in first if index < len(precision)) / 11)
-
-
-def mean_known(values: Sequence[float | None]) -> float | None:
-    """Return the mean of the values that are not None, None when there is none."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return float(area), float(sum(precision[index] for index in first if index < len(precision)) / 11)
 
 
 def _judge(taken: Integers, difficult: Bools) -> Bools:

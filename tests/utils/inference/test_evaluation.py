@@ -18,7 +18,6 @@ from utils.inference.evaluation import (
     DatasetDetections,
     EvalResult,
     detect_dataset,
-    evaluate,
     merge_detections,
     score_detections,
 )
@@ -66,22 +65,27 @@ def make_dataset(folder: Path, objects: list[list[str]], class_names: tuple[str,
     return VocDataset(records, class_names)
 
 
+def evaluate(predictor: Predictor, dataset: VocDataset, batch_size=8, skip_bad=False, **knobs) -> EvalResult:
+    found = detect_dataset(predictor, dataset, batch_size=batch_size, skip_bad=skip_bad)
+    return score_detections(found, dataset, **knobs)
+
+
 def measure(folder: Path, **knobs) -> EvalResult:
     """Images of a cat, a dog and nothing; the cat is found, the dog missed, and seen where none is."""
     dataset = make_dataset(folder, [["cat"], ["dog"], []], ("cat", "dog", "tvmonitor"))
     answers = [[(BOX, 2, 0.9), (BOX, 1, 0.8)], [], [(BOX, 3, 0.7)]]
     predictor = KnownAnswers(("tv", "bird", "cat", "dog"), answers)
-    return evaluate(predictor, dataset, progress=False, **knobs)
+    return evaluate(predictor, dataset, **knobs)
 
 
 def test_no_images_is_an_error() -> None:
     with pytest.raises(UserError, match="no images"):
-        evaluate(KnownAnswers(("cat",), []), VocDataset([], ("cat",)), progress=False)
+        evaluate(KnownAnswers(("cat",), []), VocDataset([], ("cat",)))
 
 
 def test_images_without_detections_and_ground_truth(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, [[]], ("cat",))
-    result = evaluate(KnownAnswers(("cat",), [[]]), dataset, progress=False)
+    result = evaluate(KnownAnswers(("cat",), [[]]), dataset)
     assert result.as_dict()["map50"] is None
     assert result.as_dict()["per_class"]["cat"]["voc_ap50_area"] is None
     assert "1 of 1 classes have no ground truth" in result.table()
@@ -187,9 +191,7 @@ def test_precision_and_recall_are_reported_at_the_score_that_is_asked_for(tmp_pa
 def test_batches(tmp_path: Path, batch_size: int, expected: list[int]) -> None:
     predictor = KnownAnswers(("cat",), [[(BOX, 0, 0.9)], [], []])
     batches = predictor.batches  # shared with the limited copy that evaluate makes
-    evaluate(
-        predictor, make_dataset(tmp_path, [["cat"], [], []], ("cat",)), batch_size=batch_size, progress=False
-    )
+    evaluate(predictor, make_dataset(tmp_path, [["cat"], [], []], ("cat",)), batch_size=batch_size)
     assert batches == expected
 
 
@@ -219,7 +221,7 @@ def four(tmp_path: Path) -> VocDataset:
 
 def find_in(dataset: VocDataset, indices: list[int], **knobs) -> DatasetDetections:
     answers = [ANSWERS[index] for index in indices]
-    return detect_dataset(KnownAnswers(KNOWN, answers), dataset, indices=indices, progress=False, **knobs)
+    return detect_dataset(KnownAnswers(KNOWN, answers), dataset, indices=indices, **knobs)
 
 
 def test_nothing_is_found_in_no_image(four: VocDataset) -> None:
@@ -243,21 +245,21 @@ def test_a_share_holds_its_images_in_the_labels_of_the_data(four: VocDataset) ->
 
 def test_without_indices_it_is_the_whole(four: VocDataset) -> None:
     predictor = KnownAnswers(KNOWN, ANSWERS)
-    assert detect_dataset(predictor, four, progress=False).indices == [0, 1, 2, 3]
+    assert detect_dataset(predictor, four).indices == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
     "shares", [[[0, 1, 2, 3]], [[0, 2], [1, 3]], [[2], [3], [0], [1]], [[3, 1, 0, 2], []]]
 )
 def test_joined_shares_are_scored_as_the_whole(four: VocDataset, shares: list[list[int]]) -> None:
-    whole = evaluate(KnownAnswers(KNOWN, ANSWERS), four, progress=False, weights="w", splits=("s",))
+    whole = evaluate(KnownAnswers(KNOWN, ANSWERS), four, weights="w", splits=("s",))
     joined = merge_detections([find_in(four, share) for share in shares])
     assert joined.indices == [0, 1, 2, 3]
     result = score_detections(joined, four, weights="w", splits=("s",))
     assert {**result.as_dict(), "speed_ms": 0} == {**whole.as_dict(), "speed_ms": 0}
     for name in ("image", "label", "score", "box", "truth_box"):
         assert np.array_equal(getattr(result.matching.boxes, name), getattr(whole.matching.boxes, name))
-    assert (result.indices, result.file_names) == (whole.indices, whole.file_names)
+    assert (result.indices, result.records) == (whole.indices, whole.records)
 
 
 def test_joining_keeps_what_belongs_together() -> None:
@@ -277,9 +279,7 @@ def test_images_that_were_left_out_are_counted_over_all_shares(
 ) -> None:
     (tmp_path / "2.png").write_bytes(b"")
     parts = [
-        detect_dataset(
-            KnownAnswers(KNOWN, [ANSWERS[0]]), four, indices=[0, 2], progress=False, skip_bad=True
-        ),
+        detect_dataset(KnownAnswers(KNOWN, [ANSWERS[0]]), four, indices=[0, 2], skip_bad=True),
         find_in(four, [1, 3]),
     ]
     result = score_detections(merge_detections(parts), four, skipped=1)

@@ -7,7 +7,14 @@ import pytest
 
 from nets.structures import Detections, Target
 from tests.metrics_reference import CLASSES, make_detections, make_target, random_case
-from utils.metrics.analysis import CONFIDENCES, Rates, best_rates, build_curves, rates_at
+from utils.metrics.analysis import (
+    CONFIDENCES,
+    Rates,
+    best_rates,
+    precision_recall_curves,
+    rate_curves,
+    rates_at,
+)
 from utils.metrics.matching import Matching, class_aps, flatten, match
 
 BOX, OTHER, FAR = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0], [0.0, 100.0, 9.0, 109.0]
@@ -35,11 +42,12 @@ def slow_rates(matching: Matching, label: int, conf: float) -> tuple[float | Non
 def test_nothing_at_all(images: int) -> None:
     matching = match(flatten([Detections.empty()] * images, [Target.empty()] * images, 2))
     assert best_rates(matching) == rates_at(matching, 0.25) == (UNKNOWN, UNKNOWN)
-    curves = build_curves(matching)
-    assert curves.precision.shape == curves.recall.shape == curves.f1.shape == (2, len(CONFIDENCES))
-    assert curves.precision_at_recall.shape == (2, 101)
-    assert np.isnan(curves.f1).all()
-    assert np.isnan(curves.precision_at_recall).all()
+    for curves, shape in (
+        (rate_curves(matching), (3, 2, len(CONFIDENCES))),
+        (precision_recall_curves(matching), (2, 101)),
+    ):
+        assert curves.shape == shape
+        assert np.isnan(curves).all()
 
 
 def test_only_difficult_objects() -> None:
@@ -50,7 +58,7 @@ def test_no_detection() -> None:
     matching = matched([(BOX, 0)], [])
     assert best_rates(matching) == (Rates(None, 0.0, 0.0, None),)
     assert rates_at(matching, 0.25) == (Rates(None, 0.0, 0.0, 0.25),)
-    assert (build_curves(matching).precision_at_recall == 0).all()
+    assert (precision_recall_curves(matching) == 0).all()
 
 
 def test_nothing_right() -> None:
@@ -63,12 +71,12 @@ def test_hand_worked() -> None:
     assert best_rates(matching) == (Rates(2 / 3, 1.0, 0.8, 0.375),)
     assert rates_at(matching, 0.5) == (Rates(0.5, 0.5, 0.5, 0.5),)
     assert rates_at(matching, 0.51) == (Rates(1.0, 0.5, 2 / 3, 0.51),)
-    curves = build_curves(matching)
+    precision, recall, _ = rate_curves(matching)
     at = {round(float(conf), 3): index for index, conf in enumerate(CONFIDENCES)}
-    assert curves.precision[0, [at[0.0], at[0.4], at[0.6]]] == pytest.approx([2 / 3, 0.5, 1.0])
-    assert curves.recall[0, [at[0.0], at[0.4], at[0.6], at[0.8]]] == pytest.approx([1.0, 0.5, 0.5, 0.0])
-    assert math.isnan(curves.precision[0, at[0.8]])
-    assert curves.precision_at_recall[0, [0, 50, 51, 100]] == pytest.approx([1.0, 1.0, 2 / 3, 2 / 3])
+    assert precision[0, [at[0.0], at[0.4], at[0.6]]] == pytest.approx([2 / 3, 0.5, 1.0])
+    assert recall[0, [at[0.0], at[0.4], at[0.6], at[0.8]]] == pytest.approx([1.0, 0.5, 0.5, 0.0])
+    assert math.isnan(precision[0, at[0.8]])
+    assert precision_recall_curves(matching)[0, [0, 50, 51, 100]] == pytest.approx([1.0, 1.0, 2 / 3, 2 / 3])
 
 
 def test_equal_scores_are_taken_together() -> None:
@@ -85,7 +93,8 @@ def test_a_score_of_the_threshold_is_taken_though_float32_rounds_it_down() -> No
 @pytest.mark.parametrize("seed", range(20))
 def test_equals_counting_one_by_one(seed: int) -> None:
     matching = match(random_case(seed))
-    curves, best, reported = build_curves(matching), best_rates(matching), rates_at(matching, 0.25)
+    curves, best, reported = rate_curves(matching), best_rates(matching), rates_at(matching, 0.25)
+    at_recall = precision_recall_curves(matching)
     aps = class_aps(matching.ranked_labels, matching.right, matching.truths)
     for label in range(CLASSES):
         if not matching.truths[label]:
@@ -100,9 +109,6 @@ def test_equals_counting_one_by_one(seed: int) -> None:
         assert best[label].f1 == pytest.approx(max(f1s, default=0.0))
         for index in range(0, len(CONFIDENCES), 50):
             precision, recall, f1 = slow_rates(matching, label, CONFIDENCES[index])
-            assert curves.recall[label, index] == pytest.approx(recall)
-            assert curves.f1[label, index] == pytest.approx(f1)
-            assert curves.precision[label, index] == pytest.approx(
-                math.nan if precision is None else precision, nan_ok=True
-            )
-        assert curves.precision_at_recall[label].mean() == pytest.approx(aps[label], abs=1e-12)
+            rates = [math.nan if precision is None else precision, recall, f1]
+            assert curves[:, label, index] == pytest.approx(rates, nan_ok=True)
+        assert at_recall[label].mean() == pytest.approx(aps[label], abs=1e-12)

@@ -6,7 +6,7 @@ import pytest
 from nets.structures import Detections, Target
 from tests.metrics_reference import CLASSES, as_files, devkit_ap, make_detections, make_target, random_case
 from utils.metrics.matching import flatten, match
-from utils.metrics.voc_ap import VocResult, area_ap, eleven_point_ap, voc_ap
+from utils.metrics.voc_ap import VocResult, average_precisions, voc_ap
 
 
 def measure(found: list[Detections], targets: list[Target], num_classes: int) -> VocResult:
@@ -82,9 +82,7 @@ def test_class_with_only_difficult_objects_is_left_out_of_the_mean() -> None:
 
 def test_eleven_points_are_compared_as_whole_numbers() -> None:
     """Recall 3/10 reaches the point 0.3, although 3 / 10 < 0.1 * 3 in floating point."""
-    right = np.array([True] * 3)
-    assert eleven_point_ap(right, count=10) == pytest.approx(4 / 11)
-    assert area_ap(right, count=10) == pytest.approx(0.3)
+    assert average_precisions(np.array([True] * 3), count=10) == pytest.approx((0.3, 4 / 11))
 
 
 @pytest.mark.parametrize("first", range(0, 200, 50))
