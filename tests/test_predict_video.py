@@ -130,11 +130,9 @@ def test_a_broken_video_does_not_stop_the_others(room: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize("size", [(31, 75), (2, 2), (33, 64)])
 def test_any_size_can_be_written(room: Path, size: tuple[int, int]) -> None:
-    out = video.VideoWriter(Path("v.mp4"), size, 10.0)
-    picture = np.full((*size, 3), (200, 100, 50), dtype=np.uint8)
-    for _ in range(3):
-        out.write(picture)
-    out.close()
+    with video.VideoWriter(Path("v.mp4"), size, 10.0) as out:
+        for _ in range(3):
+            out.write(np.full((*size, 3), (200, 100, 50), dtype=np.uint8))
     frames = frames_of(Path("v.mp4"))
     assert len(frames) == 3
     assert frames[0].shape == (size[0] + size[0] % 2, size[1] + size[1] % 2, 3)
@@ -151,10 +149,10 @@ def test_frames_that_change_their_size_are_fitted_in(room: Path, capsys: pytest.
     frames = frames_of(FOLDER / "v.mp4")
     assert [frame.shape for frame in frames] == [(48, 64, 3)] * 8
     assert all(frame.mean() > 60 for frame in frames)
-    out = video.VideoWriter(Path("v.mp4"), (48, 64), 10.0)  # other readers do not scale as FFmpeg's does
-    for size in [(48, 64), (96, 128), (120, 32)]:
-        out.write(np.full((*size, 3), 200, dtype=np.uint8))
-    out.close()
+    # Other readers do not scale as FFmpeg's does.
+    with video.VideoWriter(Path("v.mp4"), (48, 64), 10.0) as out:
+        for size in [(48, 64), (96, 128), (120, 32)]:
+            out.write(np.full((*size, 3), 200, dtype=np.uint8))
     assert [round(frame[24, 32].mean(), -1) for frame in frames_of(Path("v.mp4"))] == [200] * 3
     assert capsys.readouterr().err.count("the frame size changes") == 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -24,32 +24,33 @@ from utils.inference.streams import Stream
 from utils.inference.video import VideoWriter
 from utils.inference.window import Window
 from utils.inference.writers import (
-    CropWriter,
-    ImageWriter,
-    TxtWriter,
-    XmlWriter,
-    console_line,
+    choose_images,
+    choose_label_files,
     describe_counts,
+    free_name,
     json_line,
     refuse_overwriting,
+    write_class_list,
+    write_crops,
+    write_image,
+    write_txt,
+    write_xml,
 )
 from utils.vision.draw import draw_detections
 from utils.vision.image_reader import Pixels
 
 
+@dataclass
 class ClassCounts:
     """The number of objects of each class over many images, and the milliseconds that they took."""
 
-    def __init__(self, class_names: Sequence[str]) -> None:
-        self._class_names = class_names
-        self.images = 0
-        self.milliseconds = 0.0
-        self.total: Counter[str] = Counter()
-        self.most: Counter[str] = Counter()  # in one image
+    images: int = 0
+    milliseconds: float = 0.0
+    total: Counter[str] = field(default_factory=Counter)
+    most: Counter[str] = field(default_factory=Counter)  # in one image
 
-    def add(self, detections: Detections, milliseconds: float) -> None:
-        """Count the detections of an image."""
-        counts = Counter(self._class_names[label] for label in detections.labels.tolist())
+    def add(self, counts: Counter[str], milliseconds: float) -> None:
+        """Add the counts of an image."""
         self.images += 1
         self.milliseconds += milliseconds
         self.total += counts
@@ -81,7 +82,7 @@ class Outputs:
         self._config, self._window = config, window
         self._class_names = predictor.class_names
         self._explainer = Explainer(predictor, attention_maps=config.attention_maps, heatmap=config.heatmap)
-        self._image_counts = self._counts = ClassCounts(self._class_names)
+        self._image_counts = self._counts = ClassCounts()
         self._open_files = ExitStack()
         self._json: IO[str] | None = None
         self._video: VideoWriter | None = None
@@ -91,19 +92,16 @@ class Outputs:
         check_output_file("--json", config.json)
         inputs = [*paths, *(Path(path) for path in (config.classes, predictor.source) if path)]
         refuse_overwriting([config.json] if config.json else [], inputs)
-        self._labels: list[XmlWriter | TxtWriter] = []
-        if config.xml:
-            self._labels.append(XmlWriter(Path(config.xml), paths, self._class_names))
+        self._xml = choose_label_files("--xml", Path(config.xml), ".xml", paths) if config.xml else {}
+        self._txt = choose_label_files("--txt", Path(config.txt), ".txt", paths) if config.txt else {}
         if config.txt:
-            self._labels.append(
-                TxtWriter(Path(config.txt), paths, self._class_names, scores=config.txt_scores)
-            )
+            write_class_list(Path(config.txt), self._class_names, self._txt.values())
         self.folder = new_run_folder(config.project, config.name, config.exist_ok) if config.save else None
-        self._images = self._crops = None
+        self._images: dict[Path, Path] = {}
         if self.folder:
-            self._images = ImageWriter(self.folder, [*paths, *self._explainer.targets(paths)])
-            if config.crop:
-                self._crops = CropWriter(self.folder / "crops", paths, self._class_names)
+            self._images = choose_images(self.folder, [*paths, *self._explainer.targets(paths)])
+        taken: set[str] = set()
+        self._crop_stems = {path: free_name(path.stem, taken) for path in paths}
 
     def __enter__(self) -> Outputs:
         if self.folder:
@@ -138,30 +136,16 @@ class Outputs:
         if isinstance(stream, ImageFiles):
             yield
             return
-        self._counts = counts = ClassCounts(self._class_names)
-        self._is_live = stream.is_live
-        video = None
-        if self._images:
-            video = self._video = VideoWriter(self._images.targets[stream.path], stream.size, stream.fps)
-        try:
+        self._counts, self._is_live = ClassCounts(), stream.is_live
+        with ExitStack() as files:
+            if self._images:
+                target = self._images[stream.path]
+                self._video = files.enter_context(VideoWriter(target, stream.size, stream.fps))
             yield
-        except BaseException as error:
-            if video and not isinstance(error, Interrupted):
-                video.discard()
-            elif video:
-                video.close()
-            raise
-        else:
-            if video:
-                video.close()
-        finally:
-            self._counts, self._video = self._image_counts, None
+        counts, self._counts, self._video = self._counts, self._image_counts, None
         mean = counts.milliseconds / max(counts.images, 1)
-        print(
-            one_line(
-                f"{stream.name}  {counts.images} frames  {describe_counts(counts.total)}  {mean:.0f} ms each"
-            )
-        )
+        total = describe_counts(counts.total)
+        print(one_line(f"{stream.name}  {counts.images} frames  {total}  {mean:.0f} ms each"))
         if self._config.count:
             print(one_line(f"at most in one frame of {stream.name}: {describe_counts(counts.most)}"))
 
@@ -173,17 +157,22 @@ class Outputs:
             detections: boxes in its pixels.
             milliseconds: the time they took.
         """
-        self._counts.add(detections, milliseconds)
+        counts = Counter(self._class_names[label] for label in detections.labels.tolist())
+        self._counts.add(counts, milliseconds)
         if self._json:
             self._json.write(json_line(frame, detections, self._class_names) + "\n")
-        for labels in self._labels:
-            labels.write(frame, detections)
-        if self._crops:
-            self._crops.write(frame, detections)
+        if self._xml:
+            write_xml(self._xml[frame.path], frame, detections, self._class_names)
+        if self._txt:
+            write_txt(self._txt[frame.path], frame, detections, scores=self._config.txt_scores)
+        if self.folder and self._config.crop:
+            stem = self._crop_stems[frame.path]
+            write_crops(self.folder / "crops", stem, frame, detections, self._class_names)
         if self._images or self._window:
             self._write_drawn(frame, detections, draw_detections(frame.image, detections, self._class_names))
         if frame.number is None:
-            print(one_line(console_line(frame.path, detections, self._class_names, milliseconds)), flush=True)
+            line = f"{frame.path}  {describe_counts(counts)}  {milliseconds:.0f} ms"
+            print(one_line(line), flush=True)
 
     def _write_drawn(self, frame: Frame, detections: Detections, drawn: Pixels) -> None:
         if self._window:
@@ -191,9 +180,9 @@ class Outputs:
         if self._video:
             self._video.write(drawn, frame.time_s if self._is_live else None)
         elif self._images:
-            self._images.write(frame.path, drawn)
+            write_image(drawn, self._images[frame.path])
             for target, image in self._explainer.draw(frame, detections):
-                self._images.write(target, image)
+                write_image(image, self._images[target])
 
     def conclude(self) -> None:
         """Print the counts of the image files and the places of the outputs."""

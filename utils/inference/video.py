@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 from utils.cli.console import log, progress, warn
-from utils.cli.errors import UserError
+from utils.cli.errors import Interrupted, UserError
 from utils.inference.frames import MAX_IN_FLIGHT, Frame
 from utils.inference.predictor import Predictor
 from utils.inference.prefetch import prefetch
@@ -112,7 +112,7 @@ class VideoFile:
 
 
 class VideoWriter:
-    """An MP4 file that gets its name only when it is complete."""
+    """An MP4 file that gets its name only when it is complete; a context manager."""
 
     def __init__(self, target: Path, size: tuple[int, int], fps: float) -> None:
         """Open the file.
@@ -135,7 +135,7 @@ class VideoWriter:
             os.fspath(self._temporary), cv2.VideoWriter.fourcc(*_CODEC), fps, sides
         )
         if not self._writer.isOpened():
-            self.discard()
+            self._discard()
             raise UserError(
                 f"{target}: cannot write a video of {sides[0]}x{sides[1]}: the disk is full, or this OpenCV "
                 f"lacks {_CODEC}; --no-save writes none",
@@ -163,24 +163,25 @@ class VideoWriter:
             self._writer.write(bgr)
             self._written += 1
 
-    def close(self) -> None:
-        """Finish the file and give it its name; without a frame no file is left.
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Finish the file and give it its name, also after a signal; without a frame no file is left.
 
         Raises:
             UserError: it did not reach the disk completely.
         """
-        if not self._written:
-            self.discard()
-            return
         self._writer.release()
-        if not self._is_complete():
-            self.discard()
+        if not self._written or not (error is None or isinstance(error, Interrupted)):
+            self._discard()
+        elif self._is_complete():
+            os.replace(self._temporary, self._target)
+        else:
+            self._discard()
             raise UserError(f"{self._target}: cannot write the video: is the disk full?", exit_code=1)
-        os.replace(self._temporary, self._target)
 
-    def discard(self) -> None:
-        """Delete the file."""
-        self._writer.release()
+    def _discard(self) -> None:
         with suppress(OSError):
             self._temporary.unlink()
 

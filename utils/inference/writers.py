@@ -1,4 +1,4 @@
-"""Writers of detections: annotated images, crops, VOC XML, YOLO label files, JSON and console lines."""
+"""Writers of detections: annotated images, crops, VOC XML, YOLO label files and JSON."""
 
 from __future__ import annotations
 
@@ -27,123 +27,126 @@ _CLASSES = "classes.txt"
 _MIN_SIDE = 2  # pixels of a box in XML; nobody could correct a smaller one
 
 
-class ImageWriter:
-    """Writes images into a folder under the names of their sources; a name that is taken gets a number.
+def choose_images(folder: Path, sources: Sequence[Path]) -> dict[Path, Path]:
+    """Choose a file in the folder for the image of each source; a name that is taken gets a number.
 
-    Attributes:
-        targets: the file of each source.
+    Raises:
+        UserError: an image would overwrite a source.
     """
-
-    def __init__(self, folder: Path, sources: Sequence[Path]) -> None:
-        """Choose a file for every source.
-
-        Raises:
-            UserError: an image would overwrite a source.
-        """
-        self.targets: dict[Path, Path] = {}
-        taken: set[str] = set()
-        for source in sources:
-            suffix = source.suffix.lower()
-            suffix = ".mp4" if suffix in VIDEO_SUFFIXES else ".png" if suffix == ".png" else ".jpg"
-            self.targets[source] = folder / _free_name(source.stem, taken, suffix)
-        refuse_overwriting(self.targets.values(), sources)
-
-    def write(self, source: Path, image: Pixels) -> Path:
-        """Write the image of a source, uint8 (H, W, 3) in RGB, and return its path."""
-        target = self.targets[source]
-        _save(image, target)
-        return target
+    targets: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for source in sources:
+        suffix = source.suffix.lower()
+        suffix = ".mp4" if suffix in VIDEO_SUFFIXES else ".png" if suffix == ".png" else ".jpg"
+        targets[source] = folder / free_name(source.stem, taken, suffix)
+    refuse_overwriting(targets.values(), sources)
+    return targets
 
 
-class CropWriter:
-    """Writes each detected object to FOLDER/CLASS/IMAGE_N.jpg, N counting those of the image."""
-
-    def __init__(self, folder: Path, sources: Sequence[Path], class_names: Sequence[str]) -> None:
-        taken: set[str] = set()
-        self._stems = {source: _free_name(source.stem, taken) for source in sources}
-        # A class named ../x must not lead out of the folder.
-        safe = (re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).strip(" .") or "_" for name in class_names)
-        self._folders = [folder / name for name in safe]
-
-    def write(self, frame: Frame, detections: Detections) -> None:
-        """Write the objects of a frame; in a video IMAGE is followed by the number of the frame."""
-        stem = self._stems[frame.path]
-        if frame.number is not None:
-            stem = f"{stem}_frame{frame.number:06}"
-        rows = zip(detections.boxes.tolist(), detections.labels.tolist(), strict=True)
-        for number, ((left, top, right, bottom), label) in enumerate(rows, start=1):
-            folder = self._folders[label]
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"{folder}: cannot write here: {error.strerror}", exit_code=1) from None
-            crop = frame.image[int(top) : math.ceil(bottom), int(left) : math.ceil(right)]
-            _save(crop, folder / f"{stem}_{number}.jpg")
+def free_name(stem: str, taken: set[str], suffix: str = "") -> str:
+    """Return STEM with the suffix, numbered where it is taken, and add it to the taken ones."""
+    name, number = f"{stem}{suffix}", 1
+    while name.casefold() in taken:  # some file systems take A.jpg and a.jpg for one
+        number += 1
+        name = f"{stem}_{number}{suffix}"
+    taken.add(name.casefold())
+    return name
 
 
-class XmlWriter:
-    """Writes NAME.xml for each image, which labelImg and train.py read."""
+def choose_label_files(flag: str, folder: Path, suffix: str, sources: Sequence[Path]) -> dict[Path, Path]:
+    """Choose the annotation file of each image, which has its name, and make the folder.
 
-    def __init__(self, folder: Path, sources: Sequence[Path], class_names: Sequence[str]) -> None:
-        """Choose a file for every image and make the folder; the images' own folder makes them a data set.
-
-        Raises:
-            UserError: two images would share a file, or a file exists.
-        """
-        self._targets = _choose_label_files("--xml", folder, ".xml", sources)
-        self._class_names = class_names
-
-    def write(self, frame: Frame, detections: Detections) -> None:
-        """Write the annotation of an image, boxes rounded to whole pixels, which is what labelImg reads."""
-        height, width = frame.image.shape[:2]
-        objects = [
-            VocObject(self._class_names[label], (left, top, right, bottom))
-            for (left, top, right, bottom), label in zip(
-                detections.boxes.round().tolist(), detections.labels.tolist(), strict=True
+    Raises:
+        UserError: two images would share a file, a file exists (it may hold hours of corrections), or the
+            folder cannot be made.
+    """
+    targets: dict[Path, Path] = {}
+    owners: dict[str, Path] = {}
+    for source in sources:
+        target = folder / f"{source.stem}{suffix}"
+        other = owners.setdefault(target.name.casefold(), source)
+        if other is not source:
+            raise UserError(
+                f"{flag} {folder}: {other} and {source} would both become {target.name}; rename one of them, "
+                "or predict them into separate folders"
             )
-            if right - left >= _MIN_SIDE and bottom - top >= _MIN_SIDE
-        ]
-        write_annotation(self._targets[frame.path], as_utf8(frame.path.name), width, height, objects)
+        targets[source] = target
+    existing = [target for target in targets.values() if target.exists()]
+    if existing:
+        more = f" and {len(existing) - 1} more exist" if len(existing) > 1 else " exists"
+        raise UserError(
+            f"{flag} {folder}: {existing[0].name}{more} and may hold corrections, which are never "
+            "overwritten; choose another folder, or name only the images without"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{flag} {folder}: cannot write here: {error.strerror or error}") from None
+    return targets
 
 
-class TxtWriter:
-    """Writes NAME.txt for each image with a line `class cx cy w h` an object, and classes.txt beside them."""
+def write_class_list(folder: Path, class_names: Sequence[str], label_files: Iterable[Path]) -> None:
+    """Write classes.txt, the names behind the labels of --txt.
 
-    def __init__(
-        self, folder: Path, sources: Sequence[Path], class_names: Sequence[str], *, scores: bool = False
-    ) -> None:
-        """Choose a file for every image, make the folder and write classes.txt.
+    Raises:
+        UserError: the file exists and names other classes, or it is the label file of an image.
+    """
+    path = folder / _CLASSES
+    if path in label_files:
+        raise UserError(f"--txt {folder}: {_CLASSES} is for the class names; rename that image")
+    text = "".join(f"{name}\n" for name in class_names)
+    if not path.exists():
+        with atomic_write(path, "w") as file:
+            file.write(text)
+    elif path.read_text(encoding="utf-8", errors="replace") != text:
+        raise UserError(f"--txt {folder}: {_CLASSES} there names other classes; choose another folder")
 
-        Args:
-            folder: where the files go.
-            sources: the image files.
-            class_names: the name of each label.
-            scores: end each line with the score, which training tools do not accept.
 
-        Raises:
-            UserError: two images would share a file, or a file exists.
-        """
-        self._targets = _choose_label_files("--txt", folder, ".txt", sources)
-        self._scores = scores
-        classes = folder / _CLASSES
-        if classes in self._targets.values():
-            raise UserError(f"--txt {folder}: {_CLASSES} is for the class names; rename that image")
-        text = "".join(f"{name}\n" for name in class_names)
-        if not classes.exists():
-            with atomic_write(classes, "w") as file:
-                file.write(text)
-        elif classes.read_text(encoding="utf-8", errors="replace") != text:
-            raise UserError(f"--txt {folder}: {_CLASSES} there names other classes; choose another folder")
+def write_image(image: Pixels, target: Path) -> None:
+    """Write an image, uint8 (H, W, 3) in RGB, as PNG or JPEG."""
+    options = {"format": "PNG"} if target.suffix == ".png" else {"format": "JPEG", "quality": 92}
+    with atomic_write(target) as file:
+        Image.fromarray(image).save(file, **options)
 
-    def write(self, frame: Frame, detections: Detections) -> None:
-        """Write the labels of an image: center and size of each box as fractions of the image."""
-        height, width = frame.image.shape[:2]
-        boxes = xyxy_to_cxcywh(detections.boxes) / detections.boxes.new_tensor((width, height) * 2)
-        columns = [boxes, detections.scores[:, None]] if self._scores else [boxes]
-        rows = torch.cat(columns, dim=1).tolist()
-        with atomic_write(self._targets[frame.path], "w") as file:
-            for label, row in zip(detections.labels.tolist(), rows, strict=True):
-                file.write(f"{label} {' '.join(f'{value:.6f}' for value in row)}\n")
+
+def write_crops(
+    folder: Path, stem: str, frame: Frame, detections: Detections, class_names: Sequence[str]
+) -> None:
+    """Write each detected object to FOLDER/CLASS/STEM_N.jpg; in a video the frame's number follows STEM."""
+    if frame.number is not None:
+        stem = f"{stem}_frame{frame.number:06}"
+    rows = zip(detections.boxes.tolist(), detections.labels.tolist(), strict=True)
+    for number, ((left, top, right, bottom), label) in enumerate(rows, start=1):
+        # A class named ../x must not lead out of the folder.
+        safe = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", class_names[label]).strip(" .") or "_"
+        try:
+            (folder / safe).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder / safe}: cannot write here: {error.strerror}", exit_code=1) from None
+        crop = frame.image[int(top) : math.ceil(bottom), int(left) : math.ceil(right)]
+        write_image(crop, folder / safe / f"{stem}_{number}.jpg")
+
+
+def write_xml(target: Path, frame: Frame, detections: Detections, class_names: Sequence[str]) -> None:
+    """Write the VOC annotation of an image, boxes rounded to whole pixels, which is what labelImg reads."""
+    height, width = frame.image.shape[:2]
+    rows = zip(detections.boxes.round().tolist(), detections.labels.tolist(), strict=True)
+    objects = [
+        VocObject(class_names[label], (left, top, right, bottom))
+        for (left, top, right, bottom), label in rows
+        if right - left >= _MIN_SIDE and bottom - top >= _MIN_SIDE
+    ]
+    write_annotation(target, as_utf8(frame.path.name), width, height, objects)
+
+
+def write_txt(target: Path, frame: Frame, detections: Detections, *, scores: bool) -> None:
+    """Write an image's lines of class, center, size (fractions of the image) and, if asked, score."""
+    height, width = frame.image.shape[:2]
+    boxes = xyxy_to_cxcywh(detections.boxes) / detections.boxes.new_tensor((width, height) * 2)
+    rows = torch.cat([boxes, detections.scores[:, None]] if scores else [boxes], dim=1).tolist()
+    with atomic_write(target, "w") as file:
+        for label, row in zip(detections.labels.tolist(), rows, strict=True):
+            file.write(f"{label} {' '.join(f'{value:.6f}' for value in row)}\n")
 
 
 def refuse_overwriting(outputs: Iterable[Path | str], sources: Sequence[Path]) -> None:
@@ -179,12 +182,6 @@ def json_line(frame: Frame, detections: Detections, class_names: Sequence[str]) 
     return json.dumps(line, ensure_ascii=False, allow_nan=False)
 
 
-def console_line(path: Path, detections: Detections, class_names: Sequence[str], milliseconds: float) -> str:
-    """Describe the detections of an image for the console, such as `a.jpg  2 cat 1 dog  31 ms`."""
-    counts = Counter(class_names[label] for label in detections.labels.tolist())
-    return f"{path}  {describe_counts(counts)}  {milliseconds:.0f} ms"
-
-
 def describe_counts(counts: Counter[str]) -> str:
     """Describe the number of objects of each class, such as `2 cat 1 dog`."""
     return " ".join(f"{count} {name}" for name, count in counts.most_common()) or "0 objects"
@@ -193,50 +190,3 @@ def describe_counts(counts: Counter[str]) -> str:
 def as_utf8(path: Path | str) -> str:
     """Return a path as text that any file can hold: bytes that are not UTF-8 become escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _save(image: Pixels, target: Path) -> None:
-    options = {"format": "PNG"} if target.suffix == ".png" else {"format": "JPEG", "quality": 92}
-    with atomic_write(target) as file:
-        Image.fromarray(image).save(file, **options)
-
-
-def _free_name(stem: str, taken: set[str], suffix: str = "") -> str:
-    """Return STEM with the suffix, numbered where it is taken, and add it to the taken ones."""
-    name, number = f"{stem}{suffix}", 1
-    while name.casefold() in taken:  # some file systems take A.jpg and a.jpg for one
-        number += 1
-        name = f"{stem}_{number}{suffix}"
-    taken.add(name.casefold())
-    return name
-
-
-def _choose_label_files(flag: str, folder: Path, suffix: str, sources: Sequence[Path]) -> dict[Path, Path]:
-    """Return the file of each source, and make the folder.
-
-    An annotation belongs to the image of the same name, so a name that is taken cannot get a number. And no
-    file is replaced: it may hold hours of corrections.
-    """
-    targets: dict[Path, Path] = {}
-    owners: dict[str, Path] = {}
-    for source in sources:
-        target = folder / f"{source.stem}{suffix}"
-        other = owners.setdefault(target.name.casefold(), source)
-        if other is not source:
-            raise UserError(
-                f"{flag} {folder}: {other} and {source} would both become {target.name}; rename one of them, "
-                "or predict them into separate folders"
-            )
-        targets[source] = target
-    existing = [target for target in targets.values() if target.exists()]
-    if existing:
-        more = f" and {len(existing) - 1} more exist" if len(existing) > 1 else " exists"
-        raise UserError(
-            f"{flag} {folder}: {existing[0].name}{more} and may hold corrections, which are never "
-            "overwritten; choose another folder, or name only the images without"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{flag} {folder}: cannot write here: {error.strerror or error}") from None
-    return targets

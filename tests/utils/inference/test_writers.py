@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from nets.structures import Detections
 from utils.cli.errors import UserError
 from utils.inference.frames import Frame
 from utils.inference.predictor import Prepared, to_tensor
-from utils.inference.writers import ImageWriter, console_line, json_line
+from utils.inference.writers import choose_images, describe_counts, json_line, write_image
 from utils.vision.letterbox import letterbox
 
 NAMES = ("cat", "狗")
@@ -30,13 +31,11 @@ def make_frame(name: str, **knobs: float) -> Frame:
 
 
 def test_nothing_found() -> None:
-    assert console_line(Path("a.jpg"), Detections.empty(), NAMES, 31.4) == "a.jpg  0 objects  31 ms"
     line = json.loads(json_line(make_frame("a.jpg"), Detections.empty(), NAMES))
     assert line == {"path": "a.jpg", "width": 64, "height": 48, "detections": []}
 
 
 def test_what_was_found() -> None:
-    assert console_line(Path("a.jpg"), FOUND, NAMES, 31.4) == "a.jpg  2 狗 1 cat  31 ms"
     text = json_line(make_frame("d/a.jpg"), FOUND, NAMES)
     assert "\n" not in text
     line = json.loads(text)
@@ -49,6 +48,11 @@ def test_what_was_found() -> None:
     assert len(line["detections"]) == 3
 
 
+def test_counts_are_the_most_frequent_first() -> None:
+    assert describe_counts(Counter()) == "0 objects"
+    assert describe_counts(Counter(["cat", "狗", "狗"])) == "2 狗 1 cat"
+
+
 def test_a_frame_of_a_video_says_where_it_stands() -> None:
     line = json.loads(json_line(make_frame("v.mp4", number=3, time_s=0.12), FOUND, NAMES))
     assert (line["path"], line["frame"], line["time_s"], line["width"]) == ("v.mp4", 3, 0.12, 64)
@@ -56,10 +60,10 @@ def test_a_frame_of_a_video_says_where_it_stands() -> None:
 
 def test_pictures_get_names_of_their_own(tmp_path: Path) -> None:
     sources = [Path("x/a.jpg"), Path("y/a.bmp"), Path("x/A.JPG"), Path("x/a.PNG"), Path("x/a_2.jpg")]
-    writer = ImageWriter(tmp_path, sources)
-    image = np.full((8, 6, 3), 200, dtype=np.uint8)
-    written = [writer.write(source, image).name for source in sources]
-    assert written == ["a.jpg", "a_2.jpg", "A_3.jpg", "a.png", "a_2_2.jpg"]
+    targets = choose_images(tmp_path, sources)
+    assert [path.name for path in targets.values()] == ["a.jpg", "a_2.jpg", "A_3.jpg", "a.png", "a_2_2.jpg"]
+    for target in targets.values():
+        write_image(np.full((8, 6, 3), 200, dtype=np.uint8), target)
     with Image.open(tmp_path / "a.jpg") as picture:
         assert (picture.format, picture.size) == ("JPEG", (6, 8))
     with Image.open(tmp_path / "a.png") as picture:
@@ -69,4 +73,4 @@ def test_pictures_get_names_of_their_own(tmp_path: Path) -> None:
 
 def test_a_source_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.jpg: is also a source"):
-        ImageWriter(tmp_path, [tmp_path / "a.jpg"])
+        choose_images(tmp_path, [tmp_path / "a.jpg"])
