@@ -12,7 +12,7 @@ from nets.config import ModelConfig
 from utils.cli.errors import UserError
 from utils.export.job import ExportJob
 from utils.export.parity import Runner
-from utils.inference.exported_model import ExportedModel
+from utils.inference.runtimes import ExportedModel
 
 LABELS = "labels.txt"
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from utils.cli.errors import UserError
 from utils.export.job import ExportJob
-from utils.inference.exported_model import HEADS, IMAGES
+from utils.inference.runtimes import HEADS, IMAGES
 
 LIMIT = 0.01  # of mAP50 that may be lost
 

@@ -22,8 +22,8 @@ from utils.data.dataset_report import require_objects
 from utils.data.demo import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
 from utils.inference.evaluation import detect_dataset, match_classes, score_detections
-from utils.inference.exported_model import DESCRIPTION_VERSION
 from utils.inference.predictor import Predictor, to_tensor
+from utils.inference.runtimes import DESCRIPTION_VERSION
 from utils.vision.image_reader import Pixels, read_image
 from utils.vision.letterbox import FILL, letterbox
 from utils.weights.load import load_model

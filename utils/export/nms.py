@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nets.config import ModelConfig
 from nets.decode import decode
 from utils.cli.predict_config import PredictConfig
-from utils.inference.exported_model import DETECTIONS, HEADS, THRESHOLDS
+from utils.inference.runtimes import DETECTIONS, HEADS, THRESHOLDS
 
 _PREFIX = "nms_"
 

@@ -22,8 +22,7 @@ from utils.export.int8 import quantize
 from utils.export.job import ExportJob
 from utils.export.nms import Decoder, append_nms
 from utils.export.parity import make_noise_images
-from utils.inference.exported_model import HEADS, IMAGES, as_texts
-from utils.inference.runtimes import OnnxModel
+from utils.inference.runtimes import HEADS, IMAGES, OnnxModel, as_texts
 
 
 class OnnxFormat(Format):

@@ -8,8 +8,7 @@ from utils.cli.errors import UserError
 from utils.export import onnx
 from utils.export.formats import Format
 from utils.export.job import ExportJob
-from utils.inference.exported_model import as_texts
-from utils.inference.runtimes import OPENVINO_DESCRIPTION, OpenVinoModel
+from utils.inference.runtimes import OPENVINO_DESCRIPTION, OpenVinoModel, as_texts
 
 
 class OpenVinoFormat(Format):

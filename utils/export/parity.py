@@ -22,8 +22,8 @@ from nets.structures import Detections
 from utils.cli.errors import UserError
 from utils.cli.predict_config import PredictConfig
 from utils.export.job import ExportJob
-from utils.inference.exported_model import ExportedModel
 from utils.inference.predictor import to_tensor
+from utils.inference.runtimes import ExportedModel
 from utils.vision.letterbox import FILL, letterbox
 
 _CONF = 0.05  # boxes are compared from this score

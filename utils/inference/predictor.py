@@ -25,8 +25,7 @@ from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.predict_config import PredictConfig
 from utils.inference.device import choose_device
-from utils.inference.exported_model import ExportedModel
-from utils.inference.runtimes import is_exported, load_exported
+from utils.inference.runtimes import ExportedModel, is_exported, load_exported
 from utils.vision.image_reader import from_pil, read_image
 from utils.vision.letterbox import Placement, letterbox
 from utils.weights.load import LoadedModel, load_model

@@ -16,8 +16,7 @@ from torch.nn import functional as F
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from utils.export.job import ExportJob
-from utils.inference.exported_model import as_texts
-from utils.inference.runtimes import OPENVINO_DESCRIPTION
+from utils.inference.runtimes import OPENVINO_DESCRIPTION, as_texts
 
 SCRIPT = Path(__file__).resolve().parents[3] / "utils/export/device/detect.py"
 NAMES = ("cat", "dög")

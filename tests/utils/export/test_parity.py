@@ -17,7 +17,7 @@ from utils.export.parity import (
     count_wrong,
     make_noise_images,
 )
-from utils.inference.exported_model import ExportedModel
+from utils.inference.runtimes import ExportedModel
 
 
 def shifted(job, by):

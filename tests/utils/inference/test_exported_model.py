@@ -10,7 +10,7 @@ import torch
 
 from nets.config import ModelConfig
 from utils.cli.errors import UserError
-from utils.inference.exported_model import (
+from utils.inference.runtimes import (
     DESCRIPTION_VERSION,
     ExportedModel,
     as_texts,
