@@ -55,8 +55,14 @@ class Explainer:
             )
         self._predictor = predictor
         self._has_gates = False
-        self._labels = None if heatmap is None else _labels_of(heatmap, predictor.class_names)
-        self._wanted = "object" if heatmap in (None, ALL_CLASSES) else heatmap
+        self._heatmap = heatmap
+        self._label: int | None = None  # of --heatmap CLASS
+        if heatmap not in (None, ALL_CLASSES):
+            self._label = match_class_names(predictor.class_names, [heatmap])[0]
+            if self._label is None:
+                hint = "; sources stand before --heatmap" if Path(heatmap).exists() else ""
+                names = ", ".join(predictor.class_names)
+                raise UserError(f"--heatmap {heatmap}: not among the classes {names}{hint}")
         if attention_maps:
             blocks, lines = find_gated_blocks(predictor.model)
             self._has_gates = bool(blocks)
@@ -65,7 +71,7 @@ class Explainer:
 
     def targets(self, sources: Sequence[Path]) -> list[Path]:
         """List what `draw` may yield for the sources, for ImageWriter to choose names."""
-        kinds = ["attention"] * self._has_gates + ["heatmap"] * (self._labels is not None)
+        kinds = ["attention"] * self._has_gates + ["heatmap"] * (self._heatmap is not None)
         return [_target(source, kind) for source in sources for kind in kinds]
 
     def draw(self, frame: Frame, detections: Detections) -> Iterator[tuple[Path, Pixels]]:
@@ -74,26 +80,17 @@ class Explainer:
         if self._has_gates:
             gates = attention_gates(self._predictor, frame.prepared)
             yield _target(path, "attention"), draw_attention_maps(image, gates)
-        if self._labels is None:
+        if self._heatmap is None:
             return
-        chosen = detections[torch.isin(detections.labels, torch.tensor(self._labels))]
+        chosen = detections if self._label is None else detections[detections.labels == self._label]
         if not len(chosen):
-            log(one_line(f"{path}: no {self._wanted} found, so there is no heat map"))
+            wanted = "object" if self._label is None else self._heatmap
+            log(one_line(f"{path}: no {wanted} found, so there is no heat map"))
             return
         heat = heat_map(self._predictor, frame.prepared, chosen)
         if not heat.any():
             log(one_line(f"{path}: the heat map is empty, as no part of the image raises the scores further"))
         yield _target(path, "heatmap"), draw_heatmap(image, heat, chosen, self._predictor.class_names)
-
-
-def _labels_of(heatmap: str, class_names: Sequence[str]) -> list[int]:
-    if heatmap == ALL_CLASSES:
-        return list(range(len(class_names)))
-    label = match_class_names(class_names, [heatmap])[0]
-    if label is None:
-        hint = "; sources stand before --heatmap" if Path(heatmap).exists() else ""
-        raise UserError(f"--heatmap {heatmap}: not among the classes {', '.join(class_names)}{hint}")
-    return [label]
 
 
 def _target(source: Path, kind: str) -> Path:
@@ -159,11 +156,6 @@ def heat_map(predictor: Predictor, prepared: Prepared, detections: Detections) -
     Paper: Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization,
     https://doi.org/10.1109/TIP.2021.3089943 (which fuses layers by their maximum).
 
-    Args:
-        predictor: what made the detections.
-        prepared: the image as the network takes it.
-        detections: the detections to explain, in pixels of the image, at least one.
-
     Returns:
         float32 (H, W) in [0, 1], in network pixels without the gray border; all 0 where nothing in the
         image raises a score.
@@ -190,39 +182,20 @@ def heat_map(predictor: Predictor, prepared: Prepared, detections: Detections) -
             gradients = torch.autograd.grad(score, activations)
         except RuntimeError as error:  # the user's own block: a detached output, reentrant checkpoints
             raise UserError(f"--heatmap: the network cannot be differentiated: {error}") from None
-    maps = [
-        cut_to_image(_normalized(layer_cam(activation[0], gradient[0]).cpu().numpy()), prepared.placement)
-        for activation, gradient in zip(activations, gradients, strict=True)
-    ]
+    maps = []
+    for activation, gradient in zip(activations, gradients, strict=True):  # (1, C, H, W) each
+        cells = (gradient.relu() * activation.detach()).sum(dim=1).relu()[0]  # equations 6 to 8
+        maps.append(cut_to_image(_normalized(cells.cpu().numpy()), prepared.placement))
     return _normalized(np.stack(maps).mean(axis=0))
 
 
-def layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
-    """Weight each position of each channel by its own positive gradient: LayerCAM, equations 6 to 8.
-
-    Args:
-        activation: Tensor[C, H, W].
-        gradient: Tensor[C, H, W], of a score by the activation.
-
-    Returns:
-        Tensor[H, W], at least 0.
-    """
-    return (gradient.detach().relu() * activation.detach()).sum(dim=0).relu()
-
-
 def find_predictions(boxes: Tensor, scores: Tensor, detections: Detections, placement: Placement) -> Tensor:
-    """Find the prediction of the network that each detection came from.
+    """Find which of N predictions in network pixels each of M detections in the image came from.
 
     The nearest one is taken, as a batch and a single image differ by rounding.
 
-    Args:
-        boxes: Tensor[N, 4], xyxy in network pixels.
-        scores: Tensor[N, K].
-        detections: M detections in pixels of the image.
-        placement: where the image lies in the network's input.
-
     Returns:
-        Tensor[M] int64, indices into N, on the device of the scores.
+        Tensor[M] int64, on the device of the scores.
     """
     candidates, values = torch.from_numpy(placement.undo(boxes.cpu().numpy())), scores.cpu()
     rows = [
@@ -233,15 +206,7 @@ def find_predictions(boxes: Tensor, scores: Tensor, detections: Detections, plac
 
 
 def cut_to_image(values: np.ndarray, placement: Placement) -> np.ndarray:
-    """Resize a map of the network's cells to its input and crop the letterbox's border.
-
-    Args:
-        values: float32 (h, w), a value a cell.
-        placement: where the image lies in the network's input.
-
-    Returns:
-        float32 (H, W), the part of the input that the image covers.
-    """
+    """Resize a map of cells, float32 (h, w), to the network's input and crop the letterbox's border."""
     height, width = placement.input_size
     (left, top), (scale_x, scale_y) = placement.offset, placement.scale
     image_height, image_width = placement.image_size
@@ -269,19 +234,18 @@ def _place_gates(place: str, block: nn.Module, features: Tensor, placement: Plac
         shown = gate[(None,) * (features.dim() - gate.dim())]  # as many axes as x
         of_channels = shown.shape[1] > 1 and shown.shape[2:] == (1, 1)
         (channels if of_channels else spatial).append(shown[0].float().cpu())
-    height, width = features.shape[2:]
+    channel_count, height, width = features.shape[1:]
+    positions = None
+    if spatial:
+        cells = reduce(torch.mul, spatial).mean(dim=0).expand(height, width)  # (h, w)
+        positions = cut_to_image(cells.contiguous().numpy(), placement)
     return GateMaps(
         place=place,
         block=type(block).__name__,
-        features=(features.shape[1], height, width),
-        positions=_spatial_map(spatial, (height, width), placement) if spatial else None,
+        features=(channel_count, height, width),
+        positions=positions,
         channels=reduce(torch.mul, channels).flatten().numpy() if channels else None,
     )
-
-
-def _spatial_map(gates: Sequence[Tensor], grid: tuple[int, int], placement: Placement) -> np.ndarray:
-    values = reduce(torch.mul, gates).mean(dim=0).expand(grid)  # (h, w)
-    return cut_to_image(values.contiguous().numpy(), placement)
 
 
 def _normalized(values: np.ndarray) -> np.ndarray:

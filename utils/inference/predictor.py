@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -125,15 +125,9 @@ class Predictor:
     ) -> Predictor:
         """Load a predictor from weights, whose file defines network, classes, anchors and input size.
 
-        Args:
-            path: a .pth, .weights, .onnx, .xml or .param file, "coco", "voc" or "last".
-            classes: the names of the classes, for a file without them.
-            phi: confirms a block of the user's own, whose code is only then imported.
-            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-            conf: see the constructor, as for the rest.
-            nms_iou: see the constructor.
-            max_det: see the constructor.
-            input_size: see the constructor.
+        `path` is a .pth, .weights, .onnx, .xml or .param file, "coco", "voc" or "last"; `classes` names the
+        classes of a file without names; `phi` confirms a block of the user's own, whose code is only then
+        imported; `device` is "auto", "cpu", "cuda", "cuda:1" or "mps"; the rest is as in the constructor.
 
         Raises:
             UserError: the file cannot be loaded, or there is no such device.
@@ -149,16 +143,13 @@ class Predictor:
             loaded = load_model(str(path), classes=names, phi=phi)
             model = loaded.model
             fold_norms(model.eval())
-        predictor = cls(
-            model,
-            loaded.config,
-            loaded.class_names,
-            conf=conf,
-            nms_iou=nms_iou,
-            max_det=max_det,
-            input_size=input_size,
-            device=place,
-        )
+        options: dict[str, Any] = {
+            "conf": conf,
+            "nms_iou": nms_iou,
+            "max_det": max_det,
+            "input_size": input_size,
+        }
+        predictor = cls(model, loaded.config, loaded.class_names, device=place, **options)
         predictor.source = loaded.path
         return predictor
 
@@ -211,16 +202,11 @@ class Predictor:
         """Letterbox a uint8 array (H, W, 3) in RGB to the input size; may be called from any thread."""
         start = time.perf_counter()
         canvas, placement = letterbox(image, self.input_size)
-        pixels = to_tensor(canvas)
-        return Prepared(pixels, placement, time.perf_counter() - start)
+        return Prepared(to_tensor(canvas), placement, time.perf_counter() - start)
 
     @torch.no_grad()
     def detect(self, batch: Sequence[Prepared], timings: Timings | None = None) -> list[Detections]:
-        """Detect objects in a batch of prepared images.
-
-        Args:
-            batch: what `prepare` returned; may be empty.
-            timings: the time of each stage is added to it.
+        """Detect objects in prepared images, and add the time of each stage to `timings`.
 
         Returns:
             One Detections per image, on the CPU, in its pixels and clipped to it.
@@ -249,13 +235,8 @@ class Predictor:
 
     def decode(self, raw_maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Decode raw maps to boxes in network pixels and scores, see `nets.decode.decode`."""
-        config = self.config
-        return decode(
-            raw_maps,
-            anchors=config.anchors,
-            anchor_masks=config.anchor_masks,
-            scale_x_y=config.scale_x_y,
-        )
+        anchors, masks, scale_x_y = self.config.anchors, self.config.anchor_masks, self.config.scale_x_y
+        return decode(raw_maps, anchors=anchors, anchor_masks=masks, scale_x_y=scale_x_y)
 
     def _postprocess(self, raw_maps: list[Tensor]) -> list[Detections]:
         """Turn raw maps into detections in network pixels."""
@@ -284,8 +265,7 @@ class Predictor:
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """Convert an image uint8 (H, W, 3) to a float32 Tensor[3, H, W] in [0, 1]."""
-    planes = np.ascontiguousarray(image.transpose(2, 0, 1))
-    return torch.from_numpy(planes).float().div_(255)
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div_(255)
 
 
 def _as_array(image: ImageInput) -> np.ndarray:

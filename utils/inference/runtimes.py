@@ -88,10 +88,7 @@ class ExportedModel(nn.Module, ABC):
         return [np.concatenate(output)[: len(pixels)] for output in zip(*parts, strict=True)]
 
     def read_description(self, described: object) -> None:
-        """Set `config` and `class_names` from what `ExportJob.describe` wrote.
-
-        Args:
-            described: plain values by name.
+        """Set `config` and `class_names` from what `ExportJob.metadata` returned, plain values by name.
 
         Raises:
             UserError: there is no description, or it is incomplete or of a newer version.
@@ -256,9 +253,18 @@ class NcnnModel(ExportedModel):
         self.path, self.name = path, f"ncnn {runtime.__version__}"
         self.device = choose_runtime_device(device, self.name)
         self.batch = 1  # ncnn has no batches
-        weights = path.with_suffix(".bin")
-        _check_ncnn_files(path, weights)
-        self.read_description(_read_json(path.with_suffix(".json")))
+        with path.open("rb") as file:  # ncnn crashes on some other files
+            if file.readline().strip() != _NCNN_MAGIC:
+                raise UserError(
+                    f"{path}: not an ncnn model; give the .param that export.py --format ncnn wrote"
+                )
+        weights, described = path.with_suffix(".bin"), path.with_suffix(".json")
+        if not weights.is_file():
+            raise UserError(f"{path}: its weights {weights.name} are not beside it; copy both")
+        try:
+            self.read_description(json.loads(described.read_bytes()) if described.exists() else None)
+        except ValueError as error:
+            raise UserError(f"{described}: damaged ({error}); export the model again") from None
         self._mat, self._net = runtime.Mat, runtime.Net()
         options = self._net.opt
         options.num_threads = torch.get_num_threads()
@@ -299,14 +305,7 @@ def load_exported(
     input_size: tuple[int, int] | None = None,
     device: str = "auto",
 ) -> ExportedModel:
-    """Load a model that export.py wrote.
-
-    Args:
-        path: the model's file.
-        classes: other names for its classes.
-        phi: confirms its attention block; no code is imported for it.
-        input_size: (height, width); a model takes only its own.
-        device: "auto", or what `choose_device` takes.
+    """Load a model that export.py wrote; `phi` and `input_size` only confirm its own.
 
     Raises:
         UserError: it cannot be used so; the message says what to do.
@@ -334,26 +333,3 @@ def _check_openvino_xml(path: Path) -> None:
     if root is None or root[1] != b"net":
         kind = "a VOC annotation" if root and root[1] == b"annotation" else "not an OpenVINO model"
         raise UserError(f"{path}: is {kind}; give the .xml that export.py --format openvino wrote")
-
-
-def _check_ncnn_files(path: Path, weights: Path) -> None:
-    """Refuse what is not an ncnn model, as ncnn crashes on some files."""
-    with path.open("rb") as file:
-        if file.readline().strip() != _NCNN_MAGIC:
-            raise UserError(f"{path}: not an ncnn model; give the .param that export.py --format ncnn wrote")
-    if not weights.is_file():
-        raise UserError(f"{path}: its weights {weights.name} are not beside it; copy both")
-
-
-def _read_json(path: Path) -> object:
-    """Read the description; None where the file is missing.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); export the model again") from None

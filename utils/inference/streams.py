@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import chain, groupby
 
 import cv2
 
@@ -53,11 +53,11 @@ class LiveStream:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         try:
-            self._first = self._next()
-            if self._first is None:
+            first = self._next()
+            if first is None:
                 reason = "no such camera, or it is in use" if self._address.isdigit() else "cannot be opened"
                 raise UserError(f"{self.name}: {reason}; no frame came")
-            self.size = self._first[0].shape[:2]
+            self._first, self.size = first, first[0].shape[:2]
             check_frame_size(self.name, self.size)
         except BaseException:
             self._stopped.set()
@@ -71,15 +71,11 @@ class LiveStream:
         self._thread.join(1.0)
 
     def frames(self, predictor: Predictor) -> Iterator[Frame]:
-        """Yield frames until no more come."""
-        return progress(self._frames(predictor), self.name, unit="frame")
-
-    def _frames(self, predictor: Predictor) -> Iterator[Frame]:
-        item, number = self._first, 0
-        while item is not None:
-            image = cv2.cvtColor(item[0], cv2.COLOR_BGR2RGB)
-            yield Frame(self.name, self.path, image, predictor.prepare(image), number, item[1])
-            item, number = self._next(), number + 1
+        """Yield frames until no more come, and show the progress."""
+        items = chain([self._first], iter(self._next, None))
+        for number, (bgr, time_s) in enumerate(progress(items, self.name, unit="frame")):
+            image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            yield Frame(self.name, self.path, image, predictor.prepare(image), number, time_s)
         log(f"{self.name}: no more frames")
 
     def _next(self) -> _Item:

@@ -17,7 +17,6 @@ from utils.inference.explain import (
     find_gated_blocks,
     find_predictions,
     heat_map,
-    layer_cam,
 )
 from utils.inference.predictor import Predictor
 from utils.vision.letterbox import letterbox
@@ -162,13 +161,6 @@ def test_blocks_without_gates_are_told_apart() -> None:
     gated, lines = find_gated_blocks(body)
     assert list(gated) == ["up"]
     assert lines == ["attention at c4 (Dropout) has no gates to draw"]
-
-
-def test_layer_cam_by_hand() -> None:
-    activation = torch.tensor([[[1.0, 2.0, 1.0]], [[3.0, 4.0, -4.0]]])  # (2 channels, 1, 3)
-    gradient = torch.tensor([[[0.5, -1.0, 1.0]], [[2.0, 1.0, 1.0]]])
-    # 0.5 * 1 + 2 * 3; the negative gradient counts as 0, which leaves 1 * 4; 1 * 1 - 4 is less than nothing
-    assert layer_cam(activation, gradient).tolist() == [[6.5, 4.0, 0.0]]
 
 
 @pytest.mark.parametrize("phi", ["none", "cbam"])
