@@ -21,8 +21,8 @@ from tests.predict_room import EVERYTHING, furnish, run
 from tests.training_room import errors_in, started, wait_until
 from tests.video_files import frames_of, make_video
 from utils.inference import streams
-from utils.inference.frames import Frame
 from utils.inference.outputs import Outputs
+from utils.inference.streams import Frame
 
 FOLDER = Path("runs/predict/exp")
 

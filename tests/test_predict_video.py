@@ -17,7 +17,7 @@ import predict
 from tests.predict_room import EVERYTHING, furnish, run
 from tests.training_room import errors_in, started, wait_until
 from tests.video_files import FAULTS, SIZE, frames_of, make_video
-from utils.inference import video
+from utils.inference import streams, writers
 from utils.inference.outputs import Outputs
 
 FOLDER = Path("runs/predict/exp")
@@ -130,7 +130,7 @@ def test_a_broken_video_does_not_stop_the_others(room: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize("size", [(31, 75), (2, 2), (33, 64)])
 def test_any_size_can_be_written(room: Path, size: tuple[int, int]) -> None:
-    with video.VideoWriter(Path("v.mp4"), size, 10.0) as out:
+    with writers.VideoWriter(Path("v.mp4"), size, 10.0) as out:
         for _ in range(3):
             out.write(np.full((*size, 3), (200, 100, 50), dtype=np.uint8))
     frames = frames_of(Path("v.mp4"))
@@ -150,7 +150,7 @@ def test_frames_that_change_their_size_are_fitted_in(room: Path, capsys: pytest.
     assert [frame.shape for frame in frames] == [(48, 64, 3)] * 8
     assert all(frame.mean() > 60 for frame in frames)
     # Other readers do not scale as FFmpeg's does.
-    with video.VideoWriter(Path("v.mp4"), (48, 64), 10.0) as out:
+    with writers.VideoWriter(Path("v.mp4"), (48, 64), 10.0) as out:
         for size in [(48, 64), (96, 128), (120, 32)]:
             out.write(np.full((*size, 3), 200, dtype=np.uint8))
     assert [round(frame[24, 32].mean(), -1) for frame in frames_of(Path("v.mp4"))] == [200] * 3
@@ -180,7 +180,7 @@ class Header:
 def test_a_header_without_a_frame_rate(
     capsys: pytest.CaptureFixture[str], stated: float, taken: float
 ) -> None:
-    assert video.read_fps(Header(stated), "v.mp4") == taken
+    assert streams.read_fps(Header(stated), "v.mp4") == taken
     is_said = "v.mp4: states no frame rate; 25 frames a second are assumed" in capsys.readouterr().err
     assert is_said == (taken == 25)
 
@@ -189,7 +189,7 @@ def test_without_a_codec_there_is_an_error_before_the_first_frame(
     room: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_video(Path("v.mp4"), count=3)
-    monkeypatch.setattr(video, "_CODEC", "zzzz")
+    monkeypatch.setattr(writers, "_CODEC", "zzzz")
     monkeypatch.setattr(
         "utils.inference.outputs.Outputs.write", lambda *_: pytest.fail("a frame was looked at")
     )
@@ -234,7 +234,7 @@ def test_progress_is_told(
     make_video(Path("v.mp4"), count=12)
     seen = []
     monkeypatch.setattr(
-        video, "progress", lambda items, *told, **more: seen.append((told, more)) or iter(items)
+        streams, "progress", lambda items, *told, **more: seen.append((told, more)) or iter(items)
     )
     assert run("v.mp4", "--no-save") == 0
     assert seen == [(("v.mp4",), {"total": 12, "unit": "frame"})]
@@ -243,9 +243,9 @@ def test_progress_is_told(
 def test_few_frames_wait_at_a_time(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_video(Path("v.mp4"), count=30)
     read, looked_at, most = [0], [0], [0]
-    decode, write = video.VideoFile._time_of, Outputs.write
+    decode, write = streams.VideoFile._time_of, Outputs.write
 
-    def count_read(self: video.VideoFile, number: int) -> float:
+    def count_read(self: streams.VideoFile, number: int) -> float:
         read[0] = number + 1
         most[0] = max(most[0], read[0] - looked_at[0])
         return decode(self, number)
@@ -254,7 +254,7 @@ def test_few_frames_wait_at_a_time(room: Path, monkeypatch: pytest.MonkeyPatch) 
         looked_at[0] += 1
         write(self, *told)
 
-    monkeypatch.setattr(video.VideoFile, "_time_of", count_read)
+    monkeypatch.setattr(streams.VideoFile, "_time_of", count_read)
     monkeypatch.setattr(Outputs, "write", count_written)
     assert run("v.mp4", "--no-save", "--batch-size", "2") == 0
     assert looked_at == [30]

@@ -21,9 +21,9 @@ from utils.cli.class_names import match_class_names
 from utils.cli.console import log, one_line
 from utils.cli.errors import UserError
 from utils.cli.predict_config import ALL_CLASSES
-from utils.inference.frames import Frame
 from utils.inference.predictor import Predictor, Prepared
 from utils.inference.runtimes import ExportedModel
+from utils.inference.streams import Frame
 from utils.vision.heatmap import GateMaps, draw_attention_maps, draw_heatmap
 from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import Placement

@@ -17,13 +17,12 @@ from utils.cli.files import atomic_write, check_output_file, new_run_folder
 from utils.cli.parser import save_args_yaml
 from utils.cli.predict_config import PredictConfig
 from utils.inference.explain import Explainer
-from utils.inference.frames import Frame, ImageFiles
 from utils.inference.predictor import Predictor
 from utils.inference.sources import Source, without_password
-from utils.inference.streams import Stream
-from utils.inference.video import VideoWriter
+from utils.inference.streams import Frame, ImageFiles, Stream
 from utils.inference.window import Window
 from utils.inference.writers import (
+    VideoWriter,
     choose_images,
     choose_label_files,
     describe_counts,

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from utils.cli.console import one_line
-from utils.inference.frames import Failures
 from utils.inference.predictor import Predictor, Timings
 from utils.inference.sources import Source
-from utils.inference.streams import open_streams
+from utils.inference.streams import Failures, open_streams
 from utils.vision.image_reader import Pixels
 
 _WARM_UP = 10

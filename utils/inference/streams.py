@@ -1,41 +1,214 @@
-"""Cameras and network streams, and opening each source of a run."""
+"""Streams of frames: image files, videos, cameras and network streams; and sources that cannot be read."""
 
 from __future__ import annotations
 
 import math
+import os
 import queue
+import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain, groupby
+from pathlib import Path
 
 import cv2
 
-from utils.cli.console import log, progress
+from utils.cli.console import log, progress, warn
 from utils.cli.errors import UserError
-from utils.inference.frames import Failures, Frame, ImageFiles
-from utils.inference.predictor import Predictor
+from utils.inference.predictor import Predictor, Prepared
+from utils.inference.prefetch import prefetch
 from utils.inference.sources import Source
-from utils.inference.video import VideoFile, capture_backend, check_frame_size, read_fps
-from utils.vision.image_reader import Pixels
+from utils.vision.image_reader import MAX_PIXELS, Pixels, read_image
 
+DEFAULT_FPS = 25.0  # for a video that states no frame rate
 TIMEOUT = 10.0  # seconds to wait for a frame before a source counts as ended
+_MAX_FPS = 1000.0  # a header with more is broken
+_MAX_IN_FLIGHT = 4  # frames; few, as one may take hundreds of megabytes
+_MAX_WARNINGS = 10
+_COUNTED = (".mp4", ".m4v", ".mov", ".avi")  # other containers only estimate their number of frames
 _Item = tuple[Pixels, float] | None  # a frame in BGR and its time in seconds; None at the end
 
+# FFmpeg and OpenCV would print their own messages beside our one line.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+with suppress(AttributeError):
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-class LiveStream:
+
+@dataclass(frozen=True)
+class Frame:
+    """An image file, or one frame of a video, a camera or a stream.
+
+    Attributes:
+        name: the name of its source.
+        path: the file of its source.
+        image: uint8 (H, W, 3) in RGB.
+        prepared: the image as the network takes it.
+        number: its index in the video, from 0; None for an image file.
+        time_s: seconds from the start of the video.
+    """
+
+    name: str
+    path: Path
+    image: Pixels
+    prepared: Prepared
+    number: int | None = None
+    time_s: float | None = None
+
+
+class Failures:
+    """The sources that could not be read: all are counted, the first ten named."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._total = len(sources)
+        self._kind = "images" if all(source.kind == "image" for source in sources) else "sources"
+        self._errors: list[UserError] = []
+
+    def add(self, error: UserError) -> None:
+        """Record a source that could not be read, and warn if there are others."""
+        self._errors.append(error)
+        if self._total > 1 and len(self._errors) <= _MAX_WARNINGS:
+            warn(f"{error}; skipped")
+
+    def conclude(self) -> int:
+        """Log how many there were; returns the exit status.
+
+        Raises:
+            UserError: nothing could be read (exit code 1).
+        """
+        count = len(self._errors)
+        if count == self._total:
+            others = f"; none of {self._total} {self._kind} could be read" if self._total > 1 else ""
+            raise UserError(f"{self._errors[0]}{others}", exit_code=1)
+        if count > _MAX_WARNINGS:
+            log(f"… and {count - _MAX_WARNINGS} more")
+        if count:
+            log(f"skipped {count} of {self._total} {self._kind}: unreadable")
+        return 1 if count else 0
+
+
+class ImageFiles:
+    """Image files, read in order; those that cannot be read go to the failures."""
+
+    def __init__(self, paths: Sequence[Path], failures: Failures) -> None:
+        self._paths, self._failures = paths, failures
+
+    def frames(self, predictor: Predictor) -> Iterator[Frame]:
+        """Yield the images, read and prepared ahead in threads."""
+
+        def read(path: Path) -> Frame | UserError:
+            try:
+                image = read_image(path)
+            except UserError as error:
+                return error
+            return Frame(str(path), path, image, predictor.prepare(image))
+
+        for result in prefetch(read, self._paths, depth=_MAX_IN_FLIGHT):
+            if isinstance(result, UserError):
+                self._failures.add(result)
+            else:
+                yield result
+
+
+class VideoStream:
+    """An open video, camera or network stream; a context manager.
+
+    Attributes:
+        name: its name in lines and in JSON.
+        path: the file; of a live source the file that a recording of it would be.
+        size: (height, width) of its first frame in pixels.
+        fps: frames a second, as it states.
+        is_live: whether frames come in real time, and are dropped when prediction is slower.
+    """
+
+    size: tuple[int, int]
+    fps = 0.0
+    is_live = False
+
+    def __init__(self, source: Source) -> None:
+        self.name, self.path = source.name, source.path
+
+    def _set_size(self, first: Pixels) -> None:
+        height, width = self.size = first.shape[:2]
+        if height * width > MAX_PIXELS:
+            limit = MAX_PIXELS // 10**6
+            raise UserError(f"{self.name}: frames of {width}x{height} have more than {limit} million pixels")
+
+    def _frame(self, predictor: Predictor, bgr: Pixels, number: int, time_s: float) -> Frame:
+        image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        return Frame(self.name, self.path, image, predictor.prepare(image), number, time_s)
+
+
+class VideoFile(VideoStream):
+    """An open video file."""
+
+    def __init__(self, source: Source) -> None:
+        """Open a video and read its first frame.
+
+        Raises:
+            UserError: not a regular file, not a video, or no frame can be read.
+        """
+        super().__init__(source)
+        _check_file(self.path)
+        # An absolute path, as FFmpeg takes what stands before a colon for a protocol.
+        self._capture = cv2.VideoCapture(os.path.abspath(self.path), capture_backend())
+        ok, self._first = self._capture.read()
+        if not ok:
+            self._capture.release()
+            raise UserError(
+                f"{self.path}: no frame can be read: not a video, or cut off (MP4 has its index at the end)"
+            )
+        self._set_size(self._first)
+        self.fps = read_fps(self._capture, self.name)
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self._total = int(count) if math.isfinite(count) and count > 0 else None
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._capture.release()
+
+    def frames(self, predictor: Predictor) -> Iterator[Frame]:
+        """Yield the frames in order, prepared ahead in threads, and show the progress.
+
+        FFmpeg skips frames that it cannot decode, and a file that is cut off just ends: a warning at the end
+        says how many frames are missing.
+        """
+        count = 0
+        frames = prefetch(lambda item: self._frame(predictor, *item), self._read(), depth=_MAX_IN_FLIGHT)
+        for frame in progress(frames, self.name, total=self._total, unit="frame"):
+            count += 1
+            yield frame
+        missing = (self._total or 0) - count
+        tolerated = 0 if self.path.suffix.lower() in _COUNTED else max(2, count // 50)
+        if missing > tolerated:
+            warn(f"{self.name}: {missing} of {self._total} frames could not be read: damaged or cut off")
+
+    def _read(self) -> Iterator[tuple[Pixels, int, float]]:
+        """Yield (frame in BGR, number, seconds from the start)."""
+        frame, number = self._first, 0
+        while True:
+            yield frame, number, self._time_of(number)
+            ok, frame = self._capture.read()
+            if not ok:
+                return
+            number += 1
+
+    def _time_of(self, number: int) -> float:
+        """Return the time of the frame just read in seconds; videos of phones have a variable frame rate."""
+        milliseconds = self._capture.get(cv2.CAP_PROP_POS_MSEC)
+        is_known = math.isfinite(milliseconds) and milliseconds > 0
+        return milliseconds / 1000 if is_known else number / self.fps
+
+
+class LiveStream(VideoStream):
     """An open camera or network stream, read in a thread.
 
     Of a camera or a live stream only the newest frame is kept, so that what is shown is at most one frame
     old; a recorded video behind a URL is read frame by frame.
-
-    Attributes:
-        name: its name in lines and in JSON.
-        path: the file that a recording of it would be.
-        size: (height, width) of its first frame in pixels.
-        fps: frames a second, as it states.
-        is_live: whether frames come in real time.
     """
 
     def __init__(self, source: Source) -> None:
@@ -44,11 +217,11 @@ class LiveStream:
         Raises:
             UserError: it cannot be opened, or no frame comes within TIMEOUT seconds.
         """
-        self.name, self.path = source.name, source.path
+        super().__init__(source)
         self._address = source.address
         self._items: queue.Queue[_Item] = queue.Queue(maxsize=1)
         self._stopped = threading.Event()
-        self.fps, self.is_live = 0.0, True
+        self.is_live = True
         # A daemon, as a driver that hangs must not keep the program from ending.
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -57,8 +230,8 @@ class LiveStream:
             if first is None:
                 reason = "no such camera, or it is in use" if self._address.isdigit() else "cannot be opened"
                 raise UserError(f"{self.name}: {reason}; no frame came")
-            self._first, self.size = first, first[0].shape[:2]
-            check_frame_size(self.name, self.size)
+            self._first = first
+            self._set_size(first[0])
         except BaseException:
             self._stopped.set()
             raise
@@ -74,8 +247,7 @@ class LiveStream:
         """Yield frames until no more come, and show the progress."""
         items = chain([self._first], iter(self._next, None))
         for number, (bgr, time_s) in enumerate(progress(items, self.name, unit="frame")):
-            image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-            yield Frame(self.name, self.path, image, predictor.prepare(image), number, time_s)
+            yield self._frame(predictor, bgr, number, time_s)
         log(f"{self.name}: no more frames")
 
     def _next(self) -> _Item:
@@ -145,3 +317,30 @@ def _open(address: str) -> cv2.VideoCapture:
     timeout = round(1000 * TIMEOUT)
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout]
     return cv2.VideoCapture(address, capture_backend(), limits)
+
+
+def capture_backend() -> int:
+    """Return FFmpeg where OpenCV has it: other backends read a number in a file name as an image index."""
+    return cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends() else cv2.CAP_ANY
+
+
+def read_fps(capture: cv2.VideoCapture, name: str) -> float:
+    """Return the frames a second that a header states; without, log it and return 25."""
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    if math.isfinite(fps) and 0 < fps <= _MAX_FPS:
+        return fps
+    log(f"{name}: states no frame rate; {DEFAULT_FPS:g} frames a second are assumed")
+    return DEFAULT_FPS
+
+
+def _check_file(path: Path) -> None:
+    try:
+        state = os.stat(path)
+        if not stat.S_ISREG(state.st_mode):  # opening a named pipe would block
+            raise UserError(f"{path}: not a regular file")
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the video: {error.strerror}") from None
+    if not state.st_size:
+        raise UserError(f"{path}: not a video: the file is empty")

@@ -1,4 +1,4 @@
-"""Writers of detections: annotated images, crops, VOC XML, YOLO label files and JSON."""
+"""Writers of detections: annotated images and videos, crops, VOC XML, YOLO label files and JSON."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from PIL import Image
 
 from nets.boxes import xyxy_to_cxcywh
 from nets.structures import Detections
-from utils.cli.errors import UserError
+from utils.cli.console import warn
+from utils.cli.errors import Interrupted, UserError
 from utils.cli.files import atomic_write
 from utils.data.voc import VocObject, write_annotation
-from utils.inference.frames import Frame
 from utils.inference.sources import VIDEO_SUFFIXES
+from utils.inference.streams import Frame
 from utils.vision.image_reader import Pixels
+from utils.vision.letterbox import letterbox
 
+_CODEC = "mp4v"  # MPEG-4 part 2: every OpenCV with FFmpeg has it, and every player reads it
 _CLASSES = "classes.txt"
 _MIN_SIDE = 2  # pixels of a box in XML; nobody could correct a smaller one
 
@@ -107,6 +112,92 @@ def write_image(image: Pixels, target: Path) -> None:
     options = {"format": "PNG"} if target.suffix == ".png" else {"format": "JPEG", "quality": 92}
     with atomic_write(target) as file:
         Image.fromarray(image).save(file, **options)
+
+
+class VideoWriter:
+    """An MP4 file that gets its name only when it is complete; a context manager."""
+
+    def __init__(self, target: Path, size: tuple[int, int], fps: float) -> None:
+        """Open the file.
+
+        Args:
+            target: the final name; it must end with .mp4.
+            size: (height, width) of the frames in pixels; an odd side grows by a pixel for the codec.
+            fps: frames a second.
+
+        Raises:
+            UserError: it cannot be opened, or this OpenCV lacks the codec.
+        """
+        self._target, self._size, self._fps = target, size, fps
+        self._temporary = target.with_name(f".{target.stem}.part.mp4")  # OpenCV goes by the suffix
+        self._margins = (0, size[0] % 2, 0, size[1] % 2)
+        self._written = 0
+        self._is_warned = False
+        sides = (size[1] + size[1] % 2, size[0] + size[0] % 2)
+        self._writer = cv2.VideoWriter(
+            os.fspath(self._temporary), cv2.VideoWriter.fourcc(*_CODEC), fps, sides
+        )
+        if not self._writer.isOpened():
+            self._discard()
+            raise UserError(
+                f"{target}: cannot write a video of {sides[0]}x{sides[1]}: the disk is full, or this OpenCV "
+                f"lacks {_CODEC}; --no-save writes none",
+                exit_code=1,
+            )
+
+    def write(self, image: Pixels, time_s: float | None = None) -> None:
+        """Append a frame.
+
+        Args:
+            image: uint8 (H, W, 3) in RGB; one of another size than the first is letterboxed to that size.
+            time_s: for a live source, seconds from its start: the frame is repeated or dropped so that the
+                video plays in real time. None appends it once.
+        """
+        if image.shape[:2] != self._size:
+            image = letterbox(image, self._size)[0]
+            if not self._is_warned:
+                self._is_warned = True
+                warn(f"{self._target}: the frame size changes; frames are letterboxed to the first one's")
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        if any(self._margins):
+            bgr = cv2.copyMakeBorder(bgr, *self._margins, cv2.BORDER_REPLICATE)
+        copies = 1 if time_s is None else round(time_s * self._fps) + 1 - self._written
+        for _ in range(copies):
+            self._writer.write(bgr)
+            self._written += 1
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Finish the file and give it its name, also after a signal; without a frame no file is left.
+
+        Raises:
+            UserError: it did not reach the disk completely.
+        """
+        self._writer.release()
+        if not self._written or not (error is None or isinstance(error, Interrupted)):
+            self._discard()
+        elif self._is_complete():
+            os.replace(self._temporary, self._target)
+        else:
+            self._discard()
+            raise UserError(f"{self._target}: cannot write the video: is the disk full?", exit_code=1)
+
+    def _discard(self) -> None:
+        with suppress(OSError):
+            self._temporary.unlink()
+
+    def _is_complete(self) -> bool:
+        """Read the header again: OpenCV reports no failed write."""
+        capture = cv2.VideoCapture(os.path.abspath(self._temporary))
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
+        capture.release()
+        if count != self._written:
+            return False
+        with open(self._temporary, "rb") as file:
+            os.fsync(file.fileno())
+        return True
 
 
 def write_crops(

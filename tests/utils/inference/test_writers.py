@@ -11,8 +11,8 @@ from PIL import Image
 
 from nets.structures import Detections
 from utils.cli.errors import UserError
-from utils.inference.frames import Frame
 from utils.inference.predictor import Prepared, to_tensor
+from utils.inference.streams import Frame
 from utils.inference.writers import choose_images, describe_counts, json_line, write_image
 from utils.vision.letterbox import letterbox
 
