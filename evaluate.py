@@ -68,7 +68,7 @@ def _measure(config: EvaluateConfig) -> int:
     )
     result.write(folder)
     draw_charts(result, folder)
-    draw_worst(result, dataset, folder / "worst.jpg")
+    draw_worst(result, found, dataset, folder / "worst.jpg")
     if config.json:
         result.write_metrics(Path(config.json))
     for line in (*result.table().splitlines(), *result.error_table().splitlines()):

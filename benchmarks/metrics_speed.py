@@ -115,12 +115,12 @@ def main(argv: list[str]) -> None:
         coco, _ = timed(f"COCO AP by {engine}", partial(coco_ap, boxes, engine))
         assert abs((coco.map50 or 0.0) - (matching.map50() or 0.0)) < 1e-9
     names = tuple(f"class {number}" for number in range(options.classes))
-    indices = tuple(range(options.images))
     no_objects = (), np.zeros((0, 4), np.float32), np.zeros(0, bool)
-    records = tuple(Record(str(index), Path(f"{index:06}.jpg"), 500, 500, *no_objects) for index in indices)
+    records = tuple(
+        Record(str(index), Path(f"{index:06}.jpg"), 500, 500, *no_objects) for index in range(options.images)
+    )
     result = EvalResult(
         names,
-        indices,
         records,
         0,
         matching,

@@ -54,8 +54,7 @@ class EvalResult:
 
     Attributes:
         class_names: the data's classes; per-class metrics are in this order.
-        indices: the index of each evaluated image in the data set.
-        records: the records of these images.
+        records: the evaluated images.
         skipped: number of images without metrics, as they or their annotations could not be read.
         matching: all detections and ground truths, and which match.
         coco: pycocotools' metrics.
@@ -72,7 +71,6 @@ class EvalResult:
     """
 
     class_names: tuple[str, ...]
-    indices: tuple[int, ...]
     records: tuple[Record, ...]
     skipped: int
     matching: Matching
@@ -91,7 +89,7 @@ class EvalResult:
     @property
     def images(self) -> int:
         """Number of evaluated images."""
-        return len(self.indices)
+        return len(self.records)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of metrics.json."""
@@ -237,13 +235,7 @@ def score_detections(
 ) -> EvalResult:
     """Compare detections with the ground truth of their data set.
 
-    Args:
-        found: the detections.
-        dataset: where they were detected.
-        skipped: images that the data set lacks because they are faulty; counted with the unreadable ones.
-        report_conf: minimum score for precision, recall and F1 at one score and for the confusion matrix.
-        weights: recorded in the result.
-        splits: recorded in the result.
+    `skipped` images, which the data set lacks because they are faulty, are counted with the unreadable ones.
 
     Raises:
         UserError: there is no image.
@@ -256,7 +248,6 @@ def score_detections(
     matching = match(boxes)
     return EvalResult(
         class_names=tuple(dataset.class_names),
-        indices=tuple(found.indices),
         records=tuple(dataset.records[index] for index in found.indices),
         skipped=skipped + len(dataset) - len(found.indices),
         matching=matching,

@@ -6,14 +6,11 @@ import statistics
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from nets.structures import Detections
 from utils.cli.console import warn
 from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
-from utils.data.targets import build_target
-from utils.inference.evaluation import EvalResult
+from utils.inference.evaluation import DatasetDetections, EvalResult
 from utils.metrics.analysis import CONFIDENCES, count_faults, precision_recall_curves, rate_curves
 from utils.metrics.matching import IOU, RECALLS
 from utils.vision.contact_sheet import cell_size, draw_cell, draw_pair, save_sheet
@@ -48,13 +45,13 @@ def draw_summary(result: EvalResult, folder: Path) -> None:
     plot_confusion(folder / "confusion_matrix.png", result.confusion, names, result.report_conf, IOU)
 
 
-def draw_worst(result: EvalResult, dataset: VocDataset, path: Path) -> None:
+def draw_worst(result: EvalResult, found: DatasetDetections, dataset: VocDataset, path: Path) -> None:
     """Write the images with the most faults, ground truth on the left and detections on the right.
 
     A fault is a missed object or a wrong detection at the result's report_conf. At most 16 images are shown,
     none without a fault; without any fault no file is written.
     """
-    conf = result.report_conf
+    conf, names = result.report_conf, dataset.class_names
     missed, wrong = count_faults(result.matching, conf)
     total = missed + wrong
     worst = [image for image in np.argsort(-total, kind="stable")[:_MAX_WORST].tolist() if total[image]]
@@ -65,27 +62,14 @@ def draw_worst(result: EvalResult, dataset: VocDataset, path: Path) -> None:
     pairs = []
     for image in worst:
         try:
-            index = result.indices[image]
-            pixels, target = dataset.read(index), build_target(dataset, index)
+            pixels = dataset.read(found.indices[image])
         except UserError as error:
             warn(f"{path.name}: {error}; skipped")
             continue
+        detections, target = found.detections[image], found.targets[image]
         summary = f"{missed[image]} missed, {wrong[image]} wrong, scores from {conf:g}"
-        truth = draw_cell(pixels, target, dataset.class_names, f"truth  {target.image_id}", cell)
-        detections = _detections_in(result, image)
-        pairs.append(draw_pair(truth, draw_cell(pixels, detections, dataset.class_names, summary, cell)))
+        truth = draw_cell(pixels, target, names, f"truth  {target.image_id}", cell)
+        shown = draw_cell(pixels, detections[detections.scores >= conf], names, summary, cell)
+        pairs.append(draw_pair(truth, shown))
     if pairs:
         save_sheet(path, pairs, columns=2)
-
-
-def _detections_in(result: EvalResult, image: int) -> Detections:
-    """Return the detections of an image that reach report_conf, best first."""
-    boxes = result.matching.boxes
-    own = np.flatnonzero((boxes.image == image) & (boxes.score >= np.float32(result.report_conf)))
-    own = own[np.argsort(-boxes.score[own], kind="stable")]
-    corners = np.concatenate((boxes.box[own, :2], boxes.box[own, :2] + boxes.box[own, 2:]), axis=1)
-    return Detections(
-        torch.from_numpy(corners).float(),
-        torch.from_numpy(boxes.score[own]).float(),
-        torch.from_numpy(boxes.label[own]),
-    )

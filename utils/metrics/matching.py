@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -29,7 +30,6 @@ MIN_IOU = 0.1  # a detection with less is on background
 MAX_DETECTIONS = 100  # per image and class, as in COCO
 RECALLS = np.linspace(0.0, 1.0, 101)  # where COCO reads the precision
 _DECIMALS = 4  # of a box; float32 holds little more
-_MAX_PAIRS = 500_000  # compared at a time, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,6 @@ class FlatBoxes:
     truth_label: Integers
     truth_box: Floats
     difficult: Bools
-
-    def count_truths(self) -> Integers:
-        """Return the ground truths of each class that are not difficult, int64 (K,)."""
-        return np.bincount(self.truth_label[~self.difficult], minlength=self.num_classes)
 
 
 @dataclass(frozen=True)
@@ -163,24 +159,20 @@ def flatten(detections: Sequence[Detections], targets: Sequence[Target], num_cla
 
 def find_overlaps(boxes: FlatBoxes) -> Overlaps:
     """Compute the IoU of each detection with each ground truth of its image."""
-    first = np.searchsorted(boxes.truth_image, np.arange(boxes.num_images + 1))
-    truths = np.diff(first)[boxes.image]  # (N,) beside each detection
-    ends = np.cumsum(truths)
+    images = np.arange(boxes.num_images + 1)
+    first_found, first_truth = (
+        np.searchsorted(boxes.image, images),
+        np.searchsorted(boxes.truth_image, images),
+    )
     parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-    start = 0
-    while start < len(truths):
-        done = ends[start] - truths[start]
-        stop = max(start + 1, int(np.searchsorted(ends, done + _MAX_PAIRS, side="right")))
-        part = slice(start, stop)
-        detection = np.repeat(np.arange(start, stop), truths[part])
-        place = np.arange(len(detection)) - np.repeat(ends[part] - truths[part] - done, truths[part])
-        truth = first[boxes.image[detection]] + place
-        iou = _iou(boxes.box[detection], boxes.truth_box[truth])
-        kept = iou >= MIN_IOU
-        parts.append((detection[kept], truth[kept], iou[kept]))
-        start = stop
-    detections, found, ious = zip(*parts, strict=True)
-    return Overlaps(np.concatenate(detections), np.concatenate(found), np.concatenate(ious))
+    for (found, found_end), (truth, truth_end) in zip(
+        pairwise(first_found), pairwise(first_truth), strict=True
+    ):
+        iou = _iou(boxes.box[found:found_end], boxes.truth_box[truth:truth_end])
+        rows, columns = np.nonzero(iou >= MIN_IOU)
+        parts.append((found + rows, truth + columns, iou[rows, columns]))
+    detections, truths, ious = zip(*parts, strict=True)
+    return Overlaps(np.concatenate(detections), np.concatenate(truths), np.concatenate(ious))
 
 
 def match(boxes: FlatBoxes) -> Matching:
@@ -211,7 +203,7 @@ def match(boxes: FlatBoxes) -> Matching:
         taker=np.array(taker, dtype=np.int64),
         ranked=ranked,
         right=takes[ranked] >= 0,
-        truths=boxes.count_truths(),
+        truths=np.bincount(boxes.truth_label[~boxes.difficult], minlength=boxes.num_classes),
     )
 
 
@@ -269,15 +261,13 @@ def _rank_in_images(boxes: FlatBoxes) -> tuple[Integers, Integers]:
 
 
 def _iou(found: Floats, truth: Floats) -> Floats:
-    """Return the IoU (P,) of boxes (x1, y1, width, height), in the order of pycocotools' operations."""
-    (x, y, width, height), (truth_x, truth_y, truth_width, truth_height) = found.T, truth.T
+    """Return the IoU (N, M) of boxes (x1, y1, width, height), in the order of pycocotools' operations."""
+    (x, y, width, height), (truth_x, truth_y, truth_width, truth_height) = found.T[:, :, None], truth.T
     across = np.minimum(width + x, truth_width + truth_x) - np.maximum(x, truth_x)
     down = np.minimum(height + y, truth_height + truth_y) - np.maximum(y, truth_y)
-    iou = np.zeros(len(found))
-    meet = np.flatnonzero((across > 0) & (down > 0))
-    both = across[meet] * down[meet]
-    iou[meet] = both / (width[meet] * height[meet] + truth_width[meet] * truth_height[meet] - both)
-    return iou
+    both = across.clip(0) * down.clip(0)
+    union = width * height + truth_width * truth_height - both
+    return np.divide(both, union, out=np.zeros_like(both), where=both > 0)
 
 
 def _join(tensors: Sequence[Tensor]) -> NDArray:

@@ -28,9 +28,10 @@ def dataset(tmp_path: Path) -> VocDataset:
     return prepare_evaluation(tmp_path / "data", splits=["val"])[0]
 
 
-def evaluate(dataset: VocDataset, found: list[Detections]) -> EvalResult:
+def evaluate(dataset: VocDataset, detections: list[Detections]) -> tuple[EvalResult, DatasetDetections]:
     targets = [build_target(dataset, index) for index in range(len(dataset))]
-    return score_detections(DatasetDetections(list(range(len(dataset))), found, targets, Timings()), dataset)
+    found = DatasetDetections(list(range(len(dataset))), detections, targets, Timings())
+    return score_detections(found, dataset), found
 
 
 def right(dataset: VocDataset, index: int, times: int = 1) -> Detections:
@@ -43,17 +44,17 @@ def right(dataset: VocDataset, index: int, times: int = 1) -> Detections:
 
 
 def test_nothing_found(dataset: VocDataset, tmp_path: Path) -> None:
-    result = evaluate(dataset, [Detections.empty()] * 4)
+    result, found = evaluate(dataset, [Detections.empty()] * 4)
     draw_charts(result, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} >= CHARTS
-    draw_worst(result, dataset, tmp_path / "worst.jpg")
+    draw_worst(result, found, dataset, tmp_path / "worst.jpg")
     assert Image.open(tmp_path / "worst.jpg").width > 1600
 
 
 def test_nothing_wrong_is_no_picture(dataset: VocDataset, tmp_path: Path) -> None:
-    result = evaluate(dataset, [right(dataset, index) for index in range(4)])
+    result, found = evaluate(dataset, [right(dataset, index) for index in range(4)])
     assert result.coco.map50 == pytest.approx(1)
-    draw_worst(result, dataset, tmp_path / "worst.jpg")
+    draw_worst(result, found, dataset, tmp_path / "worst.jpg")
     assert not (tmp_path / "worst.jpg").exists()
 
 
@@ -65,9 +66,9 @@ def test_the_worst_come_first_with_what_was_found(
     monkeypatch.setattr(
         pictures, "draw_cell", lambda *a: drawn.append((a[3], a[1].boxes.numpy())) or real(*a)
     )
-    found = [right(dataset, 0), right(dataset, 1, times=4), Detections.empty(), right(dataset, 3)]
-    result = evaluate(dataset, found)
-    draw_worst(result, dataset, tmp_path / "worst.jpg")
+    detections = [right(dataset, 0), right(dataset, 1, times=4), Detections.empty(), right(dataset, 3)]
+    result, found = evaluate(dataset, detections)
+    draw_worst(result, found, dataset, tmp_path / "worst.jpg")
     captions = [caption for caption, _ in drawn]
     assert captions == [
         "truth  2",
@@ -75,15 +76,15 @@ def test_the_worst_come_first_with_what_was_found(
         "truth  3",
         "1 missed, 0 wrong, scores from 0.25",
     ]
-    np.testing.assert_allclose(drawn[1][1], found[1].boxes.numpy(), atol=1e-4)
+    np.testing.assert_allclose(drawn[1][1], detections[1].boxes.numpy(), atol=1e-4)
     assert len(drawn[3][1]) == 0
 
 
 def test_a_picture_that_vanished_is_left_out(
     dataset: VocDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = evaluate(dataset, [Detections.empty()] * 4)
+    result, found = evaluate(dataset, [Detections.empty()] * 4)
     dataset.records[0].image_path.unlink()
-    draw_worst(result, dataset, tmp_path / "worst.jpg")
+    draw_worst(result, found, dataset, tmp_path / "worst.jpg")
     assert "worst.jpg: " in capsys.readouterr().err
     assert (tmp_path / "worst.jpg").exists()
