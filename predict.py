@@ -32,12 +32,11 @@ def _predict(argv: list[str]) -> int:
 
 def _detect(config: PredictConfig, sources: list[Source]) -> int:
     """Detect objects in all sources; torch is imported here, after the arguments are checked."""
-    from utils.inference.outputs import Outputs
+    from utils.inference.outputs import Outputs, Window
     from utils.inference.predictor import Timings, build_predictor
     from utils.inference.prefetch import batched
     from utils.inference.speed import print_speed
     from utils.inference.streams import Failures, open_streams
-    from utils.inference.window import Window
 
     signals = StopSignals()
     # First, as most servers have no screen.

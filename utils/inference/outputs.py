@@ -1,14 +1,18 @@
-"""Outputs of predict.py: images, videos, files and lines, as its settings ask."""
+"""Outputs of predict.py: images, videos, files, lines and a window, as its settings ask."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO
+
+import cv2
 
 from nets.structures import Detections
 from utils.cli.console import one_line
@@ -20,7 +24,6 @@ from utils.inference.explain import Explainer
 from utils.inference.predictor import Predictor
 from utils.inference.sources import Source, without_password
 from utils.inference.streams import Frame, ImageFiles, Stream
-from utils.inference.window import Window
 from utils.inference.writers import (
     VideoWriter,
     choose_images,
@@ -37,6 +40,9 @@ from utils.inference.writers import (
 )
 from utils.vision.draw import draw_detections
 from utils.vision.image_reader import Pixels
+
+_TITLE = "press q to quit"
+_QUIT_KEYS = (ord("q"), 27)  # 27 is Escape
 
 
 @dataclass
@@ -56,6 +62,46 @@ class ClassCounts:
         self.most |= counts
 
 
+class Window:
+    """Shows an image until a key is pressed, a video as it comes.
+
+    Attributes:
+        is_closed: whether the user pressed q or Escape, or closed the window.
+    """
+
+    def __init__(self, must_stop: Callable[[], bool] = lambda: False) -> None:
+        """Open the window; `must_stop` tells that waiting for a key is to end.
+
+        Raises:
+            UserError: there is no screen, or this OpenCV has no windows.
+        """
+        self.is_closed = False
+        self._must_stop = must_stop
+        advice = "leave it out; the run's folder holds the images"
+        # Without a screen OpenCV's Qt ends the whole process.
+        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise UserError(f"--view: there is no screen; {advice}")
+        try:
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        except cv2.error:
+            raise UserError(
+                f"--view: this OpenCV has no windows (opencv-python-headless); {advice}"
+            ) from None
+
+    def show(self, image: Pixels, *, wait: bool) -> None:
+        """Show an image, uint8 (H, W, 3) in RGB; `wait` for a key, or return at once."""
+        cv2.imshow(_TITLE, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        while not self.is_closed:
+            key = cv2.waitKey(50 if wait else 1)
+            self.is_closed = key in _QUIT_KEYS or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1
+            if key >= 0 or not wait or self._must_stop():
+                return
+
+    def close(self) -> None:
+        """Close the window."""
+        cv2.destroyAllWindows()
+
+
 class Outputs:
     """Writes and shows the detections of each frame; a context manager, as some files stay open.
 
@@ -67,12 +113,6 @@ class Outputs:
         self, config: PredictConfig, sources: Sequence[Source], predictor: Predictor, window: Window | None
     ) -> None:
         """Choose every file that will be written.
-
-        Args:
-            config: the settings.
-            sources: what objects are detected in.
-            predictor: the detector, which is also explained.
-            window: shows the images.
 
         Raises:
             UserError: a source would be overwritten, a folder cannot be written to, or a flag takes image
@@ -149,13 +189,7 @@ class Outputs:
             print(one_line(f"at most in one frame of {stream.name}: {describe_counts(counts.most)}"))
 
     def write(self, frame: Frame, detections: Detections, milliseconds: float) -> None:
-        """Write the detections of a frame; an image file also gets a line.
-
-        Args:
-            frame: the image.
-            detections: boxes in its pixels.
-            milliseconds: the time they took.
-        """
+        """Write the detections of a frame, with the time they took; an image file also gets a line."""
         counts = Counter(self._class_names[label] for label in detections.labels.tolist())
         self._counts.add(counts, milliseconds)
         if self._json:

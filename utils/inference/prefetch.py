@@ -12,19 +12,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def prefetch(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 2, depth: int = 16
-) -> Iterator[Result]:
-    """Yield function(item) in the order of the items, computed in threads ahead of the caller.
+def prefetch(function: Callable[[Item], Result], items: Iterable[Item], *, depth: int) -> Iterator[Result]:
+    """Yield function(item) in the order of the items, computed in two threads ahead of the caller.
 
-    Args:
-        function: what to compute; its exception is raised where its result would have been yielded.
-        items: taken one by one, at most `depth` ahead.
-        workers: number of threads; decoding and resizing images release the GIL.
-        depth: the most results that wait, which bounds the memory.
+    At most `depth` items are taken ahead, which bounds the memory. An exception is raised where the result
+    would have been yielded.
     """
     source = iter(items)
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(2)  # decoding and resizing images release the GIL
     try:
         waiting: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(source, depth))
         while waiting:

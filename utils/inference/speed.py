@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +13,6 @@ from utils.inference.streams import Failures, open_streams
 from utils.vision.image_reader import Pixels
 
 _WARM_UP = 10
-_STAGES = ("preprocess", "network", "postprocess")
 
 
 def print_speed(predictor: Predictor, sources: Sequence[Source], *, runs: int, batch_size: int) -> int:
@@ -33,13 +31,7 @@ def print_speed(predictor: Predictor, sources: Sequence[Source], *, runs: int, b
 
 
 def measure_speed(predictor: Predictor, image: Pixels, *, runs: int, batch_size: int = 1) -> np.ndarray:
-    """Time detection on one image, after ten warm-up runs.
-
-    Args:
-        predictor: the detector.
-        image: uint8 (H, W, 3) in RGB.
-        runs: number of timed runs.
-        batch_size: copies of the image in a batch.
+    """Time detection on `batch_size` copies of an image, uint8 (H, W, 3) in RGB, after ten warm-up runs.
 
     Returns:
         Milliseconds per image, (runs, 4): preprocess, network, postprocess, total; without reading files.
@@ -48,8 +40,7 @@ def measure_speed(predictor: Predictor, image: Pixels, *, runs: int, batch_size:
     for _ in range(_WARM_UP + runs):
         timings = Timings()
         predictor.detect([predictor.prepare(image) for _ in range(batch_size)], timings)
-        seconds = dataclasses.asdict(timings)
-        rows.append([1000 * seconds[name] / batch_size for name in _STAGES])
+        rows.append([*timings.milliseconds().values()])
     table = np.array(rows[_WARM_UP:])
     return np.column_stack([table, table.sum(axis=1)])
 
@@ -58,6 +49,6 @@ def speed_table(milliseconds: np.ndarray, heading: str) -> str:
     """Format the median and the 95th percentile of each stage as a table below a heading."""
     medians, slowest = np.percentile(milliseconds, (50, 95), axis=0)
     lines = [heading, f"{'ms an image':<12} {'median':>8} {'p95':>8}"]
-    for name, median, high in zip((*_STAGES, "total"), medians, slowest, strict=True):
+    for name, median, high in zip((*Timings().milliseconds(), "total"), medians, slowest, strict=True):
         lines.append(f"{name:<12} {median:>8.2f} {high:>8.2f}")
     return "\n".join([*lines, f"{1000 / medians[-1]:.1f} images a second by the median"])

@@ -291,12 +291,7 @@ Stream = ImageFiles | VideoFile | LiveStream
 
 
 def open_streams(sources: Sequence[Source], failures: Failures) -> Iterator[Stream]:
-    """Open the sources in order, each until the next is asked for; consecutive images are one stream.
-
-    Args:
-        sources: what `find_sources` found.
-        failures: takes what cannot be opened.
-    """
+    """Open the sources in order, each until the next is asked for; consecutive images are one stream."""
     for is_image, group in groupby(sources, key=lambda source: source.kind == "image"):
         if is_image:
             yield ImageFiles([source.path for source in group], failures)

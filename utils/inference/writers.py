@@ -118,12 +118,7 @@ class VideoWriter:
     """An MP4 file that gets its name only when it is complete; a context manager."""
 
     def __init__(self, target: Path, size: tuple[int, int], fps: float) -> None:
-        """Open the file.
-
-        Args:
-            target: the final name; it must end with .mp4.
-            size: (height, width) of the frames in pixels; an odd side grows by a pixel for the codec.
-            fps: frames a second.
+        """Open the file for frames of (height, width); an odd side grows by a pixel for the codec.
 
         Raises:
             UserError: it cannot be opened, or this OpenCV lacks the codec.
@@ -146,12 +141,10 @@ class VideoWriter:
             )
 
     def write(self, image: Pixels, time_s: float | None = None) -> None:
-        """Append a frame.
+        """Append a frame, uint8 (H, W, 3) in RGB; one of another size is letterboxed to the first one's.
 
-        Args:
-            image: uint8 (H, W, 3) in RGB; one of another size than the first is letterboxed to that size.
-            time_s: for a live source, seconds from its start: the frame is repeated or dropped so that the
-                video plays in real time. None appends it once.
+        With `time_s`, seconds from the start of a live source, the frame is repeated or dropped so that the
+        video plays in real time.
         """
         if image.shape[:2] != self._size:
             image = letterbox(image, self._size)[0]
