@@ -18,6 +18,7 @@ from utils.cli.signals import StopSignals
 
 Item = TypeVar("Item")
 _LONGEST_ERROR = 400
+_LINE_INTERVAL = 10.0  # seconds between lines of progress
 _is_muted = False
 
 
@@ -96,7 +97,6 @@ def progress(
     total: int | None = None,
     unit: str = "image",
     status: Callable[[], str] | None = None,
-    interval: float = 10.0,
 ) -> Iterator[Item]:
     """Yield the items and show progress: a bar on a terminal, plain lines on stderr otherwise.
 
@@ -106,45 +106,26 @@ def progress(
         total: number of items; None uses `len(items)` if there is one.
         unit: name of an item.
         status: returns the text at the end of the line, such as the current loss.
-        interval: seconds between plain lines.
     """
-    if total is None and isinstance(items, Sized):
-        total = len(items)
     if _is_muted:
         yield from items
-    elif sys.stderr is not None and sys.stderr.isatty():
-        yield from _progress_bar(items, label, total, unit, status)
-    else:
-        yield from _progress_lines(items, label, total, unit, status, interval)
-
-
-def _progress_bar(
-    items: Iterable[Item], label: str, total: int | None, unit: str, status: Callable[[], str] | None
-) -> Iterator[Item]:
-    with tqdm(total=total, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
-        for item in items:
-            yield item
-            if status is not None:
-                bar.set_postfix_str(status(), refresh=False)
-            bar.update()
-
-
-def _progress_lines(
-    items: Iterable[Item],
-    label: str,
-    total: int | None,
-    unit: str,
-    status: Callable[[], str] | None,
-    interval: float,
-) -> Iterator[Item]:
+        return
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    has_bar = sys.stderr is not None and sys.stderr.isatty()
+    of_total = f"/{total}" if total is not None else ""
     last_line = time.monotonic()
-    for count, item in enumerate(items, start=1):
-        yield item
-        now = time.monotonic()
-        if now - last_line >= interval:
-            last_line = now
-            of_total = f"/{total}" if total is not None else ""
-            log(f"{label}  {count}{of_total} {unit}s  {status() if status is not None else ''}".rstrip())
+    with tqdm(
+        total=total, desc=label, unit=unit, disable=not has_bar, dynamic_ncols=True, leave=False
+    ) as bar:
+        for count, item in enumerate(items, start=1):
+            yield item
+            if has_bar and status is not None:
+                bar.set_postfix_str(status(), refresh=False)
+            elif not has_bar and time.monotonic() - last_line >= _LINE_INTERVAL:
+                last_line = time.monotonic()
+                log(f"{label}  {count}{of_total} {unit}s  {status() if status is not None else ''}".rstrip())
+            bar.update()
 
 
 def _explain(error: Exception) -> str:

@@ -100,8 +100,9 @@ def test_log_and_warn_go_to_stderr(capsys):
         ("ab", 0.0, ["epoch 1  1/2 images  loss 3", "epoch 1  2/2 images  loss 3"]),
     ],
 )
-def test_progress_is_lines_when_stderr_is_no_terminal(capsys, items, interval, lines):
-    assert list(progress(items, "epoch 1", interval=interval, status=lambda: "loss 3")) == list(items)
+def test_progress_is_lines_when_stderr_is_no_terminal(capsys, monkeypatch, items, interval, lines):
+    monkeypatch.setattr(console, "_LINE_INTERVAL", interval)
+    assert list(progress(items, "epoch 1", status=lambda: "loss 3")) == list(items)
     assert capsys.readouterr().err.splitlines() == lines
 
 
@@ -156,9 +157,11 @@ def test_closed_pipe_ends_quietly(tmp_path):
 
 TALK = (
     "import sys\n"
+    "from utils.cli import console\n"
     "from utils.cli.console import log, progress, run_command, warn\n"
+    "console._LINE_INTERVAL = 0.0\n"
     "def work(argv):\n"
-    "    for step in progress(range(50), 'epoch', interval=0.0):\n"
+    "    for step in progress(range(50), 'epoch'):\n"
     "        log('line ' * 100)\n"
     "        warn('line')\n"
     "    print('done')\n"
@@ -210,10 +213,11 @@ def test_a_stderr_that_breaks_on_the_way_is_pointed_at_nothing(monkeypatch, tmp_
 
 def test_one_of_several_processes_speaks_and_all_of_them_fail_aloud(capsys, monkeypatch):
     monkeypatch.setattr(console, "_is_muted", False)
+    monkeypatch.setattr(console, "_LINE_INTERVAL", 0.0)
     mute()
     log("said")
     warn("odd")
-    assert list(progress("ab", "epoch 1", interval=0.0)) == ["a", "b"]
+    assert list(progress("ab", "epoch 1")) == ["a", "b"]
     assert capsys.readouterr().err == ""
     assert run_raising(UserError("no")) == 2
     assert capsys.readouterr().err == "error: no\n"
