@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from nets.structures import Detections, Target
-from utils.metrics.coco_ap import CocoResult, build_ground_truth, iterate_detections
+from utils.metrics.coco_ap import CocoResult, build_ground_truth, list_detections
 from utils.metrics.matching import FlatBoxes, flatten
 
 CLASSES = 4
@@ -88,7 +88,7 @@ def random_case(seed: int, **knobs) -> FlatBoxes:
 def as_files(boxes: FlatBoxes) -> tuple[dict, Rows]:
     """Return the content of ground_truth.json and detections.json."""
     names, files = [str(k) for k in range(boxes.num_classes)], [str(i) for i in range(boxes.num_images)]
-    return build_ground_truth(boxes, names, files, [(200, 200)] * len(files)), list(iterate_detections(boxes))
+    return build_ground_truth(boxes, names, files, [(200, 200)] * len(files)), list_detections(boxes)
 
 
 def devkit_ap(truth: dict, found: Rows, category: int) -> tuple[float, float] | None:

@@ -22,7 +22,7 @@ from utils.data.targets import build_target
 from utils.inference.predictor import Predictor, Prepared, Timings
 from utils.inference.prefetch import batched, prefetch
 from utils.metrics.analysis import Rates, best_rates, count_confusion, rates_at
-from utils.metrics.coco_ap import CocoResult, build_ground_truth, coco_ap, write_detections
+from utils.metrics.coco_ap import CocoResult, build_ground_truth, coco_ap, list_detections
 from utils.metrics.error_kinds import ErrorKind, find_error_kinds
 from utils.metrics.interval import map50_interval
 from utils.metrics.matching import IOU, Integers, Matching, flatten, match, mean_known
@@ -173,7 +173,7 @@ class EvalResult:
         """Write metrics.json, detections.json and ground_truth.json into a folder."""
         self.write_metrics(folder / "metrics.json")
         boxes, sizes = self.matching.boxes, [(record.height, record.width) for record in self.records]
-        write_detections(boxes, folder / "detections.json")
+        _write_json(list_detections(boxes), folder / "detections.json")
         truth = build_ground_truth(boxes, self.class_names, _file_names(self.records), sizes)
         _write_json(truth, folder / "ground_truth.json")
 

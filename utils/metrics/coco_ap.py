@@ -6,28 +6,22 @@ nor as wrong, further ones as wrong. faster-coco-eval computes the same several 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from utils.cli.files import atomic_write
 from utils.metrics.matching import MAX_DETECTIONS, FlatBoxes
 
 try:
     import faster_coco_eval as faster
 except ImportError:  # an optional package
     faster = None
-
-_CHUNK = 10_000  # rows of detections.json
 
 
 @dataclass(frozen=True)
@@ -84,12 +78,15 @@ def coco_ap(boxes: FlatBoxes, engine: str = ENGINE) -> CocoResult:
         "images": [{"id": number + 1} for number in range(boxes.num_images)],
         "categories": [{"id": number + 1} for number in range(boxes.num_classes)],
     }
-    detections = (
+    detections = [
         {**row, "id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
-        for number, row in enumerate(iterate_detections(boxes), start=1)
-    )
+        for number, row in enumerate(list_detections(boxes), start=1)
+    ]
     with redirect_stdout(StringIO()):  # pycocotools prints every step
-        indices = [_index(build_index(), header, rows) for rows in (list_truths(boxes), detections)]
+        indices = [build_index(), build_index()]
+        for index, rows in zip(indices, (list_truths(boxes), detections), strict=True):
+            index.dataset = {**header, "annotations": rows}
+            index.createIndex()
         evaluation = build_evaluation(*indices, iouType="bbox")
         evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.evaluate()
@@ -128,11 +125,13 @@ def list_truths(boxes: FlatBoxes) -> list[dict[str, Any]]:
     ]
 
 
-def iterate_detections(boxes: FlatBoxes) -> Iterator[dict[str, Any]]:
-    """Yield the detections as COCO results."""
+def list_detections(boxes: FlatBoxes) -> list[dict[str, Any]]:
+    """Return the detections as COCO results, the content of detections.json."""
     columns = (boxes.image, boxes.label, boxes.box, boxes.score)
-    for image, label, box, score in zip(*(column.tolist() for column in columns), strict=True):
-        yield {"image_id": image + 1, "category_id": label + 1, "bbox": box, "score": score}
+    return [
+        {"image_id": image + 1, "category_id": label + 1, "bbox": box, "score": score}
+        for image, label, box, score in zip(*(column.tolist() for column in columns), strict=True)
+    ]
 
 
 def build_ground_truth(
@@ -148,23 +147,6 @@ def build_ground_truth(
     ]
     categories = [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)]
     return {"images": images, "categories": categories, "annotations": list_truths(boxes)}
-
-
-def write_detections(boxes: FlatBoxes, path: Path) -> None:
-    """Write detections.json in chunks, which bounds the memory."""
-    rows = iterate_detections(boxes)
-    with atomic_write(path, "w") as file:
-        before = "["
-        while chunk := list(islice(rows, _CHUNK)):
-            file.write(before + json.dumps(chunk, allow_nan=False)[1:-1])  # json.dump is far slower
-            before = ", "
-        file.write("]\n" if before == ", " else "[]\n")
-
-
-def _index(index: Any, header: dict[str, Any], rows: Iterable[dict[str, Any]]) -> Any:
-    index.dataset = {**header, "annotations": list(rows)}
-    index.createIndex()
-    return index
 
 
 def _mean(values: np.ndarray) -> float | None:

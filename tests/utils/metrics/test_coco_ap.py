@@ -9,7 +9,7 @@ import pytest
 from nets.structures import Detections, Target
 from tests.metrics_reference import as_files, make_detections, make_target, random_case, stock_coco
 from utils.metrics import coco_ap as coco_ap_module
-from utils.metrics.coco_ap import ENGINE, ENGINES, CocoResult, coco_ap
+from utils.metrics.coco_ap import ENGINE, ENGINES, CocoResult, build_ground_truth, coco_ap, list_detections
 from utils.metrics.matching import flatten
 
 BOX, OTHER, FAR = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 140.0, 40.0], [200.0, 0.0, 240.0, 40.0]
@@ -124,3 +124,16 @@ def test_without_the_optional_package_pycocotools_computes(monkeypatch: pytest.M
 def test_pycocotools_is_silent(capsys: pytest.CaptureFixture[str], engine: str) -> None:
     measure([make_target((BOX, 0))], [make_detections((BOX, 0, 0.9))], engine)
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_dictionaries_are_cocos() -> None:
+    target = make_target(([10.0, 20.0, 40.0, 60.0], 1, True))
+    found = make_detections(([10.0, 20.0, 40.5, 60.0], 1, 0.75))
+    boxes = flatten([Detections.empty(), found], [Target.empty(), target], 2)
+    truth = build_ground_truth(boxes, ("cat", "dog"), ["a.jpg", "b.jpg"], [(200, 300), (100, 50)])
+    assert truth["images"][1] == {"id": 2, "file_name": "b.jpg", "width": 50, "height": 100}
+    assert truth["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    box = {"id": 1, "image_id": 2, "category_id": 2, "bbox": [10.0, 20.0, 30.0, 40.0]}
+    assert truth["annotations"] == [box | {"area": 1200.0, "iscrowd": 0, "ignore": 1}]
+    row = {"image_id": 2, "category_id": 2, "bbox": [10.0, 20.0, 30.5, 40.0], "score": 0.75}
+    assert list_detections(boxes) == [row]
