@@ -100,12 +100,8 @@ def progress(
 ) -> Iterator[Item]:
     """Yield the items and show progress: a bar on a terminal, plain lines on stderr otherwise.
 
-    Args:
-        items: the items.
-        label: text at the start of the line.
-        total: number of items; None uses `len(items)` if there is one.
-        unit: name of an item.
-        status: returns the text at the end of the line, such as the current loss.
+    `status` returns the text at the end of the line, such as the current loss; `total` is needed where the
+    items have no length.
     """
     if _is_muted:
         yield from items

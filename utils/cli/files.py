@@ -17,17 +17,11 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
 
     The bytes go to `<path>.tmp` in the same folder, are flushed and synced to disk, then renamed to `path`;
     after a failure the old file is unchanged and the temporary one removed. Links are followed; a pipe or a
-    device is written directly.
-
-    Args:
-        path: the file to write; its folder must exist.
-        mode: "wb" for bytes or "w" for UTF-8 text.
+    device is written directly. `mode` is "wb" for bytes or "w" for UTF-8 text; the folder must exist.
 
     Raises:
         UserError: the file cannot be written (exit code 1); names the file and the reason.
     """
-    if mode not in ("wb", "w"):
-        raise ValueError(f"mode must be 'wb' or 'w', got {mode!r}")
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
         with _open(path, mode) as file:  # a pipe or a device is never replaced or removed
@@ -60,21 +54,16 @@ def check_output_file(flag: str, path: str | None) -> None:
     Raises:
         UserError: it is a folder, or its parent folder does not exist.
     """
-    if path is None:
-        return
-    if Path(path).is_dir():
+    if path is not None and Path(path).is_dir():
         raise UserError(f"{flag} {path}: is a folder; name a file")
-    if not Path(path).parent.is_dir():
+    if path is not None and not Path(path).parent.is_dir():
         raise UserError(f"{flag} {path}: its folder does not exist")
 
 
 def new_run_folder(project: Path | str, name: str = "exp", exist_ok: bool = False) -> Path:
     """Create the run folder PROJECT/NAME and check that files can be written into it.
 
-    Args:
-        project: the parent folder; created if missing.
-        name: the run's name; NAME2, NAME3 ... if it exists.
-        exist_ok: use PROJECT/NAME even if it exists.
+    If it exists, it is used with `exist_ok`, else the name is NAME2, NAME3 ...
 
     Raises:
         UserError: the name is not a plain folder name, or the folder cannot be created or written to.

@@ -39,10 +39,7 @@ class Explainer:
     def __init__(self, predictor: Predictor, *, attention_maps: bool, heatmap: str | None) -> None:
         """Check what is asked for, and log which attention blocks cannot be drawn.
 
-        Args:
-            predictor: what makes the detections.
-            attention_maps: draw the gates of the attention blocks.
-            heatmap: the class whose detections a heat map explains, "all" for every one; None for no map.
+        `heatmap` is the class whose detections a heat map explains, "all" for every one; None for no map.
 
         Raises:
             UserError: the network has no attention or no such class, or it is an exported model.
@@ -70,7 +67,7 @@ class Explainer:
                 log(line)
 
     def targets(self, sources: Sequence[Path]) -> list[Path]:
-        """List what `draw` may yield for the sources, for ImageWriter to choose names."""
+        """List what `draw` may yield for the sources, for `choose_images`."""
         kinds = ["attention"] * self._has_gates + ["heatmap"] * (self._heatmap is not None)
         return [_target(source, kind) for source in sources for kind in kinds]
 
@@ -94,7 +91,7 @@ class Explainer:
 
 
 def _target(source: Path, kind: str) -> Path:
-    """Name an explanation for ImageWriter: below the source's file, where no source can be."""
+    """Name an explanation for `choose_images`: below the source's file, where no source can be."""
     return source / f"{source.stem}_{kind}.jpg"
 
 

@@ -48,9 +48,8 @@ def without_password(address: str) -> str:
 def find_sources(sources: Sequence[str]) -> list[Source]:
     """Expand the sources that a user names: each file once, in the given order and by name within a folder.
 
-    Args:
-        sources: image files of any suffix, video files, folders (not their subfolders), globs (`**`
-            descends), numbers of cameras and URLs of streams.
+    Sources are image files of any suffix, video files, folders (not their subfolders), globs (`**` descends),
+    numbers of cameras and URLs of streams.
 
     Raises:
         UserError: a source does not exist, is empty, or is none of these.

@@ -32,11 +32,8 @@ def explain_low_map(
     Each common mistake is undone on the ground truth: another class, x and y swapped, a scale, a shift. The
     one with which most objects are detected is named if it explains three in ten.
 
-    Args:
-        detections: one per image, boxes in pixels of the image, highest score first.
-        targets: one per image, in the same order; difficult objects do not count.
-        class_names: the names of the labels of both.
-        steps: optimizer steps that the network has taken.
+    Detections, highest score first, and targets are one per image, in its pixels; difficult objects do not
+    count. `steps` is the number of optimizer steps that the network has taken.
     """
     easy = [target.to("cpu")[~target.difficult.cpu()] for target in targets]
     objects = sum(len(target) for target in easy)

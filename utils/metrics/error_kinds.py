@@ -94,13 +94,9 @@ def _best_of_each(pairs: Overlaps, matching: Matching) -> Overlaps:
 
 
 def _corrected(matching: Matching, wrong: Integers, aims: Integers | None, is_free: Bools) -> float:
-    """Return mAP50 once these wrong detections, best first, are corrected or removed.
+    """Return mAP50 once the wrong detections (E,), best first, are corrected or removed.
 
-    Args:
-        matching: all detections.
-        wrong: int64 (E,), the detections with an error of the kind.
-        aims: int64 (E,), the object that each points at; None if all are removed.
-        is_free: bool (M,), objects that no detection took.
+    `aims` (E,) are the objects they point at, None if all are removed; `is_free` (M,) those that none took.
     """
     labels, is_right = matching.boxes.label.copy(), np.zeros(len(matching.taken), dtype=bool)
     is_right[matching.ranked] = matching.right

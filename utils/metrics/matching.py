@@ -129,12 +129,7 @@ class Matching:
 
 
 def flatten(detections: Sequence[Detections], targets: Sequence[Target], num_classes: int) -> FlatBoxes:
-    """Concatenate the detections and the ground truths of all images.
-
-    Args:
-        detections: one per image, boxes in pixels of the image.
-        targets: one per image, in the same order.
-        num_classes: K; labels are below it.
+    """Concatenate the detections and the ground truths of all images, one of each per image.
 
     Raises:
         ValueError: the numbers of detections and targets differ.
@@ -208,12 +203,9 @@ def match(boxes: FlatBoxes) -> Matching:
 
 
 def class_aps(labels: Integers, right: Bools, truths: Integers) -> list[float | None]:
-    """Compute COCO's average precision of each class.
+    """Compute COCO's average precision of each class, None for one without objects.
 
-    Args:
-        labels: int64 (C,), the class of each detection, highest score first.
-        right: bool (C,), whether it is right.
-        truths: int64 (K,), objects of each class; None for a class without any.
+    `labels` and `right` (C,) are of the detections, highest score first; `truths` (K,) counts the objects.
     """
     return [
         average_precision(right[labels == label], count) if count else None
