@@ -8,6 +8,7 @@ import torch
 
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
+from tests.predict_room import furnish
 from tests.voc_folder import make_voc_folder
 from utils.data import annotation_cache
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
@@ -37,3 +38,13 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield folder
+
+
+@pytest.fixture
+def work(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder to predict in, see `furnish`; one thread, for pictures as small as these."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield furnish(tmp_path, weights)
+    torch.set_num_threads(threads)

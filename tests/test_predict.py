@@ -11,7 +11,7 @@ from PIL import Image
 import predict
 from nets.config import ModelConfig
 from nets.structures import Detections
-from tests.predict_room import furnish, run
+from tests.predict_room import run
 from utils.cli import console
 from utils.cli.parser import parse_config
 from utils.cli.predict_config import PredictConfig
@@ -20,13 +20,7 @@ from utils.weights.checkpoint import Checkpoint, save_checkpoint
 from utils.weights.own_block import build_network
 
 
-@pytest.fixture
-def room(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return furnish(tmp_path, weights)
-
-
-def test_pictures_json_and_lines(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pictures_json_and_lines(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("photos", "--conf", "1e-6", "--max-det", "3", "--json", "found.jsonl") == 0
     out, err = capsys.readouterr()
     assert "weights best.pth" in err
@@ -35,11 +29,11 @@ def test_pictures_json_and_lines(room: Path, capsys: pytest.CaptureFixture[str])
     assert lines[0].startswith("photos/a.jpg  ")
     assert lines[0].endswith(" ms")
     assert lines[-1] == "pictures: runs/predict/exp"
-    folder = room / "runs/predict/exp"
+    folder = work / "runs/predict/exp"
     assert {path.name for path in folder.iterdir()} == {"a.jpg", "b c.png", "args.yaml"}
     with Image.open(folder / "a.jpg") as picture:
         assert picture.size == (80, 60)
-    first, second = (json.loads(line) for line in (room / "found.jsonl").read_text().splitlines())
+    first, second = (json.loads(line) for line in (work / "found.jsonl").read_text().splitlines())
     assert (first["path"], first["width"], first["height"]) == ("photos/a.jpg", 80, 60)
     assert (second["width"], second["height"]) == (30, 90)
     assert 1 <= len(first["detections"]) <= 3
@@ -53,14 +47,14 @@ def test_pictures_json_and_lines(room: Path, capsys: pytest.CaptureFixture[str])
     assert (config.sources, config.max_det) == (("photos",), 3)
 
 
-def test_when_nothing_can_be_read_yesterdays_json_is_kept(room: Path) -> None:
+def test_when_nothing_can_be_read_yesterdays_json_is_kept(work: Path) -> None:
     Path("bad.jpg").write_bytes(b"")
     Path("found.jsonl").write_text("yesterday's")
     assert run("bad.jpg", "--no-save", "--json", "found.jsonl") == 1
     assert Path("found.jsonl").read_text() == "yesterday's"
 
 
-def test_a_reader_of_stdout_who_left_costs_no_detections(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_of_stdout_who_left_costs_no_detections(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody_reads(*_: object, **__: object) -> None:
         raise BrokenPipeError
 
@@ -70,32 +64,32 @@ def test_a_reader_of_stdout_who_left_costs_no_detections(room: Path, monkeypatch
     assert len(Path("found.jsonl").read_text().splitlines()) == 1
 
 
-def test_nothing_found_is_no_failure(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_found_is_no_failure(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("photos/a.jpg", "--conf", "1") == 0
     assert "photos/a.jpg  0 objects  " in capsys.readouterr().out
-    assert (room / "runs/predict/exp/a.jpg").is_file()
+    assert (work / "runs/predict/exp/a.jpg").is_file()
 
 
-def test_no_save_leaves_nothing_behind(room: Path) -> None:
-    before = set(room.rglob("*"))
+def test_no_save_leaves_nothing_behind(work: Path) -> None:
+    before = set(work.rglob("*"))
     assert run("photos", "--no-save") == 0
-    assert set(room.rglob("*")) == before
+    assert set(work.rglob("*")) == before
 
 
-def test_only_keeps_the_named_classes(room: Path) -> None:
+def test_only_keeps_the_named_classes(work: Path) -> None:
     flags = ("--no-save", "--conf", "1e-6", "--json", "found.jsonl")
     assert run("photos/a.jpg", *flags, "--only", "dog") == 0
-    found = json.loads((room / "found.jsonl").read_text())["detections"]
+    found = json.loads((work / "found.jsonl").read_text())["detections"]
     assert {(one["label"], one["class_id"]) for one in found} == {("dog", 1)}
 
 
 @pytest.mark.parametrize("batch_size", ["2", "5"])
-def test_batches_change_nothing(room: Path, batch_size: str) -> None:
+def test_batches_change_nothing(work: Path, batch_size: str) -> None:
     flags = ("--no-save", "--conf", "1e-6", "--json")
     assert run("photos", *flags, "one.jsonl") == 0
     assert run("photos", *flags, "many.jsonl", "--batch-size", batch_size) == 0
     one, many = (
-        [json.loads(line) for line in (room / name).read_text().splitlines()]
+        [json.loads(line) for line in (work / name).read_text().splitlines()]
         for name in ("one.jsonl", "many.jsonl")
     )
     for single, batched in zip(one, many, strict=True):
@@ -105,9 +99,9 @@ def test_batches_change_nothing(room: Path, batch_size: str) -> None:
             assert left["box"] == pytest.approx(right["box"], abs=0.1)
 
 
-def test_bad_files_are_named_counted_and_passed_over(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (room / "photos/bad.jpg").write_bytes((room / "photos/a.jpg").read_bytes()[:500])
-    (room / "photos/notes.txt").write_text("not asked for")
+def test_bad_files_are_named_counted_and_passed_over(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (work / "photos/bad.jpg").write_bytes((work / "photos/a.jpg").read_bytes()[:500])
+    (work / "photos/notes.txt").write_text("not asked for")
     assert run("photos") == 1
     out, err = capsys.readouterr()
     assert err.count("warning: photos/bad.jpg") == 1
@@ -117,9 +111,9 @@ def test_bad_files_are_named_counted_and_passed_over(room: Path, capsys: pytest.
     assert "notes.txt" not in out + err
 
 
-def test_only_ten_bad_files_are_named(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_ten_bad_files_are_named(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(12):
-        (room / f"photos/bad{number}.jpg").write_bytes(b"")
+        (work / f"photos/bad{number}.jpg").write_bytes(b"")
     assert run("photos", "--no-save") == 1
     err = capsys.readouterr().err
     assert err.count("warning: photos/bad") == 10
@@ -151,25 +145,17 @@ def test_only_ten_bad_files_are_named(room: Path, capsys: pytest.CaptureFixture[
     ],
 )
 def test_mistakes_end_in_one_line(
-    room: Path, capsys: pytest.CaptureFixture[str], argv: list[str], status: int, named: str
+    work: Path, capsys: pytest.CaptureFixture[str], argv: list[str], status: int, named: str
 ) -> None:
-    (room / "notes.txt").write_text("no picture")
-    (room / "empty.jpg").write_bytes(b"")
-    (room / "nothing").mkdir()
-    pictures = {path: path.read_bytes() for path in (room / "photos").iterdir()}
+    (work / "notes.txt").write_text("no picture")
+    (work / "empty.jpg").write_bytes(b"")
+    (work / "nothing").mkdir()
+    pictures = {path: path.read_bytes() for path in (work / "photos").iterdir()}
     assert predict.main([*argv] if "--weights" in argv else [*argv, "--weights", "best.pth"]) == status
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert named in errors[0]
     assert {path: path.read_bytes() for path in pictures} == pictures
-
-
-def test_help_names_every_daily_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    assert predict.main(["--help"]) == 0
-    out = capsys.readouterr().out
-    flags = ("SOURCE", "--conf", "--json", "--only", "--heatmap [CLASS]", "--attention-maps", "--no-save")
-    for flag in (*flags, "example:"):
-        assert flag in out
 
 
 def make_weights(path: Path, phi: str) -> None:
@@ -180,10 +166,10 @@ def make_weights(path: Path, phi: str) -> None:
 
 
 @pytest.fixture
-def cbam_room(room: Path) -> Path:
-    (room / "best.pth").unlink()
-    make_weights(room / "best.pth", "cbam")
-    return room
+def cbam_room(work: Path) -> Path:
+    (work / "best.pth").unlink()
+    make_weights(work / "best.pth", "cbam")
+    return work
 
 
 def test_explanations_are_pictures_more_and_change_nothing(cbam_room: Path) -> None:
@@ -215,15 +201,15 @@ def test_explanations_are_pictures_more_and_change_nothing(cbam_room: Path) -> N
     assert {path: path.read_bytes() for path in (cbam_room / "photos").iterdir()} == sources
 
 
-def test_no_detection_gives_a_line_and_no_heat_map(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_detection_gives_a_line_and_no_heat_map(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("photos/a.jpg", "--conf", "1", "--heatmap") == 0
     assert "photos/a.jpg: no object found, so there is no heat map" in capsys.readouterr().err
     assert run("photos/a.jpg", "--conf", "1e-6", "--only", "cat", "--heatmap", "dog") == 0
     assert "photos/a.jpg: no dog found, so there is no heat map" in capsys.readouterr().err
-    assert not list((room / "runs").rglob("*heatmap*"))
+    assert not list((work / "runs").rglob("*heatmap*"))
 
 
-def test_the_heat_map_is_of_the_named_class(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_heat_map_is_of_the_named_class(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     explained = []
 
     def note(predictor: object, prepared: object, found: Detections) -> np.ndarray:
@@ -234,27 +220,27 @@ def test_the_heat_map_is_of_the_named_class(room: Path, monkeypatch: pytest.Monk
     flags = ("photos/a.jpg", "--conf", "1e-6", "--json", "found.jsonl")
     assert run(*flags, "--heatmap", "dog") == 0
     assert run(*flags, "--heatmap") == 0
-    labels = [one["class_id"] for one in json.loads((room / "found.jsonl").read_text())["detections"]]
+    labels = [one["class_id"] for one in json.loads((work / "found.jsonl").read_text())["detections"]]
     assert set(labels) == {0, 1}
     assert explained == [[1] * labels.count(1), labels]
 
 
-def test_own_block_without_gates_is_said_once(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_block_without_gates_is_said_once(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "from torch import nn\nclass Plain(nn.Dropout):\n    def __init__(self, channels):\n"
-    (room / "own.py").write_text(text + "        super().__init__()\n")
-    make_weights(room / "own.pth", "own.py:Plain")
+    (work / "own.py").write_text(text + "        super().__init__()\n")
+    make_weights(work / "own.pth", "own.py:Plain")
     argv = ["photos", "--weights", "own.pth", "--phi", "own.py:Plain", "--attention-maps", "--heatmap"]
     assert predict.main([*argv, "--conf", "1e-6", "--device", "cpu"]) == 0
     err = capsys.readouterr().err
     assert err.count("attention at c4 (Plain) has no gates to draw") == 1
-    names = {path.name for path in (room / "runs/predict/exp").iterdir()}
+    names = {path.name for path in (work / "runs/predict/exp").iterdir()}
     assert names == {"a.jpg", "a_heatmap.jpg", "b c.png", "b c_heatmap.jpg", "args.yaml"}
 
 
-def test_own_block_with_gates_is_drawn(room: Path) -> None:
+def test_own_block_with_gates_is_drawn(work: Path) -> None:
     text = "import torch\nfrom torch import nn\nclass Own(nn.Identity):\n    def gates(self, x):\n"
-    (room / "own.py").write_text(text + "        return {'mine': torch.sigmoid(x)}\n")
-    make_weights(room / "own.pth", "own.py:Own")
+    (work / "own.py").write_text(text + "        return {'mine': torch.sigmoid(x)}\n")
+    make_weights(work / "own.pth", "own.py:Own")
     argv = ["photos/a.jpg", "--weights", "own.pth", "--phi", "own.py:Own", "--attention-maps"]
     assert predict.main([*argv, "--device", "cpu"]) == 0
-    assert (room / "runs/predict/exp/a_attention.jpg").is_file()
+    assert (work / "runs/predict/exp/a_attention.jpg").is_file()

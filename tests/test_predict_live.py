@@ -7,7 +7,6 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pytest
 import torch
 
 import predict
-from tests.predict_room import EVERYTHING, furnish, run
+from tests.predict_room import EVERYTHING, run
 from tests.training_room import errors_in, started, wait_until
 from tests.video_files import frames_of, make_video
 from utils.inference import streams
@@ -25,15 +24,6 @@ from utils.inference.outputs import Outputs
 from utils.inference.streams import Frame
 
 FOLDER = Path("runs/predict/exp")
-
-
-@pytest.fixture
-def room(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield furnish(tmp_path, weights)
-    torch.set_num_threads(threads)
 
 
 class Camera:
@@ -69,7 +59,7 @@ def plug_in(patch: pytest.MonkeyPatch, camera: Camera) -> Camera:
 
 @pytest.mark.parametrize("source", ["7", "rtsp://127.0.0.1:1/none", "http://127.0.0.1:1/none.mp4"])
 def test_what_cannot_be_opened_is_one_line(
-    room: Path, capfd: pytest.CaptureFixture[str], source: str
+    work: Path, capfd: pytest.CaptureFixture[str], source: str
 ) -> None:
     assert run(source) == 1
     (error,) = errors_in(capfd.readouterr().err)
@@ -77,7 +67,7 @@ def test_what_cannot_be_opened_is_one_line(
     assert not list(FOLDER.glob("*.mp4"))
 
 
-def test_a_camera_beside_images_that_is_not_there(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_camera_beside_images_that_is_not_there(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("7", "photos") == 1
     out, err = capsys.readouterr()
     assert "warning: 7: no such camera, or it is in use; no frame came; skipped" in err
@@ -85,7 +75,7 @@ def test_a_camera_beside_images_that_is_not_there(room: Path, capsys: pytest.Cap
 
 
 def test_a_camera_that_ends(
-    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     camera = plug_in(monkeypatch, Camera(10, interval=0.05))
     assert run("0", *EVERYTHING, "--json", "found.jsonl") == 0
@@ -102,7 +92,7 @@ def test_a_camera_that_ends(
     assert camera.is_released
 
 
-def test_a_slow_reader_sees_the_newest_frame(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_reader_sees_the_newest_frame(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in(monkeypatch, Camera(100, interval=0.005))
     seen, write = [], Outputs.write
 
@@ -119,7 +109,7 @@ def test_a_slow_reader_sees_the_newest_frame(room: Path, monkeypatch: pytest.Mon
 
 
 def test_a_stream_that_falls_silent_ends(
-    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(streams, "TIMEOUT", 0.5)
     plug_in(monkeypatch, Camera(3, interval=0.01, silent=20.0))
@@ -130,7 +120,7 @@ def test_a_stream_that_falls_silent_ends(
 
 
 def test_a_stream_without_a_first_frame_is_an_error(
-    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(streams, "TIMEOUT", 0.3)
     plug_in(monkeypatch, Camera(1, interval=20.0))
@@ -148,7 +138,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_of_a_video_behind_a_url_every_frame_is_seen(room: Path) -> None:
+def test_of_a_video_behind_a_url_every_frame_is_seen(work: Path) -> None:
     make_video(Path("v.avi"), count=30)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=".")) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -167,7 +157,7 @@ def test_of_a_video_behind_a_url_every_frame_is_seen(room: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_camera(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_a_camera(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in(monkeypatch, Camera(10**6, interval=0.02))
     argv = ("0", "--json", "found.jsonl", "--weights", "best.pth", "--device", "cpu")
     with started(*argv, before=lambda: torch.set_num_threads(1), work=predict.main) as command:

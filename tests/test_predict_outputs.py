@@ -12,16 +12,10 @@ from PIL import Image
 
 import predict
 import train
-from tests.predict_room import EVERYTHING, furnish, run
+from tests.predict_room import EVERYTHING, run
 from tests.training_room import errors_in
 from utils.data.voc import read_annotation
 from utils.formats.yolo import read_yolo
-
-
-@pytest.fixture
-def room(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return furnish(tmp_path, weights)
 
 
 def found_by(*argv: str) -> list[dict]:
@@ -30,13 +24,13 @@ def found_by(*argv: str) -> list[dict]:
     return [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
 
 
-def test_xml_of_nothing_is_an_image_without_objects(room: Path) -> None:
+def test_xml_of_nothing_is_an_image_without_objects(work: Path) -> None:
     assert run("photos/a.jpg", "--conf", "1", "--no-save", "--xml", "new/labels") == 0
     annotation = read_annotation("new/labels/a.xml")
     assert (annotation.size, annotation.objects) == ((80, 60), ())
 
 
-def test_xml_holds_the_detections_in_whole_pixels(room: Path) -> None:
+def test_xml_holds_the_detections_in_whole_pixels(work: Path) -> None:
     assert run("photos", *EVERYTHING, "--no-save", "--xml", "labels") == 0
     assert sorted(path.name for path in Path("labels").iterdir()) == ["a.xml", "b c.xml"]
     for line in found_by("photos", *EVERYTHING):
@@ -55,7 +49,7 @@ def test_xml_holds_the_detections_in_whole_pixels(room: Path) -> None:
 
 
 @pytest.mark.slow
-def test_predict_correct_train(room: Path) -> None:
+def test_predict_correct_train(work: Path) -> None:
     for number in range(4):
         with Image.open("photos/a.jpg") as picture:
             picture.rotate(90 * number).save(f"photos/{number}.jpg")
@@ -64,10 +58,10 @@ def test_predict_correct_train(room: Path) -> None:
     Path("photos/a.xml").write_text(text)
     argv = ["--data", "photos", "--epochs", "1", "--imgsz", "64", "--weights", "best.pth", "--workers", "0"]
     assert train.main([*argv, "--batch-size", "2", "--device", "cpu", "--name", "again"]) == 0
-    assert (room / "runs/train/again/weights/best.pth").is_file()
+    assert (work / "runs/train/again/weights/best.pth").is_file()
 
 
-def test_corrections_are_not_overwritten(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_corrections_are_not_overwritten(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for flag, suffix in (("--xml", ".xml"), ("--txt", ".txt")):
         mine = Path("photos/a").with_suffix(suffix)
         mine.write_text("my work")
@@ -76,12 +70,12 @@ def test_corrections_are_not_overwritten(room: Path, capsys: pytest.CaptureFixtu
         assert f"{flag} photos: {mine.name} exists" in error
         assert mine.read_text() == "my work"
         mine.unlink()
-    assert not (room / "runs").exists()
+    assert not (work / "runs").exists()
 
 
 @pytest.mark.parametrize("flag", ["--xml", "--txt"])
 def test_two_images_of_one_name_are_refused(
-    room: Path, capsys: pytest.CaptureFixture[str], flag: str
+    work: Path, capsys: pytest.CaptureFixture[str], flag: str
 ) -> None:
     Path("more").mkdir()
     Path("more/a.jpg").write_bytes(Path("photos/a.jpg").read_bytes())
@@ -94,7 +88,7 @@ def test_two_images_of_one_name_are_refused(
     assert not Path("labels").exists()
 
 
-def test_txt_is_read_back_by_convert(room: Path) -> None:
+def test_txt_is_read_back_by_convert(work: Path) -> None:
     assert run("photos", *EVERYTHING, "--no-save", "--txt", "photos") == 0
     assert Path("photos/classes.txt").read_text() == "cat\ndog\n"
     lines = {Path(line["path"]).name: line for line in found_by("photos", *EVERYTHING)}
@@ -111,7 +105,7 @@ def test_txt_is_read_back_by_convert(room: Path) -> None:
             )
 
 
-def test_txt_scores_are_a_sixth_number(room: Path) -> None:
+def test_txt_scores_are_a_sixth_number(work: Path) -> None:
     assert run("photos/a.jpg", *EVERYTHING, "--no-save", "--txt", "labels", "--txt-scores") == 0
     (line,) = found_by("photos/a.jpg", *EVERYTHING)
     rows = [row.split() for row in Path("labels/a.txt").read_text().splitlines()]
@@ -121,7 +115,7 @@ def test_txt_scores_are_a_sixth_number(room: Path) -> None:
 
 
 def test_txt_goes_on_in_a_folder_of_the_same_classes_only(
-    room: Path, capsys: pytest.CaptureFixture[str]
+    work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("photos/a.jpg", "--no-save", "--txt", "labels") == 0
     assert run("photos/b c.png", "--no-save", "--txt", "labels") == 0
@@ -135,7 +129,7 @@ def test_txt_goes_on_in_a_folder_of_the_same_classes_only(
     assert "rename that image" in capsys.readouterr().err
 
 
-def test_crops_are_the_pixels_of_the_boxes(room: Path) -> None:
+def test_crops_are_the_pixels_of_the_boxes(work: Path) -> None:
     with Image.open("photos/b c.png") as picture:
         pixels = np.asarray(picture)
     Path("photos/b c.jpg").write_bytes(Path("photos/a.jpg").read_bytes())  # the same stem
@@ -156,16 +150,16 @@ def test_crops_are_the_pixels_of_the_boxes(room: Path) -> None:
     assert len(list(folder.rglob("*.jpg"))) == count > 0
 
 
-def test_crops_stay_in_their_folder_whatever_the_class_is_called(room: Path) -> None:
+def test_crops_stay_in_their_folder_whatever_the_class_is_called(work: Path) -> None:
     Path("names.txt").write_text("../../out\n..\n")
     argv = ("photos/a.jpg", *EVERYTHING, "--crop", "--classes", "names.txt")
     assert run(*argv) == 0
     written = {path.parent.name for path in Path("runs/predict/exp/crops").rglob("*.jpg")}
     assert written <= {"_.._out", "_"}
-    assert len(list(room.rglob("*_1.jpg"))) == len(list(Path("runs/predict/exp/crops").rglob("*_1.jpg")))
+    assert len(list(work.rglob("*_1.jpg"))) == len(list(Path("runs/predict/exp/crops").rglob("*_1.jpg")))
 
 
-def test_counts(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_counts(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("photos", "--conf", "1", "--no-save", "--count") == 0
     assert "in 2 images: 0 objects\n" in capsys.readouterr().out
     names = [one["label"] for line in found_by("photos", *EVERYTHING) for one in line["detections"]]
@@ -177,13 +171,13 @@ def test_counts(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert f"{names.count(name)} {name}" in line
 
 
-def test_one_image_named_twice_is_one(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    again = ["photos/a.jpg", "./photos/a.jpg", str(room / "photos/a.jpg"), "photos/../photos/a.jpg"]
+def test_one_image_named_twice_is_one(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = ["photos/a.jpg", "./photos/a.jpg", str(work / "photos/a.jpg"), "photos/../photos/a.jpg"]
     assert run(*again, "./photos/*.jpg", "--no-save") == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
-def test_a_name_that_is_no_text(room: Path) -> None:
+def test_a_name_that_is_no_text(work: Path) -> None:
     name = os.fsdecode(b"photos/\xff\xfe.jpg")
     try:
         os.replace("photos/a.jpg", name)
@@ -207,16 +201,16 @@ def test_a_name_that_is_no_text(room: Path) -> None:
     ],
 )
 def test_mistakes_end_in_one_line(
-    room: Path, capsys: pytest.CaptureFixture[str], argv: list[str], status: int, named: str
+    work: Path, capsys: pytest.CaptureFixture[str], argv: list[str], status: int, named: str
 ) -> None:
-    (room / "weights.pth").write_bytes((room / "best.pth").read_bytes())
+    (work / "weights.pth").write_bytes((work / "best.pth").read_bytes())
     assert predict.main([*argv, "--weights", "weights.pth"]) == status
     (error,) = errors_in(capsys.readouterr().err)
     assert named in error
-    assert not (room / "runs").exists()
+    assert not (work / "runs").exists()
 
 
-def test_a_disk_that_is_full_leaves_no_half_file(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_disk_that_is_full_leaves_no_half_file(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("labels/a.xml.tmp").mkdir(parents=True)  # nothing can be written there
     assert run("photos", "--xml", "labels", "--json", "found.jsonl", "--no-save") == 1
     (error,) = errors_in(capsys.readouterr().err)

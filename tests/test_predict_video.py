@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -14,7 +13,7 @@ import pytest
 import torch
 
 import predict
-from tests.predict_room import EVERYTHING, furnish, run
+from tests.predict_room import EVERYTHING, run
 from tests.training_room import errors_in, started, wait_until
 from tests.video_files import FAULTS, SIZE, frames_of, make_video
 from utils.inference import streams, writers
@@ -23,20 +22,11 @@ from utils.inference.outputs import Outputs
 FOLDER = Path("runs/predict/exp")
 
 
-@pytest.fixture
-def room(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # for pictures as small as these
-    yield furnish(tmp_path, weights)
-    torch.set_num_threads(threads)
-
-
 def lines_of(path: str) -> list[dict]:
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
-def test_a_video_beside_images(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_video_beside_images(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_video(Path("photos/c.mp4"))
     argv = ("photos", *EVERYTHING, "--json", "found.jsonl", "--batch-size", "3", "--count")
     assert run(*argv) == 0
@@ -60,7 +50,7 @@ def test_a_video_beside_images(room: Path, capsys: pytest.CaptureFixture[str]) -
     assert "in 2 images: " in out
 
 
-def test_the_frames_answer_as_pictures_do(room: Path) -> None:
+def test_the_frames_answer_as_pictures_do(work: Path) -> None:
     make_video(Path("v.avi"), count=5)
     for number, frame in enumerate(frames_of(Path("v.avi"))):
         cv2.imwrite(f"photos/{number}.png", frame)
@@ -70,12 +60,12 @@ def test_the_frames_answer_as_pictures_do(room: Path) -> None:
         assert one["detections"] == other["detections"]
 
 
-def test_nothing_found_and_nothing_saved(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_found_and_nothing_saved(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_video(Path("v.mp4"), count=3)
-    before = set(room.rglob("*"))
+    before = set(work.rglob("*"))
     assert run("v.mp4", "--conf", "1", "--no-save") == 0
     assert "v.mp4  3 frames  0 objects  " in capsys.readouterr().out
-    assert set(room.rglob("*")) == before
+    assert set(work.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
@@ -90,7 +80,7 @@ def test_nothing_found_and_nothing_saved(room: Path, capsys: pytest.CaptureFixtu
     ],
 )
 def test_faults_of_videos(
-    room: Path, capfd: pytest.CaptureFixture[str], name: str, status: int, says: str | None
+    work: Path, capfd: pytest.CaptureFixture[str], name: str, status: int, says: str | None
 ) -> None:
     file_name, spoil = FAULTS[name]
     spoil(make_video(Path(file_name)))
@@ -116,7 +106,7 @@ def test_faults_of_videos(
     assert len(rest) == (says is not None), rest
 
 
-def test_a_broken_video_does_not_stop_the_others(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_video_does_not_stop_the_others(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("photos/b.mp4").write_bytes(b"")
     os.mkfifo("photos/pipe.mp4")
     make_video(Path("photos/z.mp4"), count=2)
@@ -129,7 +119,7 @@ def test_a_broken_video_does_not_stop_the_others(room: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("size", [(31, 75), (2, 2), (33, 64)])
-def test_any_size_can_be_written(room: Path, size: tuple[int, int]) -> None:
+def test_any_size_can_be_written(work: Path, size: tuple[int, int]) -> None:
     with writers.VideoWriter(Path("v.mp4"), size, 10.0) as out:
         for _ in range(3):
             out.write(np.full((*size, 3), (200, 100, 50), dtype=np.uint8))
@@ -139,7 +129,7 @@ def test_any_size_can_be_written(room: Path, size: tuple[int, int]) -> None:
     assert np.abs(frames[2].astype(int) - (50, 100, 200)).max() < 12
 
 
-def test_frames_that_change_their_size_are_fitted_in(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_frames_that_change_their_size_are_fitted_in(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stream = b"".join(
         cv2.imencode(".jpg", np.full((*size, 3), 200, dtype=np.uint8))[1].tobytes()
         for size in [(48, 64)] * 4 + [(120, 32)] * 4
@@ -186,7 +176,7 @@ def test_a_header_without_a_frame_rate(
 
 
 def test_without_a_codec_there_is_an_error_before_the_first_frame(
-    room: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_video(Path("v.mp4"), count=3)
     monkeypatch.setattr(writers, "_CODEC", "zzzz")
@@ -201,7 +191,7 @@ def test_without_a_codec_there_is_an_error_before_the_first_frame(
 
 @pytest.mark.parametrize("flags", [("--xml", "x"), ("--txt", "x"), ("--heatmap",)])
 def test_what_is_made_of_images_only_is_refused(
-    room: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
+    work: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
 ) -> None:
     make_video(Path("v.mp4"), count=3)
     assert run("photos", "v.mp4", *flags) == 2
@@ -211,14 +201,14 @@ def test_what_is_made_of_images_only_is_refused(
     assert not Path("x").exists()
 
 
-def test_a_video_is_never_written_over_itself(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_video_is_never_written_over_itself(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = make_video(Path("photos/v.mp4"), count=3).read_bytes()
     assert run("photos/v.mp4", "--project", ".", "--name", "photos", "--exist-ok") == 2
     assert "also a source" in errors_in(capsys.readouterr().err)[0]
     assert Path("photos/v.mp4").read_bytes() == content
 
 
-def test_videos_and_crops_of_one_name_get_numbers(room: Path) -> None:
+def test_videos_and_crops_of_one_name_get_numbers(work: Path) -> None:
     for folder in ("one", "two"):
         Path(folder).mkdir()
         make_video(Path(folder, "v.avi" if folder == "one" else "v.mp4"), count=2)
@@ -229,7 +219,7 @@ def test_videos_and_crops_of_one_name_get_numbers(room: Path) -> None:
 
 
 def test_progress_is_told(
-    room: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_video(Path("v.mp4"), count=12)
     seen = []
@@ -240,7 +230,7 @@ def test_progress_is_told(
     assert seen == [(("v.mp4",), {"total": 12, "unit": "frame"})]
 
 
-def test_few_frames_wait_at_a_time(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_frames_wait_at_a_time(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_video(Path("v.mp4"), count=30)
     read, looked_at, most = [0], [0], [0]
     decode, write = streams.VideoFile._time_of, Outputs.write
@@ -263,7 +253,7 @@ def test_few_frames_wait_at_a_time(room: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_keeps_what_was_found_so_far(room: Path, number: int, status: int) -> None:
+def test_a_signal_keeps_what_was_found_so_far(work: Path, number: int, status: int) -> None:
     make_video(Path("v.mp4"), count=3000)
 
     def prepare() -> None:
@@ -285,7 +275,7 @@ def test_a_signal_keeps_what_was_found_so_far(room: Path, number: int, status: i
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_said(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
     make_video(Path("v.mp4"), count=100)
 

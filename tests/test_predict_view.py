@@ -10,16 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.predict_room import furnish, run
+from tests.predict_room import run
 from tests.training_room import errors_in
 from tests.video_files import make_video
 from utils.inference import speed
-
-
-@pytest.fixture
-def room(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return furnish(tmp_path, weights)
 
 
 class Screen:
@@ -45,7 +39,7 @@ class Screen:
 
 @pytest.mark.parametrize("display", ["", ":0"])
 def test_without_windows_view_ends_at_once(
-    room: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, display: str
+    work: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, display: str
 ) -> None:
     monkeypatch.setenv("DISPLAY", display)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
@@ -61,9 +55,9 @@ def test_without_windows_view_ends_at_once(
     assert not Path("runs").exists()
 
 
-def test_an_image_waits_for_a_key_and_q_ends(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_waits_for_a_key_and_q_ends(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Screen(monkeypatch, [-1, -1, ord(" "), ord("q")])
-    (room / "photos/c.png").write_bytes((room / "photos/b c.png").read_bytes())
+    (work / "photos/c.png").write_bytes((work / "photos/b c.png").read_bytes())
     assert run("photos", "--view", "--no-save", "--conf", "1") == 0
     assert [picture.shape for picture in screen.shown] == [(60, 80, 3), (90, 30, 3)]
     assert np.array_equal(screen.shown[1], cv2.imread("photos/b c.png"))  # in OpenCV's order of colors
@@ -71,7 +65,7 @@ def test_an_image_waits_for_a_key_and_q_ends(room: Path, monkeypatch: pytest.Mon
 
 
 def test_a_signal_ends_the_waiting_for_a_key_and_what_was_found_is_kept(
-    room: Path, monkeypatch: pytest.MonkeyPatch
+    work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     screen = Screen(monkeypatch, [])
     monkeypatch.setattr(cv2, "waitKey", lambda _: os.kill(os.getpid(), signal.SIGTERM) or -1)
@@ -81,14 +75,14 @@ def test_a_signal_ends_the_waiting_for_a_key_and_what_was_found_is_kept(
 
 
 def test_of_several_sources_the_first_that_can_be_read_is_measured(
-    room: Path, capsys: pytest.CaptureFixture[str]
+    work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("photos/a.jpg").write_bytes(b"")
     assert run("photos", "--fps", "1") == 0
     assert capsys.readouterr().out.startswith("photos/b c.png  1 runs")
 
 
-def test_a_video_goes_on_by_itself_and_is_kept_up_to_q(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_goes_on_by_itself_and_is_kept_up_to_q(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_video(Path("v.mp4"), count=20)
     screen = Screen(monkeypatch, [-1, -1, -1, 27])
     assert run("v.mp4", "photos", "--view") == 0
@@ -99,10 +93,10 @@ def test_a_video_goes_on_by_itself_and_is_kept_up_to_q(room: Path, monkeypatch: 
 
 @pytest.mark.parametrize("source", ["photos", "v.mp4"])
 def test_fps_prints_a_table_and_writes_nothing(
-    room: Path, capsys: pytest.CaptureFixture[str], source: str
+    work: Path, capsys: pytest.CaptureFixture[str], source: str
 ) -> None:
     make_video(Path("v.mp4"), count=2)
-    before = set(room.rglob("*"))
+    before = set(work.rglob("*"))
     assert run(source, "--fps", "3", "--batch-size", "2") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("  3 runs  batch 2")
@@ -110,7 +104,7 @@ def test_fps_prints_a_table_and_writes_nothing(
     figures = np.array([[float(word) for word in line.split()[1:]] for line in lines[2:6]])
     assert (figures > 0).all()
     assert (figures[:, 0] <= figures[:, 1]).all()
-    assert set(room.rglob("*")) == before
+    assert set(work.rglob("*")) == before
 
 
 def test_the_table_is_of_these_figures() -> None:
@@ -138,7 +132,7 @@ def test_the_table_is_of_these_figures() -> None:
     ],
 )
 def test_mistakes_end_in_one_line(
-    room: Path, capsys: pytest.CaptureFixture[str], argv: list[str], status: int, named: str
+    work: Path, capsys: pytest.CaptureFixture[str], argv: list[str], status: int, named: str
 ) -> None:
     for name in ("bad.jpg", "bad.mp4"):
         Path(name).write_bytes(b"")

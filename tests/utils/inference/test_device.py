@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from utils.cli.errors import UserError
-from utils.inference.device import available_devices, choose_device
+from utils.inference.device import choose_device
 
 
 def pretend(monkeypatch, gpus, mps=False):
@@ -48,7 +48,3 @@ def test_absent_device_is_refused_naming_what_is_there(monkeypatch, name, gpus, 
     with pytest.raises(UserError, match=there) as caught:
         choose_device(name)
     assert f"--device {name}" in str(caught.value)
-
-
-def test_cpu_is_always_there():
-    assert available_devices()[0] == "cpu"

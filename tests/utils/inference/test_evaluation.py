@@ -243,11 +243,6 @@ def test_a_share_holds_its_images_in_the_labels_of_the_data(four: VocDataset) ->
     assert found_all.timings.images == 2
 
 
-def test_without_indices_it_is_the_whole(four: VocDataset) -> None:
-    predictor = KnownAnswers(KNOWN, ANSWERS)
-    assert detect_dataset(predictor, four).indices == [0, 1, 2, 3]
-
-
 @pytest.mark.parametrize(
     "shares", [[[0, 1, 2, 3]], [[0, 2], [1, 3]], [[2], [3], [0], [1]], [[3, 1, 0, 2], []]]
 )
