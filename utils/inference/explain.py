@@ -61,10 +61,10 @@ class Explainer:
                 names = ", ".join(predictor.class_names)
                 raise UserError(f"--heatmap {heatmap}: not among the classes {names}{hint}")
         if attention_maps:
-            blocks, lines = find_gated_blocks(predictor.model)
-            self._has_gates = bool(blocks)
-            for line in lines:
-                log(line)
+            gated, others = find_attention(predictor.model)
+            self._has_gates = bool(gated)
+            for place, block in others.items():
+                log(f"attention at {place} ({type(block).__name__}) has no gates to draw")
 
     def targets(self, sources: Sequence[Path]) -> list[Path]:
         """List what `draw` may yield for the sources, for `choose_images`."""
@@ -95,11 +95,8 @@ def _target(source: Path, kind: str) -> Path:
     return source / f"{source.stem}_{kind}.jpg"
 
 
-def find_gated_blocks(model: nn.Module) -> tuple[dict[str, nn.Module], list[str]]:
-    """Find the attention blocks of a YoloBody whose gates can be drawn.
-
-    Returns:
-        The blocks with `gates` by place, and a line about each block without.
+def find_attention(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
+    """Return the attention blocks of a YoloBody by place: those with gates to draw, and the others.
 
     Raises:
         UserError: the network has no attention.
@@ -112,12 +109,7 @@ def find_gated_blocks(model: nn.Module) -> tuple[dict[str, nn.Module], list[str]
             "leave the flag out (--heatmap works without attention)"
         )
     gated = {place: block for place, block in blocks.items() if callable(getattr(block, "gates", None))}
-    lines = [
-        f"attention at {place} ({type(block).__name__}) has no gates to draw"
-        for place, block in blocks.items()
-        if place not in gated
-    ]
-    return gated, lines
+    return gated, {place: block for place, block in blocks.items() if place not in gated}
 
 
 @torch.no_grad()
@@ -130,7 +122,7 @@ def attention_gates(predictor: Predictor, prepared: Prepared) -> list[GateMaps]:
     Raises:
         UserError: the network has no attention, or a block's gates do not fit its features.
     """
-    blocks, _ = find_gated_blocks(predictor.model)
+    blocks, _ = find_attention(predictor.model)
     maps: dict[str, GateMaps] = {}
 
     def record(place: str, block: nn.Module, inputs: tuple[Tensor, ...]) -> None:

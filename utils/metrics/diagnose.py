@@ -61,7 +61,7 @@ def explain_low_map(
         found = found.to("cpu")
         chosen = (found.scores > LOW_SCORE) | (torch.arange(len(found)) < len(target))  # at least the M best
         pairs.append((found[chosen], target))
-    right, confusions = _count_right(pairs), _count_confusions(pairs)
+    right, confusions = _compare(pairs)
     confused = sum(confusions.values())
     reasons = [(right, "")]
     if confusions:
@@ -73,7 +73,7 @@ def explain_low_map(
         )
         reasons = [(right + confused, sentence)]
     for mistake, undo in _possible_mistakes(pairs):
-        count = _count_right([(found, replace(target, boxes=undo(target.boxes))) for found, target in pairs])
+        count, _ = _compare([(found, replace(target, boxes=undo(target.boxes))) for found, target in pairs])
         sentence = (
             f"the annotated boxes look {mistake}: with that undone {count} of {objects} objects are "
             f"detected, else {right}; check the annotations (x and y swapped? XML written for another "
@@ -89,28 +89,20 @@ def explain_low_map(
     )
 
 
-def _agree(found: Detections, target: Target) -> tuple[Tensor, Tensor]:
-    """Return Tensor[N, M] bool twice: in the same place (IoU of at least 0.5), and of the same class."""
-    close = box_iou(found.boxes.double(), target.boxes.double()) >= IOU
-    return close, found.labels[:, None] == target.labels[None]
+def _compare(pairs: Sequence[Pair]) -> tuple[int, Counter[tuple[int, int]]]:
+    """Count the objects with a detection of their class in their place (IoU of at least 0.5).
 
-
-def _count_right(pairs: Sequence[Pair]) -> int:
-    """Count the objects with a detection of their class in their place."""
-    agreements = [_agree(*pair) for pair in pairs]
-    return sum(int((close & same).any(dim=0).sum()) for close, same in agreements)
-
-
-def _count_confusions(pairs: Sequence[Pair]) -> Counter[tuple[int, int]]:
-    """Count (label, detected label) of the objects with detections of other classes only."""
-    confusions: Counter[tuple[int, int]] = Counter()
+    Of objects with detections of other classes only, (label, detected label) is counted.
+    """
+    right, confusions = 0, Counter[tuple[int, int]]()
     for found, target in pairs:
-        close, same = _agree(found, target)
-        missed = close.any(dim=0) & ~(close & same).any(dim=0)
-        for index in missed.nonzero().flatten().tolist():
+        close = box_iou(found.boxes.double(), target.boxes.double()) >= IOU  # (N, M)
+        is_right = (close & (found.labels[:, None] == target.labels)).any(dim=0)
+        right += int(is_right.sum())
+        for index in (close.any(dim=0) & ~is_right).nonzero().flatten().tolist():
             best = int(close[:, index].nonzero()[0])  # the first has the highest score
             confusions[int(target.labels[index]), int(found.labels[best])] += 1
-    return confusions
+    return right, confusions
 
 
 def _possible_mistakes(pairs: Sequence[Pair]) -> list[tuple[str, Callable[[Tensor], Tensor]]]:

@@ -14,7 +14,7 @@ from utils.cli.errors import UserError
 from utils.inference.explain import (
     attention_gates,
     cut_to_image,
-    find_gated_blocks,
+    find_attention,
     find_predictions,
     heat_map,
 )
@@ -158,9 +158,8 @@ def test_gates_that_do_not_fit_are_named() -> None:
 def test_blocks_without_gates_are_told_apart() -> None:
     body = make_predictor().model
     body.attention["c4"], body.attention["up"] = nn.Dropout(), Spot()
-    gated, lines = find_gated_blocks(body)
-    assert list(gated) == ["up"]
-    assert lines == ["attention at c4 (Dropout) has no gates to draw"]
+    gated, others = find_attention(body)
+    assert (list(gated), list(others)) == (["up"], ["c4"])
 
 
 @pytest.mark.parametrize("phi", ["none", "cbam"])
