@@ -218,18 +218,6 @@ def test_videos_and_crops_of_one_name_get_numbers(work: Path) -> None:
     assert stems == {f"{stem}_frame00000{number}" for stem in ("v", "v_2") for number in (0, 1)}
 
 
-def test_progress_is_told(
-    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_video(Path("v.mp4"), count=12)
-    seen = []
-    monkeypatch.setattr(
-        streams, "progress", lambda items, *told, **more: seen.append((told, more)) or iter(items)
-    )
-    assert run("v.mp4", "--no-save") == 0
-    assert seen == [(("v.mp4",), {"total": 12, "unit": "frame"})]
-
-
 def test_few_frames_wait_at_a_time(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_video(Path("v.mp4"), count=30)
     read, looked_at, most = [0], [0], [0]

@@ -80,14 +80,6 @@ def test_in_a_part_that_may_be_cut_a_signal_raises() -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def test_after_deferred_signals_raise_again() -> None:
-    with StopSignals() as stop:
-        with stop.deferred():
-            pass
-        with pytest.raises(Interrupted):
-            signal.raise_signal(signal.SIGINT)
-
-
 def test_an_error_inside_ends_deferring() -> None:
     with StopSignals() as stop:
         with pytest.raises(ValueError, match="ours"), stop.deferred(), stop.at_once():
