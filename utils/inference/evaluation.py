@@ -99,8 +99,8 @@ class EvalResult:
             "skipped": self.skipped,
             **{name: getattr(self.coco, name) for name in means},
             "map50_interval": self.map50_interval and list(self.map50_interval),
-            "voc_ap50_area": self.voc.mean_area,
-            "voc_ap50_11point": self.voc.mean_eleven_point,
+            "voc_ap50_area": mean_known(self.voc.area),
+            "voc_ap50_11point": mean_known(self.voc.eleven_point),
             "report_conf": self.report_conf,
             "per_class": {name: self._class_as_dict(index) for index, name in enumerate(self.class_names)},
             "errors": {kind: asdict(error) for kind, error in self.errors.items()},
@@ -138,7 +138,7 @@ class EvalResult:
                 self.class_names, voc.ground_truths, self.best, *per_class, strict=True
             )
         ]
-        means = [coco.map50, coco.map50_95, voc.mean_area, voc.mean_eleven_point]
+        means = [coco.map50, coco.map50_95, mean_known(voc.area), mean_known(voc.eleven_point)]
         rows.append(("mean", sum(voc.ground_truths), [*means, *_mean_rates(self.best), None]))
         width = max(len("class"), *(len(name) for name, _, _ in rows))
         lines = ["  ".join((f"{'class':<{width}}", "objects", *(f"{name:>6}" for name in _COLUMNS)))]

@@ -240,7 +240,7 @@ def _check_only_images(config: PredictConfig, sources: Sequence[Source]) -> None
         "--heatmap": config.heatmap is not None,
         "--attention-maps": config.attention_maps,
     }
+    flags = [flag for flag, is_asked in asked.items() if is_asked]
     videos = [source.name for source in sources if source.kind != "image"]
-    for flag, is_asked in asked.items():
-        if is_asked and videos:
-            raise UserError(f"{flag}: takes image files only, not {videos[0]}; --json takes videos too")
+    if flags and videos:
+        raise UserError(f"{flags[0]}: takes image files only, not {videos[0]}; --json takes videos too")

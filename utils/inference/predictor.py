@@ -44,8 +44,10 @@ class Timings:
 
     def milliseconds(self) -> dict[str, float]:
         """Return the mean milliseconds per image of each stage."""
-        stages = {"preprocess": self.preprocess, "network": self.network, "postprocess": self.postprocess}
-        return {name: round(1000 * seconds / max(self.images, 1), 3) for name, seconds in stages.items()}
+        scale = 1000 / max(self.images, 1)
+        return {
+            name: round(scale * getattr(self, name), 3) for name in ("preprocess", "network", "postprocess")
+        }
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,7 @@ class Predictor:
             loaded = load_model(str(path), classes=names, phi=phi)
             model = loaded.model
             fold_norms(model.eval())
-        options: dict[str, Any] = {
-            "conf": conf,
-            "nms_iou": nms_iou,
-            "max_det": max_det,
-            "input_size": input_size,
-        }
+        options = dict[str, Any](conf=conf, nms_iou=nms_iou, max_det=max_det, input_size=input_size)
         predictor = cls(model, loaded.config, loaded.class_names, device=place, **options)
         predictor.source = loaded.path
         return predictor

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.metrics.matching import IOU, Bools, Integers, Matching, mean_known, precision_envelope
+from utils.metrics.matching import IOU, Bools, Integers, Matching, precision_envelope
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,6 @@ class VocResult:
     ground_truths: tuple[int, ...]
     area: tuple[float | None, ...]
     eleven_point: tuple[float | None, ...]
-
-    @property
-    def mean_area(self) -> float | None:
-        """Mean of `area` over the classes with ground truth, None when there is none."""
-        return mean_known(self.area)
-
-    @property
-    def mean_eleven_point(self) -> float | None:
-        """The same mean of `eleven_point`."""
-        return mean_known(self.eleven_point)
 
 
 def voc_ap(matching: Matching) -> VocResult:
