@@ -142,7 +142,7 @@ def from_texts(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
         raise UserError(f"{path}: its metadata are damaged ({error}); export it again") from None
 
 
-def import_runtime(package: str, path: Path) -> Any:
+def import_runtime(package: str, needed_by: Path | str) -> Any:
     """Import the package that runs a model.
 
     Raises:
@@ -152,7 +152,7 @@ def import_runtime(package: str, path: Path) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise UserError(
-            f"{path}: needs {package}, which cannot be imported ({error}); "
+            f"{needed_by}: needs {package}, which cannot be imported ({error}); "
             "pip install -r requirements-export.txt"
         ) from None
 
