@@ -37,7 +37,7 @@ def run(config: AnchorsConfig) -> int:
     Raises:
         UserError: the data cannot be used or have too few objects, or the folder cannot be written.
     """
-    dataset, _ = prepare_splits(config.data, config.split, **config.reading())
+    dataset, _ = prepare_splits(config, config.split)
     sizes = sizes_of(dataset, config.imgsz)
     try:
         fitted = fit_anchors(sizes, config.number, config.seed)

@@ -35,7 +35,7 @@ def run(config: AugmentConfig) -> int:
     """
     out = Path(str(config.out))
     check_unused(out)
-    data = prepare_training(config.data, train=config.train, seed=config.seed, **config.reading())
+    data = prepare_training(config, config.train, seed=config.seed)
     splits = [*data.train_splits, *data.val_splits]
     parts: dict[str, Sequence[Record]] = {"train": data.train.records}
     if data.val is not None:
@@ -45,7 +45,7 @@ def run(config: AugmentConfig) -> int:
     tests = [name for name in list_splits(config.data) if name.rpartition("/")[2] == "test"]
     if tests := [name for name in tests if name not in data.train_splits]:
         splits += tests
-        parts["test"] = prepare_splits(config.data, tests, training=False, **config.reading())[0].records
+        parts["test"] = prepare_splits(config, tests, training=False)[0].records
         if shared := count_overlap(data.train.records, parts["test"]):
             warn(f"{shared} images are in the training and the test lists; their copies show test images")
     records = {record.image_id: record for part in parts.values() for record in part}

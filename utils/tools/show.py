@@ -20,7 +20,7 @@ from utils.vision.contact_sheet import cell_size, draw_cell, save_sheet
 
 def run(config: ShowConfig) -> int:
     """Draw the sheets and print their paths."""
-    dataset, _ = prepare_splits(config.data, config.split, **config.reading())
+    dataset, _ = prepare_splits(config, config.split)
     chosen = _find_ids(dataset, config.ids) if config.ids else _sample(dataset, config)
     if not chosen:
         raise UserError(

@@ -7,6 +7,7 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from utils.cli.console import one_line, warn
@@ -37,7 +38,7 @@ def run(config: SplitConfig) -> int:
     if existing := [f"{name}.txt" for name in _LISTS if (lists / f"{name}.txt").exists()]:
         raise UserError(f"{lists}: contains {', '.join(existing)} already; move or delete them to split anew")
     # All images are read, listed or not, by the strict rule of evaluation data.
-    _, report = prepare_splits(folder, ["all"], training=False, hashes=True, **config.reading())
+    _, report = prepare_splits(replace(config, data=str(folder)), ["all"], training=False, hashes=True)
     require_objects(report)
     records = report.records
     named = group_by_name(records, config.group_by) if config.group_by else []

@@ -22,7 +22,7 @@ SMALL, LARGE = 32**2, 96**2  # square pixels, COCO's limits
 
 def run(config: StatsConfig) -> int:
     """Print the tables and draw labels.png."""
-    dataset, _ = prepare_splits(config.data, config.split, **config.reading())
+    dataset, _ = prepare_splits(config, config.split)
     labels, boxes = dataset.letterboxed_objects(config.imgsz)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     save_args_yaml(config, folder / "args.yaml")

@@ -79,13 +79,8 @@ def prepare_process(config: TrainConfig, device: torch.device, resumed: Checkpoi
 
 def load_data(config: TrainConfig) -> TrainingData:
     """Read and check the images to train and to validate on."""
-    data = prepare_training(
-        config.data,
-        train=config.train,
-        val=("none",) if config.overfit else config.val,
-        seed=config.seed,
-        **config.reading(),
-    )
+    val = ("none",) if config.overfit else config.val
+    data = prepare_training(config, config.train, val, config.seed)
     if config.overfit is None:
         return data
     records = [record for record in data.train.records if record.names][: config.overfit]
