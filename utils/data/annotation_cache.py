@@ -19,10 +19,9 @@ from typing import Any
 from utils.cli.console import progress
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
-from utils.data.near_duplicates import hash_image
 from utils.data.samples import Sample
 from utils.data.voc import VocAnnotation, VocObject, read_annotation
-from utils.vision.image_reader import ImageHeader, read_header, verify_image
+from utils.vision.image_reader import ImageHeader, hash_image, read_header, verify_image
 
 CACHE = Path("runs") / "cache"
 _FORMAT = 2  # version of the cache files; others are ignored

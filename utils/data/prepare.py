@@ -17,10 +17,8 @@ from utils.data.dataset_report import (
     require_objects,
     scan_samples,
 )
-from utils.data.layout import choose_evaluation_splits, choose_training_splits
-from utils.data.near_duplicates import group_near_duplicates
-from utils.data.samples import Sample, load_samples
-from utils.data.stratify import hold_out
+from utils.data.samples import Sample, choose_evaluation_splits, choose_training_splits, load_samples
+from utils.data.stratify import group_near_duplicates, hold_out
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 As in iterative stratification (Sechidis et al., On the Stratification of Multi-label Data, 2011) the rarest
 class is assigned first. Then groups move between parts while that brings the parts closer to their shares.
+Near-duplicate images, which have to stay together, differ in few of the 64 bits of their difference hashes
+(N. Krawetz, "Kind of Like That", 2013), whatever their size or compression.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from utils.cli.errors import UserError
 from utils.data.sample_report import Record
 
 HELD_OUT = 0.1  # of the training images, for validation if there is no val list
+_NEAR = 4  # bits of 64; unrelated images differ in about 32
 _MAX_PASSES = 20  # over all groups; three or four usually suffice
 
 
@@ -111,6 +114,24 @@ def split_with_fallback(
         return stratified_split(records, groups, shares, seed), groups
     warn(f"near-duplicates are not kept together: {reason}; the score will be optimistic")
     return stratified_split(records, smaller_groups, shares, seed), smaller_groups
+
+
+def group_near_duplicates(hashes: Sequence[int]) -> list[list[int]]:
+    """Group the indices of hashes that differ in at most four bits, directly or through others.
+
+    Returns:
+        The groups, in the order of their first index.
+    """
+    values, places = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
+    labels = np.arange(len(values))
+    for label, value in enumerate(values):
+        near = labels[np.bitwise_count(values ^ value) <= _NEAR]
+        if len(near) > 1:
+            labels[np.isin(labels, near)] = label
+    groups: dict[int, list[int]] = {}
+    for index, label in enumerate(labels[places].tolist()):
+        groups.setdefault(label, []).append(index)
+    return list(groups.values())
 
 
 def merge_groups(*groupings: Sequence[Sequence[int]]) -> list[list[int]]:

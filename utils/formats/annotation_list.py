@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli.errors import UserError
-from utils.data.layout import IMAGE_SUFFIXES
+from utils.data.samples import IMAGE_SUFFIXES
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import guess_split, parse_numbers, read_text
 

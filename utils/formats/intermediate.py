@@ -15,8 +15,8 @@ from pathlib import Path
 
 from utils.cli.errors import UserError
 from utils.data.dataset_report import raise_errors, warn_each
-from utils.data.layout import IMAGE_SUFFIXES
 from utils.data.sample_report import clip_box, rotate_box
+from utils.data.samples import IMAGE_SUFFIXES
 from utils.data.voc import Box, VocObject
 from utils.formats.parsing import clean_name
 from utils.vision.image_reader import ImageHeader, read_header

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from utils.cli.errors import UserError
-from utils.data.layout import IMAGE_SUFFIXES
+from utils.data.samples import IMAGE_SUFFIXES
 from utils.data.voc import Box
 
 MAX_TEXT_BYTES = 16_000_000

@@ -16,7 +16,7 @@ from typing import Any
 
 from utils.cli.class_names import read_class_names
 from utils.cli.errors import UserError
-from utils.data.layout import IMAGE_SUFFIXES
+from utils.data.samples import IMAGE_SUFFIXES
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import (
     enclosing_box,

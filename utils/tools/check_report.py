@@ -14,10 +14,9 @@ from utils.cli.class_names import read_class_names
 from utils.cli.errors import UserError
 from utils.data.anchor_boxes import read_anchors
 from utils.data.dataset_report import DatasetReport, require_objects, scan_samples
-from utils.data.layout import choose_training_splits, list_main_splits
-from utils.data.near_duplicates import group_near_duplicates
 from utils.data.sample_report import Finding, Record
-from utils.data.samples import Sample, list_unused, load_samples
+from utils.data.samples import Sample, choose_training_splits, list_main_splits, list_unused, load_samples
+from utils.data.stratify import group_near_duplicates
 
 MIN_OBJECTS = 5  # of a class; fewer teach little
 LEVELS = ("error", "warning", "note")

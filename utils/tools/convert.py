@@ -16,7 +16,7 @@ from utils.cli.class_names import read_class_names
 from utils.cli.console import log, one_line, progress
 from utils.cli.errors import UserError
 from utils.cli.tool_configs import SOURCE_FORMATS, ConvertConfig
-from utils.data.layout import FLAT_SPLITS
+from utils.data.samples import FLAT_SPLITS
 from utils.formats.annotation_list import read_annotation_lists
 from utils.formats.coco import find_coco_files, read_coco, write_coco
 from utils.formats.intermediate import ConvertedDataset, SourceDataset, build_dataset

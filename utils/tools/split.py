@@ -15,11 +15,10 @@ from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.cli.tool_configs import SplitConfig
 from utils.data.dataset_report import require_objects
-from utils.data.layout import list_splits, voc_folders
-from utils.data.near_duplicates import group_near_duplicates
 from utils.data.prepare import prepare_splits
 from utils.data.sample_report import Record
-from utils.data.stratify import count_images, merge_groups, split_with_fallback
+from utils.data.samples import list_splits, voc_folders
+from utils.data.stratify import count_images, group_near_duplicates, merge_groups, split_with_fallback
 from utils.tools.text_table import text_table
 
 _LISTS = ("train", "val", "test", "trainval")

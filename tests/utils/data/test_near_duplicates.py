@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from tests.utils.data.conftest import save_picture
-from utils.data.near_duplicates import group_near_duplicates, hash_image
+from utils.data.stratify import group_near_duplicates
+from utils.vision.image_reader import hash_image
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,9 @@ import pytest
 from tests.utils.data.conftest import MakeVoc
 from utils.cli.errors import UserError
 from utils.data.dataset_report import scan_samples
-from utils.data.near_duplicates import group_near_duplicates
 from utils.data.sample_report import Record
 from utils.data.samples import load_samples
-from utils.data.stratify import hold_out
+from utils.data.stratify import group_near_duplicates, hold_out
 from utils.data.voc import VocObject
 
 

@@ -20,8 +20,7 @@ from tests.utils.tools.conversion import (
     snapshot,
 )
 from utils.data.dataset_report import scan_samples
-from utils.data.layout import list_splits
-from utils.data.samples import load_samples
+from utils.data.samples import list_splits, load_samples
 from utils.data.voc import VocObject, write_annotation
 from utils.formats.intermediate import make_ids
 
