@@ -5,7 +5,6 @@ It is for programs without augmentation. train.py augments every epoch different
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import cv2
 
 from nets.structures import Target
-from utils.cli.console import log, one_line, progress, warn
+from utils.cli.console import log, progress, warn
 from utils.cli.files import atomic_write
 from utils.cli.tool_configs import JPEG_QUALITY, AugmentConfig
 from utils.data.dataset_report import count_overlap
@@ -23,6 +22,7 @@ from utils.data.samples import list_splits, load_samples
 from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.data.voc import VocObject, write_annotation
 from utils.tools.atomic_folder import atomic_folder, check_unused
+from utils.tools.printing import next_command, print_lines
 from utils.vision.image_reader import Pixels
 
 
@@ -69,8 +69,7 @@ def run(config: AugmentConfig) -> int:
         print(f"{name}: {len(listed)} images" + (f", {copies} of them copies" if name == "train" else ""))
     print("there is no list trainval: images held out of it would be visible in the copies")
     arguments = ["--data", str(out), "--mosaic", "0", *(["--skip-bad"] if config.skip_bad else [])]
-    print(one_line(f"written: {out}"))
-    print(one_line(f"next: {shlex.join(['python', 'train.py', *arguments])}"))
+    print_lines([f"written: {out}", next_command("train.py", *arguments)])
     return 0
 
 

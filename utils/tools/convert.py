@@ -7,7 +7,6 @@ complete or not at all. Images are copied byte by byte.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from utils.formats.parsing import list_files
 from utils.formats.voc import read_voc, write_voc
 from utils.formats.yolo import looks_like_yolo, read_yolo
 from utils.tools.atomic_folder import atomic_folder, check_unused
+from utils.tools.printing import next_command, print_lines
 
 _FILE_FORMATS = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".txt": "list"}
 _VOC_PATTERNS = ("JPEGImages", "*/JPEGImages", "*.xml", *(f"{split}/*.xml" for split in FLAT_SPLITS))
@@ -55,8 +55,7 @@ def run(config: ConvertConfig) -> int:
         following = ["convert", str(config.out), "--out", str(config.out).rstrip("/\\") + "_voc"]
     lines = [f"{kind} -> {target}  {config.out}", *dataset.summary()]
     lines += [f"{config.out}/{name}" for name in written]
-    for line in [*lines, f"next: {shlex.join(['python', 'data.py', *following])}"]:
-        print(one_line(line))
+    print_lines([*lines, next_command("data.py", *following)])
     return 0
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import shlex
 import shutil
 import socket
 import sys
@@ -27,6 +26,7 @@ from utils.cli.console import log, one_line
 from utils.cli.errors import UserError
 from utils.cli.tool_configs import DownloadConfig
 from utils.tools.atomic_folder import temporary_folder
+from utils.tools.printing import next_command, print_lines
 
 _TIMEOUT = 60  # seconds without a byte
 _SIZES = {"2007": 460_032_000, "2007-test": 451_020_800, "2012": 1_999_639_040}  # bytes by torchvision's key
@@ -59,8 +59,8 @@ def run(config: DownloadConfig) -> int:
                 if config.keep and not archive.is_local:
                     os.replace(root / archive.path.name, archive.path)
             os.rename(root / DATASET_YEAR_DICT[year]["base_dir"], data / f"VOC{year}")
-        print(one_line(f"{data / f'VOC{year}'}"), flush=True)
-    print(one_line(f"next: {shlex.join(['python', 'data.py', 'check', '--data', str(data)])}"))
+        print_lines([str(data / f"VOC{year}")])
+    print_lines([next_command("data.py", "check", "--data", str(data))])
     return 0
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from utils.cli.console import one_line, warn
+from utils.cli.console import warn
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.cli.tool_configs import SplitConfig
@@ -19,7 +19,7 @@ from utils.data.prepare import prepare_splits
 from utils.data.sample_report import Record
 from utils.data.samples import list_splits, voc_folders
 from utils.data.stratify import count_images, group_near_duplicates, merge_groups, split_with_fallback
-from utils.tools.text_table import text_table
+from utils.tools.printing import next_command, print_lines, text_table
 
 _LISTS = ("train", "val", "test", "trainval")
 # A part is reported if it is off by more than this fraction of its target, and more than this many images.
@@ -57,9 +57,7 @@ def run(config: SplitConfig) -> int:
     lines = [f"{len(records)} images, {grouped if several else 'each a group of its own'}", ""]
     lines += [*tabulate(parts), "", *find_imbalance(parts, groups, shares, records)]
     lines.append(f"written: {', '.join(f'{name}.txt' for name in ids)} in {lists}")
-    lines.append(f"next: {shlex.join(['python', 'train.py', *config.data_arguments()])}")
-    for line in lines:
-        print(one_line(line))
+    print_lines([*lines, next_command("train.py", *config.data_arguments())])
     return 0
 
 
@@ -72,7 +70,7 @@ def _find_folder(data: str) -> Path:
             "JPEGImages/ and the XML into Annotations/, or sort both into folders train/, valid/ and test/"
         )
     if len(folders) > 1:
-        named = " or ".join(f"--data {shlex.quote(str(folder))}" for folder in folders[:2])
+        named = " or ".join(shlex.join(["--data", str(folder)]) for folder in folders[:2])
         raise UserError(f"{data}: has {len(folders)} folders in VOC layout; split one at a time: {named}")
     return folders[0]
 

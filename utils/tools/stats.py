@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
 from numpy.typing import NDArray
 
 from nets.config import OFFICIAL_ANCHORS
-from utils.cli.console import one_line
 from utils.cli.files import new_run_folder
 from utils.cli.parser import save_args_yaml
 from utils.cli.tool_configs import StatsConfig
 from utils.data.dataset import VocDataset
 from utils.data.prepare import prepare_splits
-from utils.tools.text_table import text_table
+from utils.tools.printing import next_command, print_lines, text_table
 from utils.vision.plots.label_plots import plot_labels
 
 SMALL, LARGE = 32**2, 96**2  # square pixels, COCO's limits
@@ -28,14 +25,10 @@ def run(config: StatsConfig) -> int:
     save_args_yaml(config, folder / "args.yaml")
     plot_labels(folder / "labels.png", dataset.class_names, labels, boxes, config.imgsz, OFFICIAL_ANCHORS)
     height, width = config.imgsz
-    lines = [*describe_classes(dataset, labels, boxes), "", *describe_images(dataset)]
-    lines.append(
-        f"sizes: in pixels of the network's input, {height}x{width}; small below 32x32, large from 96x96"
-    )
-    lines.append(f"labels.png: {folder}")
-    lines.append(f"next: {shlex.join(['python', 'data.py', 'anchors', *config.data_arguments()])}")
-    for line in lines:
-        print(one_line(line))
+    sizes = f"sizes: in pixels of the network's input, {height}x{width}; small below 32x32, large from 96x96"
+    lines = [*describe_classes(dataset, labels, boxes), "", *describe_images(dataset), sizes]
+    following = next_command("data.py", "anchors", *config.data_arguments())
+    print_lines([*lines, f"labels.png: {folder}", following])
     return 0
 
 
