@@ -110,7 +110,7 @@ def inspect_sample(
 
     stored, displayed = (header.height, header.width), (header.width, header.height)
     stated = content.annotation.size
-    rotated = header.swapped and stored != displayed and stated == stored
+    rotated = header.is_stored_size(stated)
     if rotated:
         sides = "stored as {}x{}, displayed as {}x{}".format(*stored, *displayed)
         add("note", "rotated by EXIF", f"{sides}; its boxes, drawn on the stored pixels, are rotated too")

@@ -70,10 +70,9 @@ class ImageHeader:
     width: int
     orientation: int = 1
 
-    @property
-    def swapped(self) -> bool:
-        """Whether width and height are swapped for display."""
-        return self.orientation >= 5
+    def is_stored_size(self, size: tuple[int, int] | None) -> bool:
+        """Tell whether a (width, height) is that of the stored pixels, which EXIF swaps for display."""
+        return self.orientation >= 5 and self.width != self.height and size == (self.height, self.width)
 
 
 def read_image(path: Path | str, reduction: int = 1) -> Pixels:
