@@ -17,6 +17,7 @@ from pathlib import Path
 
 from utils.cli.console import warn
 from utils.cli.errors import UserError
+from utils.cli.files import read_text
 from utils.cli.inputs import check_data_folder, describe_layouts
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
@@ -302,17 +303,9 @@ def _load_flat(folder: Path, prefix: str, unlabelled: str, on_warning: Callable[
 
 
 def _read_list(path: Path, folder: Path) -> list[str]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(_no_such_split(folder, path.stem, _list_names(folder), path)) from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file; write one image id a line") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the split: {error.strerror}") from None
-    if "\0" in text:
-        raise UserError(f"{path}: not a text file; write one image id a line")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not exists(path):
+        raise UserError(_no_such_split(folder, path.stem, _list_names(folder), path))
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not lines:
         raise UserError(f"{path}: the split is empty; write one image id a line")
     return lines

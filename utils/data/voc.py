@@ -17,9 +17,8 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write
+from utils.cli.files import atomic_write, read_bytes
 
-MAX_XML_BYTES = 16_000_000
 _LARGEST_COORDINATE = 1e6
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 
@@ -117,18 +116,9 @@ def _parse(path: Path | str) -> ET.Element:
 
 def _read_text(path: Path | str) -> str:
     """Decode by byte order mark, else by the XML declaration, else as UTF-8."""
-    try:
-        if not Path(path).is_file():
-            reason = "is not a file" if Path(path).exists() else "no such annotation"
-            raise UserError(f"{path}: {reason}")
-        with open(path, "rb") as file:
-            data = file.read(MAX_XML_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror}") from None
+    data = read_bytes(path)
     if not data:
         raise UserError(f"{path}: the file is empty")
-    if len(data) > MAX_XML_BYTES:
-        raise UserError(f"{path}: more than {MAX_XML_BYTES // 10**6} MB of XML")
     declared = _ENCODING.match(data)
     encoding = declared.group(1).decode("ascii") if declared else "utf-8"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):

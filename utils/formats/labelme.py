@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli.errors import UserError
+from utils.cli.files import MAX_TEXT_BYTES
 from utils.data.voc import Box
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import (
-    MAX_TEXT_BYTES,
     enclosing_box,
     folder_split,
     list_files,

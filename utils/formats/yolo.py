@@ -16,6 +16,7 @@ from typing import Any
 
 from utils.cli.class_names import read_class_names
 from utils.cli.errors import UserError
+from utils.cli.files import read_text
 from utils.data.samples import IMAGE_SUFFIXES
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import (
@@ -24,7 +25,6 @@ from utils.formats.parsing import (
     list_files,
     parse_numbers,
     path_inside,
-    read_text,
     read_yaml,
     shown,
     to_class_name,

@@ -14,6 +14,7 @@ from pathlib import Path
 from utils.cli.class_names import read_class_names
 from utils.cli.console import log, one_line, progress
 from utils.cli.errors import UserError
+from utils.cli.files import MAX_TEXT_BYTES
 from utils.cli.tool_configs import SOURCE_FORMATS, ConvertConfig
 from utils.data.samples import FLAT_SPLITS
 from utils.formats.annotation_list import read_annotation_lists
@@ -28,7 +29,6 @@ from utils.tools.printing import next_command, print_lines
 
 _FILE_FORMATS = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".txt": "list"}
 _VOC_PATTERNS = ("JPEGImages", "*/JPEGImages", "*.xml", *(f"{split}/*.xml" for split in FLAT_SPLITS))
-_LABELME_BYTES = 16_000_000  # of a JSON file, in which `shapes` must occur
 
 
 def run(config: ConvertConfig) -> int:
@@ -117,7 +117,7 @@ def _formats_of(path: Path) -> list[str]:
 def _is_labelme(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
-            return b'"shapes"' in file.read(_LABELME_BYTES)
+            return b'"shapes"' in file.read(MAX_TEXT_BYTES)
     except OSError:
         return False
 

@@ -134,8 +134,8 @@ def test_doubled_ids_are_told(make_voc: MakeVoc, capsys: pytest.CaptureFixture[s
     [
         (b"", "empty"),
         (b"\n \n", "empty"),
-        (bytes(range(256)), "not a text file"),
-        (b"a\0b\n", "not a text file"),
+        (bytes(range(256)), "not UTF-8 text"),
+        (b"a\0b\n", "not UTF-8 text"),
         (b"../../a\n", r"'\.\./\.\./a' is outside"),
         (b"/etc/passwd\n", "is outside"),
         (b"..\\a\n", "is outside"),

@@ -139,7 +139,7 @@ def test_wanted_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["yolo", "--out", "full/file/below"], "cannot make the folder: Not a directory"),
         (["yolo", "--out", "stale"], "stale.tmp: is left by a run"),
         (["yolo", "--out", "new", "--images", "gone"], "--images gone: no such folder"),
-        (["yolo", "--out", "new", "--classes", "gone.txt"], "gone.txt: cannot read the class names"),
+        (["yolo", "--out", "new", "--classes", "gone.txt"], "gone.txt: no such file"),
         (["gone", "--out", "new"], "gone: no such file or folder"),
         (["gone", "--from", "yolo", "--out", "new"], "gone: no such file or folder"),
         (["nothing", "--out", "new"], "nothing: not recognized"),
