@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from utils.vision.contact_sheet import draw_grid
 from utils.vision.draw import HasBoxes, draw_detections, load_font
 from utils.vision.image_reader import Pixels
 
@@ -69,16 +70,14 @@ def draw_attention_maps(image: Pixels, blocks: Sequence[GateMaps]) -> Pixels:
     """
     panels = [_draw_panel(image, gates) for gates in blocks]
     stacked = image.shape[1] > 2 * image.shape[0]  # panels of wide images are below each other
-    height = max(panel.shape[0] for panel in panels)
-    width = max(panel.shape[1] for panel in panels)
-    rows, columns = (len(panels), 1) if stacked else (1, len(panels))
-    size = (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3)
-    canvas: Pixels = np.full(size, 255, dtype=np.uint8)
-    for index, panel in enumerate(panels):
-        top = _GAP + (index * (height + _GAP) if stacked else 0)
-        left = _GAP + (0 if stacked else index * (width + _GAP))
-        canvas[top : top + panel.shape[0], left : left + panel.shape[1]] = panel
-    return canvas
+    height, width = np.max([panel.shape[:2] for panel in panels], axis=0)
+    cells = [_pad(panel, (0, height - len(panel)), (0, width - panel.shape[1])) for panel in panels]
+    grid = draw_grid(cells, columns=1 if stacked else len(cells), gap=_GAP)
+    return _pad(grid, (_GAP, _GAP), (_GAP, _GAP))
+
+
+def _pad(image: Pixels, rows: tuple[int, int], columns: tuple[int, int]) -> Pixels:
+    return np.pad(image, (rows, columns, (0, 0)), constant_values=255)
 
 
 def color_range(values: np.ndarray) -> tuple[float, float]:
@@ -106,17 +105,15 @@ def _draw_panel(image: Pixels, gates: GateMaps) -> Pixels:
         low, high = color_range(gates.positions)
         shares = (gates.positions - low) / (high - low)
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        padded = np.full((height, panel_width, 3), 255, dtype=np.uint8)
         left = (panel_width - width) // 2
-        padded[:, left : left + width] = _overlay(small, shares, cv2.COLORMAP_VIRIDIS)
+        colored = _overlay(small, shares, cv2.COLORMAP_VIRIDIS)
+        padded = _pad(colored, (0, 0), (left, panel_width - width - left))
         summary = f"spatial gates: {_extremes(gates.positions)}"
         parts += [_text([summary], panel_width), padded, _color_bar(low, high, panel_width)]
     if gates.channels is not None:
         summary = f"gates of {len(gates.channels)} channels, highest first:"
-        parts += [
-            _text([summary, _extremes(gates.channels)], panel_width),
-            _chart(gates.channels, panel_width),
-        ]
+        lines = [summary, _extremes(gates.channels)]
+        parts += [_text(lines, panel_width), _chart(gates.channels, panel_width)]
     return np.concatenate(parts)
 
 
