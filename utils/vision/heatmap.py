@@ -155,11 +155,8 @@ def _color_bar(low: float, high: float, width: int) -> Pixels:
     canvas = Image.new("RGB", (width, _LINE + 8), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     font = load_font(_FONT - 2)
-    for text, x, anchor in (
-        (f"{low:.3f}", 0, "lm"),
-        ("colors", width / 2, "mm"),
-        (f"{high:.3f}", width, "rm"),
-    ):
+    ends = (f"{low:.3f}", 0, "lm"), (f"{high:.3f}", width, "rm")
+    for text, x, anchor in (*ends, ("colors", width / 2, "mm")):
         draw.text((x, _LINE / 2), text, fill=_INK, font=font, anchor=anchor)
     gap = np.full((6, width, 3), 255, dtype=np.uint8)
     return np.concatenate((gap, colors, np.asarray(canvas)))

@@ -64,7 +64,7 @@ def plot_anchors(
 ) -> Figure:
     """Write a chart of the sizes of boxes and of sets of anchors to a file.
 
-    `sizes` (N, 2) has width and height of the boxes; `anchors` has sets of anchors by their name in the legend.
+    `sizes` (N, 2) has width and height of the boxes; `anchors` has sets of anchors by name.
     """
     figure = Figure(figsize=(8, 8), layout="constrained")
     _draw_sizes(figure.subplots(), sizes, input_size, anchors)
