@@ -69,11 +69,7 @@ def read_anchors(path: Path | str) -> tuple[Anchors, Masks]:
 
 
 def write_anchors(path: Path | str, anchors: Anchors, note: str) -> None:
-    """Write a comment and anchors that are halved between the heads, as `read_anchors` reads them.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write a comment and anchors that are halved between the heads; raises a UserError as `atomic_write`."""
     pairs = ",  ".join(f"{width:g},{height:g}" for width, height in anchors)
     masks = "  ".join(",".join(map(str, mask)) for mask in halved_masks(len(anchors)))
     with atomic_write(path, "w") as file:
@@ -87,18 +83,13 @@ def halved_masks(number: int) -> Masks:
 
 
 def fit_anchors(sizes: Sizes, number: int, seed: int = 0) -> Anchors:
-    """Fit anchors to boxes: the best of ten runs of k-means.
+    """Fit anchors to box sizes (N, 2) in network pixels: the best of ten runs of k-means.
 
-    Args:
-        sizes: float (N, 2), width and height of boxes in network pixels.
-        number: of anchors.
-        seed: determines the initial centers.
+    The seed determines the initial centers. A UserError tells that there are fewer different sizes than
+    anchors.
 
     Returns:
         (width, height) pairs in tenths of a pixel, sorted by area.
-
-    Raises:
-        UserError: there are fewer different sizes than anchors.
     """
     sizes = np.asarray(sizes, dtype=np.float64).reshape(-1, 2)
     distinct = len(np.unique(sizes.round(1), axis=0))

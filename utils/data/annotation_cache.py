@@ -50,15 +50,12 @@ class SampleContent:
 def read_samples(
     samples: Sequence[Sample], *, decode: bool = False, hashes: bool = False
 ) -> list[SampleContent]:
-    """Read the annotation and the image header of every sample, in threads.
+    """Read the annotation and image header of every sample in threads, but not those with a `problem`.
 
     Args:
-        samples: the files of one with a `problem` are not read.
+        samples: the images.
         decode: read every pixel too, which finds damage in the middle of a file.
         hashes: compute the difference hash too.
-
-    Returns:
-        The content of each sample, in order.
     """
     with AnnotationCache(samples) as cache, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         contents: Iterable[SampleContent] = pool.map(
@@ -106,12 +103,7 @@ class AnnotationCache:
         return False
 
     def read(self, path: Path, key: str, reader: Callable[[Path], Any]) -> Any:
-        """Return reader(path), from the cache if the file is unchanged.
-
-        Args:
-            path: the file.
-            key: names the reader.
-            reader: returns what JSON can hold.
+        """Return reader(path), a JSON value, from the cache if the file is unchanged; `key` names the reader.
 
         Raises:
             UserError: the reader raised it, now or before.

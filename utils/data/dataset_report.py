@@ -104,10 +104,8 @@ def scan_samples(
 def report_findings(reports: Sequence[DatasetReport], *, skip_bad: bool, advice: str = "") -> None:
     """Write warnings, at most ten of a kind, and raise if the data cannot be used.
 
-    Args:
-        reports: of all splits that a command uses.
-        skip_bad: errors are warnings, since faulty images and objects are skipped.
-        advice: where the full list is, for the end of a long one.
+    With `skip_bad` errors are warnings, since faulty images and objects are skipped. `advice` tells where the
+    full list is, for the end of a long one.
 
     Raises:
         UserError: there are errors without `skip_bad`, or no image is left.
@@ -144,13 +142,7 @@ def count_overlap(first: Iterable[Record], second: Iterable[Record]) -> int:
 
 
 def warn_each(items: Sequence[object], prefix: str = "", advice: str = "") -> None:
-    """Warn about the first ten items, and how many more there are.
-
-    Args:
-        items: `str` gives the line.
-        prefix: in front of each line.
-        advice: where the full list is, for the end of a long one.
-    """
+    """Warn about the first ten items, with a prefix, and how many more there are; `advice` follows."""
     for item in items[:MAX_SHOWN]:
         warn(f"{prefix}{item}")
     if len(items) > MAX_SHOWN:
@@ -158,11 +150,7 @@ def warn_each(items: Sequence[object], prefix: str = "", advice: str = "") -> No
 
 
 def raise_errors(*kinds: Sequence[object], advice: str = "") -> None:
-    """Raise a UserError if there are errors; several are listed as warnings first, kind by kind.
-
-    Raises:
-        UserError: has the first error and the number of the others.
-    """
+    """Raise a UserError with the first error; several are listed as warnings first, kind by kind."""
     errors = [item for kind in kinds for item in kind]
     if len(errors) > 1:
         for kind in kinds:

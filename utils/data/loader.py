@@ -68,11 +68,7 @@ class TrainLoader:
         return len(self._sampler)
 
     def preview(self) -> Batch:
-        """Return the first images of the first epoch, at most 16, made in this process.
-
-        Raises:
-            UserError: an image cannot be read.
-        """
+        """Return the first 16 images of the first epoch, made in this process; errors as in `epoch`."""
         self._sampler.set_epoch(0)
         batch = collate([self._loader.dataset[key] for key in next(iter(self._sampler))[:_PREVIEW]])
         if isinstance(batch, UserError):
@@ -82,11 +78,8 @@ class TrainLoader:
     def epoch(self, epoch: int, done: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, counted from 0, after the first `done`.
 
-        Yields:
-            uint8 Tensor[B, 3, H, W] and the targets in network pixels.
-
-        Raises:
-            UserError: an image cannot be read.
+        A batch is uint8 Tensor[B, 3, H, W] and the targets in network pixels. A UserError names an image that
+        cannot be read.
         """
         self._sampler.set_epoch(epoch, done)
         for batch in self._loader:
@@ -127,15 +120,9 @@ def build_train_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> TrainLoader:
-    """Build the loader of training batches.
+    """Build the loader of training batches; `batch_size` counts the images of all processes.
 
-    Args:
-        dataset: the training images.
-        batch_size: images per batch, over all processes.
-        workers: worker processes; 0 loads in this process.
-        pin_memory: for asynchronous copies to a CUDA device.
-        rank: of this process.
-        world_size: number of processes that share each batch.
+    With 0 `workers` this process loads. `pin_memory` is for asynchronous copies to a CUDA device.
 
     Raises:
         UserError: there is no image to train on, or too few for the processes.

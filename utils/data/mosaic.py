@@ -79,13 +79,7 @@ def mosaic(
 
 
 def mixup(first: ImageAndTarget, second: ImageAndTarget, rng: np.random.Generator) -> ImageAndTarget:
-    """Blend two images of one size, about half and half; the objects of both count.
-
-    Args:
-        first: an image uint8 (H, W, 3) and its target in pixels.
-        second: another of the same size.
-        rng: gives the weight of the first, Beta(8, 8).
-    """
+    """Blend two images uint8 (H, W, 3) of one size, weighted by Beta(8, 8); the objects of both count."""
     weight = rng.beta(8.0, 8.0)
     image = cv2.addWeighted(first[0], weight, second[0], 1 - weight, 0)
     return image, join_targets([first[1], second[1]], first[1].image_id)
@@ -122,13 +116,7 @@ def downscale(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def transform_boxes(target: Target, image_size: tuple[int, int], region: PasteRegion) -> Target:
-    """Map the objects of a pasted image to the canvas; those of which little is visible are dropped.
-
-    Args:
-        target: boxes in pixels of the image.
-        image_size: (height, width) of the image before pasting.
-        region: where it was pasted.
-    """
+    """Map objects from a pasted image of (height, width) pixels to the canvas; barely visible ones are dropped."""
     (top, left), (rows, columns) = region.corner, region.window
     scale = np.array([region.size[1] / image_size[1], region.size[0] / image_size[0]] * 2, dtype=np.float32)
     boxes = target.boxes.numpy() * scale + np.array([left, top] * 2, dtype=np.float32)

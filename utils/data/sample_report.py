@@ -32,9 +32,7 @@ class Record:
 
     Attributes:
         image_id: unique over all splits of the data.
-        image_path: the image file.
-        width: columns in pixels, as displayed.
-        height: rows in pixels, as displayed.
+        width, height: pixels of the image as displayed.
         names: class name of each object.
         boxes: float32 (M, 4), (x1, y1, x2, y2) edges in pixels of the displayed image, inside it.
         difficult: bool (M,), VOC's difficult flag.
@@ -53,16 +51,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Finding:
-    """An error, a warning or a note about the data.
+    """An error, a warning, or a note about what is corrected without loss.
 
     Attributes:
-        level: "error", "warning", or "note" for what is corrected without loss.
         kind: findings are counted by kind.
-        file: where it is.
-        reason: what it is.
         number: the object's place in its file, counted from 1; 0 for the whole file.
         name: the object's class.
-        image_id: the image; empty if it is about no single image.
+        image_id: empty if it is about no single image.
     """
 
     level: str
@@ -89,12 +84,8 @@ def inspect_sample(
 ) -> tuple[Record | None, list[Finding]]:
     """Check the annotation of one image against its pixels.
 
-    Args:
-        sample: the image.
-        content: of its files.
-        wanted: class names; objects of others are skipped. None takes all.
-        renames: new names for classes of the annotations, applied first.
-        training: False makes a skipped object an error.
+    Objects of classes that are not `wanted`, after the renames, are skipped; None takes all. Unless in
+    training, a skipped object is an error.
 
     Returns:
         The record, None if the image cannot be used (the first finding says why), and the findings.
@@ -163,12 +154,7 @@ def _file_errors(sample: Sample, content: SampleContent) -> Iterator[Finding]:
 
 
 def rotate_box(box: Box, header: ImageHeader) -> Box:
-    """Map a box from the stored image to the displayed one, for EXIF orientations 5 to 8.
-
-    Args:
-        box: (x1, y1, x2, y2) in pixels of the stored image, whose width is `header.height`.
-        header: size as displayed, and the orientation.
-    """
+    """Map a box from pixels of the stored image to the displayed one, for EXIF orientations 5 to 8."""
     x1, y1, x2, y2 = box
     if header.orientation in (6, 7):  # the stored bottom is displayed at the left
         left, right = header.width - y2, header.width - y1
@@ -182,15 +168,10 @@ def rotate_box(box: Box, header: ImageHeader) -> Box:
 
 
 def clip_box(box: Box, width: int, height: int) -> tuple[Box | None, str]:
-    """Clip a box to its image, or reject it.
+    """Clip a box, (x1, y1, x2, y2) edges in pixels, to its image, or reject it.
 
     A box one pixel wide or high (xmin = xmax) is a slip of the labeler and rejected. A box that extends past
     the image by up to a pixel, as in files that count pixels from 0, is clipped without a reason.
-
-    Args:
-        box: (x1, y1, x2, y2) edges in pixels.
-        width: columns of the image.
-        height: rows of the image.
 
     Returns:
         The box inside the image, or None; and the reason, empty if there is nothing to report.

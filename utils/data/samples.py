@@ -62,11 +62,7 @@ def list_splits(data_dir: Path | str) -> list[str]:
 
 
 def list_main_splits(data_dir: Path | str) -> list[str]:
-    """List the splits as `list_splits` does, without VOC's lists of one class, such as cat_train.
-
-    Raises:
-        UserError: as `list_splits`.
-    """
+    """List the splits as `list_splits` does, without VOC's lists of one class, such as cat_train."""
     root = Path(data_dir)
     names = list_splits(root)
     return [name for name in names if not _is_class_list(root, name)] or names
@@ -81,18 +77,10 @@ def voc_folders(data_dir: Path | str) -> list[Path]:
 def choose_training_splits(
     data_dir: Path | str, named: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Choose the splits to train and to validate on.
+    """Choose the splits to train and to validate on, or the latter beside the training splits that are named.
 
     Each folder gives `train` and `val` if both exist, else `trainval`, else `train` alone, else everything. A
-    test list is never chosen.
-
-    Args:
-        data_dir: folder in one of the three layouts.
-        named: training splits that the user named; the `val` beside a `train` is used for validation.
-
-    Returns:
-        Names of the training and of the validation splits; no validation splits if a part of the training
-        images has to be held out.
+    test list is never chosen. Without validation splits a part of the training images has to be held out.
 
     Raises:
         UserError: no layout is recognized, or there is no list to train on.
@@ -120,11 +108,7 @@ def choose_training_splits(
 
 
 def choose_evaluation_splits(data_dir: Path | str) -> tuple[str, ...]:
-    """Choose the splits to evaluate on: the test lists, else the val lists.
-
-    Raises:
-        UserError: there is neither; lists the splits.
-    """
+    """Choose the splits to evaluate on: test, else val lists; a UserError tells that there is neither."""
     names = list_splits(data_dir)
     for wanted in (("test",), ("val", "valid")):
         found = tuple(name for name in names if name.rpartition("/")[2] in wanted)
@@ -134,11 +118,7 @@ def choose_evaluation_splits(data_dir: Path | str) -> tuple[str, ...]:
 
 
 def list_unused(data_dir: Path | str) -> list[tuple[Path, str]]:
-    """List folders in VOC layout with images in no list or annotations without an image.
-
-    Returns:
-        Pairs of a folder and what is unused in it.
-    """
+    """List VOC folders with images in no list or annotations without an image, and what is unused."""
     root = Path(data_dir)
     unused = []
     for folder in voc_folders(root):
@@ -160,13 +140,8 @@ def load_samples(
     """List the images of one split with their annotations, in the order of the list.
 
     A repeated id counts once. A missing file is no error here: the scan reports it with all the others. In a
-    flat folder images without XML are skipped with a warning.
-
-    Args:
-        data_dir: folder in one of the three layouts.
-        split: a name that `list_splits` gives.
-        unlabelled: "skip", or "background" to take images without XML as images without objects.
-        on_warning: receives the warnings.
+    flat folder images without XML are skipped with a warning, unless `unlabelled` is "background": then they,
+    and those without XML in VOC lists, are images without objects.
 
     Raises:
         UserError: the split does not exist, or its list is empty, not text, or has an id outside the folder.

@@ -26,7 +26,7 @@ _MAX_PASSES = 20  # over all groups; three or four usually suffice
 def stratified_split(
     records: Sequence[Record], groups: Sequence[Sequence[int]], shares: Mapping[str, float], seed: int = 0
 ) -> dict[str, list[Record]]:
-    """Split records into parts with the same class frequencies.
+    """Split records into parts with the same class frequencies, each in the order of the records.
 
     A part gets at least one image of each class that enough groups show. A class of a single group goes to
     the first part.
@@ -36,9 +36,6 @@ def stratified_split(
         groups: indices of records that stay together; each record is in one group.
         shares: share of the images per part, with sum 1; the first part is for training.
         seed: determines the order in which groups are assigned.
-
-    Returns:
-        The parts, each in the order of the records.
 
     Raises:
         UserError: fewer groups than parts, or a part would be empty.
@@ -67,11 +64,7 @@ def stratified_split(
 def hold_out(
     records: Sequence[Record], groups: Sequence[Sequence[int]], seed: int = 0
 ) -> tuple[list[Record], list[Record]]:
-    """Split records into a part to train on and a tenth to validate on, as `stratified_split` does.
-
-    Raises:
-        UserError: there are too few images.
-    """
+    """Split records into a part to train on and a tenth to validate on; raises as `stratified_split`."""
     shares = {"train": 1 - HELD_OUT, "val": HELD_OUT}
     try:
         parts, _ = split_with_fallback(
@@ -91,17 +84,8 @@ def split_with_fallback(
 ) -> tuple[dict[str, list[Record]], Sequence[Sequence[int]]]:
     """Split records as `stratified_split` does, but separate near-duplicates if too few groups are left.
 
-    Images of a fixed camera, or on a plain background, are all near-duplicates to the hash.
-
-    Args:
-        records: the images.
-        groups: with near-duplicates together.
-        smaller_groups: without.
-        shares: share of the images per part.
-        seed: determines the order in which groups are assigned.
-
-    Returns:
-        The parts, and the groups that stayed together.
+    Images of a fixed camera, or on a plain background, are all near-duplicates to the hash. `smaller_groups`
+    are without near-duplicates. Returns the parts, and the groups that stayed together.
     """
     try:
         parts = stratified_split(records, groups, shares, seed)
@@ -117,11 +101,7 @@ def split_with_fallback(
 
 
 def group_near_duplicates(hashes: Sequence[int]) -> list[list[int]]:
-    """Group the indices of hashes that differ in at most four bits, directly or through others.
-
-    Returns:
-        The groups, in the order of their first index.
-    """
+    """Group the indices of hashes that differ in at most four bits, directly or through others."""
     values, places = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
     labels = np.arange(len(values))
     for label, value in enumerate(values):
@@ -135,11 +115,7 @@ def group_near_duplicates(hashes: Sequence[int]) -> list[list[int]]:
 
 
 def merge_groups(*groupings: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Join groups of several groupings that share a member, directly or through others.
-
-    Returns:
-        The groups, each sorted, in the order of their first member.
-    """
+    """Join groups that share a member, directly or through others; sorted by their first member."""
     group_of: dict[int, set[int]] = {}
     for group in (group for grouping in groupings for group in grouping):
         joined = set(group).union(*(group_of.get(member, ()) for member in group))

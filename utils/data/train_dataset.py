@@ -59,14 +59,9 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         *,
         close_epoch: int | None = None,
     ) -> None:
-        """Build the data set.
+        """Take the annotated images, and the input size (height, width) in pixels.
 
-        Args:
-            dataset: the annotated images.
-            input_size: (height, width) of the network input in pixels.
-            settings: the augmentation.
-            seed: determines every choice, with epoch and index.
-            close_epoch: first epoch without mosaic and mixup; None keeps them to the end.
+        From `close_epoch` on there is no mosaic and mixup; None keeps them to the end.
         """
         self.dataset = dataset
         self.input_size = input_size
@@ -80,10 +75,7 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         return len(self.dataset)
 
     def cache(self) -> int:
-        """Decode all images and keep them in memory; call it before the loader forks its workers.
-
-        Returns:
-            The bytes that the images take.
+        """Decode all images into memory, before the loader forks its workers; returns their bytes.
 
         Raises:
             UserError: they need more than 80 % of the available memory, or one cannot be read.
@@ -144,11 +136,7 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
 
 
 def load_all(load: Callable[[int], Pixels], sizes: Sequence[int]) -> list[Pixels]:
-    """Load images in threads, in order.
-
-    Args:
-        load: returns the image of an index.
-        sizes: bytes of each image.
+    """Load images by index in threads, in order; `sizes` are the bytes of each.
 
     Raises:
         UserError: they need more than 80 % of the available memory, or one cannot be read.

@@ -76,12 +76,7 @@ def write_annotation(
 ) -> None:
     """Write one XML annotation atomically, the inverse of `read_annotation`.
 
-    Args:
-        path: the XML file to write.
-        filename: name of the image file, without a folder.
-        width: columns of the image in pixels.
-        height: rows of the image in pixels.
-        objects: the objects, boxes as edges in pixels.
+    `filename` is that of the image, without a folder; sizes and boxes are in pixels.
 
     Raises:
         UserError: the file cannot be written.

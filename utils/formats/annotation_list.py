@@ -27,10 +27,7 @@ def read_annotation_lists(
 ) -> SourceDataset:
     """Read lists, each of which is a split if its name says so.
 
-    Args:
-        paths: the .txt files.
-        class_names: by class number.
-        images: the folder that relative paths start from; None tries the list's, then the working folder.
+    Relative paths start from the folder `images`; without it from the list's folder, else the working folder.
 
     Raises:
         UserError: a list cannot be read or is empty.

@@ -99,14 +99,10 @@ class ConvertedDataset:
 
 
 def build_dataset(source: SourceDataset, *, skip_bad: bool = False) -> ConvertedDataset:
-    """Check every image and every box of a source.
+    """Check every image and every box of a source; with `skip_bad` faulty ones are skipped with a warning.
 
     A box that reaches out of its image is clipped with a warning if at least 1 px and 20 % of its area
     remain. Otherwise, or if it is at most one pixel wide or high, it is a fault.
-
-    Args:
-        source: what a reader found.
-        skip_bad: skip faulty images and objects with a warning instead of raising.
 
     Raises:
         UserError: there are faults and `skip_bad` is False (all are listed first), or no image is left.
@@ -162,10 +158,8 @@ def build_dataset(source: SourceDataset, *, skip_bad: bool = False) -> Converted
 def make_ids(paths: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:
     """Give each image an id: the stem of its file, with its folders in front if several share the stem.
 
-    The ids depend on the paths below their common folder only, not on their order.
-
-    Returns:
-        The ids, and a line for each image whose id is not the stem of its file.
+    The ids depend on the paths below their common folder only, not on their order. Returns also a line for
+    each image whose id is not the stem of its file.
     """
     stems: dict[str, list[Path]] = defaultdict(list)
     for path in paths:

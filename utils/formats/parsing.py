@@ -133,12 +133,9 @@ def enclosing_box(points: Sequence[tuple[float, float]]) -> Box:
 
 
 def path_inside(root: Path, text: Any, base: Path | None = None) -> Path | None:
-    r"""Return an untrusted path if it stays inside a folder, else None.
+    """Return an untrusted path, with slashes or backslashes, if it stays inside a folder, else None.
 
-    Args:
-        root: the folder.
-        text: the path; `\` counts as `/`.
-        base: the folder that a relative path starts from; None takes the root.
+    A relative path starts from `base`, by default the folder.
     """
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         return None

@@ -76,12 +76,7 @@ def run(config: AugmentConfig) -> int:
 def name_images(image_ids: Sequence[str], copies: int) -> dict[str, list[str]]:
     """Name each image and its copies in one folder; all names differ, also without regard to case.
 
-    Args:
-        image_ids: such as "000005", or "VOC2007/000005", which becomes VOC2007_000005.
-        copies: number of copies of each.
-
-    Returns:
-        By image_id the image's own name, then those of its copies.
+    Of an image_id such as VOC2007/000005 the names are VOC2007_000005, then VOC2007_000005_aug1 and so on.
     """
     taken: set[str] = set()
 

@@ -76,10 +76,7 @@ class CheckReport:
 
 
 def run(config: CheckConfig) -> int:
-    """Check the data and print the report.
-
-    Returns:
-        0: there is no error, or --skip-bad skips all of them.
+    """Check the data and print the report; returns 0 if there is no error, or --skip-bad skips all of them.
 
     Raises:
         UserError: there are errors; repeats the first below the report.

@@ -33,13 +33,7 @@ def run(config: StatsConfig) -> int:
 
 
 def describe_classes(dataset: VocDataset, labels: NDArray[np.int64], boxes: NDArray[np.float32]) -> list[str]:
-    """Return a table with a line per class.
-
-    Args:
-        dataset: its records are in the order of the objects.
-        labels: int64 (N,), of all objects.
-        boxes: float32 (N, 4), xyxy in network pixels.
-    """
+    """Return a table with a line per class; labels (N,) and boxes (N, 4) in network pixels are in order."""
     sides = boxes[:, 2:] - boxes[:, :2]
     areas = sides.prod(axis=1)
     difficult = np.concatenate([record.difficult for record in dataset.records] or [np.zeros(0, bool)])

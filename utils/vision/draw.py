@@ -59,17 +59,10 @@ def draw_detections(
     font_size: int | None = None,
     placement: Placement | None = None,
 ) -> Pixels:
-    """Draw boxes with class names, and scores where there are some, on a copy of an image.
+    """Draw boxes with class names, and scores if there are some, on a copy of an image uint8 (H, W, 3) RGB.
 
-    Args:
-        image: uint8 (H, W, 3) in RGB.
-        objects: the boxes.
-        class_names: the name of each label.
-        font_size: in pixels; None chooses it by the size of the image.
-        placement: for a letterboxed image whose boxes are in pixels of the original.
-
-    Returns:
-        uint8 (H, W, 3).
+    `class_names` has the name of each label. The font is `font_size` pixels high, by default chosen by the
+    size of the image. `placement` is for a letterboxed image whose boxes are in pixels of the original.
     """
     canvas = Image.fromarray(np.ascontiguousarray(image))
     draw = ImageDraw.Draw(canvas)

@@ -44,29 +44,17 @@ class GateMaps:
 
 
 def draw_heatmap(image: Pixels, heat: np.ndarray, detections: HasBoxes, class_names: Sequence[str]) -> Pixels:
-    """Draw a heat map and the detections that it explains over an image.
+    """Draw a heat map and the detections that it explains over an image uint8 (H, W, 3) RGB.
 
-    Args:
-        image: uint8 (H, W, 3) in RGB.
-        heat: float32 (h, w) in [0, 1]; covers the image at any resolution.
-        detections: boxes in pixels of the image.
-        class_names: the name of each label.
-
-    Returns:
-        A uint8 array (H, W, 3).
+    The map, float32 (h, w) in [0, 1], covers the image at any resolution. Boxes are in pixels of the image.
     """
     return draw_detections(_overlay(image, heat, cv2.COLORMAP_TURBO), detections, class_names)
 
 
 def draw_attention_maps(image: Pixels, blocks: Sequence[GateMaps]) -> Pixels:
-    """Draw a panel per attention block: spatial gates over the image, channel gates as a chart.
+    """Draw a panel per attention block on an image: spatial gates over it, channel gates as a chart.
 
-    Args:
-        image: uint8 (H, W, 3) in RGB.
-        blocks: at least one.
-
-    Returns:
-        uint8 (h, w, 3); its size depends on the aspect ratio of the image, not on its size.
+    The image is uint8 (H, W, 3) RGB. The size of the result depends on its aspect ratio, not on its size.
     """
     panels = [_draw_panel(image, gates) for gates in blocks]
     stacked = image.shape[1] > 2 * image.shape[0]  # panels of wide images are below each other

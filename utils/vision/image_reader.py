@@ -102,9 +102,6 @@ def read_image(path: Path | str, reduction: int = 1) -> Pixels:
 def from_pil(image: Image.Image) -> Pixels:
     """Convert a PIL image as `read_image` converts a file: EXIF applied, transparency over white.
 
-    Returns:
-        uint8 (H, W, 3) RGB.
-
     Raises:
         ValueError: floating-point pixels, whose range is unknown.
     """
@@ -130,22 +127,14 @@ def read_header(path: Path | str) -> ImageHeader:
 
 
 def verify_image(path: Path | str) -> None:
-    """Read every pixel, and the checksums of a PNG, which decoding ignores.
-
-    Raises:
-        UserError: as `read_image`.
-    """
+    """Read every pixel, and the checksums of a PNG, which decoding ignores; raises as `read_image`."""
     with _opened(path) as image:
         image.verify()
     read_image(path)
 
 
 def hash_image(path: Path | str) -> int:
-    """Compute the 64-bit difference hash: is each of 8 x 8 gray cells brighter than its left neighbor.
-
-    Raises:
-        UserError: as `read_image`.
-    """
+    """Compute the 64-bit difference hash: is each of 8 x 8 gray cells brighter than its left neighbor."""
     with _opened(path) as image:
         orientation = _orientation(image)
         image.draft("L", (72, 64))  # a JPEG is decoded at an eighth if that is enough
@@ -176,18 +165,12 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
 
 
 def _decode_jpeg(path: Path | str, image: Image.Image, reduction: int, orientation: int) -> Pixels | None:
-    """Decode a gray or three-channel JPEG as stored, at a fraction of its size if asked.
-
-    Args:
-        path: the image file.
-        image: the same file, opened by PIL but not loaded.
-        reduction: 1, 2, 4 or 8; the decoder reduces before its inverse DCT.
-        orientation: EXIF orientation, applied by the caller.
+    """Decode a gray or three-channel JPEG as stored, without EXIF; it is reduced before its inverse DCT.
 
     Returns:
-        uint8 (ceil(H / reduction), ceil(W / reduction), 3) RGB. None for what PIL has to decode: other
-        formats and modes, a file that OpenCV cannot read, a truncated one (OpenCV returns its first part
-        without an error), and a rotated image whose last row or column covers fewer pixels than the others.
+        Pixels as `read_image`. None for what PIL has to decode: other formats and modes, a file that OpenCV
+        cannot read, a truncated one (OpenCV returns its first part without an error), and a rotated image
+        whose last row or column covers fewer pixels than the others.
     """
     if image.format != "JPEG" or image.mode not in ("RGB", "L"):
         return None
