@@ -70,7 +70,7 @@ class TrainLoader:
     def preview(self) -> Batch:
         """Return the first 16 images of the first epoch, made in this process; errors as in `epoch`."""
         self._sampler.set_epoch(0)
-        batch = collate([self._loader.dataset[key] for key in next(iter(self._sampler))[:_PREVIEW]])
+        batch: Batch | UserError = self._loader.dataset[next(iter(self._sampler))[:_PREVIEW]]
         if isinstance(batch, UserError):
             raise batch
         return batch
@@ -88,27 +88,22 @@ class TrainLoader:
             yield batch
 
 
-class _ErrorsAsValues(Dataset[tuple[Tensor, Target] | UserError]):
-    """Returns a UserError as a value; raised in a worker it would arrive with the worker's traceback."""
+class _Batches(Dataset[Batch | UserError]):
+    """Batches by their keys; a UserError is returned, as raised in a worker it would bring its traceback."""
 
     def __init__(self, dataset: TrainDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Target] | UserError:
+    def __getitem__(self, keys: Sequence[Key]) -> Batch | UserError:
         try:
-            return self.dataset[key]
+            images, targets = zip(*(self.dataset[key] for key in keys), strict=True)
         except UserError as error:
             return UserError(str(error), exit_code=1)
+        return torch.stack(images), list(targets)
 
 
-def collate(batch: Sequence[tuple[Tensor, Target] | UserError]) -> Batch | UserError:
-    """Stack the images to Tensor[B, 3, H, W]; the targets stay a list. The first error replaces the batch."""
-    pairs = []
-    for item in batch:
-        if isinstance(item, UserError):
-            return item
-        pairs.append(item)
-    return torch.stack([image for image, _ in pairs]), [target for _, target in pairs]
+def _keep(batch: Any) -> Any:
+    return batch
 
 
 def build_train_loader(
@@ -136,10 +131,11 @@ def build_train_loader(
         )
     sampler = EpochSampler(len(dataset), batch_size, dataset.seed, rank=rank, world_size=world_size)
     loader = DataLoader(
-        _ErrorsAsValues(dataset),
-        batch_sampler=sampler,
+        _Batches(dataset),
+        batch_size=None,  # the sampler makes them
+        sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_keep,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         persistent_workers=workers > 0,

@@ -86,7 +86,10 @@ def choose_training_splits(
         UserError: no layout is recognized, or there is no list to train on.
     """
     splits = list_splits(data_dir)
-    groups = _group_by_folder(splits)
+    groups: dict[str, list[str]] = defaultdict(list)
+    for split in splits:
+        folder, slash, name = split.rpartition("/")
+        groups[folder + slash].append(name)
     val_of = {
         f"{folder}train": folder + name
         for folder, names in groups.items()
@@ -208,14 +211,6 @@ def _is_class_list(root: Path, split: str) -> bool:
     return bool(rows) and all(len(row) == 2 and row[1] in ("1", "0", "-1") for row in rows)
 
 
-def _group_by_folder(splits: Sequence[str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for split in splits:
-        folder, slash, name = split.rpartition("/")
-        groups[folder + slash].append(name)
-    return dict(groups)
-
-
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
 
@@ -236,26 +231,24 @@ def _load_voc(
         if ".." in Path(name).parts or Path(name).is_absolute() or "\\" in name:
             raise UserError(f"{list_path}: the id {name[:80]!r} is outside the data folder")
         repeated += name in found
-        if name not in found:
-            found[name] = _make_sample(folder, name, prefix, images.get(name, []), unlabelled)
+        xml_path: Path | None = folder / "Annotations" / f"{name}.xml"
+        if unlabelled == "background" and xml_path is not None and not exists(xml_path):
+            xml_path = None
+        found[name] = _make_sample(
+            prefix + name, images.get(name, []), folder / f"JPEGImages/{name}.jpg", xml_path
+        )
     if repeated:
         on_warning(f"{list_path}: {repeated} ids are listed twice; each counts once")
     return list(found.values())
 
 
-def _make_sample(folder: Path, name: str, prefix: str, candidates: Sequence[Path], unlabelled: str) -> Sample:
-    xml_path: Path | None = folder / "Annotations" / f"{name}.xml"
-    image_path = candidates[0] if candidates else folder / "JPEGImages" / f"{name}.jpg"
-    problem = _find_ambiguity(candidates) if candidates else f"{image_path}: no image with this id"
-    if unlabelled == "background" and xml_path is not None and not exists(xml_path):
-        xml_path = None
-    return Sample(prefix + name, image_path, xml_path, problem)
-
-
-def _find_ambiguity(candidates: Sequence[Path]) -> str:
-    if len(candidates) == 1:
-        return ""
-    return f"{candidates[0]}: {candidates[1].name} lies beside it; keep one of the two"
+def _make_sample(image_id: str, candidates: Sequence[Path], expected: Path, xml_path: Path | None) -> Sample:
+    image_path, problem = expected, f"{expected}: no image with this id"
+    if candidates:
+        image_path, problem = candidates[0], ""
+    if len(candidates) > 1:
+        problem = f"{candidates[0]}: {candidates[1].name} lies beside it; keep one of the two"
+    return Sample(image_id, image_path, xml_path, problem)
 
 
 def _load_flat(folder: Path, prefix: str, unlabelled: str, on_warning: Callable[[str], None]) -> list[Sample]:
@@ -268,7 +261,7 @@ def _load_flat(folder: Path, prefix: str, unlabelled: str, on_warning: Callable[
                 skipped += 1
                 continue
             xml_path = None
-        samples.append(Sample(prefix + name, candidates[0], xml_path, _find_ambiguity(candidates)))
+        samples.append(_make_sample(prefix + name, candidates, candidates[0], xml_path))
     if skipped:
         advice = "--unlabelled background keeps them as empty"
         on_warning(f"{folder}: skipped {skipped} images without XML; {advice}")

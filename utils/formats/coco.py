@@ -41,7 +41,7 @@ _SAMPLED = 100  # images whose files are looked for to find their folder
 
 
 def find_coco_files(folder: Path) -> list[Path]:
-    """List annotation files: annotations/instances_*.json, else annotations/*.json, else _annotations.coco.json."""
+    """List annotations/instances_*.json, else annotations/*.json, else every _annotations.coco.json."""
     inside = sorted((folder / "annotations").glob("*.json"))
     return (
         [path for path in inside if path.name.startswith("instances_")]

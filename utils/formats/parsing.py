@@ -19,15 +19,8 @@ from utils.data.voc import Box
 MAX_JSON_BYTES = 1_000_000_000
 _LARGEST_NUMBER = 1e6  # as in VOC annotations
 _NOT_IN_XML = re.compile("[^\t\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x7f-\x9f\u2028\u2029]")
-_SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "trainval": "trainval",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
+_SPLIT_WORDS = {name: name for name in ("train", "trainval", "val", "test")}
+_SPLIT_WORDS |= {"training": "train", "valid": "val", "validation": "val"}
 
 
 def read_json(path: Path, limit: int) -> Any:
