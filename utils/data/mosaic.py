@@ -116,7 +116,7 @@ def downscale(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def transform_boxes(target: Target, image_size: tuple[int, int], region: PasteRegion) -> Target:
-    """Map objects from a pasted image of (height, width) pixels to the canvas, if enough of each is visible."""
+    """Map objects from a pasted image of (height, width) pixels to the canvas, if enough of them shows."""
     (top, left), (rows, columns) = region.corner, region.window
     scale = np.array([region.size[1] / image_size[1], region.size[0] / image_size[0]] * 2, dtype=np.float32)
     boxes = target.boxes.numpy() * scale + np.array([left, top] * 2, dtype=np.float32)

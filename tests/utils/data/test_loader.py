@@ -7,13 +7,12 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 
-from nets.structures import Target
 from tests.utils.data.conftest import MakeVoc, write_voc
 from utils.cli.errors import UserError
 from utils.data import loader as loaders_module
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import scan_samples
-from utils.data.loader import Batch, EpochSampler, TrainLoader, build_train_loader, collate
+from utils.data.loader import Batch, EpochSampler, TrainLoader, build_train_loader
 from utils.data.samples import load_samples
 from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.data.voc import VocObject
@@ -100,14 +99,6 @@ def test_order_depends_on_seed_and_epoch() -> None:
     assert order(0, 3) == order(0, 3)
     assert order(0, 3) != order(0, 4)
     assert order(0, 3) != order(1, 3)
-
-
-def test_collate() -> None:
-    images, targets = collate(
-        [(torch.zeros(3, 4, 6), Target.empty("a")), (torch.ones(3, 4, 6), Target.empty("b"))]
-    )
-    assert images.shape == (2, 3, 4, 6)
-    assert [target.image_id for target in targets] == ["a", "b"]
 
 
 @pytest.mark.parametrize(

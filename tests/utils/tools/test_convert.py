@@ -212,13 +212,6 @@ def test_interrupted_writing_leaves_nothing(
     assert run_convert(source, "--out", tmp_path / "room/out") == 0
 
 
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_convert("--help") == 0
-    said = capsys.readouterr().out
-    assert said.startswith("usage: python data.py convert SOURCE [flags]")
-    assert all(flag in said for flag in ("--out", "--from", "--to", "--images", "--classes", "--skip-bad"))
-
-
 def test_objects_of_voc_that_cannot_be_read_are_faults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
