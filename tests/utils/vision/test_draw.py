@@ -107,9 +107,7 @@ def test_a_font_of_the_machine_is_taken(monkeypatch: pytest.MonkeyPatch, poor_ma
 def test_a_name_that_cannot_be_drawn_becomes_its_number(
     poor_machine: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image = np.zeros((100, 200, 3), dtype=np.uint8)
-    drawn = [
-        draw_detections(image, make_found([10, 60, 90, 90]), (name,)) for name in ("猫", "class 0", "猫")
-    ]
+    image, found = np.zeros((100, 200, 3), dtype=np.uint8), make_found([10.0, 60.0, 90.0, 90.0])
+    drawn = [draw_detections(image, found, (name,)) for name in ("猫", "class 0", "猫")]
     assert np.array_equal(drawn[0], drawn[1])
     assert capsys.readouterr().err.count("warning: no font has the letters of 猫") == 1

@@ -140,7 +140,7 @@ def test_broken_exif_and_trailing_bytes_do_no_harm(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_hash_of_slopes(tmp_path: Path, orientation: int) -> None:
-    """As displayed, every cell of a rising slope is brighter than its left neighbor, none of a falling one."""
+    """Every displayed cell of a rising slope is brighter than its left neighbor, none of a falling one."""
     exif = Image.Exif()
     exif[0x0112] = orientation  # 6: the stored bottom is displayed at the left
     slope = np.tile(np.arange(0, 180, dtype=np.uint8), (80, 1))
