@@ -44,10 +44,7 @@ class TrainingData:
 
 
 def prepare_training(
-    config: DataConfig,
-    train: Sequence[str] | None = None,
-    val: Sequence[str] | None = None,
-    seed: int = 0,
+    config: DataConfig, train: Sequence[str] | None = None, val: Sequence[str] | None = None, seed: int = 0
 ) -> TrainingData:
     """Scan the training and the validation images, and log what they are.
 
@@ -124,11 +121,7 @@ def _join_names(known: Sequence[str], found: Sequence[str]) -> list[str]:
 
 
 def prepare_splits(
-    config: DataConfig,
-    splits: Sequence[str] | None = None,
-    *,
-    training: bool = True,
-    hashes: bool = False,
+    config: DataConfig, splits: Sequence[str] | None = None, *, training: bool = True, hashes: bool = False
 ) -> tuple[VocDataset, DatasetReport]:
     """Scan the images of some splits, and log what they are.
 

@@ -74,10 +74,7 @@ def test_broken_file_is_named(tmp_path: Path, content: str | bytes, reason: str)
     [
         ("<annotation></annotation>", None),
         (f"<annotation><object>{BOX}</object></annotation>", (1, "", "no <name>")),
-        (
-            f"<annotation>{OBJECT}<object><name>dog</name></object></annotation>",
-            (2, "dog", "no <bndbox>"),
-        ),
+        (f"<annotation>{OBJECT}<object><name>dog</name></object></annotation>", (2, "dog", "no <bndbox>")),
         (f"<annotation>{OBJECT.replace('<ymax>12</ymax>', '')}</annotation>", (1, "cat", "no <ymax>")),
         (
             f"<annotation>{OBJECT.replace('>12<', '>many<')}</annotation>",

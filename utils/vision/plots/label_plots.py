@@ -43,8 +43,7 @@ def plot_labels(
     bars = min(len(class_names), _MAX_BARS)
     figure = Figure(figsize=(14, max(8.0, 0.13 * bars + 1)), layout="constrained")
     panels = figure.subplot_mosaic(
-        [["classes", "sizes", "centers"], ["classes", "aspects", "aspects"]],
-        width_ratios=(1.0, 1.0, 1.1),
+        [["classes", "sizes", "centers"], ["classes", "aspects", "aspects"]], width_ratios=(1.0, 1.0, 1.1)
     )
     low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
     centers, sizes = (low + high) / 2, high - low
