@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from nets.structures import Target
 from utils.data.targets import join_targets
@@ -121,8 +120,10 @@ def transform_boxes(target: Target, image_size: tuple[int, int], region: PasteRe
     scale = np.array([region.size[1] / image_size[1], region.size[0] / image_size[0]] * 2, dtype=np.float32)
     boxes = target.boxes.numpy() * scale + np.array([left, top] * 2, dtype=np.float32)
     clipped = boxes.clip([columns[0], rows[0]] * 2, [columns[1], rows[1]] * 2).astype(np.float32)
-    keep = torch.from_numpy(_is_visible(clipped, boxes))
-    return Target(torch.from_numpy(clipped), target.labels, target.difficult, target.image_id)[keep]
+    sides, area = clipped[:, 2:] - clipped[:, :2], (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    keep = (sides >= _MIN_SIDE).all(axis=1) & (sides.prod(axis=1) >= _MIN_AREA * area)
+    moved = Target(torch.from_numpy(clipped), target.labels, target.difficult, target.image_id)
+    return moved[torch.from_numpy(keep)]
 
 
 def _start(span: Span, length: int, center: int, rng: np.random.Generator) -> int:
@@ -138,8 +139,3 @@ def _count_halvings(image: Pixels, size: tuple[int, int]) -> int:
     """Count the halvings after which the side that shrinks less is within a factor of two of `size`."""
     factor = min(image.shape[0] / size[0], image.shape[1] / size[1])
     return max(0, int(np.log2(factor)))
-
-
-def _is_visible(clipped: NDArray[np.floating], whole: NDArray[np.floating]) -> NDArray[np.bool_]:
-    sides, area = clipped[:, 2:] - clipped[:, :2], (whole[:, 2:] - whole[:, :2]).prod(axis=1)
-    return (sides >= _MIN_SIDE).all(axis=1) & (sides.prod(axis=1) >= _MIN_AREA * area)

@@ -7,7 +7,7 @@ the score. A box is checked against the pixels of the image, whatever <size> say
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,17 +90,26 @@ def inspect_sample(
     Returns:
         The record, None if the image cannot be used (the first finding says why), and the findings.
     """
-    errors = list(_file_errors(sample, content))
-    if errors or content.annotation is None or content.header is None:
-        return None, errors
-    xml, header = sample.xml_path or sample.image_path, content.header
+    image, xml, broken = sample.image_path, sample.xml_path or sample.image_path, "with a broken annotation"
+    annotation, header = content.annotation, content.header
     findings: list[Finding] = []
 
-    def add(level: str, kind: str, reason: str, number: int = 0, name: str = "") -> None:
-        findings.append(Finding(level, kind, xml, reason, number, name, sample.image_id))
+    def add(level: str, kind: str, reason: str, number: int = 0, name: str = "", file: Path = xml) -> None:
+        reason = reason.removeprefix(f"{file}: ")
+        findings.append(Finding(level, kind, file, reason, number, name, sample.image_id))
 
+    if sample.problem:
+        add("error", "missing or ambiguous", sample.problem, file=image)
+    if content.xml_error:
+        add("error", broken if exists(xml) else "without annotation", content.xml_error)
+    for number, name, reason in annotation.errors if annotation else ():
+        add("error", broken, reason, number, name)
+    if content.image_error:
+        add("error", "unreadable", content.image_error, file=image)
+    if findings or annotation is None or header is None:
+        return None, findings
     stored, displayed = (header.height, header.width), (header.width, header.height)
-    stated = content.annotation.size
+    stated = annotation.size
     rotated = header.is_stored_size(stated)
     if rotated:
         sides = "stored as {}x{}, displayed as {}x{}".format(*stored, *displayed)
@@ -108,7 +117,7 @@ def inspect_sample(
     elif stated is not None and stated != displayed:
         add("warning", "wrong <size>", "<size> is {}x{}, the image {}x{}".format(*stated, *displayed))
     names, boxes, difficult = [], [], []
-    for number, item in enumerate(content.annotation.objects, start=1):
+    for number, item in enumerate(annotation.objects, start=1):
         name = renames.get(item.name, item.name)
         box = rotate_box(item.box, header) if rotated else item.box
         clipped, reason = clip_box(box, header.width, header.height)
@@ -134,23 +143,6 @@ def inspect_sample(
         content.image_hash,
     )
     return record, findings
-
-
-def _file_errors(sample: Sample, content: SampleContent) -> Iterator[Finding]:
-    """Yield the reasons why an image cannot be used."""
-    image, xml = sample.image_path, sample.xml_path or sample.image_path
-    broken = "with a broken annotation"
-    found = []
-    if sample.problem:
-        found.append(("missing or ambiguous", image, sample.problem, 0, ""))
-    if content.xml_error:
-        found.append((broken if exists(xml) else "without annotation", xml, content.xml_error, 0, ""))
-    for number, name, reason in content.annotation.errors if content.annotation else ():
-        found.append((broken, xml, reason, number, name))
-    if content.image_error:
-        found.append(("unreadable", image, content.image_error, 0, ""))
-    for kind, file, reason, number, name in found:
-        yield Finding("error", kind, file, reason.removeprefix(f"{file}: "), number, name, sample.image_id)
 
 
 def rotate_box(box: Box, header: ImageHeader) -> Box:

@@ -149,16 +149,21 @@ def hash_image(path: Path | str) -> int:
 @contextmanager
 def _opened(path: Path | str) -> Iterator[Image.Image]:
     """Open an image file; every error inside the block becomes a UserError."""
+    too_many = f"more than {MAX_PIXELS // 10**6} million pixels; make it smaller"
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would block
             raise UserError(f"{path}: not a regular file")
         with Image.open(path, formats=_FORMATS) as image:
-            _check_pixels(path, image.size)
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise UserError(f"{path}: {width}x{height} is {too_many}")
+            if width < 1 or height < 1:
+                raise UserError(f"{path}: an image of {width}x{height} pixels")
             yield image
     except UnidentifiedImageError:
         raise UserError(f"{path}: not an image that can be read{_describe_content(path)}") from None
     except Image.DecompressionBombError:
-        raise UserError(f"{path}: more than {MAX_PIXELS // 10**6} million pixels; make it smaller") from None
+        raise UserError(f"{path}: {too_many}") from None
     except _DECODE_ERRORS as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"{path}: cannot read the image: {reason}") from None
@@ -192,15 +197,6 @@ def _is_complete(path: Path | str, format_name: str | None) -> bool:
     with open(path, "rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
         return marker in file.read()
-
-
-def _check_pixels(path: Path | str, size: tuple[int, int]) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS:
-        limit = MAX_PIXELS // 10**6
-        raise UserError(f"{path}: {width}x{height} is more than {limit} million pixels; make it smaller")
-    if width < 1 or height < 1:
-        raise UserError(f"{path}: an image of {width}x{height} pixels")
 
 
 def _describe_content(path: Path | str) -> str:
