@@ -59,9 +59,42 @@ class EpochSampler(Sampler[list[Key]]):
 class TrainLoader:
     """Batches of training images, one epoch at a time."""
 
-    def __init__(self, loader: DataLoader[Any], sampler: EpochSampler) -> None:
-        self._loader = loader
-        self._sampler = sampler
+    def __init__(
+        self,
+        dataset: TrainDataset,
+        *,
+        batch_size: int,
+        workers: int,
+        pin_memory: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Build the loader of one process; `batch_size` counts the images of all processes.
+
+        With 0 `workers` this process loads. `pin_memory` is for asynchronous copies to a CUDA device.
+
+        Raises:
+            UserError: there is no image to train on, or too few for the processes.
+        """
+        if len(dataset) == 0:
+            raise UserError("no image to train on; check --data and --train")
+        if batch_size % world_size or len(dataset) < world_size:
+            raise UserError(
+                f"--batch-size {batch_size}, {len(dataset)} images: cannot be shared by {world_size} "
+                f"processes; use a multiple of {world_size}"
+            )
+        self._sampler = EpochSampler(len(dataset), batch_size, dataset.seed, rank=rank, world_size=world_size)
+        self._loader: DataLoader[Any] = DataLoader(
+            _Batches(dataset),
+            batch_size=None,  # the sampler makes them
+            sampler=self._sampler,
+            num_workers=workers,
+            collate_fn=_keep,
+            pin_memory=pin_memory,
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+            generator=torch.Generator().manual_seed(dataset.seed),  # not the global one
+        )
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
@@ -104,44 +137,6 @@ class _Batches(Dataset[Batch | UserError]):
 
 def _keep(batch: Any) -> Any:
     return batch
-
-
-def build_train_loader(
-    dataset: TrainDataset,
-    *,
-    batch_size: int,
-    workers: int,
-    pin_memory: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
-) -> TrainLoader:
-    """Build the loader of training batches; `batch_size` counts the images of all processes.
-
-    With 0 `workers` this process loads. `pin_memory` is for asynchronous copies to a CUDA device.
-
-    Raises:
-        UserError: there is no image to train on, or too few for the processes.
-    """
-    if len(dataset) == 0:
-        raise UserError("no image to train on; check --data and --train")
-    if batch_size % world_size or len(dataset) < world_size:
-        raise UserError(
-            f"--batch-size {batch_size}, {len(dataset)} images: cannot be shared by {world_size} "
-            f"processes; use a multiple of {world_size}"
-        )
-    sampler = EpochSampler(len(dataset), batch_size, dataset.seed, rank=rank, world_size=world_size)
-    loader = DataLoader(
-        _Batches(dataset),
-        batch_size=None,  # the sampler makes them
-        sampler=sampler,
-        num_workers=workers,
-        collate_fn=_keep,
-        pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
-        persistent_workers=workers > 0,
-        generator=torch.Generator().manual_seed(dataset.seed),  # keeps torch's global random state unchanged
-    )
-    return TrainLoader(loader, sampler)
 
 
 def _start_worker(_: int) -> None:
