@@ -49,10 +49,11 @@ def run(config: AnchorsConfig) -> int:
     height, width = config.imgsz
     note = f"fitted by data.py anchors to {len(sizes)} objects of {config.data}, at {width}x{height} pixels"
     write_anchors(path, fitted, one_line(note))
-    shapes = {"official": used_anchors(official.anchors, official.anchor_masks), "fitted": fitted}
-    plot_anchors(folder / "anchors.png", sizes, config.imgsz, shapes)
     sets = {"official": (official.anchors, official.anchor_masks), "fitted": (fitted, masks)}
-    gain = _mean_iou(sizes, fitted) - _mean_iou(sizes, shapes["official"])
+    shapes = {name: used_anchors(*own) for name, own in sets.items()}
+    plot_anchors(folder / "anchors.png", sizes, config.imgsz, shapes)
+    official_iou, fitted_iou = (shape_ious(sizes, own).max(axis=1).mean() for own in shapes.values())
+    gain = float(fitted_iou - official_iou)
     print_lines([*compare(sizes, sets), *_advise(config, gain, str(path))])
     return 0
 
@@ -79,10 +80,6 @@ def compare(sizes: Sizes, sets: dict[str, tuple[Anchors, Masks]]) -> list[str]:
         f"{len(sizes)} objects; best IoU: with the anchor closest in shape, which is assigned in training",
         *(f"{line}  {head}" for line, head in zip(text_table(rows), heads, strict=True)),
     ]
-
-
-def _mean_iou(sizes: Sizes, anchors: Anchors) -> float:
-    return float(shape_ious(sizes, anchors).max(axis=1).mean())
 
 
 def _advise(config: AnchorsConfig, gain: float, path: str) -> list[str]:

@@ -86,9 +86,14 @@ def _overlay(image: Pixels, values: np.ndarray, color_map: int) -> Pixels:
 
 
 def _draw_panel(image: Pixels, gates: GateMaps) -> Pixels:
-    width, height = _panel_size(image.shape[1], image.shape[0])
+    height, width = image.shape[:2]
+    scale = min((_AREA / (width * height)) ** 0.5, _LONGEST / max(width, height))
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
     panel_width = max(width, _MIN_WIDTH)
-    parts = [_text(_title(gates), panel_width)]
+    channels, rows, columns = gates.features
+    title = [f"{gates.place}  {gates.block}", f"feature map {rows} x {columns}, {channels} channels"]
+    title += ["the same at every position"] if gates.positions is None else []
+    parts = [_text(title, panel_width)]
     if gates.positions is not None:
         low, high = color_range(gates.positions)
         shares = (gates.positions - low) / (high - low)
@@ -105,22 +110,8 @@ def _draw_panel(image: Pixels, gates: GateMaps) -> Pixels:
     return np.concatenate(parts)
 
 
-def _title(gates: GateMaps) -> list[str]:
-    channels, height, width = gates.features
-    lines = [f"{gates.place}  {gates.block}", f"feature map {height} x {width}, {channels} channels"]
-    if gates.positions is None:
-        lines.append("the same at every position")
-    return lines
-
-
 def _extremes(values: np.ndarray) -> str:
     return f"min {values.min():.3f}  mean {values.mean():.3f}  max {values.max():.3f}"
-
-
-def _panel_size(width: int, height: int) -> tuple[int, int]:
-    """Return the (width, height) of an image in a panel."""
-    scale = min((_AREA / (width * height)) ** 0.5, _LONGEST / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _text(lines: Sequence[str], width: int) -> Pixels:
