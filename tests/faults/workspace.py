@@ -21,8 +21,8 @@ import evaluate
 import train
 from tests.training_room import errors_in
 from utils.cli.shared_config import DataConfig
+from utils.data.dataset_report import Record
 from utils.data.prepare import prepare_training
-from utils.data.sample_report import Record
 
 DATA = "VOCdevkit"
 TRAIN, VAL = ("000001", "000002", "000003", "000004"), ("000005", "000006")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.cli.errors import UserError
-from utils.data.sample_report import Record
+from utils.data.dataset_report import Record
 from utils.vision.image_reader import Pixels, read_image
 from utils.vision.letterbox import fit
 

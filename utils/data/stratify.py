@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from utils.cli.console import warn
 from utils.cli.errors import UserError
-from utils.data.sample_report import Record
+from utils.data.dataset_report import Record
 
 HELD_OUT = 0.1  # of the training images, for validation if there is no val list
 _NEAR = 4  # bits of 64; unrelated images differ in about 32

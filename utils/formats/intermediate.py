@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.cli.errors import UserError
-from utils.data.dataset_report import raise_errors, warn_each
-from utils.data.sample_report import clip_box, rotate_box
+from utils.data.dataset_report import clip_box, raise_errors, rotate_box, warn_each
 from utils.data.samples import IMAGE_SUFFIXES
 from utils.data.voc import Box, VocObject
 from utils.formats.parsing import clean_name

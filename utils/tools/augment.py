@@ -15,9 +15,8 @@ from nets.structures import Target
 from utils.cli.console import log, progress, warn
 from utils.cli.files import atomic_write
 from utils.cli.tool_configs import JPEG_QUALITY, AugmentConfig
-from utils.data.dataset_report import count_overlap
+from utils.data.dataset_report import Record, count_overlap
 from utils.data.prepare import TrainingData, prepare_splits, prepare_training
-from utils.data.sample_report import Record
 from utils.data.samples import list_splits, load_samples
 from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.data.voc import VocObject, write_annotation

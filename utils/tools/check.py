@@ -20,8 +20,7 @@ from utils.cli.files import atomic_write
 from utils.cli.shared_config import DataConfig
 from utils.cli.tool_configs import CheckConfig
 from utils.data.anchor_boxes import read_anchors
-from utils.data.dataset_report import MAX_SHOWN, DatasetReport, require_objects, scan_samples
-from utils.data.sample_report import Finding, Record
+from utils.data.dataset_report import MAX_SHOWN, DatasetReport, Finding, Record, require_objects, scan_samples
 from utils.data.samples import Sample, choose_training_splits, list_main_splits, list_unused, load_samples
 from utils.data.stratify import group_near_duplicates
 from utils.tools.printing import next_command, print_lines, text_table

@@ -14,9 +14,8 @@ from utils.cli.console import warn
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.cli.tool_configs import SplitConfig
-from utils.data.dataset_report import require_objects
+from utils.data.dataset_report import Record, require_objects
 from utils.data.prepare import prepare_splits
-from utils.data.sample_report import Record
 from utils.data.samples import list_splits, voc_folders
 from utils.data.stratify import count_images, group_near_duplicates, merge_groups, split_with_fallback
 from utils.tools.printing import next_command, print_lines, text_table

@@ -9,13 +9,15 @@ from PIL import Image
 from tests.utils.data.conftest import MakeVoc
 from utils.cli.errors import UserError
 from utils.data.dataset_report import (
+    CLIPPED,
     DatasetReport,
+    clip_box,
     count_overlap,
     report_findings,
     require_objects,
+    rotate_box,
     scan_samples,
 )
-from utils.data.sample_report import CLIPPED, clip_box, rotate_box
 from utils.data.samples import load_samples
 from utils.data.voc import Box, VocObject
 from utils.vision.image_reader import ImageHeader

@@ -10,8 +10,7 @@ from PIL import Image
 
 from tests.utils.data.conftest import MakeVoc, save_picture
 from utils.cli.errors import UserError
-from utils.data.dataset_report import scan_samples
-from utils.data.sample_report import Record
+from utils.data.dataset_report import Record, scan_samples
 from utils.data.samples import load_samples
 from utils.data.stratify import group_near_duplicates, hold_out, merge_groups, stratified_split
 from utils.data.voc import VocObject
