@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from nets.structures import Target
-from utils.data.targets import join_targets
 from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import FILL, resize
 
@@ -82,6 +81,16 @@ def mixup(first: ImageAndTarget, second: ImageAndTarget, rng: np.random.Generato
     weight = rng.beta(8.0, 8.0)
     image = cv2.addWeighted(first[0], weight, second[0], 1 - weight, 0)
     return image, join_targets([first[1], second[1]], first[1].image_id)
+
+
+def join_targets(targets: Sequence[Target], image_id: str) -> Target:
+    """Concatenate the objects of several targets."""
+    return Target(
+        torch.cat([target.boxes for target in targets]),
+        torch.cat([target.labels for target in targets]),
+        torch.cat([target.difficult for target in targets]),
+        image_id,
+    )
 
 
 def empty_canvas(size: tuple[int, int]) -> Pixels:

@@ -10,12 +10,12 @@ from utils.data.mosaic import (
     PasteRegion,
     downscale,
     empty_canvas,
+    join_targets,
     mixup,
     mosaic,
     paste,
     transform_boxes,
 )
-from utils.data.targets import join_targets
 from utils.vision.letterbox import resize
 
 
