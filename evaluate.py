@@ -45,10 +45,7 @@ def _measure(config: EvaluateConfig) -> int:
     predictor = build_predictor(config)
     is_general = predictor.class_names == usual_class_names(80)  # COCO's; data have only some of them
     dataset, report, splits = prepare_evaluation(
-        config.data,
-        splits=config.split,
-        known=() if is_general else predictor.class_names,
-        **config.reading(),
+        config, config.split, known=() if is_general else predictor.class_names
     )
     match_classes(predictor.class_names, dataset)  # fails before a folder is made
     log(f"scores from {config.conf:g}, NMS at IoU {config.nms_iou:g}, at most {config.max_det} an image")

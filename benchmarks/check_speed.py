@@ -18,8 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from utils.data.layout import list_main_splits
-from utils.data.samples import load_samples
+from utils.data.samples import list_main_splits, load_samples
 
 _LONGEST = 500  # pixels, as in Pascal VOC
 _CHECK = Path(__file__).resolve().parent.parent / "data.py"

@@ -28,8 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from utils.cli.console import progress, run_command
 from utils.compare.cost import describe_machine
 from utils.data.dataset import VocDataset
-from utils.data.dataset_report import scan_samples
-from utils.data.sample_report import Record
+from utils.data.dataset_report import Record, scan_samples
 from utils.data.samples import load_samples
 from utils.data.train_dataset import AugmentSettings, TrainDataset
 

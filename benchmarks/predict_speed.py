@@ -27,6 +27,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nets.blocks import fold_norms
 from utils.cli.console import run_command
+from utils.cli.shared_config import DataConfig
 from utils.compare.cost import describe_machine
 from utils.data.demo import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
@@ -196,8 +197,8 @@ def find_pictures(
 ) -> tuple[list[Path], Quantization | None]:
     """Return images to predict, and what int8 is calibrated on."""
     if data is not None:
-        dataset, *_ = prepare_evaluation(data)
-        calibration = Calibration(prepare_splits(data, None)[0], input_size)
+        dataset, *_ = prepare_evaluation(DataConfig(data))
+        calibration = Calibration(prepare_splits(DataConfig(data))[0], input_size)
         paths = [record.image_path for record in dataset.records[:PICTURES]]
         return paths, Quantization(calibration, lambda model: 0.0)
     paths = [folder / f"{index}.jpg" for index in range(PICTURES)]

@@ -229,13 +229,13 @@ def test_statistics_that_came_with_the_weights_are_held(caught: Callable, argv: 
 
 @pytest.mark.parametrize("level", ["light", "reference"])
 def test_the_level_of_augmentation_changes_the_pictures(caught: Callable, level: str) -> None:
-    (usual,), _ = caught("build_train_loader", "--mosaic", "0")
-    (samples,), _ = caught("build_train_loader", "--mosaic", "0", "--augment", level)
+    (usual,), _ = caught("TrainLoader", "--mosaic", "0")
+    (samples,), _ = caught("TrainLoader", "--mosaic", "0", "--augment", level)
     assert not any(torch.equal(usual[0, index][0], samples[0, index][0]) for index in range(6))
 
 
 def test_overfit_takes_a_few_pictures_as_inference_sees_them(caught: Callable) -> None:
-    (samples,), _ = caught("build_train_loader", "--overfit", "2")
+    (samples,), _ = caught("TrainLoader", "--overfit", "2")
     assert len(samples) == 2
     for epoch in range(2):
         image = samples.dataset.read(1)
@@ -245,7 +245,7 @@ def test_overfit_takes_a_few_pictures_as_inference_sees_them(caught: Callable) -
 
 def test_deterministic_sets_torch_and_the_next_run_unsets_it(caught: Callable) -> None:
     for argv, expected in ((["--deterministic"], True), ([], False)):
-        caught("build_train_loader", *argv)
+        caught("TrainLoader", *argv)
         assert torch.are_deterministic_algorithms_enabled() is expected
 
 
@@ -260,7 +260,7 @@ def test_mosaic_and_mixup_change_the_pictures_until_they_are_closed(
 ) -> None:
     def pictures(probability: str) -> list[list[Tensor]]:
         argv = ["--mosaic", "0", "--mixup", "0", flag, probability, "--epochs", "4", "--close-mosaic", "1"]
-        (samples,), _ = caught("build_train_loader", *argv)
+        (samples,), _ = caught("TrainLoader", *argv)
         settings = (samples.settings.mosaic, samples.settings.mixup)
         assert settings[index] == float(probability)
         return [[samples[epoch, image][0] for image in range(6)] for epoch in (2, 3)]
@@ -274,7 +274,7 @@ def test_mosaic_and_mixup_change_the_pictures_until_they_are_closed(
 def test_mosaic_is_closed_in_half_of_the_run_at_most(
     caught: Callable, epochs: int, closed: int, last_open: int
 ) -> None:
-    (samples,), _ = caught("build_train_loader", "--epochs", str(epochs), "--close-mosaic", str(closed))
+    (samples,), _ = caught("TrainLoader", "--epochs", str(epochs), "--close-mosaic", str(closed))
     assert samples.close_epoch == last_open
 
 
@@ -287,7 +287,7 @@ def test_unlabelled_images(caught: Callable, room: Path, value: str, count: int)
         shutil.copy(room / f"data/Annotations/{index}.xml", flat)
     shutil.copy(room / "data/JPEGImages/3.jpg", flat)
     argv = ["--data", "flat", "--val", "none", "--unlabelled", value]
-    (samples,), _ = caught("build_train_loader", *argv)
+    (samples,), _ = caught("TrainLoader", *argv)
     assert len(samples) == count
 
 
@@ -299,7 +299,7 @@ def test_a_broken_image_stops_the_run_unless_it_may_be_skipped(
     write_annotation(room / "data/Annotations/bad.xml", "bad.jpg", 80, 60, [VocObject("cat", (1, 1, 9, 9))])
     assert train.main([*QUICK, "--train", "bad", "--val", "none"]) == 2
     assert "bad.jpg" in capsys.readouterr().err
-    (samples,), _ = caught("build_train_loader", "--train", "bad", "--val", "none", "--skip-bad")
+    (samples,), _ = caught("TrainLoader", "--train", "bad", "--val", "none", "--skip-bad")
     assert len(samples) == 2
 
 

@@ -71,10 +71,7 @@ def img_truncated_in_val(workspace: Workspace) -> None:
 
 holding("img_zero_bytes", b"")
 holding("img_html", b"<!DOCTYPE html><html><body>404 Not Found</body></html>")
-holding(
-    "img_lfs_pointer",
-    b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n",
-)
+holding("img_lfs_pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n")
 
 
 @row

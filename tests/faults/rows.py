@@ -22,7 +22,7 @@ from tests.faults.image_faults import IMAGE_FAULTS
 from tests.faults.list_faults import LIST_FAULTS
 from tests.faults.workspace import CIRCLE, HEIGHT, SQUARE, TRAIN, WIDTH, Workspace, draw
 from tests.faults.xml_faults import XML_FAULTS
-from utils.data.sample_report import Record
+from utils.data.dataset_report import Record
 from utils.vision.image_reader import read_image
 
 Verify = Callable[[Workspace, dict[str, Record]], None]

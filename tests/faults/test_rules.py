@@ -42,20 +42,6 @@ def test_every_fault_has_a_row() -> None:
     assert set(FAULTS) == set(ROWS)
 
 
-def test_a_changed_file_would_be_seen(make_workspace: MakeWorkspace) -> None:
-    workspace = make_workspace()
-    before = snapshot(workspace.folder)
-    assert {str(workspace.xml.relative_to(workspace.folder)), "classes.txt"} < set(before)
-    workspace.image.write_bytes(workspace.image.read_bytes()[:-1] + b"\0")
-    (workspace.image.parent / "new.jpg").touch()
-    after = snapshot(workspace.folder)
-    assert {name for name in after if after[name] != before.get(name)} == {
-        f"{DATA}/JPEGImages",
-        f"{DATA}/JPEGImages/000001.jpg",
-        f"{DATA}/JPEGImages/new.jpg",
-    }
-
-
 def test_an_external_entity_is_read_by_nobody(make_workspace: MakeWorkspace, weights: Path) -> None:
     workspace = make_workspace("xml_external_entity", "000006")
     outcomes = [

@@ -20,8 +20,9 @@ import data
 import evaluate
 import train
 from tests.training_room import errors_in
+from utils.cli.shared_config import DataConfig
+from utils.data.dataset_report import Record
 from utils.data.prepare import prepare_training
-from utils.data.sample_report import Record
 
 DATA = "VOCdevkit"
 TRAIN, VAL = ("000001", "000002", "000003", "000004"), ("000005", "000006")
@@ -82,7 +83,7 @@ class Workspace:
 
     def records(self) -> dict[str, Record]:
         """Return the usable images of the training split by id."""
-        found = prepare_training(DATA, classes="classes.txt", skip_bad=True)
+        found = prepare_training(DataConfig(DATA, classes="classes.txt", skip_bad=True))
         return {record.image_id: record for record in found.train.records}
 
 

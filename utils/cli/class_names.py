@@ -7,6 +7,7 @@ from pathlib import Path
 
 from utils.cli.console import warn
 from utils.cli.errors import UserError
+from utils.cli.files import read_text
 
 MODEL_DATA = Path(__file__).resolve().parents[2] / "model_data"
 
@@ -78,15 +79,7 @@ def read_class_names(path: Path | str) -> tuple[str, ...]:
     Raises:
         UserError: the file is missing, not text, empty, or names a class twice.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the class names: {error.strerror}") from None
+    text = read_text(path)
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not names:
         raise UserError(f"{path}: no class names in it; write one name a line")

@@ -1,4 +1,4 @@
-"""Atomic file writing, and creation of run folders."""
+"""Bounded file reading, atomic file writing, and creation of run folders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,38 @@ from pathlib import Path
 from typing import IO, Any
 
 from utils.cli.errors import UserError
+
+MAX_TEXT_BYTES = 16_000_000
+
+
+def read_bytes(path: Path | str, limit: int = MAX_TEXT_BYTES, missing: str = "no such file") -> bytes:
+    """Read a regular file of at most `limit` bytes.
+
+    Raises:
+        UserError: `missing` for a file that does not exist, or why it cannot be read.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():  # reading from a named pipe could block forever
+            raise UserError(f"{path}: {'not a regular file' if path.exists() else missing}")
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read: {error.strerror}") from None
+    if len(data) > limit:
+        raise UserError(f"{path}: more than {limit / 1e6:g} MB")
+    return data
+
+
+def read_text(path: Path | str, limit: int = MAX_TEXT_BYTES, missing: str = "no such file") -> str:
+    """Read a UTF-8 text file, with or without a byte order mark; raises a UserError as `read_bytes`."""
+    try:
+        text = read_bytes(path, limit, missing).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8")
+    return text
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from nets.attention import attention_name
 from utils.cli.class_names import parse_renames
@@ -48,15 +47,6 @@ class DataConfig:
     def renames(self) -> dict[str, str]:
         """The renamed classes: old name to new."""
         return parse_renames(self.rename or ())
-
-    def reading(self) -> dict[str, Any]:
-        """Return the keyword arguments of `prepare_training` and `prepare_evaluation`."""
-        return {
-            "classes": self.classes,
-            "renames": self.renames,
-            "unlabelled": self.unlabelled,
-            "skip_bad": self.skip_bad,
-        }
 
     def data_arguments(self) -> list[str]:
         """Return the arguments with which another command reads the same data."""

@@ -78,10 +78,7 @@ class ShowConfig(RunConfig, DataConfig):
         None, "only images with objects of these classes", nargs="+", metavar="NAME"
     )
     ids: tuple[str, ...] | None = setting(
-        None,
-        "these images instead of random ones, such as VOC2007/000005 or 000005",
-        nargs="+",
-        metavar="ID",
+        None, "these images instead of random ones, such as VOC2007/000005 or 000005", nargs="+", metavar="ID"
     )
     project: str = setting("runs/show", "parent folder of the runs", group="output", metavar="DIR")
 

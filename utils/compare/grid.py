@@ -118,7 +118,7 @@ def plan_networks(config: CompareConfig, settings: dict[str, Any]) -> tuple[dict
         data = load_data(runs[0])
         num_classes, num_images = len(data.train.class_names), len(data.train)
         if config.split and not config.no_train:
-            prepare_evaluation(runs[0].data, splits=config.split, **runs[0].reading())
+            prepare_evaluation(runs[0], config.split)
         elif data.val is None and not config.no_train:
             raise UserError("--val none: leaves nothing to compare on; name a split to evaluate on: --split")
     elif runs[0].classes:

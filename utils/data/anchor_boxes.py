@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from nets.config import OFFICIAL_ANCHORS, ModelConfig
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write
+from utils.cli.files import atomic_write, read_text
 
 Anchors = tuple[tuple[float, float], ...]
 Masks = tuple[tuple[int, ...], ...]
@@ -35,6 +35,7 @@ Sizes = NDArray[np.floating]
 _HEADS = 2
 _MAX_SIDE = 65536.0  # pixels
 _MAX_BYTES = 100_000
+_MISSING = "no such anchor file; `python data.py anchors` writes one"
 _RESTARTS = 10
 _MAX_ITERATIONS = 100
 _TOLERANCE = 0.01  # pixels; anchors are written in tenths
@@ -52,7 +53,7 @@ def read_anchors(path: Path | str) -> tuple[Anchors, Masks]:
         UserError: the file is missing, not text, or invalid.
     """
     values: dict[str, list[str]] = {"anchors": [], "masks": []}
-    for line in _read_text(path).splitlines():
+    for line in read_text(path, _MAX_BYTES, _MISSING).splitlines():
         name, equals, rest = line.partition("#")[0].partition("=")
         if equals and name.strip() not in values:
             raise UserError(f"{path}: {name.strip()[:40]!r} is neither anchors nor masks; see --anchors")
@@ -68,11 +69,7 @@ def read_anchors(path: Path | str) -> tuple[Anchors, Masks]:
 
 
 def write_anchors(path: Path | str, anchors: Anchors, note: str) -> None:
-    """Write a comment and anchors that are halved between the heads, as `read_anchors` reads them.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write a comment and anchors that are halved between the heads; raises a UserError as `atomic_write`."""
     pairs = ",  ".join(f"{width:g},{height:g}" for width, height in anchors)
     masks = "  ".join(",".join(map(str, mask)) for mask in halved_masks(len(anchors)))
     with atomic_write(path, "w") as file:
@@ -86,18 +83,13 @@ def halved_masks(number: int) -> Masks:
 
 
 def fit_anchors(sizes: Sizes, number: int, seed: int = 0) -> Anchors:
-    """Fit anchors to boxes: the best of ten runs of k-means.
+    """Fit anchors to box sizes (N, 2) in network pixels: the best of ten runs of k-means.
 
-    Args:
-        sizes: float (N, 2), width and height of boxes in network pixels.
-        number: of anchors.
-        seed: determines the initial centers.
+    The seed determines the initial centers. A UserError tells that there are fewer different sizes than
+    anchors.
 
     Returns:
         (width, height) pairs in tenths of a pixel, sorted by area.
-
-    Raises:
-        UserError: there are fewer different sizes than anchors.
     """
     sizes = np.asarray(sizes, dtype=np.float64).reshape(-1, 2)
     distinct = len(np.unique(sizes.round(1), axis=0))
@@ -147,22 +139,6 @@ def shape_ious(sizes: Sizes, anchors: Sizes | Sequence[tuple[float, float]]) -> 
 def used_anchors(anchors: Anchors, masks: Masks) -> Anchors:
     """Return the anchors that a head uses; the official anchor 0 is unused."""
     return tuple(anchors[index] for index in sorted({index for mask in masks for index in mask}))
-
-
-def _read_text(path: Path | str) -> str:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-        text = data.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such anchor file; `python data.py anchors` writes one") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the anchors: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file; write pairs width,height of the anchors") from None
-    if "\0" in text or len(data) > _MAX_BYTES:
-        raise UserError(f"{path}: not an anchor file; write pairs width,height")
-    return text
 
 
 def _parse_anchors(path: Path | str, words: Sequence[str]) -> Anchors:

@@ -19,10 +19,9 @@ from typing import Any
 from utils.cli.console import progress
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
-from utils.data.near_duplicates import hash_image
 from utils.data.samples import Sample
 from utils.data.voc import VocAnnotation, VocObject, read_annotation
-from utils.vision.image_reader import ImageHeader, read_header, verify_image
+from utils.vision.image_reader import ImageHeader, hash_image, read_header, verify_image
 
 CACHE = Path("runs") / "cache"
 _FORMAT = 2  # version of the cache files; others are ignored
@@ -51,15 +50,12 @@ class SampleContent:
 def read_samples(
     samples: Sequence[Sample], *, decode: bool = False, hashes: bool = False
 ) -> list[SampleContent]:
-    """Read the annotation and the image header of every sample, in threads.
+    """Read the annotation and image header of every sample in threads, but not those with a `problem`.
 
     Args:
-        samples: the files of one with a `problem` are not read.
+        samples: the images.
         decode: read every pixel too, which finds damage in the middle of a file.
         hashes: compute the difference hash too.
-
-    Returns:
-        The content of each sample, in order.
     """
     with AnnotationCache(samples) as cache, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         contents: Iterable[SampleContent] = pool.map(
@@ -107,12 +103,7 @@ class AnnotationCache:
         return False
 
     def read(self, path: Path, key: str, reader: Callable[[Path], Any]) -> Any:
-        """Return reader(path), from the cache if the file is unchanged.
-
-        Args:
-            path: the file.
-            key: names the reader.
-            reader: returns what JSON can hold.
+        """Return reader(path), a JSON value, from the cache if the file is unchanged; `key` names the reader.
 
         Raises:
             UserError: the reader raised it, now or before.

@@ -31,15 +31,11 @@ _MIDDLE = 128.0  # gray value that a change of contrast keeps
 
 @dataclass(frozen=True)
 class AugmentLevel:
-    """Strength of the augmentation.
+    """Strength of the augmentation: largest relative changes, but of the hue as a share of the full circle.
 
     Attributes:
         scale: range of the size, relative to the letterboxed size.
         aspect: largest factor of the aspect ratio, either way.
-        hue: largest hue shift, as a share of the full circle.
-        saturation: largest relative change of the saturation.
-        brightness: largest relative change of the brightness.
-        contrast: largest relative change of the contrast.
         rare: probability of each of blur and grayscale.
         fitted: the scale is drawn uniformly and applies to the stretched image; else it is drawn
             log-uniformly and applies to the square root of the area.
@@ -86,13 +82,10 @@ class ColorMatrix(A.ImageOnlyTransform):
 
 
 def color_matrix(angle: float, saturation: float, brightness: float, contrast: float) -> NDArray[np.floating]:
-    """Build the affine map (3, 4) of RGB pixels that makes the four changes in this order.
+    """Build the affine map (3, 4) of RGB pixels that makes four changes in this order.
 
-    Args:
-        angle: hue rotation in the plane of chroma, in radians; luma stays.
-        saturation: factor of the distance from the gray of the same luma.
-        brightness: factor of the values.
-        contrast: factor of the distance from the middle gray.
+    The hue turns by an angle in radians in the plane of chroma. The factors are of the distance from the gray
+    of the same luma, of the values, and of the distance from the middle gray.
     """
     cos, sin = np.cos(angle), np.sin(angle)
     chroma = saturation * np.array([[cos, -sin], [sin, cos]])
@@ -105,12 +98,7 @@ class Augmenter:
     """Pastes images on the network's canvas, then flips and recolors them."""
 
     def __init__(self, size: tuple[int, int], level: str = "default") -> None:
-        """Build the pipeline.
-
-        Args:
-            size: (height, width) of the network input in pixels.
-            level: a name in LEVELS.
-        """
+        """Take (height, width) of the network input in pixels, and a name in LEVELS."""
         self.size = size
         self.level = LEVELS[level]
         if self.level is not None:

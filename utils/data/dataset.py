@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.cli.errors import UserError
-from utils.data.sample_report import Record
+from utils.data.dataset_report import Record
 from utils.vision.image_reader import Pixels, read_image
 from utils.vision.letterbox import fit
 
@@ -77,11 +77,7 @@ class VocDataset:
     def letterboxed_objects(
         self, input_size: tuple[int, int]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return labels (N,) and boxes (N, 4) in network pixels of all objects; no image is read.
-
-        Args:
-            input_size: (height, width) of the network input in pixels.
-        """
+        """Return labels (N,) and boxes (N, 4) in network pixels of all objects; no image is read."""
         labels, boxes = [np.zeros(0, np.int64)], [np.zeros((0, 4), np.float32)]
         for index, record in enumerate(self.records):
             objects = self.objects(index)

@@ -59,22 +59,51 @@ class EpochSampler(Sampler[list[Key]]):
 class TrainLoader:
     """Batches of training images, one epoch at a time."""
 
-    def __init__(self, loader: DataLoader[Any], sampler: EpochSampler) -> None:
-        self._loader = loader
-        self._sampler = sampler
+    def __init__(
+        self,
+        dataset: TrainDataset,
+        *,
+        batch_size: int,
+        workers: int,
+        pin_memory: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Build the loader of one process; `batch_size` counts the images of all processes.
+
+        With 0 `workers` this process loads. `pin_memory` is for asynchronous copies to a CUDA device.
+
+        Raises:
+            UserError: there is no image to train on, or too few for the processes.
+        """
+        if len(dataset) == 0:
+            raise UserError("no image to train on; check --data and --train")
+        if batch_size % world_size or len(dataset) < world_size:
+            raise UserError(
+                f"--batch-size {batch_size}, {len(dataset)} images: cannot be shared by {world_size} "
+                f"processes; use a multiple of {world_size}"
+            )
+        self._sampler = EpochSampler(len(dataset), batch_size, dataset.seed, rank=rank, world_size=world_size)
+        self._loader: DataLoader[Any] = DataLoader(
+            _Batches(dataset),
+            batch_size=None,  # the sampler makes them
+            sampler=self._sampler,
+            num_workers=workers,
+            collate_fn=_keep,
+            pin_memory=pin_memory,
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+            generator=torch.Generator().manual_seed(dataset.seed),  # not the global one
+        )
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
         return len(self._sampler)
 
     def preview(self) -> Batch:
-        """Return the first images of the first epoch, at most 16, made in this process.
-
-        Raises:
-            UserError: an image cannot be read.
-        """
+        """Return the first 16 images of the first epoch, made in this process; errors as in `epoch`."""
         self._sampler.set_epoch(0)
-        batch = collate([self._loader.dataset[key] for key in next(iter(self._sampler))[:_PREVIEW]])
+        batch: Batch | UserError = self._loader.dataset[next(iter(self._sampler))[:_PREVIEW]]
         if isinstance(batch, UserError):
             raise batch
         return batch
@@ -82,11 +111,8 @@ class TrainLoader:
     def epoch(self, epoch: int, done: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, counted from 0, after the first `done`.
 
-        Yields:
-            uint8 Tensor[B, 3, H, W] and the targets in network pixels.
-
-        Raises:
-            UserError: an image cannot be read.
+        A batch is uint8 Tensor[B, 3, H, W] and the targets in network pixels. A UserError names an image that
+        cannot be read.
         """
         self._sampler.set_epoch(epoch, done)
         for batch in self._loader:
@@ -95,70 +121,22 @@ class TrainLoader:
             yield batch
 
 
-class _ErrorsAsValues(Dataset[tuple[Tensor, Target] | UserError]):
-    """Returns a UserError as a value; raised in a worker it would arrive with the worker's traceback."""
+class _Batches(Dataset[Batch | UserError]):
+    """Batches by their keys; a UserError is returned, as raised in a worker it would bring its traceback."""
 
     def __init__(self, dataset: TrainDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Target] | UserError:
+    def __getitem__(self, keys: Sequence[Key]) -> Batch | UserError:
         try:
-            return self.dataset[key]
+            images, targets = zip(*(self.dataset[key] for key in keys), strict=True)
         except UserError as error:
             return UserError(str(error), exit_code=1)
+        return torch.stack(images), list(targets)
 
 
-def collate(batch: Sequence[tuple[Tensor, Target] | UserError]) -> Batch | UserError:
-    """Stack the images to Tensor[B, 3, H, W]; the targets stay a list. The first error replaces the batch."""
-    pairs = []
-    for item in batch:
-        if isinstance(item, UserError):
-            return item
-        pairs.append(item)
-    return torch.stack([image for image, _ in pairs]), [target for _, target in pairs]
-
-
-def build_train_loader(
-    dataset: TrainDataset,
-    *,
-    batch_size: int,
-    workers: int,
-    pin_memory: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
-) -> TrainLoader:
-    """Build the loader of training batches.
-
-    Args:
-        dataset: the training images.
-        batch_size: images per batch, over all processes.
-        workers: worker processes; 0 loads in this process.
-        pin_memory: for asynchronous copies to a CUDA device.
-        rank: of this process.
-        world_size: number of processes that share each batch.
-
-    Raises:
-        UserError: there is no image to train on, or too few for the processes.
-    """
-    if len(dataset) == 0:
-        raise UserError("no image to train on; check --data and --train")
-    if batch_size % world_size or len(dataset) < world_size:
-        raise UserError(
-            f"--batch-size {batch_size}, {len(dataset)} images: cannot be shared by {world_size} "
-            f"processes; use a multiple of {world_size}"
-        )
-    sampler = EpochSampler(len(dataset), batch_size, dataset.seed, rank=rank, world_size=world_size)
-    loader = DataLoader(
-        _ErrorsAsValues(dataset),
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
-        persistent_workers=workers > 0,
-        generator=torch.Generator().manual_seed(dataset.seed),  # keeps torch's global random state unchanged
-    )
-    return TrainLoader(loader, sampler)
+def _keep(batch: Any) -> Any:
+    return batch
 
 
 def _start_worker(_: int) -> None:

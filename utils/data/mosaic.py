@@ -13,10 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from nets.structures import Target
-from utils.data.targets import join_targets
 from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import FILL, resize
 
@@ -79,16 +77,20 @@ def mosaic(
 
 
 def mixup(first: ImageAndTarget, second: ImageAndTarget, rng: np.random.Generator) -> ImageAndTarget:
-    """Blend two images of one size, about half and half; the objects of both count.
-
-    Args:
-        first: an image uint8 (H, W, 3) and its target in pixels.
-        second: another of the same size.
-        rng: gives the weight of the first, Beta(8, 8).
-    """
+    """Blend two images uint8 (H, W, 3) of one size, weighted by Beta(8, 8); the objects of both count."""
     weight = rng.beta(8.0, 8.0)
     image = cv2.addWeighted(first[0], weight, second[0], 1 - weight, 0)
     return image, join_targets([first[1], second[1]], first[1].image_id)
+
+
+def join_targets(targets: Sequence[Target], image_id: str) -> Target:
+    """Concatenate the objects of several targets."""
+    return Target(
+        torch.cat([target.boxes for target in targets]),
+        torch.cat([target.labels for target in targets]),
+        torch.cat([target.difficult for target in targets]),
+        image_id,
+    )
 
 
 def empty_canvas(size: tuple[int, int]) -> Pixels:
@@ -122,19 +124,15 @@ def downscale(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def transform_boxes(target: Target, image_size: tuple[int, int], region: PasteRegion) -> Target:
-    """Map the objects of a pasted image to the canvas; those of which little is visible are dropped.
-
-    Args:
-        target: boxes in pixels of the image.
-        image_size: (height, width) of the image before pasting.
-        region: where it was pasted.
-    """
+    """Map objects from a pasted image of (height, width) pixels to the canvas, if enough of them shows."""
     (top, left), (rows, columns) = region.corner, region.window
     scale = np.array([region.size[1] / image_size[1], region.size[0] / image_size[0]] * 2, dtype=np.float32)
     boxes = target.boxes.numpy() * scale + np.array([left, top] * 2, dtype=np.float32)
     clipped = boxes.clip([columns[0], rows[0]] * 2, [columns[1], rows[1]] * 2).astype(np.float32)
-    keep = torch.from_numpy(_is_visible(clipped, boxes))
-    return Target(torch.from_numpy(clipped), target.labels, target.difficult, target.image_id)[keep]
+    sides, area = clipped[:, 2:] - clipped[:, :2], (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    keep = (sides >= _MIN_SIDE).all(axis=1) & (sides.prod(axis=1) >= _MIN_AREA * area)
+    moved = Target(torch.from_numpy(clipped), target.labels, target.difficult, target.image_id)
+    return moved[torch.from_numpy(keep)]
 
 
 def _start(span: Span, length: int, center: int, rng: np.random.Generator) -> int:
@@ -150,8 +148,3 @@ def _count_halvings(image: Pixels, size: tuple[int, int]) -> int:
     """Count the halvings after which the side that shrinks less is within a factor of two of `size`."""
     factor = min(image.shape[0] / size[0], image.shape[1] / size[1])
     return max(0, int(np.log2(factor)))
-
-
-def _is_visible(clipped: NDArray[np.floating], whole: NDArray[np.floating]) -> NDArray[np.bool_]:
-    sides, area = clipped[:, 2:] - clipped[:, :2], (whole[:, 2:] - whole[:, :2]).prod(axis=1)
-    return (sides >= _MIN_SIDE).all(axis=1) & (sides.prod(axis=1) >= _MIN_AREA * area)

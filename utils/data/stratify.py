@@ -2,6 +2,8 @@
 
 As in iterative stratification (Sechidis et al., On the Stratification of Multi-label Data, 2011) the rarest
 class is assigned first. Then groups move between parts while that brings the parts closer to their shares.
+Near-duplicate images, which have to stay together, differ in few of the 64 bits of their difference hashes
+(N. Krawetz, "Kind of Like That", 2013), whatever their size or compression.
 """
 
 from __future__ import annotations
@@ -14,16 +16,17 @@ from numpy.typing import NDArray
 
 from utils.cli.console import warn
 from utils.cli.errors import UserError
-from utils.data.sample_report import Record
+from utils.data.dataset_report import Record
 
 HELD_OUT = 0.1  # of the training images, for validation if there is no val list
+_NEAR = 4  # bits of 64; unrelated images differ in about 32
 _MAX_PASSES = 20  # over all groups; three or four usually suffice
 
 
 def stratified_split(
     records: Sequence[Record], groups: Sequence[Sequence[int]], shares: Mapping[str, float], seed: int = 0
 ) -> dict[str, list[Record]]:
-    """Split records into parts with the same class frequencies.
+    """Split records into parts with the same class frequencies, each in the order of the records.
 
     A part gets at least one image of each class that enough groups show. A class of a single group goes to
     the first part.
@@ -33,9 +36,6 @@ def stratified_split(
         groups: indices of records that stay together; each record is in one group.
         shares: share of the images per part, with sum 1; the first part is for training.
         seed: determines the order in which groups are assigned.
-
-    Returns:
-        The parts, each in the order of the records.
 
     Raises:
         UserError: fewer groups than parts, or a part would be empty.
@@ -64,11 +64,7 @@ def stratified_split(
 def hold_out(
     records: Sequence[Record], groups: Sequence[Sequence[int]], seed: int = 0
 ) -> tuple[list[Record], list[Record]]:
-    """Split records into a part to train on and a tenth to validate on, as `stratified_split` does.
-
-    Raises:
-        UserError: there are too few images.
-    """
+    """Split records into a part to train on and a tenth to validate on; raises as `stratified_split`."""
     shares = {"train": 1 - HELD_OUT, "val": HELD_OUT}
     try:
         parts, _ = split_with_fallback(
@@ -88,17 +84,8 @@ def split_with_fallback(
 ) -> tuple[dict[str, list[Record]], Sequence[Sequence[int]]]:
     """Split records as `stratified_split` does, but separate near-duplicates if too few groups are left.
 
-    Images of a fixed camera, or on a plain background, are all near-duplicates to the hash.
-
-    Args:
-        records: the images.
-        groups: with near-duplicates together.
-        smaller_groups: without.
-        shares: share of the images per part.
-        seed: determines the order in which groups are assigned.
-
-    Returns:
-        The parts, and the groups that stayed together.
+    Images of a fixed camera, or on a plain background, are all near-duplicates to the hash. `smaller_groups`
+    are without near-duplicates. Returns the parts, and the groups that stayed together.
     """
     try:
         parts = stratified_split(records, groups, shares, seed)
@@ -113,12 +100,22 @@ def split_with_fallback(
     return stratified_split(records, smaller_groups, shares, seed), smaller_groups
 
 
-def merge_groups(*groupings: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Join groups of several groupings that share a member, directly or through others.
+def group_near_duplicates(hashes: Sequence[int]) -> list[list[int]]:
+    """Group the indices of hashes that differ in at most four bits, directly or through others."""
+    values, places = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
+    labels = np.arange(len(values))
+    for label, value in enumerate(values):
+        near = labels[np.bitwise_count(values ^ value) <= _NEAR]
+        if len(near) > 1:
+            labels[np.isin(labels, near)] = label
+    groups: dict[int, list[int]] = {}
+    for index, label in enumerate(labels[places].tolist()):
+        groups.setdefault(label, []).append(index)
+    return list(groups.values())
 
-    Returns:
-        The groups, each sorted, in the order of their first member.
-    """
+
+def merge_groups(*groupings: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Join groups that share a member, directly or through others; sorted by their first member."""
     group_of: dict[int, set[int]] = {}
     for group in (group for grouping in groupings for group in grouping):
         joined = set(group).union(*(group_of.get(member, ()) for member in group))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from nets.structures import Target
@@ -14,13 +12,3 @@ def build_target(dataset: VocDataset, index: int) -> Target:
     """Return the objects of one image of a data set, in pixels of the image; the image is not read."""
     boxes, labels, difficult = (torch.from_numpy(array.copy()) for array in dataset.objects(index))
     return Target(boxes, labels, difficult, dataset.records[index].image_id)
-
-
-def join_targets(targets: Sequence[Target], image_id: str) -> Target:
-    """Concatenate the objects of several targets."""
-    return Target(
-        torch.cat([target.boxes for target in targets]),
-        torch.cat([target.labels for target in targets]),
-        torch.cat([target.difficult for target in targets]),
-        image_id,
-    )

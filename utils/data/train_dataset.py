@@ -7,7 +7,6 @@ of workers changes nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,14 +58,9 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         *,
         close_epoch: int | None = None,
     ) -> None:
-        """Build the data set.
+        """Take the annotated images, and the input size (height, width) in pixels.
 
-        Args:
-            dataset: the annotated images.
-            input_size: (height, width) of the network input in pixels.
-            settings: the augmentation.
-            seed: determines every choice, with epoch and index.
-            close_epoch: first epoch without mosaic and mixup; None keeps them to the end.
+        From `close_epoch` on there is no mosaic and mixup; None keeps them to the end.
         """
         self.dataset = dataset
         self.input_size = input_size
@@ -80,20 +74,27 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         return len(self.dataset)
 
     def cache(self) -> int:
-        """Decode all images and keep them in memory; call it before the loader forks its workers.
-
-        Returns:
-            The bytes that the images take.
+        """Decode all images into memory, before the loader forks its workers; returns their bytes.
 
         Raises:
             UserError: they need more than 80 % of the available memory, or one cannot be read.
         """
-        sizes = []
+        needed, available = 0, available_memory()
         for index, record in enumerate(self.dataset.records):
             reduction = self._reduction(index)
-            sizes.append(-(-record.height // reduction) * -(-record.width // reduction) * 3)
-        self._cached = load_all(self._read, sizes)
-        return sum(sizes)
+            needed += -(-record.height // reduction) * -(-record.width // reduction) * 3
+        if available is not None and needed > _MEMORY_SHARE * available:
+            raise UserError(
+                f"--cache: the images need {needed / 1e9:.1f} GB, more than {_MEMORY_SHARE:.0%} of the "
+                f"{available / 1e9:.1f} GB of available memory; leave it out"
+            )
+        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        try:
+            images = pool.map(self._read, range(len(self)))
+            self._cached = list(progress(images, "caching", total=len(self)))
+        finally:
+            pool.shutdown(cancel_futures=True)  # an unreadable image ends the wait for the others
+        return needed
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Target]:
         """Return one image, uint8 Tensor[3, H, W], and its target in network pixels."""
@@ -141,29 +142,6 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         reach = max(self._augmenter.max_scale, MOSAIC_SCALE[1])
         largest = min(height / record.height, width / record.width) * reach
         return next(reduction for reduction in (8, 4, 2, 1) if reduction * largest <= 1 or reduction == 1)
-
-
-def load_all(load: Callable[[int], Pixels], sizes: Sequence[int]) -> list[Pixels]:
-    """Load images in threads, in order.
-
-    Args:
-        load: returns the image of an index.
-        sizes: bytes of each image.
-
-    Raises:
-        UserError: they need more than 80 % of the available memory, or one cannot be read.
-    """
-    needed, available = sum(sizes), available_memory()
-    if available is not None and needed > _MEMORY_SHARE * available:
-        raise UserError(
-            f"--cache: the images need {needed / 1e9:.1f} GB, more than {_MEMORY_SHARE:.0%} of the "
-            f"{available / 1e9:.1f} GB of available memory; leave it out"
-        )
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    try:
-        return list(progress(pool.map(load, range(len(sizes))), "caching", total=len(sizes)))
-    finally:
-        pool.shutdown(cancel_futures=True)  # an unreadable image ends the wait for the others
 
 
 def available_memory() -> int | None:

@@ -17,9 +17,8 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write
+from utils.cli.files import atomic_write, read_bytes
 
-MAX_XML_BYTES = 16_000_000
 _LARGEST_COORDINATE = 1e6
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 
@@ -77,12 +76,7 @@ def write_annotation(
 ) -> None:
     """Write one XML annotation atomically, the inverse of `read_annotation`.
 
-    Args:
-        path: the XML file to write.
-        filename: name of the image file, without a folder.
-        width: columns of the image in pixels.
-        height: rows of the image in pixels.
-        objects: the objects, boxes as edges in pixels.
+    `filename` is that of the image, without a folder; sizes and boxes are in pixels.
 
     Raises:
         UserError: the file cannot be written.
@@ -117,18 +111,9 @@ def _parse(path: Path | str) -> ET.Element:
 
 def _read_text(path: Path | str) -> str:
     """Decode by byte order mark, else by the XML declaration, else as UTF-8."""
-    try:
-        if not Path(path).is_file():
-            reason = "is not a file" if Path(path).exists() else "no such annotation"
-            raise UserError(f"{path}: {reason}")
-        with open(path, "rb") as file:
-            data = file.read(MAX_XML_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror}") from None
+    data = read_bytes(path)
     if not data:
         raise UserError(f"{path}: the file is empty")
-    if len(data) > MAX_XML_BYTES:
-        raise UserError(f"{path}: more than {MAX_XML_BYTES // 10**6} MB of XML")
     declared = _ENCODING.match(data)
     encoding = declared.group(1).decode("ascii") if declared else "utf-8"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):

@@ -14,8 +14,7 @@ from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.files import atomic_write
 from utils.data.dataset_report import scan_samples
-from utils.data.layout import choose_training_splits
-from utils.data.samples import load_samples
+from utils.data.samples import choose_training_splits, load_samples
 from utils.export.formats import LABELS
 from utils.export.job import ExportJob
 from utils.weights.checkpoint import Checkpoint, is_checkpoint, parse_checkpoint, read_content

@@ -154,7 +154,7 @@ def add_pictures(job: ExportJob, config: ExportConfig) -> ExportJob:
     if config.data == DEMO_IMAGES:
         drawn = tuple(draw_sample(0, "test", index)[0] for index in range(_COMPARED))
         return dataclasses.replace(job, pictures=drawn)
-    dataset, report, _ = prepare_evaluation(config.data, splits=config.split, **config.reading())
+    dataset, report, _ = prepare_evaluation(config, config.split)
     job = dataclasses.replace(
         job, pictures=tuple(read_image(record.image_path) for record in dataset.records[:_COMPARED])
     )
@@ -168,7 +168,7 @@ def add_pictures(job: ExportJob, config: ExportConfig) -> ExportJob:
         predictor = Predictor(model, job.config, job.class_names, conf=EvaluateConfig.conf)
         return score_detections(detect_dataset(predictor, dataset), dataset).coco.map50 or 0.0
 
-    training, _ = prepare_splits(config.data, None, **config.reading())
+    training, _ = prepare_splits(config)
     quantization = Quantization(Calibration(training, job.config.input_size), judge)
     return dataclasses.replace(job, quantization=quantization)
 

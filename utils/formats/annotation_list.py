@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli.errors import UserError
-from utils.data.layout import IMAGE_SUFFIXES
+from utils.cli.files import read_text
+from utils.data.samples import IMAGE_SUFFIXES
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
-from utils.formats.parsing import guess_split, parse_numbers, read_text
+from utils.formats.parsing import guess_split, parse_numbers
 
 _MAX_LIST_BYTES = 1_000_000_000
 
@@ -26,10 +27,7 @@ def read_annotation_lists(
 ) -> SourceDataset:
     """Read lists, each of which is a split if its name says so.
 
-    Args:
-        paths: the .txt files.
-        class_names: by class number.
-        images: the folder that relative paths start from; None tries the list's, then the working folder.
+    Relative paths start from the folder `images`; without it from the list's folder, else the working folder.
 
     Raises:
         UserError: a list cannot be read or is empty.
@@ -55,7 +53,7 @@ def _read_line(
         words.pop()
     boxes = line.split()[len(words) :]
     name = line.rsplit(None, len(boxes))[0] if boxes else line
-    if not name.lower().endswith(IMAGE_SUFFIXES) or "\0" in name:
+    if not name.lower().endswith(IMAGE_SUFFIXES):
         source.image_faults.append(f"{where}: {name[-80:]!r} is neither an image nor x1,y1,x2,y2,class")
         return
     found = [os.path.abspath(base / name) for base in bases]

@@ -41,11 +41,7 @@ _SAMPLED = 100  # images whose files are looked for to find their folder
 
 
 def find_coco_files(folder: Path) -> list[Path]:
-    """List the annotation files of a data set in one of the usual layouts.
-
-    These are annotations/instances_*.json, else annotations/*.json, else _annotations.coco.json in the folder
-    or below it.
-    """
+    """List annotations/instances_*.json, else annotations/*.json, else every _annotations.coco.json."""
     inside = sorted((folder / "annotations").glob("*.json"))
     return (
         [path for path in inside if path.name.startswith("instances_")]
@@ -55,11 +51,9 @@ def find_coco_files(folder: Path) -> list[Path]:
 
 
 def read_coco(paths: Sequence[Path], images: Path | None = None) -> SourceDataset:
-    """Read annotation files, each of which is a split if its name or folder says so.
+    """Read annotation files or those in one folder, each of which is a split if its name or folder says so.
 
-    Args:
-        paths: the JSON files, or one folder for `find_coco_files`.
-        images: the folder that each `file_name` starts from; None searches the usual places.
+    Each `file_name` starts from the folder `images`; None searches the usual places.
 
     Raises:
         UserError: a file is not COCO JSON for object detection, or the images are not found.
@@ -218,13 +212,10 @@ def _polygon_points(polygons: Any) -> list[tuple[float, float]]:
 
 
 def write_coco(folder: Path, dataset: ConvertedDataset) -> list[str]:
-    """Write annotations/instances_<split>.json, whose file names start from images/.
+    """Write annotations/instances_<split>.json, whose file names start from images/; returns the files.
 
     `info.split` is the split's name. Image ids are positions in the list, category ids positions among the
     class names, both from 1.
-
-    Returns:
-        The files, relative to the folder.
     """
     (folder / "annotations").mkdir()
     written = []

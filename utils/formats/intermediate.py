@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.cli.errors import UserError
-from utils.data.dataset_report import raise_errors, warn_each
-from utils.data.layout import IMAGE_SUFFIXES
-from utils.data.sample_report import clip_box, rotate_box
+from utils.data.dataset_report import clip_box, raise_errors, rotate_box, warn_each
+from utils.data.samples import IMAGE_SUFFIXES
 from utils.data.voc import Box, VocObject
 from utils.formats.parsing import clean_name
 from utils.vision.image_reader import ImageHeader, read_header
@@ -98,57 +97,55 @@ class ConvertedDataset:
         return lines
 
 
-@dataclass
-class _Inspection:
-    """The result of checking one image; the header is None if the image cannot be used."""
-
-    header: ImageHeader | None = None
-    fault: str = ""
-    objects: list[VocObject] = field(default_factory=list)
-    object_faults: list[str] = field(default_factory=list)
-    clipped: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
 def build_dataset(source: SourceDataset, *, skip_bad: bool = False) -> ConvertedDataset:
-    """Check every image and every box of a source.
+    """Check every image and every box of a source; with `skip_bad` faulty ones are skipped with a warning.
 
     A box that reaches out of its image is clipped with a warning if at least 1 px and 20 % of its area
     remain. Otherwise, or if it is at most one pixel wide or high, it is a fault.
-
-    Args:
-        source: what a reader found.
-        skip_bad: skip faulty images and objects with a warning instead of raising.
 
     Raises:
         UserError: there are faults and `skip_bad` is False (all are listed first), or no image is left.
     """
     images, conflicts = _merge(source.images)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        checked = list(pool.map(_inspect, images))
+        headers = list(pool.map(_read_header, images))
+    image_faults = [*source.image_faults, *conflicts, *(found for found in headers if isinstance(found, str))]
+    object_faults, clipped, notes = [*source.object_faults], [], []
+    usable: dict[Path, tuple[ImageHeader, tuple[VocObject, ...]]] = {}
+    for image, header in zip(images, headers, strict=True):
+        if isinstance(header, str):
+            continue
+        rotated = header.is_stored_size(image.size)
+        if image.size not in (None, (header.width, header.height)) and not rotated:
+            stated = "x".join(map(str, image.size or ()))
+            notes.append(f"{image.path}: is {header.width}x{header.height}, the source says {stated}")
+        objects = []
+        for item in image.objects:
+            where = f"{item.where} ({item.name})"
+            box, reason = clip_box(_to_pixels(item.box, image, header, rotated), header.width, header.height)
+            if box is None:
+                object_faults.append(f"{where}: {reason}")
+                continue
+            clipped += [f"{where}: clipped, {reason}"] if reason else []
+            objects.append(VocObject(item.name, box, item.difficult))
+        usable[image.path] = header, tuple(objects)
     # An image in two splits has been read twice, and so have its faults.
-    image_faults = [*source.image_faults, *conflicts, *(found.fault for found in checked if found.fault)]
-    image_faults = list(dict.fromkeys(image_faults))
-    object_faults = [*source.object_faults, *(line for found in checked for line in found.object_faults)]
-    object_faults = list(dict.fromkeys(object_faults))
+    image_faults, object_faults = list(dict.fromkeys(image_faults)), list(dict.fromkeys(object_faults))
     if not skip_bad:
         raise_errors(image_faults, object_faults)
-    clipped = [line for found in checked for line in found.clipped]
-    warn_each(image_faults, "skipped: ")
-    warn_each(object_faults, "skipped: ")
-    warn_each(clipped)
-    warn_each([line for found in checked for line in found.notes])
-    usable = {
-        image.path: (found.header, found.objects)
-        for image, found in zip(images, checked, strict=True)
-        if found.header
-    }
+    for lines, prefix in (
+        (image_faults, "skipped: "),
+        (object_faults, "skipped: "),
+        (clipped, ""),
+        (notes, ""),
+    ):
+        warn_each(lines, prefix)
     if not usable:
         raise UserError(f"none of the {len(images)} images can be used; check SOURCE and --images")
     ids, renamed = make_ids(list(usable))
     warn_each(renamed)
     converted = {
-        path: ConvertedImage(ids[path], path, header.width, header.height, tuple(objects))
+        path: ConvertedImage(ids[path], path, header.width, header.height, objects)
         for path, (header, objects) in usable.items()
     }
     names = source.class_names or tuple(sorted({o.name for _, objects in usable.values() for o in objects}))
@@ -160,10 +157,8 @@ def build_dataset(source: SourceDataset, *, skip_bad: bool = False) -> Converted
 def make_ids(paths: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:
     """Give each image an id: the stem of its file, with its folders in front if several share the stem.
 
-    The ids depend on the paths below their common folder only, not on their order.
-
-    Returns:
-        The ids, and a line for each image whose id is not the stem of its file.
+    The ids depend on the paths below their common folder only, not on their order. Returns also a line for
+    each image whose id is not the stem of its file.
     """
     stems: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
@@ -210,36 +205,20 @@ def _list_splits(
     return {split: list(found.values()) for split, found in splits.items()}
 
 
-def _inspect(image: SourceImage) -> _Inspection:
-    """Read the header of an image and fit its boxes to it."""
+def _read_header(image: SourceImage) -> ImageHeader | str:
+    """Read the header of an image file; returns what is wrong with it, if anything."""
     if image.path.suffix.lower() not in IMAGE_SUFFIXES:
-        known = " ".join(IMAGE_SUFFIXES)
-        return _Inspection(fault=f"{image.path}: not a supported image file ({known})")
+        return f"{image.path}: not a supported image file ({' '.join(IMAGE_SUFFIXES)})"
     try:
-        header = read_header(image.path)
+        return read_header(image.path)
     except UserError as error:
-        return _Inspection(fault=str(error))
-    found = _Inspection(header)
-    stored, displayed = (header.height, header.width), (header.width, header.height)
-    turned = header.swapped and stored != displayed and image.size == stored
-    if image.size not in (None, displayed) and not turned:
-        stated = "x".join(map(str, image.size or ()))
-        found.notes.append(f"{image.path}: is {header.width}x{header.height}, the source says {stated}")
-    for item in image.objects:
-        where = f"{item.where} ({item.name})"
-        box, reason = clip_box(_to_pixels(item.box, image, header, turned), header.width, header.height)
-        if box is None:
-            found.object_faults.append(f"{where}: {reason}")
-            continue
-        found.clipped += [f"{where}: clipped, {reason}"] if reason else []
-        found.objects.append(VocObject(item.name, box, item.difficult))
-    return found
+        return str(error)
 
 
-def _to_pixels(box: Box, image: SourceImage, header: ImageHeader, turned: bool) -> Box:
+def _to_pixels(box: Box, image: SourceImage, header: ImageHeader, rotated: bool) -> Box:
     if image.normalized:
         # Six decimals, as labels have them, are below 0.01 px up to 6000 px: whole pixels are restored.
         x1, y1, x2, y2 = box
         width, height = header.width, header.height
         return round(x1 * width, 2), round(y1 * height, 2), round(x2 * width, 2), round(y2 * height, 2)
-    return rotate_box(box, header) if turned else box
+    return rotate_box(box, header) if rotated else box

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli.errors import UserError
+from utils.cli.files import MAX_TEXT_BYTES
 from utils.data.voc import Box
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import (
-    MAX_TEXT_BYTES,
     enclosing_box,
     folder_split,
     list_files,
@@ -31,11 +31,9 @@ _WITHOUT_AREA = ("point", "points", "line", "linestrip")
 
 
 def read_labelme(folder: Path, images: Path | None = None) -> SourceDataset:
-    """Read every JSON file below a folder; folders train, val and test directly in it are splits.
+    """Read a JSON file, or all below a folder; folders train, val and test directly in it are splits.
 
-    Args:
-        folder: the folder of the JSON files, or one of them.
-        images: the folder of the images; None follows each file's imagePath, which must stay in the folder.
+    `images` is the folder of the images; without it each file's imagePath is followed.
 
     Raises:
         UserError: there is no JSON file.

@@ -12,43 +12,15 @@ from typing import Any
 import yaml
 
 from utils.cli.errors import UserError
-from utils.data.layout import IMAGE_SUFFIXES
+from utils.cli.files import read_text
+from utils.data.samples import IMAGE_SUFFIXES
 from utils.data.voc import Box
 
-MAX_TEXT_BYTES = 16_000_000
 MAX_JSON_BYTES = 1_000_000_000
 _LARGEST_NUMBER = 1e6  # as in VOC annotations
 _NOT_IN_XML = re.compile("[^\t\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x7f-\x9f\u2028\u2029]")
-_SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "trainval": "trainval",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
-
-
-def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
-    """Read a UTF-8 text file, with or without a byte order mark.
-
-    Raises:
-        UserError: no regular file, not readable, not UTF-8, or of more than `limit` bytes.
-    """
-    try:
-        if not path.is_file():  # reading from a named pipe could block forever
-            raise UserError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
-        with open(path, "rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror}") from None
-    if len(data) > limit:
-        raise UserError(f"{path}: more than {limit // 10**6} MB")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+_SPLIT_WORDS = {name: name for name in ("train", "trainval", "val", "test")}
+_SPLIT_WORDS |= {"training": "train", "valid": "val", "validation": "val"}
 
 
 def read_json(path: Path, limit: int) -> Any:
@@ -154,12 +126,9 @@ def enclosing_box(points: Sequence[tuple[float, float]]) -> Box:
 
 
 def path_inside(root: Path, text: Any, base: Path | None = None) -> Path | None:
-    r"""Return an untrusted path if it stays inside a folder, else None.
+    """Return an untrusted path, with slashes or backslashes, if it stays inside a folder, else None.
 
-    Args:
-        root: the folder.
-        text: the path; `\` counts as `/`.
-        base: the folder that a relative path starts from; None takes the root.
+    A relative path starts from `base`, by default the folder.
     """
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         return None

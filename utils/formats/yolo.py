@@ -16,7 +16,8 @@ from typing import Any
 
 from utils.cli.class_names import read_class_names
 from utils.cli.errors import UserError
-from utils.data.layout import IMAGE_SUFFIXES
+from utils.cli.files import read_text
+from utils.data.samples import IMAGE_SUFFIXES
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import (
     enclosing_box,
@@ -24,7 +25,6 @@ from utils.formats.parsing import (
     list_files,
     parse_numbers,
     path_inside,
-    read_text,
     read_yaml,
     shown,
     to_class_name,
@@ -46,13 +46,10 @@ def looks_like_yolo(folder: Path) -> bool:
 
 
 def read_yolo(source: Path, class_names: tuple[str, ...] = (), images: Path | None = None) -> SourceDataset:
-    """Read a data set of label files.
+    """Read a folder of label files, or the data.yaml in it.
 
-    Args:
-        source: the folder, or the data.yaml in it.
-        class_names: by class number; without them the data set must name its own.
-        images: the folder of the images if they are not beside the labels; a label has the same place below
-            `source`.
+    Without `class_names` the data set must name its own. `images` is the folder of the images if they are not
+    beside the labels; a label has the same place below `source`.
 
     Raises:
         UserError: no class names, no images, or a data.yaml that leads nowhere.

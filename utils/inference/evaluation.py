@@ -17,7 +17,7 @@ from utils.cli.console import progress, warn
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.data.dataset import VocDataset
-from utils.data.sample_report import Record
+from utils.data.dataset_report import Record
 from utils.data.targets import build_target
 from utils.inference.predictor import Predictor, Prepared, Timings
 from utils.inference.prefetch import batched, prefetch

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from utils.cli.errors import UserError
-from utils.data.layout import IMAGE_SUFFIXES
+from utils.data.samples import IMAGE_SUFFIXES
 
 _ACCEPTED = "give an image, a video, a folder, a glob such as 'photos/*.jpg', a camera number or a stream URL"
 VIDEO_SUFFIXES = (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
 
 from nets.config import ModelConfig
@@ -24,7 +22,7 @@ from utils.data.anchor_boxes import (
 )
 from utils.data.dataset import VocDataset
 from utils.data.prepare import prepare_splits
-from utils.tools.text_table import text_table
+from utils.tools.printing import next_command, print_lines, text_table
 from utils.vision.plots.label_plots import plot_anchors
 
 MIN_GAIN = 0.02  # in mean IoU; below it, keeping pretrained weights with their anchors is better
@@ -37,7 +35,7 @@ def run(config: AnchorsConfig) -> int:
     Raises:
         UserError: the data cannot be used or have too few objects, or the folder cannot be written.
     """
-    dataset, _ = prepare_splits(config.data, config.split, **config.reading())
+    dataset, _ = prepare_splits(config, config.split)
     sizes = sizes_of(dataset, config.imgsz)
     try:
         fitted = fit_anchors(sizes, config.number, config.seed)
@@ -51,12 +49,12 @@ def run(config: AnchorsConfig) -> int:
     height, width = config.imgsz
     note = f"fitted by data.py anchors to {len(sizes)} objects of {config.data}, at {width}x{height} pixels"
     write_anchors(path, fitted, one_line(note))
-    shapes = {"official": used_anchors(official.anchors, official.anchor_masks), "fitted": fitted}
-    plot_anchors(folder / "anchors.png", sizes, config.imgsz, shapes)
     sets = {"official": (official.anchors, official.anchor_masks), "fitted": (fitted, masks)}
-    gain = _mean_iou(sizes, fitted) - _mean_iou(sizes, shapes["official"])
-    for line in [*compare(sizes, sets), *_advise(config, gain, str(path))]:
-        print(one_line(line))
+    shapes = {name: used_anchors(*own) for name, own in sets.items()}
+    plot_anchors(folder / "anchors.png", sizes, config.imgsz, shapes)
+    official_iou, fitted_iou = (shape_ious(sizes, own).max(axis=1).mean() for own in shapes.values())
+    gain = float(fitted_iou - official_iou)
+    print_lines([*compare(sizes, sets), *_advise(config, gain, str(path))])
     return 0
 
 
@@ -84,16 +82,12 @@ def compare(sizes: Sizes, sets: dict[str, tuple[Anchors, Masks]]) -> list[str]:
     ]
 
 
-def _mean_iou(sizes: Sizes, anchors: Anchors) -> float:
-    return float(shape_ious(sizes, anchors).max(axis=1).mean())
-
-
 def _advise(config: AnchorsConfig, gain: float, path: str) -> list[str]:
     """Return a recommendation and the next command."""
-    command = ["python", "train.py", *config.data_arguments()]
-    command += ["--train", *config.split] if config.split else []
+    arguments = config.data_arguments()
+    arguments += ["--train", *config.split] if config.split else []
     if config.imgsz != ModelConfig(1).input_size:
-        command += ["--imgsz", *dict.fromkeys(map(str, config.imgsz))]
+        arguments += ["--imgsz", *dict.fromkeys(map(str, config.imgsz))]
     if gain < MIN_GAIN:
         advice = (
             f"keep the official anchors: fitted ones gain {gain:+.4f} of mean IoU, less than {MIN_GAIN:g}"
@@ -103,5 +97,5 @@ def _advise(config: AnchorsConfig, gain: float, path: str) -> list[str]:
             f"the fitted anchors gain {gain:+.4f} of mean IoU; weights trained with the official ones must "
             "adapt to them, so compare both: a short run may be worse (docs/data.md)"
         )
-        command += ["--anchors", path]
-    return [advice, f"written: {path} and anchors.png beside it", f"next: {shlex.join(command)}"]
+        arguments += ["--anchors", path]
+    return [advice, f"written: {path} and anchors.png beside it", next_command("train.py", *arguments)]

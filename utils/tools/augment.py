@@ -5,7 +5,6 @@ It is for programs without augmentation. train.py augments every epoch different
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,17 +12,16 @@ from pathlib import Path
 import cv2
 
 from nets.structures import Target
-from utils.cli.console import log, one_line, progress, warn
+from utils.cli.console import log, progress, warn
 from utils.cli.files import atomic_write
 from utils.cli.tool_configs import JPEG_QUALITY, AugmentConfig
-from utils.data.dataset_report import count_overlap
-from utils.data.layout import list_splits
+from utils.data.dataset_report import Record, count_overlap
 from utils.data.prepare import TrainingData, prepare_splits, prepare_training
-from utils.data.sample_report import Record
-from utils.data.samples import load_samples
+from utils.data.samples import list_splits, load_samples
 from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.data.voc import VocObject, write_annotation
 from utils.tools.atomic_folder import atomic_folder, check_unused
+from utils.tools.printing import next_command, print_lines
 from utils.vision.image_reader import Pixels
 
 
@@ -35,7 +33,7 @@ def run(config: AugmentConfig) -> int:
     """
     out = Path(str(config.out))
     check_unused(out)
-    data = prepare_training(config.data, train=config.train, seed=config.seed, **config.reading())
+    data = prepare_training(config, config.train, seed=config.seed)
     splits = [*data.train_splits, *data.val_splits]
     parts: dict[str, Sequence[Record]] = {"train": data.train.records}
     if data.val is not None:
@@ -45,7 +43,7 @@ def run(config: AugmentConfig) -> int:
     tests = [name for name in list_splits(config.data) if name.rpartition("/")[2] == "test"]
     if tests := [name for name in tests if name not in data.train_splits]:
         splits += tests
-        parts["test"] = prepare_splits(config.data, tests, training=False, **config.reading())[0].records
+        parts["test"] = prepare_splits(config, tests, training=False)[0].records
         if shared := count_overlap(data.train.records, parts["test"]):
             warn(f"{shared} images are in the training and the test lists; their copies show test images")
     records = {record.image_id: record for part in parts.values() for record in part}
@@ -70,20 +68,14 @@ def run(config: AugmentConfig) -> int:
         print(f"{name}: {len(listed)} images" + (f", {copies} of them copies" if name == "train" else ""))
     print("there is no list trainval: images held out of it would be visible in the copies")
     arguments = ["--data", str(out), "--mosaic", "0", *(["--skip-bad"] if config.skip_bad else [])]
-    print(one_line(f"written: {out}"))
-    print(one_line(f"next: {shlex.join(['python', 'train.py', *arguments])}"))
+    print_lines([f"written: {out}", next_command("train.py", *arguments)])
     return 0
 
 
 def name_images(image_ids: Sequence[str], copies: int) -> dict[str, list[str]]:
     """Name each image and its copies in one folder; all names differ, also without regard to case.
 
-    Args:
-        image_ids: such as "000005", or "VOC2007/000005", which becomes VOC2007_000005.
-        copies: number of copies of each.
-
-    Returns:
-        By image_id the image's own name, then those of its copies.
+    Of an image_id such as VOC2007/000005 the names are VOC2007_000005, then VOC2007_000005_aug1 and so on.
     """
     taken: set[str] = set()
 

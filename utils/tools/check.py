@@ -1,52 +1,92 @@
-"""data.py check: every fault in a data set, found before training."""
+"""data.py check: what all splits of a data set hold, and every fault in it, found before training."""
 
 from __future__ import annotations
 
 import csv
+import filecmp
 import json
-import shlex
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
-from utils.cli.class_names import parse_renames
-from utils.cli.console import log, one_line
+from utils.cli.class_names import parse_renames, read_class_names
+from utils.cli.console import log
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.cli.shared_config import DataConfig
 from utils.cli.tool_configs import CheckConfig
-from utils.data.dataset_report import MAX_SHOWN
-from utils.data.sample_report import Finding
-from utils.tools.check_report import LEVELS, CheckReport, build_check_report
-from utils.tools.text_table import text_table
+from utils.data.anchor_boxes import read_anchors
+from utils.data.dataset_report import MAX_SHOWN, DatasetReport, Finding, Record, require_objects, scan_samples
+from utils.data.samples import Sample, choose_training_splits, list_main_splits, list_unused, load_samples
+from utils.data.stratify import group_near_duplicates
+from utils.tools.printing import next_command, print_lines, text_table
+
+_MIN_OBJECTS = 5  # of a class; fewer teach little
+_LEVELS = ("error", "warning", "note")
+_ROLES = ("train", "val", "test")  # what a split is for; later ones have the stricter rule
+_SPLIT_ORDER = ("train", "val", "valid", "trainval", "test")
+
+
+@dataclass
+class SplitSummary:
+    """Counts of one split: images listed, usable ones, usable ones without objects, and objects."""
+
+    images: int = 0
+    usable: int = 0
+    background: int = 0
+    difficult: int = 0  # objects
+    objects: Counter[str] = field(default_factory=Counter)  # by class, with the difficult ones
+
+
+@dataclass
+class CheckReport:
+    """What a data set holds."""
+
+    splits: dict[str, SplitSummary] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)  # errors first, then warnings, then notes
+    splits_of: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by image_id
+    renames: list[str] = field(default_factory=list)  # for --rename, to merge class names that are alike
+
+    def count(self, level: str) -> int:
+        """Count the findings of a level: error, warning or note."""
+        return sum(finding.level == level for finding in self.findings)
+
+    @property
+    def can_be_skipped(self) -> bool:
+        """Tell whether --skip-bad skips every error."""
+        return not any(finding.level == "error" and not finding.image_id for finding in self.findings)
+
+    @contextmanager
+    def collect(self, kind: str) -> Iterator[None]:
+        """Turn a UserError of the block into a finding."""
+        try:
+            yield
+        except UserError as error:
+            self.add_line("error", kind, str(error))
+
+    def add_line(self, level: str, kind: str, line: str) -> None:
+        """Add a finding from a line `<file>: <reason>`."""
+        file, colon, reason = line.partition(": ")
+        self.findings.append(Finding(level, kind, Path(file if colon else ""), reason if colon else line))
 
 
 def run(config: CheckConfig) -> int:
-    """Check the data and print the report.
-
-    Returns:
-        0: there is no error, or --skip-bad skips all of them.
+    """Check the data and print the report; returns 0 if there is no error, or --skip-bad skips all of them.
 
     Raises:
         UserError: there are errors; repeats the first below the report.
     """
-    report = build_check_report(
-        config.data,
-        splits=config.split,
-        classes=config.classes,
-        anchors=config.anchors,
-        renames=config.renames,
-        unlabelled=config.unlabelled,
-        decode=config.decode,
-    )
+    report = _check(config)
     following = _next_command(config, report)
-    counts = {f"{level}s": report.count(level) for level in LEVELS}
+    counts = {f"{level}s": report.count(level) for level in _LEVELS}
     if config.json or config.csv:
         _write_report(config, report, counts, following)
-    for line in [*_count_lines(report), *_finding_lines(report)]:
-        print(one_line(line))
-    print(", ".join(f"{level}: {count}" for level, count in counts.items()))
-    print(one_line(following), flush=True)  # before the error line, also in a log of both streams
+    totals = ", ".join(f"{level}: {count}" for level, count in counts.items())
+    print_lines([*_count_lines(report), *_finding_lines(report), totals, following])
     errors = counts["errors"]
     if not errors:
         return 0
@@ -87,8 +127,8 @@ def _finding_lines(report: CheckReport) -> Iterator[str]:
 
 def _next_command(config: CheckConfig, report: CheckReport) -> str:
     if not report.can_be_skipped:
-        command = shlex.join(["python", "data.py", "check", *config.data_arguments()])
-        return f"fix the lists and files above, then: {command}"
+        command = next_command("data.py", "check", *config.data_arguments())
+        return command.replace("next:", "fix the lists and files above, then:", 1)
     merged = parse_renames(report.renames)
     renames = {old: merged.get(new, new) for old, new in config.renames.items()} | merged
     changed = DataConfig(
@@ -98,7 +138,7 @@ def _next_command(config: CheckConfig, report: CheckReport) -> str:
         unlabelled=config.unlabelled,
         skip_bad=report.count("error") > 0,
     )
-    return f"next: {shlex.join(['python', 'train.py', *changed.data_arguments()])}"
+    return next_command("train.py", *changed.data_arguments())
 
 
 def _write_report(config: CheckConfig, report: CheckReport, counts: dict[str, int], following: str) -> None:
@@ -129,3 +169,169 @@ def _write_report(config: CheckConfig, report: CheckReport, counts: dict[str, in
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows({**row, "splits": " ".join(row["splits"])} for row in rows)
+
+
+def _check(config: CheckConfig) -> CheckReport:
+    """Check the splits of a data set; a UserError tells that there is no data in any of the layouts.
+
+    An image in a val or test list is held to their stricter rule, even if a training list has it too.
+    """
+    report = CheckReport()
+    names = None
+    with report.collect("class names"):
+        names = read_class_names(config.classes) if config.classes else None
+    with report.collect("anchors"):
+        _ = read_anchors(config.anchors) if config.anchors else None
+    root = Path(config.data)
+    samples = _list_samples(config, report)
+    learned, tested = _divide_by_role(root, samples)
+    options: dict[str, Any] = {"renames": config.renames, "decode": config.decode, "hashes": True}
+    training = scan_samples(learned, class_names=names, **options)
+    known = names or (training.class_names if training.records else None)
+    testing = scan_samples(tested, class_names=known, training=False, **options)
+    records = {record.image_id: record for record in (*training.records, *testing.records)}
+    report.splits = {split: _summarize(part, records) for split, part in samples.items()}
+    strict = {image_id for image_id, found in report.splits_of.items() if _strictest_role(found) != "train"}
+    report.findings += [finding for finding in training.findings if finding.image_id not in strict]
+    report.findings += testing.findings
+    report.findings += _find_overlaps(root, samples)
+    report.findings += _find_duplicates(list(records.values()), report.splits_of)
+    _check_classes(root, training, testing, report)
+    unused = list_unused(root) if config.split is None else ()
+    report.findings += [Finding("note", "in no list", folder, reason) for folder, reason in unused]
+    report.findings.sort(key=lambda finding: _LEVELS.index(finding.level))
+    return report
+
+
+def _list_samples(config: CheckConfig, report: CheckReport) -> dict[str, list[Sample]]:
+    """Return the images of each split; what is wrong with the lists goes into the report."""
+    kind = "split list"
+    names = list(dict.fromkeys(config.split or sorted(list_main_splits(config.data), key=_sort_key)))
+    if not config.split:
+        with report.collect(kind):
+            choose_training_splits(config.data)
+    samples: dict[str, list[Sample]] = {}
+    for split in names:
+        warnings: list[str] = []
+        with report.collect(kind):
+            samples[split] = load_samples(
+                config.data, split, unlabelled=config.unlabelled, on_warning=warnings.append
+            )
+        for line in warnings:
+            report.add_line("warning", kind, line)
+        for sample in samples.get(split, ()):
+            report.splits_of[sample.image_id].append(split)
+    return samples
+
+
+def _sort_key(split: str) -> tuple[str, int, str]:
+    folder, _, name = split.rpartition("/")
+    return folder, _SPLIT_ORDER.index(name) if name in _SPLIT_ORDER else len(_SPLIT_ORDER), name
+
+
+def _role(split: str) -> str:
+    """Return what a split is for: train, val or test."""
+    return {"val": "val", "valid": "val", "test": "test"}.get(split.rpartition("/")[2], "train")
+
+
+def _strictest_role(splits: Sequence[str]) -> str:
+    return max(map(_role, splits), key=_ROLES.index)
+
+
+def _divide_by_role(
+    data_dir: Path, samples: Mapping[str, Sequence[Sample]]
+) -> tuple[list[Sample], list[Sample]]:
+    """Return the images that training would use, and those of val and test lists.
+
+    A trainval beside train and val is not trained on. Images that only it, or a list of another name, has
+    are checked like training images.
+    """
+    try:
+        chosen = choose_training_splits(data_dir)[0]
+    except UserError:
+        chosen = ()
+    by_role = [split for split in samples if _role(split) == "train"]
+    trained_on = chosen if chosen and set(chosen) <= samples.keys() else by_role
+    learned = [sample for split in trained_on for sample in samples[split]]
+    tested = [sample for split, part in samples.items() if _role(split) != "train" for sample in part]
+    seen = {sample.image_id for sample in (*learned, *tested)}
+    rest = [sample for split in by_role for sample in samples[split] if sample.image_id not in seen]
+    return [*learned, *rest], tested
+
+
+def _summarize(samples: Iterable[Sample], records: Mapping[str, Record]) -> SplitSummary:
+    summary = SplitSummary()
+    for sample in samples:
+        summary.images += 1
+        if record := records.get(sample.image_id):
+            summary.usable += 1
+            summary.background += not record.names
+            summary.difficult += int(record.difficult.sum())
+            summary.objects.update(record.names)
+    return summary
+
+
+def _find_overlaps(data_dir: Path, samples: Mapping[str, Sequence[Sample]]) -> Iterator[Finding]:
+    """Yield a warning for two splits of different roles that share images; trainval may contain val."""
+    for first, second in combinations(samples, 2):
+        shared = {s.image_id for s in samples[first]} & {s.image_id for s in samples[second]}
+        names = {first.rpartition("/")[2], second.rpartition("/")[2]}
+        nested = names in ({"trainval", "val"}, {"trainval", "valid"})
+        if shared and _role(first) != _role(second) and not nested:
+            reason = f"{first} and {second} share {len(shared)} images, such as {min(shared)}"
+            yield Finding("warning", "in two splits", data_dir, reason)
+
+
+def _find_duplicates(records: Sequence[Record], splits_of: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """Yield a warning for each look-alike across train, val and test, and a note with their count in one."""
+    roles = [_strictest_role(splits_of[record.image_id]) for record in records]
+    within: Counter[str] = Counter()
+    for group in group_near_duplicates([record.image_hash or 0 for record in records]):
+        first = min(group, key=lambda index: _ROLES.index(roles[index]))
+        others = [index for index in group if roles[index] != roles[first]]
+        within[roles[first]] += len(group) - len(others) > 1
+        for index in others:
+            record, twin = records[index], records[first]
+            exact = filecmp.cmp(record.image_path, twin.image_path, shallow=False)
+            likeness = "the same file as" if exact else "nearly the same image as"
+            reason = f"in {roles[index]}, is {likeness} {twin.image_path} in {roles[first]}"
+            kind = f"{'exact' if exact else 'near'} duplicate across splits"
+            yield Finding("warning", kind, record.image_path, reason, image_id=record.image_id)
+    for role, groups in within.items():
+        if groups:
+            folder = records[roles.index(role)].image_path.parent
+            reason = f"{role} has {groups} groups of near-duplicate images"
+            yield Finding("note", "near duplicates within a split", folder, reason)
+
+
+def _check_classes(
+    data_dir: Path, training: DatasetReport, testing: DatasetReport, report: CheckReport
+) -> None:
+    """Report class names that are alike, classes with few objects, and data without any object or image."""
+    counts: Counter[str] = Counter()
+    for part in (training, testing):
+        counts += part.class_counts + part.unknown_classes
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        alike["".join(name.casefold().replace("_", " ").replace("-", " ").split())].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            pairs = [f"{name}={names[0]}" for name in names[1:]]
+            listed = ", ".join(f"{name!r} ({counts[name]})" for name in names)
+            reason = f"{listed} differ only in case, blanks or dashes; merge them: --rename {' '.join(pairs)}"
+            report.findings.append(Finding("warning", "class names alike", data_dir, reason))
+            report.renames += [] if any("=" in name for name in names) else pairs
+    for name, count in sorted(training.class_counts.items()):
+        if count < _MIN_OBJECTS:
+            counted = f"{count} object{'s' * (count != 1)} to train on, fewer than {_MIN_OBJECTS}"
+            reason = f"class {name!r}: {counted}"
+            report.findings.append(Finding("warning", "few objects", data_dir, reason, name=name))
+    for part, purpose in ((training, "train on"), (testing, "evaluate on")):
+        if part.total and not part.records:
+            reason = f"none of the {part.total} images to {purpose} can be used"
+            report.findings.append(Finding("error", "no image left", data_dir, reason))
+    if training.records:
+        try:
+            require_objects(training)
+        except UserError as error:
+            report.findings.append(Finding("error", "nothing to learn", data_dir, str(error)))

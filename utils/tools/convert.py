@@ -7,7 +7,6 @@ complete or not at all. Images are copied byte by byte.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ from pathlib import Path
 from utils.cli.class_names import read_class_names
 from utils.cli.console import log, one_line, progress
 from utils.cli.errors import UserError
+from utils.cli.files import MAX_TEXT_BYTES
 from utils.cli.tool_configs import SOURCE_FORMATS, ConvertConfig
-from utils.data.layout import FLAT_SPLITS
+from utils.data.samples import FLAT_SPLITS
 from utils.formats.annotation_list import read_annotation_lists
 from utils.formats.coco import find_coco_files, read_coco, write_coco
 from utils.formats.intermediate import ConvertedDataset, SourceDataset, build_dataset
@@ -25,10 +25,10 @@ from utils.formats.parsing import list_files
 from utils.formats.voc import read_voc, write_voc
 from utils.formats.yolo import looks_like_yolo, read_yolo
 from utils.tools.atomic_folder import atomic_folder, check_unused
+from utils.tools.printing import next_command, print_lines
 
 _FILE_FORMATS = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".txt": "list"}
 _VOC_PATTERNS = ("JPEGImages", "*/JPEGImages", "*.xml", *(f"{split}/*.xml" for split in FLAT_SPLITS))
-_LABELME_BYTES = 16_000_000  # of a JSON file, in which `shapes` must occur
 
 
 def run(config: ConvertConfig) -> int:
@@ -55,8 +55,7 @@ def run(config: ConvertConfig) -> int:
         following = ["convert", str(config.out), "--out", str(config.out).rstrip("/\\") + "_voc"]
     lines = [f"{kind} -> {target}  {config.out}", *dataset.summary()]
     lines += [f"{config.out}/{name}" for name in written]
-    for line in [*lines, f"next: {shlex.join(['python', 'data.py', *following])}"]:
-        print(one_line(line))
+    print_lines([*lines, next_command("data.py", *following)])
     return 0
 
 
@@ -118,7 +117,7 @@ def _formats_of(path: Path) -> list[str]:
 def _is_labelme(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
-            return b'"shapes"' in file.read(_LABELME_BYTES)
+            return b'"shapes"' in file.read(MAX_TEXT_BYTES)
     except OSError:
         return False
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import io
 import os
-import shlex
 import shutil
 import socket
 import sys
 import tarfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -27,6 +25,7 @@ from utils.cli.console import log, one_line
 from utils.cli.errors import UserError
 from utils.cli.tool_configs import DownloadConfig
 from utils.tools.atomic_folder import temporary_folder
+from utils.tools.printing import next_command, print_lines
 
 _TIMEOUT = 60  # seconds without a byte
 _SIZES = {"2007": 460_032_000, "2007-test": 451_020_800, "2012": 1_999_639_040}  # bytes by torchvision's key
@@ -54,13 +53,14 @@ def run(config: DownloadConfig) -> int:
     _check_disk(data, archives)
     for year in dict.fromkeys(config.years):
         with temporary_folder(data / f"VOC{year}.tmp") as root:
-            for archive in (found for found in archives if found.year == year):
-                _unpack(root, archive)
-                if config.keep and not archive.is_local:
-                    os.replace(root / archive.path.name, archive.path)
+            for archive in archives:
+                if archive.year == year:
+                    _unpack(root, archive)
+                    if config.keep and not archive.is_local:
+                        os.replace(root / archive.path.name, archive.path)
             os.rename(root / DATASET_YEAR_DICT[year]["base_dir"], data / f"VOC{year}")
-        print(one_line(f"{data / f'VOC{year}'}"), flush=True)
-    print(one_line(f"next: {shlex.join(['python', 'data.py', 'check', '--data', str(data)])}"))
+        print_lines([str(data / f"VOC{year}")])
+    print_lines([next_command("data.py", "check", "--data", str(data))])
     return 0
 
 
@@ -108,11 +108,11 @@ def _unpack(root: Path, archive: _Archive) -> None:
             os.link(archive.path, root / archive.path.name)
         except OSError:  # a file system without links
             shutil.copyfile(archive.path, root / archive.path.name)
+    shows_bar = sys.stderr is not None and sys.stderr.isatty()  # torchvision's progress bar is for a terminal
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)  # torchvision sets none for a silent server
     try:
-        with ExitStack() as stack:
-            stack.enter_context(_socket_timeout())
-            if sys.stderr is None or not sys.stderr.isatty():  # torchvision's progress bar is for a terminal
-                stack.enter_context(redirect_stderr(io.StringIO()))
+        with nullcontext() if shows_bar else redirect_stderr(io.StringIO()):
             VOCDetection(str(root), year=archive.year, image_set=archive.image_set, download=True)
     except (OSError, HTTPException, RuntimeError, tarfile.TarError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
@@ -121,14 +121,5 @@ def _unpack(root: Path, archive: _Archive) -> None:
             f"{archive.md5}) at {archive.path} by hand and rerun the same command",
             exit_code=1,
         ) from error
-
-
-@contextmanager
-def _socket_timeout() -> Iterator[None]:
-    """Limit the wait for a silent server; torchvision sets no limit."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT)
-    try:
-        yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(timeout)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import shlex
 import statistics
 from collections.abc import Sequence
 
 import numpy as np
 
-from utils.cli.console import one_line, progress
+from utils.cli.console import progress
 from utils.cli.errors import UserError
 from utils.cli.files import new_run_folder
 from utils.cli.parser import save_args_yaml
 from utils.cli.tool_configs import SHEET_SIZE, ShowConfig
 from utils.data.dataset import VocDataset
 from utils.data.prepare import prepare_splits
+from utils.tools.printing import next_command, print_lines
 from utils.vision.contact_sheet import cell_size, draw_cell, save_sheet
 
 
 def run(config: ShowConfig) -> int:
     """Draw the sheets and print their paths."""
-    dataset, _ = prepare_splits(config.data, config.split, **config.reading())
+    dataset, _ = prepare_splits(config, config.split)
     chosen = _find_ids(dataset, config.ids) if config.ids else _sample(dataset, config)
     if not chosen:
         raise UserError(
@@ -37,8 +37,8 @@ def run(config: ShowConfig) -> int:
     for start in range(0, len(cells), SHEET_SIZE):
         path = folder / f"sheet{start // SHEET_SIZE}.jpg"
         save_sheet(path, cells[start : start + SHEET_SIZE], columns=4)
-        print(one_line(str(path)))
-    print(one_line(f"next: {shlex.join(['python', 'train.py', *config.data_arguments()])}"))
+        print_lines([str(path)])
+    print_lines([next_command("train.py", *config.data_arguments())])
     return 0
 
 

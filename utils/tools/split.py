@@ -7,19 +7,18 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from utils.cli.console import one_line, warn
+from utils.cli.console import warn
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.cli.tool_configs import SplitConfig
-from utils.data.dataset_report import require_objects
-from utils.data.layout import list_splits, voc_folders
-from utils.data.near_duplicates import group_near_duplicates
+from utils.data.dataset_report import Record, require_objects
 from utils.data.prepare import prepare_splits
-from utils.data.sample_report import Record
-from utils.data.stratify import count_images, merge_groups, split_with_fallback
-from utils.tools.text_table import text_table
+from utils.data.samples import list_splits, voc_folders
+from utils.data.stratify import count_images, group_near_duplicates, merge_groups, split_with_fallback
+from utils.tools.printing import next_command, print_lines, text_table
 
 _LISTS = ("train", "val", "test", "trainval")
 # A part is reported if it is off by more than this fraction of its target, and more than this many images.
@@ -37,7 +36,7 @@ def run(config: SplitConfig) -> int:
     if existing := [f"{name}.txt" for name in _LISTS if (lists / f"{name}.txt").exists()]:
         raise UserError(f"{lists}: contains {', '.join(existing)} already; move or delete them to split anew")
     # All images are read, listed or not, by the strict rule of evaluation data.
-    _, report = prepare_splits(folder, ["all"], training=False, hashes=True, **config.reading())
+    _, report = prepare_splits(replace(config, data=str(folder)), ["all"], training=False, hashes=True)
     require_objects(report)
     records = report.records
     named = group_by_name(records, config.group_by) if config.group_by else []
@@ -57,9 +56,7 @@ def run(config: SplitConfig) -> int:
     lines = [f"{len(records)} images, {grouped if several else 'each a group of its own'}", ""]
     lines += [*tabulate(parts), "", *find_imbalance(parts, groups, shares, records)]
     lines.append(f"written: {', '.join(f'{name}.txt' for name in ids)} in {lists}")
-    lines.append(f"next: {shlex.join(['python', 'train.py', *config.data_arguments()])}")
-    for line in lines:
-        print(one_line(line))
+    print_lines([*lines, next_command("train.py", *config.data_arguments())])
     return 0
 
 
@@ -72,7 +69,7 @@ def _find_folder(data: str) -> Path:
             "JPEGImages/ and the XML into Annotations/, or sort both into folders train/, valid/ and test/"
         )
     if len(folders) > 1:
-        named = " or ".join(f"--data {shlex.quote(str(folder))}" for folder in folders[:2])
+        named = " or ".join(shlex.join(["--data", str(folder)]) for folder in folders[:2])
         raise UserError(f"{data}: has {len(folders)} folders in VOC layout; split one at a time: {named}")
     return folders[0]
 

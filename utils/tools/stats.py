@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
 from numpy.typing import NDArray
 
 from nets.config import OFFICIAL_ANCHORS
-from utils.cli.console import one_line
 from utils.cli.files import new_run_folder
 from utils.cli.parser import save_args_yaml
 from utils.cli.tool_configs import StatsConfig
 from utils.data.dataset import VocDataset
 from utils.data.prepare import prepare_splits
-from utils.tools.text_table import text_table
+from utils.tools.printing import next_command, print_lines, text_table
 from utils.vision.plots.label_plots import plot_labels
 
 SMALL, LARGE = 32**2, 96**2  # square pixels, COCO's limits
@@ -22,31 +19,21 @@ SMALL, LARGE = 32**2, 96**2  # square pixels, COCO's limits
 
 def run(config: StatsConfig) -> int:
     """Print the tables and draw labels.png."""
-    dataset, _ = prepare_splits(config.data, config.split, **config.reading())
+    dataset, _ = prepare_splits(config, config.split)
     labels, boxes = dataset.letterboxed_objects(config.imgsz)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     save_args_yaml(config, folder / "args.yaml")
     plot_labels(folder / "labels.png", dataset.class_names, labels, boxes, config.imgsz, OFFICIAL_ANCHORS)
     height, width = config.imgsz
-    lines = [*describe_classes(dataset, labels, boxes), "", *describe_images(dataset)]
-    lines.append(
-        f"sizes: in pixels of the network's input, {height}x{width}; small below 32x32, large from 96x96"
-    )
-    lines.append(f"labels.png: {folder}")
-    lines.append(f"next: {shlex.join(['python', 'data.py', 'anchors', *config.data_arguments()])}")
-    for line in lines:
-        print(one_line(line))
+    sizes = f"sizes: in pixels of the network's input, {height}x{width}; small below 32x32, large from 96x96"
+    lines = [*describe_classes(dataset, labels, boxes), "", *describe_images(dataset), sizes]
+    following = next_command("data.py", "anchors", *config.data_arguments())
+    print_lines([*lines, f"labels.png: {folder}", following])
     return 0
 
 
 def describe_classes(dataset: VocDataset, labels: NDArray[np.int64], boxes: NDArray[np.float32]) -> list[str]:
-    """Return a table with a line per class.
-
-    Args:
-        dataset: its records are in the order of the objects.
-        labels: int64 (N,), of all objects.
-        boxes: float32 (N, 4), xyxy in network pixels.
-    """
+    """Return a table with a line per class; labels (N,) and boxes (N, 4) in network pixels are in order."""
     sides = boxes[:, 2:] - boxes[:, :2]
     areas = sides.prod(axis=1)
     difficult = np.concatenate([record.difficult for record in dataset.records] or [np.zeros(0, bool)])

@@ -18,7 +18,7 @@ from utils.cli.errors import UserError
 from utils.cli.train_config import TrainConfig
 from utils.data.anchor_boxes import read_anchors
 from utils.data.dataset import VocDataset
-from utils.data.loader import TrainLoader, build_train_loader
+from utils.data.loader import TrainLoader
 from utils.data.prepare import TrainingData, prepare_training
 from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.training.block_check import check_attention, check_batch_of_one
@@ -79,13 +79,8 @@ def prepare_process(config: TrainConfig, device: torch.device, resumed: Checkpoi
 
 def load_data(config: TrainConfig) -> TrainingData:
     """Read and check the images to train and to validate on."""
-    data = prepare_training(
-        config.data,
-        train=config.train,
-        val=("none",) if config.overfit else config.val,
-        seed=config.seed,
-        **config.reading(),
-    )
+    val = ("none",) if config.overfit else config.val
+    data = prepare_training(config, config.train, val, config.seed)
     if config.overfit is None:
         return data
     records = [record for record in data.train.records if record.names][: config.overfit]
@@ -103,7 +98,7 @@ def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device)
     samples = TrainDataset(dataset, config.imgsz, settings, config.seed, close_epoch=close_epoch)
     if config.cache:
         log(f"cache: {samples.cache() / 1e9:.2f} GB of decoded images in memory")
-    return build_train_loader(
+    return TrainLoader(
         samples,
         batch_size=config.batch_size,
         workers=config.workers,

@@ -22,8 +22,8 @@ from utils.cli.errors import UserError
 from utils.cli.parser import as_arguments
 from utils.cli.presets import with_preset
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
-from utils.data.layout import choose_evaluation_splits
 from utils.data.prepare import TrainingData
+from utils.data.samples import choose_evaluation_splits
 from utils.training.run_state import Position
 
 try:

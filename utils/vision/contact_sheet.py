@@ -36,10 +36,7 @@ def draw_cell(
         objects: boxes in pixels of the image.
         class_names: the name of each label.
         caption: a line above the image; a long one is shortened in the middle.
-        size: (height, width) in pixels, without the caption.
-
-    Returns:
-        uint8 (height + 24, width, 3).
+        size: (height, width) in pixels, without the caption, which adds 24 rows.
     """
     canvas, placement = letterbox(image, size)
     font_size = _SMALL_FONT if len(objects.labels) > _CROWDED else _FONT
@@ -53,11 +50,7 @@ def draw_pair(ground_truth: Pixels, detections: Pixels) -> Pixels:
 
 
 def save_sheet(path: Path, cells: Sequence[Pixels], columns: int) -> None:
-    """Write cells of one size as a JPEG.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write cells of one size as a JPEG; a UserError tells that the file cannot be written."""
     with atomic_write(path) as file:
         Image.fromarray(draw_grid(cells, columns, gap=3 * _GAP)).save(file, format="JPEG", quality=90)
 

@@ -59,17 +59,10 @@ def draw_detections(
     font_size: int | None = None,
     placement: Placement | None = None,
 ) -> Pixels:
-    """Draw boxes with class names, and scores where there are some, on a copy of an image.
+    """Draw boxes with class names, and scores if there are some, on a copy of an image uint8 (H, W, 3) RGB.
 
-    Args:
-        image: uint8 (H, W, 3) in RGB.
-        objects: the boxes.
-        class_names: the name of each label.
-        font_size: in pixels; None chooses it by the size of the image.
-        placement: for a letterboxed image whose boxes are in pixels of the original.
-
-    Returns:
-        uint8 (H, W, 3).
+    `class_names` has the name of each label. The font is `font_size` pixels high, by default chosen by the
+    size of the image. `placement` is for a letterboxed image whose boxes are in pixels of the original.
     """
     canvas = Image.fromarray(np.ascontiguousarray(image))
     draw = ImageDraw.Draw(canvas)
@@ -149,7 +142,7 @@ def _draw_caption(
 
 def load_font(size: int, text: str = "") -> Font:
     """Return a font of a size in pixels with the letters of a text; the bundled font if none has them."""
-    return _find_font(size, _non_ascii(text)) or _bundled(size)
+    return _find_font(size, _non_ascii(text)) or ImageFont.load_default(size)
 
 
 def has_letters(text: str) -> bool:
@@ -163,9 +156,9 @@ def _non_ascii(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def _find_font(size: int, letters: str) -> Font | None:
-    candidates = [_bundled(size)]
-    if not letters or _has(candidates[0], letters):
-        return candidates[0]
+    bundled = ImageFont.load_default(size)
+    if not letters or _has(bundled, letters):
+        return bundled
     for name in (*_WIDER_FONTS, *_fonts_of_matplotlib()):
         font = _open(name, size)
         if font is not None and _has(font, letters):
@@ -189,14 +182,8 @@ def _open(name: str, size: int) -> Font | None:
         return None
 
 
-@lru_cache(maxsize=64)
-def _bundled(size: int) -> Font:
-    return ImageFont.load_default(size)
-
-
 def _fonts_of_matplotlib() -> list[str]:
     """Return DejaVu Sans, which has Greek and Cyrillic letters, without importing matplotlib."""
     found = find_spec("matplotlib")
-    if found is None or found.origin is None:
-        return []
-    return [str(Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf")]
+    origin = found.origin if found else None
+    return [str(Path(origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf")] if origin else []

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from utils.vision.contact_sheet import draw_grid
 from utils.vision.draw import HasBoxes, draw_detections, load_font
 from utils.vision.image_reader import Pixels
 
@@ -43,42 +44,28 @@ class GateMaps:
 
 
 def draw_heatmap(image: Pixels, heat: np.ndarray, detections: HasBoxes, class_names: Sequence[str]) -> Pixels:
-    """Draw a heat map and the detections that it explains over an image.
+    """Draw a heat map and the detections that it explains over an image uint8 (H, W, 3) RGB.
 
-    Args:
-        image: uint8 (H, W, 3) in RGB.
-        heat: float32 (h, w) in [0, 1]; covers the image at any resolution.
-        detections: boxes in pixels of the image.
-        class_names: the name of each label.
-
-    Returns:
-        A uint8 array (H, W, 3).
+    The map, float32 (h, w) in [0, 1], covers the image at any resolution. Boxes are in pixels of the image.
     """
     return draw_detections(_overlay(image, heat, cv2.COLORMAP_TURBO), detections, class_names)
 
 
 def draw_attention_maps(image: Pixels, blocks: Sequence[GateMaps]) -> Pixels:
-    """Draw a panel per attention block: spatial gates over the image, channel gates as a chart.
+    """Draw a panel per attention block on an image: spatial gates over it, channel gates as a chart.
 
-    Args:
-        image: uint8 (H, W, 3) in RGB.
-        blocks: at least one.
-
-    Returns:
-        uint8 (h, w, 3); its size depends on the aspect ratio of the image, not on its size.
+    The image is uint8 (H, W, 3) RGB. The size of the result depends on its aspect ratio, not on its size.
     """
     panels = [_draw_panel(image, gates) for gates in blocks]
     stacked = image.shape[1] > 2 * image.shape[0]  # panels of wide images are below each other
-    height = max(panel.shape[0] for panel in panels)
-    width = max(panel.shape[1] for panel in panels)
-    rows, columns = (len(panels), 1) if stacked else (1, len(panels))
-    size = (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3)
-    canvas: Pixels = np.full(size, 255, dtype=np.uint8)
-    for index, panel in enumerate(panels):
-        top = _GAP + (index * (height + _GAP) if stacked else 0)
-        left = _GAP + (0 if stacked else index * (width + _GAP))
-        canvas[top : top + panel.shape[0], left : left + panel.shape[1]] = panel
-    return canvas
+    height, width = np.max([panel.shape[:2] for panel in panels], axis=0)
+    cells = [_pad(panel, (0, height - len(panel)), (0, width - panel.shape[1])) for panel in panels]
+    grid = draw_grid(cells, columns=1 if stacked else len(cells), gap=_GAP)
+    return _pad(grid, (_GAP, _GAP), (_GAP, _GAP))
+
+
+def _pad(image: Pixels, rows: tuple[int, int], columns: tuple[int, int]) -> Pixels:
+    return np.pad(image, (rows, columns, (0, 0)), constant_values=255)
 
 
 def color_range(values: np.ndarray) -> tuple[float, float]:
@@ -99,43 +86,32 @@ def _overlay(image: Pixels, values: np.ndarray, color_map: int) -> Pixels:
 
 
 def _draw_panel(image: Pixels, gates: GateMaps) -> Pixels:
-    width, height = _panel_size(image.shape[1], image.shape[0])
+    height, width = image.shape[:2]
+    scale = min((_AREA / (width * height)) ** 0.5, _LONGEST / max(width, height))
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
     panel_width = max(width, _MIN_WIDTH)
-    parts = [_text(_title(gates), panel_width)]
+    channels, rows, columns = gates.features
+    title = [f"{gates.place}  {gates.block}", f"feature map {rows} x {columns}, {channels} channels"]
+    title += ["the same at every position"] if gates.positions is None else []
+    parts = [_text(title, panel_width)]
     if gates.positions is not None:
         low, high = color_range(gates.positions)
         shares = (gates.positions - low) / (high - low)
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        padded = np.full((height, panel_width, 3), 255, dtype=np.uint8)
         left = (panel_width - width) // 2
-        padded[:, left : left + width] = _overlay(small, shares, cv2.COLORMAP_VIRIDIS)
+        colored = _overlay(small, shares, cv2.COLORMAP_VIRIDIS)
+        padded = _pad(colored, (0, 0), (left, panel_width - width - left))
         summary = f"spatial gates: {_extremes(gates.positions)}"
         parts += [_text([summary], panel_width), padded, _color_bar(low, high, panel_width)]
     if gates.channels is not None:
         summary = f"gates of {len(gates.channels)} channels, highest first:"
-        parts += [
-            _text([summary, _extremes(gates.channels)], panel_width),
-            _chart(gates.channels, panel_width),
-        ]
+        lines = [summary, _extremes(gates.channels)]
+        parts += [_text(lines, panel_width), _chart(gates.channels, panel_width)]
     return np.concatenate(parts)
-
-
-def _title(gates: GateMaps) -> list[str]:
-    channels, height, width = gates.features
-    lines = [f"{gates.place}  {gates.block}", f"feature map {height} x {width}, {channels} channels"]
-    if gates.positions is None:
-        lines.append("the same at every position")
-    return lines
 
 
 def _extremes(values: np.ndarray) -> str:
     return f"min {values.min():.3f}  mean {values.mean():.3f}  max {values.max():.3f}"
-
-
-def _panel_size(width: int, height: int) -> tuple[int, int]:
-    """Return the (width, height) of an image in a panel."""
-    scale = min((_AREA / (width * height)) ** 0.5, _LONGEST / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _text(lines: Sequence[str], width: int) -> Pixels:
@@ -158,11 +134,8 @@ def _color_bar(low: float, high: float, width: int) -> Pixels:
     canvas = Image.new("RGB", (width, _LINE + 8), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     font = load_font(_FONT - 2)
-    for text, x, anchor in (
-        (f"{low:.3f}", 0, "lm"),
-        ("colors", width / 2, "mm"),
-        (f"{high:.3f}", width, "rm"),
-    ):
+    ends = (f"{low:.3f}", 0, "lm"), (f"{high:.3f}", width, "rm")
+    for text, x, anchor in (*ends, ("colors", width / 2, "mm")):
         draw.text((x, _LINE / 2), text, fill=_INK, font=font, anchor=anchor)
     gap = np.full((6, width, 3), 255, dtype=np.uint8)
     return np.concatenate((gap, colors, np.asarray(canvas)))

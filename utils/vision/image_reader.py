@@ -70,10 +70,9 @@ class ImageHeader:
     width: int
     orientation: int = 1
 
-    @property
-    def swapped(self) -> bool:
-        """Whether width and height are swapped for display."""
-        return self.orientation >= 5
+    def is_stored_size(self, size: tuple[int, int] | None) -> bool:
+        """Tell whether a (width, height) is that of the stored pixels, which EXIF swaps for display."""
+        return self.orientation >= 5 and self.width != self.height and size == (self.height, self.width)
 
 
 def read_image(path: Path | str, reduction: int = 1) -> Pixels:
@@ -103,9 +102,6 @@ def read_image(path: Path | str, reduction: int = 1) -> Pixels:
 def from_pil(image: Image.Image) -> Pixels:
     """Convert a PIL image as `read_image` converts a file: EXIF applied, transparency over white.
 
-    Returns:
-        uint8 (H, W, 3) RGB.
-
     Raises:
         ValueError: floating-point pixels, whose range is unknown.
     """
@@ -131,71 +127,55 @@ def read_header(path: Path | str) -> ImageHeader:
 
 
 def verify_image(path: Path | str) -> None:
-    """Read every pixel, and the checksums of a PNG, which decoding ignores.
-
-    Raises:
-        UserError: as `read_image`.
-    """
+    """Read every pixel, and the checksums of a PNG, which decoding ignores; raises as `read_image`."""
     with _opened(path) as image:
         image.verify()
     read_image(path)
 
 
-def read_thumbnail(path: Path | str, size: tuple[int, int]) -> Pixels:
-    """Read a small gray version of an image, stretched to a size, for comparing images.
-
-    Args:
-        path: the image file.
-        size: (height, width) in pixels.
-
-    Returns:
-        uint8 (height, width).
-
-    Raises:
-        UserError: as `read_image`.
-    """
-    height, width = size
+def hash_image(path: Path | str) -> int:
+    """Compute the 64-bit difference hash: is each of 8 x 8 gray cells brighter than its left neighbor."""
     with _opened(path) as image:
         orientation = _orientation(image)
-        image.draft("L", (8 * width, 8 * height))  # a JPEG is decoded at an eighth if that is enough
+        image.draft("L", (72, 64))  # a JPEG is decoded at an eighth if that is enough
         image.load()
-        small = image if image.mode == "L" else Image.fromarray(_to_rgb(image, 1)).convert("L")
+        gray = image if image.mode == "L" else Image.fromarray(_to_rgb(image, 1)).convert("L")
         if orientation in _ROTATIONS:
-            small = small.transpose(_ROTATIONS[orientation])
-        return np.asarray(small.resize((width, height), Image.Resampling.BOX))
+            gray = gray.transpose(_ROTATIONS[orientation])
+        cells = np.asarray(gray.resize((9, 8), Image.Resampling.BOX))
+    return int.from_bytes(np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes(), "big")
 
 
 @contextmanager
 def _opened(path: Path | str) -> Iterator[Image.Image]:
     """Open an image file; every error inside the block becomes a UserError."""
+    too_many = f"more than {MAX_PIXELS // 10**6} million pixels; make it smaller"
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would block
             raise UserError(f"{path}: not a regular file")
         with Image.open(path, formats=_FORMATS) as image:
-            _check_pixels(path, image.size)
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise UserError(f"{path}: {width}x{height} is {too_many}")
+            if width < 1 or height < 1:
+                raise UserError(f"{path}: an image of {width}x{height} pixels")
             yield image
     except UnidentifiedImageError:
         raise UserError(f"{path}: not an image that can be read{_describe_content(path)}") from None
     except Image.DecompressionBombError:
-        raise UserError(f"{path}: more than {MAX_PIXELS // 10**6} million pixels; make it smaller") from None
+        raise UserError(f"{path}: {too_many}") from None
     except _DECODE_ERRORS as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"{path}: cannot read the image: {reason}") from None
 
 
 def _decode_jpeg(path: Path | str, image: Image.Image, reduction: int, orientation: int) -> Pixels | None:
-    """Decode a gray or three-channel JPEG as stored, at a fraction of its size if asked.
-
-    Args:
-        path: the image file.
-        image: the same file, opened by PIL but not loaded.
-        reduction: 1, 2, 4 or 8; the decoder reduces before its inverse DCT.
-        orientation: EXIF orientation, applied by the caller.
+    """Decode a gray or three-channel JPEG as stored, without EXIF; it is reduced before its inverse DCT.
 
     Returns:
-        uint8 (ceil(H / reduction), ceil(W / reduction), 3) RGB. None for what PIL has to decode: other
-        formats and modes, a file that OpenCV cannot read, a truncated one (OpenCV returns its first part
-        without an error), and a rotated image whose last row or column covers fewer pixels than the others.
+        Pixels as `read_image`. None for what PIL has to decode: other formats and modes, a file that OpenCV
+        cannot read, a truncated one (OpenCV returns its first part without an error), and a rotated image
+        whose last row or column covers fewer pixels than the others.
     """
     if image.format != "JPEG" or image.mode not in ("RGB", "L"):
         return None
@@ -217,15 +197,6 @@ def _is_complete(path: Path | str, format_name: str | None) -> bool:
     with open(path, "rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
         return marker in file.read()
-
-
-def _check_pixels(path: Path | str, size: tuple[int, int]) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS:
-        limit = MAX_PIXELS // 10**6
-        raise UserError(f"{path}: {width}x{height} is more than {limit} million pixels; make it smaller")
-    if width < 1 or height < 1:
-        raise UserError(f"{path}: an image of {width}x{height} pixels")
 
 
 def _describe_content(path: Path | str) -> str:

@@ -47,12 +47,7 @@ def _row(pair: tuple[float, float]) -> NDArray[np.float32]:
 
 
 def fit(image_size: tuple[int, int], input_size: tuple[int, int]) -> Placement:
-    """Return where `letterbox` puts an image; small images are enlarged.
-
-    Args:
-        image_size: (height, width) in pixels.
-        input_size: (height, width) of the network input in pixels.
-    """
+    """Return where `letterbox` puts an image of (height, width) pixels; small images are enlarged."""
     height, width = image_size
     ratio = min(input_size[0] / height, input_size[1] / width)
     new_height = max(1, round(height * ratio))
@@ -62,15 +57,7 @@ def fit(image_size: tuple[int, int], input_size: tuple[int, int]) -> Placement:
 
 
 def letterbox(image: Pixels, input_size: tuple[int, int]) -> tuple[Pixels, Placement]:
-    """Resize an image to the network input bilinearly, aspect kept, centered on gray 128.
-
-    Args:
-        image: uint8 (H, W, 3).
-        input_size: (height, width) of the network input in pixels.
-
-    Returns:
-        The network input uint8 (height, width, 3), and where the image lies in it.
-    """
+    """Resize an image uint8 (H, W, 3) to (height, width) bilinearly, aspect kept, centered on gray 128."""
     height, width = image.shape[:2]
     placement = fit((height, width), input_size)
     left, top = placement.offset

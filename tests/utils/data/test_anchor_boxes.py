@@ -48,9 +48,9 @@ def written(folder: Path, content: str | bytes) -> Path:
         (SIX + "\nmasks = 3,4,-5 0,1,2", "equally many anchor indices per head"),
         (SIX + "\nmasks = 3,4,4 0,1,2", "an anchor twice"),
         (SIX + "\nsizes = 3,4,5", "'sizes' is neither anchors nor masks"),
-        (b"\xff\xfe\x00\x81", "not a text file"),
-        (b"10,20\0", "not an anchor file"),
-        (b"1," * 60_000, "not an anchor file"),
+        (b"\xff\xfe\x00\x81", "not UTF-8 text"),
+        (b"10,20\0", "not UTF-8 text"),
+        (b"1," * 60_000, "more than 0.1 MB"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_named(tmp_path: Path, content: str | bytes, reason: str) -> None:
@@ -64,7 +64,7 @@ def test_a_file_that_makes_no_sense_is_named(tmp_path: Path, content: str | byte
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no\.txt: no such anchor file"):
         read_anchors(tmp_path / "no.txt")
-    with pytest.raises(UserError, match="cannot read the anchors"):
+    with pytest.raises(UserError, match="not a regular file"):
         read_anchors(tmp_path)
 
 

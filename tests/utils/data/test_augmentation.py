@@ -8,7 +8,6 @@ import torch
 
 from nets.structures import Target
 from utils.data.augmentation import LEVELS, Augmenter, ColorMatrix, _draw_size, color_matrix, flip
-from utils.vision.letterbox import letterbox
 
 SIZE = (64, 96)
 
@@ -90,15 +89,6 @@ def test_flip_mirrors_picture_and_boxes() -> None:
     np.testing.assert_array_equal(mirrored, image[:, ::-1])
     rows, columns = np.nonzero(mirrored[..., 0])
     assert moved.boxes[1].tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-
-
-def test_level_none_is_the_letterbox() -> None:
-    augmenter, rng = Augmenter(SIZE, "none"), np.random.default_rng(0)
-    image, target = one_object(200, 160)
-    seen, moved = augmenter.flip_and_recolor(*augmenter.to_canvas(image, target, rng), rng)
-    expected, placement = letterbox(image, SIZE)
-    np.testing.assert_array_equal(seen, expected)
-    assert torch.equal(moved.boxes, torch.from_numpy(placement.apply(target.boxes.numpy())))
 
 
 def test_reference_draws_the_sizes_of_the_reference() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +9,18 @@ from PIL import Image
 from tests.utils.data.conftest import MakeVoc
 from utils.cli.errors import UserError
 from utils.data.dataset_report import (
+    CLIPPED,
     DatasetReport,
+    clip_box,
     count_overlap,
     report_findings,
     require_objects,
+    rotate_box,
     scan_samples,
 )
-from utils.data.sample_report import CLIPPED
 from utils.data.samples import load_samples
-from utils.data.voc import VocObject
+from utils.data.voc import Box, VocObject
+from utils.vision.image_reader import ImageHeader
 
 CAT = VocObject("cat", (2, 3, 10, 12))
 DOG = VocObject("dog", (0, 0, 40, 30), True)
@@ -58,32 +60,6 @@ def test_no_object_anywhere_is_an_error_in_training_only(make_voc: MakeVoc) -> N
     with pytest.raises(UserError, match="no image has an object"):
         look(voc)
     assert len(look(voc, training=False).records) == 2
-
-
-@pytest.mark.parametrize("break_it", ["xml", "image", "no xml", "no image", "fifo", "truncated"])
-def test_broken_files(make_voc: MakeVoc, break_it: str, capsys: pytest.CaptureFixture[str]) -> None:
-    voc = make_voc({"train": {"a": [CAT], "b": [CAT], "c": [CAT]}})
-    xml, image = voc / "Annotations" / "b.xml", voc / "JPEGImages" / "b.jpg"
-    if break_it in ("xml", "no xml"):
-        xml.unlink()
-    else:
-        image.unlink()
-    if break_it == "xml":
-        xml.write_text("<annotation>")
-    elif break_it == "image":
-        image.write_bytes(b"GIF")
-    elif break_it == "truncated":
-        image.write_bytes((voc / "JPEGImages" / "a.jpg").read_bytes()[:-200])
-    elif break_it == "fifo":
-        os.mkfifo(image)
-    for training in (True, False):
-        with pytest.raises(UserError, match=r"b\.(xml|jpg): .*--skip-bad"):
-            look(voc, training=training)
-    capsys.readouterr()
-    report = look(voc, skip_bad=True)
-    assert [record.image_id for record in report.records] == ["a", "c"]
-    assert report.summary()[1].startswith("skipped 1 of 3 images: 1 ")
-    assert "skipped: " in capsys.readouterr().err
 
 
 def test_all_faults_are_told_in_one_go(make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,3 +134,53 @@ def test_one_image_in_two_splits_counts_once(make_voc: MakeVoc) -> None:
     voc = make_voc({"train": {"a": [CAT], "b": [CAT]}, "val": {"b": [CAT]}})
     report = scan_samples(load_samples(voc, "train") + load_samples(voc, "val"))
     assert [record.image_id for record in report.records] == ["a", "b"]
+
+
+TURNS = {  # what each EXIF orientation does to the stored rows and columns
+    5: np.transpose,
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).T,
+    8: lambda pixels: np.rot90(pixels, 1),
+}
+
+
+@pytest.mark.parametrize(
+    ("box", "expected", "reason"),
+    [
+        ((0, 0, 40, 30), (0, 0, 40, 30), ""),
+        ((2, 3, 4, 5), (2, 3, 4, 5), ""),
+        ((2.5, 3, 4.5, 5), (2.5, 3, 4.5, 5), ""),
+        ((-1, -1, 10, 10), (0, 0, 10, 10), ""),  # counted from 0: no word
+        ((2, 3, 41, 31), (2, 3, 40, 30), ""),
+        ((2, 3, 900, 10), None, "mostly outside"),
+        (
+            (2, 3, 60, 10),
+            (2, 3, 40, 10),
+            "partly outside the image of 40x30 (xmin 3, ymin 4, xmax 60, ymax 10)",
+        ),
+        ((-20, 3, 10, 10), (0, 3, 10, 10), "partly outside"),
+        ((-46, 3, 10, 10), None, "mostly outside"),
+        ((39.5, 3, 42, 10), None, "mostly outside"),  # less than a pixel of it is left
+        ((50, 3, 60, 10), None, "wholly outside"),
+        ((-9, -9, 0, 0), None, "wholly outside"),
+        ((10, 3, 4, 10), None, "inverted"),
+        ((3, 9, 10, 9), None, "inverted (xmin 4, ymin 10, xmax 10, ymax 9)"),
+        ((503, 336, 504, 337), None, "no area (xmin 504, ymin 337, xmax 504, ymax 337)"),
+    ],
+)
+def test_clip(box: Box, expected: Box | None, reason: str) -> None:
+    clipped, said = clip_box(box, 40, 30)
+    assert clipped == expected
+    assert said.startswith(reason)
+    assert bool(said) == bool(reason)
+
+
+@pytest.mark.parametrize("orientation", sorted(TURNS))
+def test_boxes_turn_with_the_pixels(orientation: int) -> None:
+    stored = np.zeros((30, 40))
+    stored[4:11, 2:9] = 1
+    displayed = TURNS[orientation](stored)
+    rows, columns = np.nonzero(displayed)
+    header = ImageHeader(*displayed.shape, orientation)
+    expected = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    assert rotate_box((2, 4, 9, 11), header) == expected

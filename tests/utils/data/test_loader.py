@@ -7,13 +7,12 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 
-from nets.structures import Target
 from tests.utils.data.conftest import MakeVoc, write_voc
 from utils.cli.errors import UserError
 from utils.data import loader as loaders_module
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import scan_samples
-from utils.data.loader import Batch, EpochSampler, TrainLoader, build_train_loader, collate
+from utils.data.loader import Batch, EpochSampler, TrainLoader
 from utils.data.samples import load_samples
 from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.data.voc import VocObject
@@ -35,7 +34,7 @@ def make(dataset: VocDataset, mosaic: float = 0.5, mixup: float = 0.5, **options
 
 def test_no_image_to_train_on() -> None:
     with pytest.raises(UserError, match="no image to train on"):
-        build_train_loader(make(VocDataset([], ("cat",))), batch_size=4, workers=0)
+        TrainLoader(make(VocDataset([], ("cat",))), batch_size=4, workers=0)
 
 
 @pytest.mark.parametrize("mosaic", [0.0, 1.0])
@@ -102,14 +101,6 @@ def test_order_depends_on_seed_and_epoch() -> None:
     assert order(0, 3) != order(1, 3)
 
 
-def test_collate() -> None:
-    images, targets = collate(
-        [(torch.zeros(3, 4, 6), Target.empty("a")), (torch.ones(3, 4, 6), Target.empty("b"))]
-    )
-    assert images.shape == (2, 3, 4, 6)
-    assert [target.image_id for target in targets] == ["a", "b"]
-
-
 @pytest.mark.parametrize(
     ("length", "batch_size", "world_size", "sizes"),
     [
@@ -159,7 +150,7 @@ def test_what_cannot_be_shared_is_refused(
     dataset: VocDataset, batch_size: int, world_size: int, words: str
 ) -> None:
     with pytest.raises(UserError, match=f"--batch-size {batch_size}, 7 images: .*{words}"):
-        build_train_loader(make(dataset), batch_size=batch_size, workers=0, world_size=world_size)
+        TrainLoader(make(dataset), batch_size=batch_size, workers=0, world_size=world_size)
 
 
 def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
@@ -176,7 +167,7 @@ def loaders() -> Iterator[list[TrainLoader]]:
     with TemporaryDirectory() as folder:
         voc = write_voc(Path(folder), {"train": {f"{n}": [CAT] if n < 6 else [] for n in range(7)}})
         pictures = make(VocDataset(scan_samples(load_samples(voc, "train")).records, ("cat",)))
-        yield [build_train_loader(pictures, batch_size=2, workers=workers) for workers in (0, 2)]
+        yield [TrainLoader(pictures, batch_size=2, workers=workers) for workers in (0, 2)]
 
 
 def test_workers_change_nothing(loaders: list[TrainLoader]) -> None:
@@ -204,7 +195,7 @@ def test_the_preview_is_the_first_batch(loaders: list[TrainLoader], dataset: Voc
         first = next(iter(loader.epoch(0)))
         list(loader.epoch(1))
         assert_same([loader.preview()], [first])
-    loader = build_train_loader(make(dataset), batch_size=7, workers=0)
+    loader = TrainLoader(make(dataset), batch_size=7, workers=0)
     assert len(loader.preview()[0]) == 7
 
 
@@ -212,7 +203,7 @@ def test_the_preview_of_a_large_batch_is_its_first_pictures(
     dataset: VocDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loaders_module, "_PREVIEW", 2)
-    loader = build_train_loader(make(dataset), batch_size=4, workers=0)
+    loader = TrainLoader(make(dataset), batch_size=4, workers=0)
     images, targets = next(iter(loader.epoch(0)))
     assert_same([loader.preview()], [(images[:2], targets[:2])])
     for record in dataset.records:
@@ -229,9 +220,9 @@ def test_the_random_numbers_of_torch_are_left_alone(loaders: list[TrainLoader]) 
 
 
 def test_the_shares_of_a_batch_are_the_pictures_of_the_whole(dataset: VocDataset) -> None:
-    (images, targets), *_ = build_train_loader(make(dataset), batch_size=4, workers=0).epoch(0)
+    (images, targets), *_ = TrainLoader(make(dataset), batch_size=4, workers=0).epoch(0)
     parts = [
-        next(build_train_loader(make(dataset), batch_size=4, workers=0, rank=rank, world_size=2).epoch(0))
+        next(TrainLoader(make(dataset), batch_size=4, workers=0, rank=rank, world_size=2).epoch(0))
         for rank in range(2)
     ]
     assert_same([(images[0::2], targets[0::2]), (images[1::2], targets[1::2])], parts)
@@ -242,7 +233,7 @@ def test_an_image_lost_while_training_is_one_line(dataset: VocDataset) -> None:
     path.unlink()
     said = []
     for workers in (0, 2):
-        loader = build_train_loader(make(dataset, mosaic=0.0, mixup=0.0), batch_size=2, workers=workers)
+        loader = TrainLoader(make(dataset, mosaic=0.0, mixup=0.0), batch_size=2, workers=workers)
         with pytest.raises(UserError) as caught:
             list(loader.epoch(0))
         assert caught.value.exit_code == 1

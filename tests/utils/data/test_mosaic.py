@@ -5,8 +5,18 @@ import pytest
 import torch
 
 from nets.structures import Target
-from utils.data.mosaic import ImageAndTarget, mixup, mosaic
-from utils.data.targets import join_targets
+from utils.data.mosaic import (
+    ImageAndTarget,
+    PasteRegion,
+    downscale,
+    empty_canvas,
+    join_targets,
+    mixup,
+    mosaic,
+    paste,
+    transform_boxes,
+)
+from utils.vision.letterbox import resize
 
 
 def picture(
@@ -75,3 +85,81 @@ def test_mixup_blends_and_keeps_every_object() -> None:
     assert image[0, 0, 0] == pytest.approx(200 * share, abs=1)
     assert target.labels.tolist() == [200]
     assert join_targets([Target.empty(), target], "x").image_id == "x"
+
+
+def target_of(boxes: list[list[float]]) -> Target:
+    count = len(boxes)
+    return Target(
+        torch.tensor(boxes, dtype=torch.float32).reshape(count, 4),
+        torch.arange(count),
+        torch.arange(count) % 2 == 1,
+        "a",
+    )
+
+
+def test_nothing_to_move() -> None:
+    moved = transform_boxes(Target.empty("a"), (30, 40), PasteRegion((60, 80), (5, 5), ((0, 64), (0, 96))))
+    assert (len(moved), moved.boxes.shape, moved.image_id) == (0, (0, 4), "a")
+
+
+@pytest.mark.parametrize(
+    ("size", "corner", "window"),
+    [
+        ((40, 50), (10, 20), ((0, 64), (0, 96))),  # all of it shows
+        ((90, 120), (-20, -15), ((0, 64), (0, 96))),  # larger than the canvas
+        ((40, 50), (-10, 60), ((0, 64), (0, 96))),
+        ((40, 50), (-10, 15), ((0, 22), (30, 60))),  # in a window
+        ((7, 9), (3, 4), ((0, 64), (0, 96))),  # shrunk more than twice
+    ],
+)
+def test_a_picture_lies_in_its_window_alone(
+    size: tuple[int, int], corner: tuple[int, int], window: tuple[tuple[int, int], tuple[int, int]]
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    canvas, small = empty_canvas((64, 96)), downscale(image, size)
+    paste(canvas, image, PasteRegion(size, corner, window))
+    for y in range(64):
+        for x in range(96):
+            inside = window[0][0] <= y < window[0][1] and window[1][0] <= x < window[1][1]
+            row, column = y - corner[0], x - corner[1]
+            covered = inside and 0 <= row < size[0] and 0 <= column < size[1]
+            expected = small[row, column].tolist() if covered else [128] * 3
+            assert canvas[y, x].tolist() == expected
+
+
+def test_shrinking_is_the_letterbox_s_until_it_would_skip_pixels() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    for size in ((90, 120), (60, 80), (31, 42)):
+        np.testing.assert_array_equal(downscale(image, size), resize(image, size))
+    noise = np.random.default_rng(0).integers(0, 256, (240, 240, 3), dtype=np.uint8)
+    for side in (80, 60, 35, 20):  # the mean of n numbers varies by a 1 / sqrt(n) of what they do
+        expected = noise.std() * side / 240
+        assert downscale(noise, (side, side)).std() < 1.3 * expected
+        assert resize(noise, (side, side)).std() > 1.4 * expected
+
+
+def test_boxes_follow_by_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        corners = rng.uniform(0, 1, (30, 2, 2)) * [80, 60]
+        boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1).round(1)
+        size = tuple(int(v) for v in rng.integers(10, 150, 2))
+        top, left = (int(v) for v in rng.integers(-60, 40, 2))
+        place = PasteRegion(size, (top, left), ((5, 50), (10, 90)))
+        expected = []
+        for number, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+            sx, sy = size[1] / 80, size[0] / 60
+            whole = x1 * sx + left, y1 * sy + top, x2 * sx + left, y2 * sy + top
+            cut = [
+                min(max(v, low), high) for v, low, high in zip(whole, (10, 5) * 2, (90, 50) * 2, strict=True)
+            ]
+            width, height = cut[2] - cut[0], cut[3] - cut[1]
+            area = (whole[2] - whole[0]) * (whole[3] - whole[1])
+            if width >= 2 and height >= 2 and width * height >= 0.2 * area:
+                expected.append((number, cut))
+        moved = transform_boxes(target_of(boxes.tolist()), (60, 80), place)
+        assert moved.labels.tolist() == [number for number, _ in expected]
+        assert moved.difficult.tolist() == [number % 2 == 1 for number, _ in expected]
+        np.testing.assert_allclose(
+            moved.boxes.numpy(), np.reshape([box for _, box in expected], (-1, 4)), atol=1e-3
+        )

@@ -6,6 +6,7 @@ import pytest
 
 from tests.utils.data.conftest import MakeVoc
 from utils.cli.errors import UserError
+from utils.cli.shared_config import DataConfig
 from utils.data.prepare import prepare_evaluation, prepare_training
 from utils.data.voc import VocObject
 
@@ -16,13 +17,14 @@ SLIP = VocObject("cat", (9, 9, 10, 10))
 
 def test_no_data(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--demo"):
-        prepare_training(tmp_path)
+        prepare_training(DataConfig(str(tmp_path)))
     with pytest.raises(UserError, match="--demo"):
-        prepare_evaluation(tmp_path)
+        prepare_evaluation(DataConfig(str(tmp_path)))
 
 
 def test_train_and_val_where_both_exist(make_voc: MakeVoc) -> None:
-    data = prepare_training(make_voc({"train": {"a": [CAT, DOG]}, "val": {"b": [CAT]}, "test": {"c": [DOG]}}))
+    voc = make_voc({"train": {"a": [CAT, DOG]}, "val": {"b": [CAT]}, "test": {"c": [DOG]}})
+    data = prepare_training(DataConfig(str(voc)))
     assert data.val is not None
     assert (data.train.image_ids, data.val.image_ids) == (("a",), ("b",))
     assert (data.train_splits, data.val_splits) == (("train",), ("val",))
@@ -31,15 +33,16 @@ def test_train_and_val_where_both_exist(make_voc: MakeVoc) -> None:
 
 def test_a_tenth_is_held_out_aloud(make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]) -> None:
     voc = make_voc({"trainval": {f"{n:02}": [CAT] for n in range(20)}})
-    data = prepare_training(voc)
+    data = prepare_training(DataConfig(str(voc)))
     assert data.val is not None
     assert (len(data.train), len(data.val), data.val_splits) == (18, 2, ())
     assert "val: 2 of the 20 training images are held out (seed 0)" in capsys.readouterr().err
-    assert prepare_training(voc, seed=1).train.image_ids != data.train.image_ids
+    assert prepare_training(DataConfig(str(voc)), seed=1).train.image_ids != data.train.image_ids
 
 
 def test_val_none(make_voc: MakeVoc) -> None:
-    data = prepare_training(make_voc({"train": {"a": [CAT]}, "val": {"b": [SLIP]}}), val=["none"])
+    voc = make_voc({"train": {"a": [CAT]}, "val": {"b": [SLIP]}})
+    data = prepare_training(DataConfig(str(voc)), val=["none"])
     assert data.val is None
     assert data.val_splits == ()
 
@@ -48,7 +51,7 @@ def test_selecting_on_a_test_list_or_on_training_images_is_told(
     make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]
 ) -> None:
     voc = make_voc({"train": {"a": [CAT], "b": [CAT]}, "test": {"b": [CAT], "c": [CAT]}})
-    prepare_training(voc, train=["train"], val=["test"])
+    prepare_training(DataConfig(str(voc)), train=["train"], val=["test"])
     said = capsys.readouterr().err
     assert "1 images are in the training and the validation splits" in said
     assert "test selects the best epoch" in said
@@ -57,7 +60,7 @@ def test_selecting_on_a_test_list_or_on_training_images_is_told(
 def test_classes_file_decides(make_voc: MakeVoc, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     voc = make_voc({"train": {"a": [CAT, DOG]}, "val": {"b": [DOG]}})
     (tmp_path / "classes.txt").write_text("dog\nzebra\n")
-    data = prepare_training(voc, classes=tmp_path / "classes.txt")
+    data = prepare_training(DataConfig(str(voc), classes=str(tmp_path / "classes.txt")))
     assert data.train.class_names == ("dog", "zebra")
     assert data.train.objects(0).labels.tolist() == [0]
     assert "'cat' (1)" in capsys.readouterr().err
@@ -66,15 +69,15 @@ def test_classes_file_decides(make_voc: MakeVoc, tmp_path: Path, capsys: pytest.
 def test_a_slip_in_val_is_an_error(make_voc: MakeVoc) -> None:
     voc = make_voc({"train": {"a": [CAT, SLIP]}, "val": {"b": [CAT, SLIP]}})
     with pytest.raises(UserError, match=r"b\.xml: object 2 \(cat\)"):
-        prepare_training(voc)
-    data = prepare_training(voc, skip_bad=True)
+        prepare_training(DataConfig(str(voc)))
+    data = prepare_training(DataConfig(str(voc), skip_bad=True))
     assert data.val is not None
     assert len(data.val.objects(0).labels) == 1
 
 
 def test_evaluation(make_voc: MakeVoc) -> None:
     voc = make_voc({"train": {"a": [CAT]}, "val": {"b": [DOG]}, "test": {"c": [CAT, DOG], "d": []}})
-    dataset, report, splits = prepare_evaluation(voc)
+    dataset, report, splits = prepare_evaluation(DataConfig(str(voc)))
     assert (dataset.image_ids, dataset.class_names, splits) == (("c", "d"), ("cat", "dog"), ("test",))
     assert report.total == 2
-    assert prepare_evaluation(voc, splits=["val", "train"])[0].image_ids == ("b", "a")
+    assert prepare_evaluation(DataConfig(str(voc)), splits=["val", "train"])[0].image_ids == ("b", "a")

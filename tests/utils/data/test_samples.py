@@ -7,8 +7,7 @@ import pytest
 
 from tests.utils.data.conftest import MakeVoc
 from utils.cli.errors import UserError
-from utils.data.layout import choose_evaluation_splits, choose_training_splits, list_splits
-from utils.data.samples import load_samples
+from utils.data.samples import choose_evaluation_splits, choose_training_splits, list_splits, load_samples
 from utils.data.voc import VocObject
 
 CAT = VocObject("cat", (2, 3, 10, 12))
@@ -135,8 +134,8 @@ def test_doubled_ids_are_told(make_voc: MakeVoc, capsys: pytest.CaptureFixture[s
     [
         (b"", "empty"),
         (b"\n \n", "empty"),
-        (bytes(range(256)), "not a text file"),
-        (b"a\0b\n", "not a text file"),
+        (bytes(range(256)), "not UTF-8 text"),
+        (b"a\0b\n", "not UTF-8 text"),
         (b"../../a\n", r"'\.\./\.\./a' is outside"),
         (b"/etc/passwd\n", "is outside"),
         (b"..\\a\n", "is outside"),

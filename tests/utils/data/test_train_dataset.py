@@ -11,7 +11,7 @@ from utils.cli.errors import UserError
 from utils.data import train_dataset
 from utils.data.augmentation import LEVELS
 from utils.data.dataset import VocDataset
-from utils.data.sample_report import Record
+from utils.data.dataset_report import Record
 from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.vision.image_reader import read_image
 from utils.vision.letterbox import letterbox

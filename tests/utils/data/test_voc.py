@@ -74,10 +74,7 @@ def test_broken_file_is_named(tmp_path: Path, content: str | bytes, reason: str)
     [
         ("<annotation></annotation>", None),
         (f"<annotation><object>{BOX}</object></annotation>", (1, "", "no <name>")),
-        (
-            f"<annotation>{OBJECT}<object><name>dog</name></object></annotation>",
-            (2, "dog", "no <bndbox>"),
-        ),
+        (f"<annotation>{OBJECT}<object><name>dog</name></object></annotation>", (2, "dog", "no <bndbox>")),
         (f"<annotation>{OBJECT.replace('<ymax>12</ymax>', '')}</annotation>", (1, "cat", "no <ymax>")),
         (
             f"<annotation>{OBJECT.replace('>12<', '>many<')}</annotation>",
@@ -141,9 +138,9 @@ def test_size_is_limited_and_depth_does_no_harm(tmp_path: Path) -> None:
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     (tmp_path / "000001.xml").mkdir()
-    with pytest.raises(UserError, match=r"000001\.xml: is not a file"):
+    with pytest.raises(UserError, match=r"000001\.xml: not a regular file"):
         read_annotation(tmp_path / "000001.xml")
-    with pytest.raises(UserError, match=r"000002\.xml: no such annotation"):
+    with pytest.raises(UserError, match=r"000002\.xml: no such file"):
         read_annotation(tmp_path / "000002.xml")
 
 

@@ -91,7 +91,6 @@ def test_fault_of_a_box(
         ("a.jpg 3,4,10,12", "'a.jpg 3,4,10,12' is neither an image nor x1,y1,x2,y2,class"),
         ("notes 3,4,10,12,1", "'notes' is neither an image"),
         ("b.jpg 3,4,10,12,1", "b.jpg: cannot read the image: No such file"),
-        ("\0.jpg 3,4,10,12,1", "is neither an image"),
         ("train.txt.jpg", "train.txt.jpg: cannot read the image"),
         ("c.jpg", "c.jpg: not a regular file"),
     ],

@@ -15,8 +15,7 @@ from tests.utils.tools.conversion import (
     save_text,
     snapshot,
 )
-from utils.data.layout import list_splits
-from utils.data.samples import load_samples
+from utils.data.samples import list_splits, load_samples
 from utils.data.voc import VocObject, write_annotation
 
 CAT = VocObject("cat", (2.0, 3.0, 10.0, 12.0))

@@ -13,7 +13,7 @@ from nets.config import ModelConfig
 from nets.structures import Detections, Target
 from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
-from utils.data.sample_report import Record
+from utils.data.dataset_report import Record
 from utils.inference.evaluation import (
     DatasetDetections,
     EvalResult,

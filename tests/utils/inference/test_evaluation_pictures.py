@@ -9,6 +9,7 @@ from PIL import Image
 
 from nets.structures import Detections
 from tests.voc_folder import make_voc_folder
+from utils.cli.shared_config import DataConfig
 from utils.data.dataset import VocDataset
 from utils.data.prepare import prepare_evaluation
 from utils.data.targets import build_target
@@ -25,7 +26,7 @@ CHARTS = {
 @pytest.fixture
 def dataset(tmp_path: Path) -> VocDataset:
     make_voc_folder(tmp_path / "data", train_images=1, val_images=4)
-    return prepare_evaluation(tmp_path / "data", splits=["val"])[0]
+    return prepare_evaluation(DataConfig(str(tmp_path / "data")), ["val"])[0]
 
 
 def evaluate(dataset: VocDataset, detections: list[Detections]) -> tuple[EvalResult, DatasetDetections]:

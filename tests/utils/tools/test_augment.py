@@ -13,6 +13,7 @@ import data
 import train
 from nets.structures import Target
 from tests.utils.data.conftest import write_voc
+from utils.cli.shared_config import DataConfig
 from utils.data.prepare import prepare_training
 from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.data.voc import VocObject, read_annotation
@@ -121,7 +122,7 @@ def test_originals_are_untouched_and_copies_are_the_pipelines(capsys: pytest.Cap
     assert ids_of("train") == ["a", "b", "c", *copies]
     assert (ids_of("val"), ids_of("test")) == (["v"], ["t"])
     assert len(after) == 2 * (5 + 6) + 3
-    dataset = prepare_training("voc").train
+    dataset = prepare_training(DataConfig("voc")).train
     pipeline = TrainDataset(dataset, (64, 64), AugmentSettings(0.5, 0.0, "light"), seed=7)
     for index, image_id in enumerate("abc"):
         for copy in (1, 2):
@@ -160,7 +161,7 @@ def test_without_a_val_list_what_is_held_out_has_no_copies(capsys: pytest.Captur
     assert len(held) == 2
     assert not any(name.startswith(tuple(held)) for name in ids_of("train"))
     assert len(ids_of("train")) == 2 * 18
-    loaded = prepare_training("out")
+    loaded = prepare_training(DataConfig("out"))
     assert loaded.val is not None
     assert list(loaded.val.image_ids) == held
 
@@ -187,7 +188,7 @@ def test_a_flat_folder_becomes_a_voc_one() -> None:
     assert ids_of("train")[:3] == ["train_a", "train_b", "train_c"]
     assert ids_of("val") == ["valid_v"]
     assert read_annotation(OUT / "Annotations/train_c.xml").objects == ()
-    assert prepare_training("out").train.class_names == ("cat", "dog")
+    assert prepare_training(DataConfig("out")).train.class_names == ("cat", "dog")
 
 
 def test_renamed_classes_are_the_same_in_originals_and_copies() -> None:

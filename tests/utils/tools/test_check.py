@@ -200,10 +200,7 @@ def test_duplicates_across_and_within_splits(voc: Path) -> None:
     assert (exact["kind"], exact["file"]) == ("exact duplicate across splits", "voc/JPEGImages/10.jpg")
     assert exact["reason"] == "in val, is the same file as voc/JPEGImages/00.jpg in train"
     assert (near["kind"], near["file"]) == ("near duplicate across splits", "voc/JPEGImages/11.jpg")
-    assert (within["level"], within["reason"]) == (
-        "note",
-        "train has 1 groups of near-duplicate images",
-    )
+    assert (within["level"], within["reason"]) == ("note", "train has 1 groups of near-duplicate images")
 
 
 def test_an_image_in_two_splits(voc: Path) -> None:

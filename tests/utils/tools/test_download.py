@@ -12,8 +12,7 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from data import main
 from tests.utils.tools.conversion import snapshot
-from utils.data.layout import list_splits
-from utils.data.samples import load_samples
+from utils.data.samples import list_splits, load_samples
 from utils.tools import download
 
 KEYS = {"2007": ("2007", "trainval"), "2007-test": ("2007", "test"), "2012": ("2012", "trainval")}

@@ -9,7 +9,7 @@ import pytest
 import data
 from tests.utils.data.conftest import write_voc
 from utils.cli.errors import UserError
-from utils.data.layout import choose_training_splits
+from utils.data.samples import choose_training_splits
 from utils.data.voc import VocObject
 from utils.tools import split
 

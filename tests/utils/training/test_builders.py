@@ -203,7 +203,7 @@ def test_overfit_shows_the_same_pictures_in_every_epoch(make_data: MakeData) -> 
 
 def test_the_loader_has_the_settings(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(start, "build_train_loader", lambda samples, **given: calls.append((samples, given)))
+    monkeypatch.setattr(start, "TrainLoader", lambda samples, **given: calls.append((samples, given)))
     folder = make_data({"train": {"a": [CAT], "b": [CAT]}})
     config = TrainConfig(
         data=str(folder), val=("none",), imgsz=(64, 96), mosaic=0.25, mixup=0.125, augment="light",

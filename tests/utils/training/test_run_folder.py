@@ -16,7 +16,7 @@ from nets.structures import Detections
 from utils.cli.errors import UserError
 from utils.cli.train_config import TrainConfig
 from utils.data.dataset import VocDataset
-from utils.data.sample_report import Record
+from utils.data.dataset_report import Record
 from utils.data.targets import build_target
 from utils.inference.evaluation import DatasetDetections, EvalResult, score_detections
 from utils.inference.predictor import Timings

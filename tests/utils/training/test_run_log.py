@@ -11,6 +11,7 @@ from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.parser import given_settings
 from utils.cli.presets import with_preset
+from utils.cli.shared_config import DataConfig
 from utils.cli.train_config import TrainConfig
 from utils.data.demo import make_demo
 from utils.data.prepare import prepare_training
@@ -133,7 +134,7 @@ def test_next_commands_can_be_run_as_printed(
         path.unlink()
     for name in lists:
         (main / f"{name}.txt").write_text(listed)
-    data = prepare_training(folder, train=lists[:1], val=("none",))
+    data = prepare_training(DataConfig(str(folder)), train=lists[:1], val=("none",))
     run_log.log_next_commands(TrainConfig(data=str(folder), phi=phi), Path("best.pth"), data)
     err = capsys.readouterr().err
     assert f"evaluate.py --weights best.pth{predict} --data '{folder}'{measure}\n" in err
@@ -146,7 +147,7 @@ def test_the_data_are_evaluated_as_they_were_trained_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_demo(tmp_path, train=1, val=1, test=1)
-    data = prepare_training(tmp_path, train=("train",), val=("none",))
+    data = prepare_training(DataConfig(str(tmp_path)), train=("train",), val=("none",))
     config = TrainConfig(data=str(tmp_path), unlabelled="background", skip_bad=True, rename=("a=b",))
     run_log.log_next_commands(config, Path("best.pth"), data)
     expected = f"--data {tmp_path} --rename a=b --unlabelled background --skip-bad\n"

@@ -8,6 +8,7 @@ import torch
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from tests.utils.training.conftest import CAT, MakeData, make_trainer
+from utils.cli.shared_config import DataConfig
 from utils.cli.train_config import TrainConfig
 from utils.data.prepare import prepare_training
 from utils.inference.evaluation import detect_dataset, score_detections
@@ -41,7 +42,7 @@ def test_the_predictor_is_of_the_average_and_at_the_settings_of_evaluate(trainer
 
 def test_it_is_what_evaluate_finds(make_data: MakeData, trainer: Trainer) -> None:
     folder: Path = make_data({"train": {"a": [CAT]}, "val": {"b": [CAT], "c": [], "d": [CAT]}})
-    val = prepare_training(folder, val=("val",)).val
+    val = prepare_training(DataConfig(str(folder)), val=("val",)).val
     assert val is not None
     result, findings = evaluate_on_all_ranks(TrainConfig(), trainer, val, ("val",))
     predictor = Predictor(trainer.average, trainer.average.config, ("cat",), conf=0.001)
@@ -59,7 +60,8 @@ def test_it_is_what_evaluate_finds(make_data: MakeData, trainer: Trainer) -> Non
 def test_shares_of_two_processes_are_put_together(
     make_data: MakeData, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    val = prepare_training(make_data({"train": {c: [CAT] for c in "abc"}}), val=("train",)).val
+    folder = make_data({"train": {c: [CAT] for c in "abc"}})
+    val = prepare_training(DataConfig(str(folder)), val=("train",)).val
     assert val is not None
     alone, _ = evaluate_on_all_ranks(TrainConfig(), trainer, val)
     shares = []

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import matplotlib
 import numpy as np
 import pytest
 import torch
 
 from nets.structures import Detections, Target
+from utils.vision import draw
+from utils.vision.contact_sheet import draw_grid
 from utils.vision.draw import class_color, draw_detections
 
 
@@ -57,3 +62,52 @@ def test_a_target_is_drawn_and_says_what_is_difficult() -> None:
 
 def test_class_colors_differ() -> None:
     assert len({class_color(label) for label in range(80)}) == 80
+
+
+def test_grid_arranges_cells_in_rows() -> None:
+    cells = [np.full((16, 32, 3), value, dtype=np.uint8) for value in (10, 20, 30)]
+    assert draw_grid(cells[:1], columns=2, gap=4).tolist() == cells[0].tolist()
+    grid = draw_grid(cells, columns=2, gap=4)
+    assert grid.shape == (16 + 4 + 16, 32 + 4 + 32, 3)
+    assert (grid[:16, :32] == 10).all()
+    assert (grid[:16, 36:] == 20).all()
+    assert (grid[20:, :32] == 30).all()
+    assert (grid[16:20] == 255).all()
+    assert (grid[20:, 32:] == 255).all()
+
+
+@pytest.fixture
+def poor_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with no font but those that our dependencies bring."""
+    monkeypatch.setattr(draw, "_WIDER_FONTS", ("no-such-font.ttf",))
+    draw._find_font.cache_clear()
+    draw._warn_about_letters.cache_clear()
+
+
+@pytest.mark.parametrize("text", ["cat 0.90", "café", "собака", "Ω"])
+def test_letters_that_our_dependencies_have(poor_machine: None, text: str) -> None:
+    assert draw.has_letters("")
+    assert draw.has_letters(text)
+    assert draw.load_font(20, text).getbbox(text)[2] > 10
+
+
+def test_a_missing_letter_is_seen(poor_machine: None) -> None:
+    assert not draw.has_letters("猫")
+    assert not draw.has_letters("a猫b")
+    assert draw.load_font(20, "猫").getname() == draw.load_font(20).getname()  # something to draw with
+
+
+def test_a_font_of_the_machine_is_taken(monkeypatch: pytest.MonkeyPatch, poor_machine: None) -> None:
+    path = Path(matplotlib.get_data_path(), "fonts/ttf/STIXGeneral.ttf")
+    monkeypatch.setattr(draw, "_WIDER_FONTS", (str(path),))
+    monkeypatch.setattr(draw, "_fonts_of_matplotlib", list)
+    assert draw.load_font(20, "∮").getname()[0] == "STIXGeneral"
+
+
+def test_a_name_that_cannot_be_drawn_becomes_its_number(
+    poor_machine: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, found = np.zeros((100, 200, 3), dtype=np.uint8), make_found([10.0, 60.0, 90.0, 90.0])
+    drawn = [draw_detections(image, found, (name,)) for name in ("猫", "class 0", "猫")]
+    assert np.array_equal(drawn[0], drawn[1])
+    assert capsys.readouterr().err.count("warning: no font has the letters of 猫") == 1

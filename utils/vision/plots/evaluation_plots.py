@@ -1,4 +1,7 @@
-"""Charts of an evaluation: curves per class, confusion matrix, and the cost of each kind of error."""
+"""Charts of an evaluation: curves per class, confusion matrix, and the cost of each kind of error.
+
+Each is written as a PNG and returned; a UserError tells that the file cannot be written.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def plot_curves(
     values: Sequence[float | None],
     mark_peak: bool = False,
 ) -> Figure:
-    """Write a chart of a curve per class and their mean as a PNG, and return it.
+    """Write a chart of a curve per class and their mean to a file.
 
     Args:
         path: the file to write.
@@ -38,9 +41,6 @@ def plot_curves(
         labels: of the x and the y axis.
         values: number of each class in the legend, such as its AP.
         mark_peak: mark the highest point of the mean.
-
-    Raises:
-        UserError: the file cannot be written.
     """
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots()
@@ -68,17 +68,10 @@ def plot_curves(
 def plot_confusion(
     path: Path, matrix: NDArray[np.int64], class_names: Sequence[str], conf: float, iou: float
 ) -> Figure:
-    """Write a chart of a confusion matrix as a PNG, and return it.
+    """Write a chart of a confusion matrix to a file.
 
-    Args:
-        path: the file to write.
-        matrix: (K + 1, K + 1), rows are ground truth and columns detections, the last of each is background.
-        class_names: the K names.
-        conf: score threshold, for the title.
-        iou: IoU threshold, for the title.
-
-    Raises:
-        UserError: the file cannot be written.
+    Rows of the (K + 1, K + 1) matrix are ground truth and columns detections, the last of each is background.
+    The thresholds of score and IoU are for the title.
     """
     names = [*(shorten(name) for name in class_names), "background"]
     side = float(np.clip(0.45 * len(names) + 3, 6, 24))
@@ -104,14 +97,9 @@ def plot_confusion(
 
 
 def plot_errors(path: Path, errors: Mapping[str, tuple[int, float | None]]) -> Figure:
-    """Write a chart of the count of each kind of error and its cost in mAP50 as a PNG, and return it.
+    """Write a chart of the count of each kind of error and its cost in mAP50 to a file.
 
-    Args:
-        path: the file to write.
-        errors: (count, cost) by kind; the cost is None without ground truth.
-
-    Raises:
-        UserError: the file cannot be written.
+    `errors` has (count, cost) by kind; the cost is None without ground truth.
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()

@@ -19,11 +19,7 @@ _WIDER_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "Ping
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write a figure as a PNG; a UserError tells that the file cannot be written."""
     FigureCanvasAgg(figure)
     with atomic_write(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+")  # a missing letter is drawn as a box

@@ -1,4 +1,8 @@
-"""Charts of the labels of a data set: classes, sizes with the anchors, aspect ratios, centers."""
+"""Charts of the labels of a data set: classes, sizes with the anchors, aspect ratios, centers.
+
+Each is written as a PNG and returned; a UserError tells that the file cannot be written. Sizes are in network
+pixels: anchors (width, height), the network input (height, width).
+"""
 
 from __future__ import annotations
 
@@ -32,24 +36,14 @@ def plot_labels(
     input_size: tuple[int, int],
     anchors: Sequence[tuple[float, float]],
 ) -> Figure:
-    """Write a chart of the objects of a data set as a PNG, and return it.
+    """Write a chart of the objects of a data set to a file.
 
-    Args:
-        path: the file to write.
-        class_names: the K names.
-        labels: int64 (N,), class indices of all objects.
-        boxes: float32 (N, 4), (x1, y1, x2, y2) edges in network pixels.
-        input_size: (height, width) of the network input in pixels.
-        anchors: (width, height) pairs in network pixels.
-
-    Raises:
-        UserError: the file cannot be written.
+    `labels` int64 (N,) and `boxes` float32 (N, 4), (x1, y1, x2, y2) edges, are those of all objects.
     """
     bars = min(len(class_names), _MAX_BARS)
     figure = Figure(figsize=(14, max(8.0, 0.13 * bars + 1)), layout="constrained")
     panels = figure.subplot_mosaic(
-        [["classes", "sizes", "centers"], ["classes", "aspects", "aspects"]],
-        width_ratios=(1.0, 1.0, 1.1),
+        [["classes", "sizes", "centers"], ["classes", "aspects", "aspects"]], width_ratios=(1.0, 1.0, 1.1)
     )
     low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
     centers, sizes = (low + high) / 2, high - low
@@ -67,16 +61,9 @@ def plot_anchors(
     input_size: tuple[int, int],
     anchors: Mapping[str, Sequence[tuple[float, float]]],
 ) -> Figure:
-    """Write a chart of the sizes of boxes and of sets of anchors as a PNG, and return it.
+    """Write a chart of the sizes of boxes and of sets of anchors to a file.
 
-    Args:
-        path: the file to write.
-        sizes: (N, 2), width and height of the boxes in network pixels.
-        input_size: (height, width) of the network input in pixels.
-        anchors: (width, height) pairs in network pixels, by name in the legend.
-
-    Raises:
-        UserError: the file cannot be written.
+    `sizes` (N, 2) has width and height of the boxes; `anchors` has sets of anchors by name.
     """
     figure = Figure(figsize=(8, 8), layout="constrained")
     _draw_sizes(figure.subplots(), sizes, input_size, anchors)

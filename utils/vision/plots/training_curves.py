@@ -21,12 +21,8 @@ _FEW_EPOCHS = 40  # up to here each epoch has a marker
 def plot_results(path: Path, rows: Sequence[Mapping[str, str]]) -> Figure:
     """Write the curves of a run as a PNG, and return the chart.
 
-    Args:
-        path: the file to write.
-        rows: of results.csv, from csv.DictReader; missing or empty values are not drawn.
-
-    Raises:
-        UserError: the file cannot be written.
+    Missing or empty values of the rows of results.csv, from csv.DictReader, are not drawn. A UserError tells
+    that the file cannot be written.
     """
     figure = Figure(figsize=(12, 8), layout="constrained")
     losses, scores, rate, speed = figure.subplots(2, 2).flat

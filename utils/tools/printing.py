@@ -1,8 +1,21 @@
-"""Plain-text tables with aligned columns."""
+"""Printing of results: lines, tables with aligned columns, and the next command."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
+
+from utils.cli.console import one_line
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print each text as one line."""
+    print("\n".join(map(one_line, lines)), flush=True)
+
+
+def next_command(script: str, *arguments: str) -> str:
+    """Return the line that advises the next command."""
+    return f"next: {shlex.join(['python', script, *arguments])}"
 
 
 def text_table(rows: Sequence[Sequence[object]]) -> list[str]:
