@@ -6,21 +6,49 @@ labels start at 0. An image without objects has length 0, never None.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+_Self = TypeVar("_Self", bound="_Objects")
 
-def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != expected:
-        raise ValueError(f"{name} must have shape {expected}, got {tuple(tensor.shape)}")
+
+class _Objects:
+    """Base of the dataclasses here: each tensor has one row an object."""
+
+    boxes: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        for name, tensor in self._tensors().items():
+            expected = (len(self), 4) if name == "boxes" else (len(self),)
+            if tuple(tensor.shape) != expected:
+                raise ValueError(f"{name} must have shape {expected}, got {tuple(tensor.shape)}")
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def _map(self: _Self, change: Callable[[Tensor], Tensor]) -> _Self:
+        changed = {name: change(tensor) for name, tensor in self._tensors().items()}
+        return type(self)(**{**vars(self), **changed})
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self: _Self, index: Tensor) -> _Self:
+        """Select objects by a mask Tensor[N] bool or by indices."""
+        return self._map(lambda tensor: tensor[index])
+
+    def to(self: _Self, device: torch.device | str) -> _Self:
+        """Copy the tensors to a device."""
+        return self._map(lambda tensor: tensor.to(device))
 
 
 @dataclass(frozen=True)
-class Target:
+class Target(_Objects):
     """Ground truth of one image.
 
     Attributes:
@@ -36,33 +64,14 @@ class Target:
     difficult: Tensor
     image_id: str = ""
 
-    def __post_init__(self) -> None:
-        count = len(self.labels)
-        _check_shape("boxes", self.boxes, (count, 4))
-        _check_shape("labels", self.labels, (count,))
-        _check_shape("difficult", self.difficult, (count,))
-
     @classmethod
     def empty(cls, image_id: str = "") -> Target:
         """Build the target of an image without objects."""
-        return cls(
-            torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool), image_id
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: Tensor) -> Target:
-        """Select objects by a mask Tensor[M] bool or by indices."""
-        return Target(self.boxes[index], self.labels[index], self.difficult[index], self.image_id)
-
-    def to(self, device: torch.device | str) -> Target:
-        """Copy the tensors to a device."""
-        return Target(self.boxes.to(device), self.labels.to(device), self.difficult.to(device), self.image_id)
+        return cls(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool(), image_id)
 
 
 @dataclass(frozen=True)
-class Detections:
+class Detections(_Objects):
     """Predicted boxes of one image.
 
     Attributes:
@@ -75,27 +84,10 @@ class Detections:
     scores: Tensor
     labels: Tensor
 
-    def __post_init__(self) -> None:
-        count = len(self.labels)
-        _check_shape("boxes", self.boxes, (count, 4))
-        _check_shape("scores", self.scores, (count,))
-        _check_shape("labels", self.labels, (count,))
-
     @classmethod
     def empty(cls) -> Detections:
         """Build the result of an image in which nothing was found."""
-        return cls(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: Tensor) -> Detections:
-        """Select detections by a mask Tensor[N] bool or by indices."""
-        return Detections(self.boxes[index], self.scores[index], self.labels[index])
-
-    def to(self, device: torch.device | str) -> Detections:
-        """Copy the tensors to a device."""
-        return Detections(self.boxes.to(device), self.scores.to(device), self.labels.to(device))
+        return cls(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())
 
     def to_supervision(self, class_names: Sequence[str] | None = None) -> Any:
         """Return these detections as `supervision.Detections`, for its trackers, counters and annotators.
@@ -111,10 +103,6 @@ class Detections:
         except ImportError as error:
             raise ImportError("Detections.to_supervision needs it: pip install supervision") from error
         found = self.to("cpu")
-        data = {} if class_names is None else {"class_name": [class_names[i] for i in found.labels.tolist()]}
-        return supervision.Detections(
-            xyxy=found.boxes.numpy(),
-            confidence=found.scores.numpy(),
-            class_id=found.labels.numpy(),
-            data=data,
-        )
+        boxes, scores, labels = found.boxes.numpy(), found.scores.numpy(), found.labels.numpy()
+        data = {} if class_names is None else {"class_name": [class_names[label] for label in labels]}
+        return supervision.Detections(xyxy=boxes, confidence=scores, class_id=labels, data=data)

@@ -1,4 +1,4 @@
-"""Export to each format: files are written aside, compared with PyTorch, then moved into place."""
+"""Export to each format, with the parity check, and the staging of the files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from utils.cli.errors import UserError
 from utils.export.formats import Format
-from utils.export.int8 import Accuracy, check_accuracy
+from utils.export.int8 import check_accuracy
 from utils.export.job import ExportJob
 from utils.export.ncnn import NcnnFormat
 from utils.export.onnx import OnnxFormat
@@ -23,26 +23,19 @@ from utils.export.weight_files import DarknetFormat, PthFormat, PublishedFormat
 from utils.inference.writers import refuse_overwriting
 
 FORMATS: dict[str, Format] = {
-    form.name: form
-    for form in (
-        OnnxFormat(),
-        OpenVinoFormat(),
-        NcnnFormat(),
-        DarknetFormat(),
-        PublishedFormat(),
-        PthFormat(),
-    )
+    kind.name: kind()
+    for kind in (OnnxFormat, OpenVinoFormat, NcnnFormat, DarknetFormat, PublishedFormat, PthFormat)
 }
 _TEMPORARY = ".export-"  # prefix of the folders that hold files until all checks pass
 
 
-def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict[str, Parity | Accuracy]]:
-    """Export to one format; its files appear only when every runner passes the parity check.
+def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict[str, Parity | str]]:
+    """Export to one format and compare the result with the network.
 
     Args:
         name: of the format.
         job: what to export.
-        folder: where the files go.
+        folder: where the files go, see `staged`.
 
     Returns:
         The files, and what was measured by the name of each runner. An 8-bit model is judged by its mAP50.
@@ -51,16 +44,15 @@ def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict
         UserError: the network cannot be exported, or the export computes something else.
     """
     form, job = FORMATS[name], job.for_format(name)
-    measured: dict[str, Parity | Accuracy] = {}
-    with staged(folder, job.source) as temporary:
-        written = form.write(job, temporary)
-        for runner in form.runners(job, written[0]):
-            if job.quantization is None:
-                measured[runner.name] = check_parity(name, job, runner)
-            else:
-                assert isinstance(runner.run, nn.Module)
-                measured[runner.name] = check_accuracy(job, runner.run)
-    return [folder / path.name for path in written], measured
+    written = form.write(job, folder)
+    measured: dict[str, Parity | str] = {}
+    for runner in form.runners(job, written[0]):
+        if job.quantization is None:
+            measured[runner.name] = check_parity(name, job, runner)
+        else:
+            assert isinstance(runner.run, nn.Module)
+            measured[runner.name] = check_accuracy(job, runner.run)
+    return written, measured
 
 
 @contextmanager

@@ -9,9 +9,9 @@ would overflow. The measurements are in benchmarks/results/predict_speed.md.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,6 +37,8 @@ def quantize(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
 
     prepared, small = folder / "prepared.onnx", folder / "int8.onnx"
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    batches = ({IMAGES: one.expand(batch, -1, -1, -1).contiguous().numpy()} for one in pictures)
+    reader = SimpleNamespace(get_next=lambda: next(batches, None))  # a CalibrationDataReader
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)  # the advice to prepare the model, which was done
     try:
@@ -47,7 +49,7 @@ def quantize(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
         quantization.quantize_static(
             prepared,
             small,
-            _CalibrationReader(pictures, batch),
+            reader,
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -65,41 +67,20 @@ def quantize(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
             path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """The mAP50 of a network and of its 8-bit model."""
-
-    before: float
-    after: float
-
-    def __str__(self) -> str:
-        return f"mAP50 {self.before:.4f} in PyTorch, {self.after:.4f} with 8 bits"
-
-
-def check_accuracy(job: ExportJob, model: nn.Module) -> Accuracy:
+def check_accuracy(job: ExportJob, model: nn.Module) -> str:
     """Measure the mAP50 of the network and of its 8-bit model, and refuse too large a loss.
+
+    Returns:
+        A line with both.
 
     Raises:
         UserError: more than `LIMIT` is lost (exit code 1).
     """
     assert job.quantization is not None
-    measured = Accuracy(*(job.quantization.judge(network) for network in (job.model, model)))
-    if measured.after >= measured.before - LIMIT - 1e-9:  # a rounding error is no loss
+    before, after = (job.quantization.judge(network) for network in (job.model, model))
+    measured = f"mAP50 {before:.4f} in PyTorch, {after:.4f} with 8 bits"
+    if after >= before - LIMIT - 1e-9:  # a rounding error is no loss
         return measured
     raise UserError(
         f"--int8: {measured}; at most {LIMIT:g} may be lost; leave out --int8, or use --half", exit_code=1
     )
-
-
-class _CalibrationReader:
-    """Calibration pictures under the interface of ONNX Runtime's CalibrationDataReader."""
-
-    def __init__(self, pictures: Iterable[Tensor], batch: int) -> None:
-        self._pictures: Iterator[Tensor] = iter(pictures)
-        self._batch = batch
-
-    def get_next(self) -> dict[str, Any] | None:
-        picture = next(self._pictures, None)
-        if picture is None:
-            return None
-        return {IMAGES: picture.expand(self._batch, -1, -1, -1).contiguous().numpy()}

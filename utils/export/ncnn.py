@@ -11,9 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor, nn
 
-from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.export.formats import Format
@@ -52,18 +50,6 @@ class NcnnFormat(Format):
         return written
 
 
-class _Network(nn.Module):
-    """The network with its heads as a tuple, which tracing needs."""
-
-    def __init__(self, model: YoloBody) -> None:
-        super().__init__()
-        self.model = model
-        self.eval()
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.model(images))
-
-
 def _convert(job: ExportJob, folder: Path) -> None:
     """Write model.ncnn.param and model.ncnn.bin, among other files."""
     import pnnx
@@ -71,14 +57,13 @@ def _convert(job: ExportJob, folder: Path) -> None:
     images, traced = make_noise_images(job.config.input_size)[:1], io.BytesIO()
     try:
         with quiet(), torch.no_grad():
-            torch.jit.save(torch.jit.trace(_Network(job.model), images), traced)
+            torch.jit.save(torch.jit.trace(job.model, images, strict=False), traced)  # returns a list
     except Exception as error:  # the user's own block may raise anything
         raise _failure(job, reason_of(error)) from error
     with atomic_write(folder / "model.pt") as file:  # torch itself would crash where the disk is full
         file.write(traced.getvalue())
     shape = ",".join(map(str, images.shape))
-    fp16 = f"fp16={int(job.half)}"
-    _run([pnnx.EXEC_PATH, "model.pt", f"inputshape=[{shape}]", fp16], job, folder)
+    _run([pnnx.EXEC_PATH, "model.pt", f"inputshape=[{shape}]", f"fp16={int(job.half)}"], job, folder)
     if not (folder / "model.ncnn.bin").is_file():
         raise _failure(job, "pnnx wrote no model")
 
@@ -87,13 +72,7 @@ def _run(command: list[str], job: ExportJob, folder: Path) -> None:
     """Run a program that may crash or hang; its last line is then the reason."""
     try:
         done = subprocess.run(
-            command,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT,
-            check=False,
+            command, cwd=folder, capture_output=True, errors="replace", timeout=_TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired:
         raise _failure(job, f"the conversion takes longer than {_TIMEOUT} s") from None

@@ -11,18 +11,23 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nets.config import ModelConfig
+from nets.decode import decode
 from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
+from utils.cli.predict_config import PredictConfig
 from utils.export.formats import Format
 from utils.export.int8 import quantize
 from utils.export.job import ExportJob
-from utils.export.nms import Decoder, append_nms
 from utils.export.parity import make_noise_images
-from utils.inference.runtimes import HEADS, IMAGES, OnnxModel, as_texts
+from utils.inference.runtimes import DETECTIONS, HEADS, IMAGES, THRESHOLDS, OnnxModel, as_texts
+
+_PREFIX = "nms_"  # of the names in the decoder's graph
 
 
 class OnnxFormat(Format):
@@ -84,14 +89,85 @@ def trace(name: str, job: ExportJob, *, half: bool) -> Any:
         ) from error
 
 
+class Decoder(nn.Module):
+    """Decoder from raw maps to boxes (B, N, 4) and scores (B, K, N), as NonMaxSuppression takes them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode the two raw maps (B, A*(5+K), h, w)."""
+        config = self.config
+        boxes, scores = decode(
+            [coarse, fine],
+            anchors=config.anchors,
+            anchor_masks=config.anchor_masks,
+            scale_x_y=config.scale_x_y,
+        )
+        return boxes, scores.transpose(1, 2)
+
+
 def _append_nms(heads: Any, job: ExportJob) -> Any:
-    """Append decoding and suppression to a model that returns raw maps."""
-    decoder = Decoder(job.config)
+    """Append decoding and suppression to a model that returns raw maps.
+
+    The output is then "detections" (B, D, 6): x1, y1, x2, y2 in network pixels, score, label, highest score
+    first, padded with rows of score 0. The thresholds are optional inputs.
+    """
+    import onnx
+
+    decoder, helper = Decoder(job.config), onnx.helper
     with torch.no_grad():
         maps = job.model(make_noise_images(job.config.input_size)[:1])
         num_classes, num_boxes = decoder(*maps)[1].shape[1:]
-    exported = _to_onnx(decoder, maps, HEADS, ("boxes", "scores"), job.batch)
-    return append_nms(heads, exported, num_boxes, num_classes)
+    decoding = _to_onnx(decoder, maps, HEADS, ("boxes", "scores"), job.batch)
+    joined = onnx.compose.merge_models(
+        heads, onnx.compose.add_prefix(decoding, _PREFIX), io_map=[(head, _PREFIX + head) for head in HEADS]
+    )
+    graph, boxes, scores = joined.graph, _PREFIX + "boxes", _PREFIX + "scores"
+    defaults = (
+        np.float32(PredictConfig.conf),
+        np.float32(PredictConfig.nms_iou),
+        np.int64(PredictConfig.max_det),
+    )
+    for name, value in zip(THRESHOLDS, defaults, strict=True):
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+        graph.input.append(helper.make_tensor_value_info(name, kind, [1]))
+        graph.initializer.append(onnx.numpy_helper.from_array(np.atleast_1d(value), name))
+    constants = {
+        "flat": [0, num_classes * num_boxes],  # 0 keeps the batch
+        "most": [num_classes * num_boxes],
+        "boxes_a_class": [num_boxes],
+        "last": [-1],
+    }
+    for name, numbers in constants.items():
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array(numbers, np.int64), name))
+    steps: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
+        # Of one class no more than max_det can be among the best max_det.
+        ("NonMaxSuppression", [boxes, scores, "max_det", "nms_iou", "conf"], ["kept"], {}),  # (S, 3)
+        ("GatherND", [scores, "kept"], ["kept_scores"], {}),  # (S,)
+        ("Shape", [scores], ["all"], {}),
+        ("ConstantOfShape", ["all"], ["nothing"], {"value": helper.make_tensor("zero", 1, [1], [0.0])}),
+        ("ScatterND", ["nothing", "kept", "kept_scores"], ["survivors"], {}),  # (B, K, N)
+        ("Reshape", ["survivors", "flat"], ["candidates"], {}),  # (B, K * N)
+        ("Min", ["max_det", "most"], ["count"], {}),
+        ("TopK", ["candidates", "count"], ["best", "places"], {"axis": 1}),  # (B, D) each
+        ("Div", ["places", "boxes_a_class"], ["label"], {}),
+        ("Mod", ["places", "boxes_a_class"], ["slot"], {}),
+        ("Unsqueeze", ["slot", "last"], ["slots"], {}),
+        ("GatherND", [boxes, "slots"], ["best_boxes"], {"batch_dims": 1}),  # (B, D, 4)
+        ("Unsqueeze", ["best", "last"], ["score_column"], {}),
+        ("Cast", ["label"], ["float_label"], {"to": onnx.TensorProto.FLOAT}),
+        ("Unsqueeze", ["float_label", "last"], ["label_column"], {}),
+        ("Concat", ["best_boxes", "score_column", "label_column"], [DETECTIONS], {"axis": 2}),
+    ]
+    graph.node.extend(helper.make_node(kind, given, made, **more) for kind, given, made, more in steps)
+    batch = graph.input[0].type.tensor_type.shape.dim[0]
+    del graph.output[:]
+    shape = [batch.dim_param or batch.dim_value, None, 6]
+    graph.output.append(helper.make_tensor_value_info(DETECTIONS, onnx.TensorProto.FLOAT, shape))
+    onnx.checker.check_model(joined)
+    return joined
 
 
 def _to_onnx(
@@ -128,8 +204,7 @@ def reason_of(error: BaseException) -> str:
 
 def _strip_stack_traces(graph: Any) -> None:
     """Remove stack traces, which hold paths of this machine."""
-    parts = (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output)
-    for part in parts:
+    for part in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     for node in graph.node:
