@@ -30,7 +30,6 @@ from utils.weights.darknet import (
 from utils.weights.load import load_model
 from utils.weights.published import check_published, write_published
 
-_OUR_READER = "our reader"
 _OPENCV_HEADS = ["conv_29", "conv_36"]  # OpenCV's names of the last convolutions
 _OPENCV_EPSILON = 1e-6  # of batch normalization; Darknet's and ours is 1e-5
 
@@ -58,9 +57,7 @@ class DarknetFormat(Format):
     def write(self, job: ExportJob, folder: Path) -> list[Path]:
         """Write .weights, .cfg, .names and .json; weights from a Darknet file keep its header."""
         paths = [folder / job.file_name(suffix) for suffix in (self.suffix, ".cfg", ".names", ".json")]
-        origin = (
-            read_darknet(job.source) if is_darknet(job.source) else DarknetWeights({}, job.config.num_classes)
-        )
+        origin = read_darknet(job.source) if is_darknet(job.source) else DarknetWeights({}, 0)
         write_darknet(paths[0], dataclasses.replace(origin, state_dict=job.state_dict()))
         metadata = json.dumps(job.metadata(), ensure_ascii=False, indent=1)
         texts = (build_cfg(job.config), "\n".join(job.class_names), metadata)
@@ -73,7 +70,7 @@ class DarknetFormat(Format):
         """Return our own reader, and OpenCV's where it has one."""
         model = YoloBody(job.config).eval()
         model.load_state_dict(read_darknet(path).state_dict)
-        found = [Runner(_OUR_READER, model)]
+        found = [Runner("our reader", model)]
         if hasattr(cv2.dnn, "readNetFromDarknet"):
             found.append(_load_with_opencv(job, path))
         return found
@@ -115,7 +112,7 @@ class PublishedFormat(Format):
 
     def runners(self, job: ExportJob, path: Path) -> list[Runner]:
         """Return our own reader."""
-        return [Runner(_OUR_READER, load_model(str(path), classes=job.class_names).model)]
+        return [Runner("our reader", load_model(str(path), classes=job.class_names).model)]
 
     def next_command(self, job: ExportJob, folder: Path) -> list[str] | None:
         """See `Format.next_command`."""
@@ -136,7 +133,7 @@ class PthFormat(Format):
 
     def runners(self, job: ExportJob, path: Path) -> list[Runner]:
         """Return our own reader."""
-        return [Runner(_OUR_READER, load_model(str(path), phi=job.config.phi).model)]
+        return [Runner("our reader", load_model(str(path), phi=job.config.phi).model)]
 
 
 def _load_with_opencv(job: ExportJob, path: Path) -> Runner:

@@ -23,10 +23,7 @@ from utils.cli.files import atomic_write
 
 FORMAT_VERSION = 1
 # What torch and zipfile raise for a damaged file.
-_DAMAGE = (
-    *(RuntimeError, EOFError, zipfile.BadZipFile),
-    *(ValueError, KeyError, TypeError, AttributeError, IndexError),
-)
+_DAMAGE = (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -78,9 +75,7 @@ def write_content(path: Path | str, content: object) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    buffer = (
-        io.BytesIO()
-    )  # so that a full disk raises an OSError here, not an error of torch's archive writer
+    buffer = io.BytesIO()  # on a full disk, torch's own writer would raise no OSError
     torch.save(content, buffer)
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())
@@ -110,9 +105,7 @@ def parse_checkpoint(path: Path | str, content: object) -> Checkpoint:
         raise UserError(f"{path}: not a checkpoint of this project (it has no format_version)")
     version = content.pop("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise UserError(
-            f"{path}: format version {version}, this program reads up to {FORMAT_VERSION}; update the program"
-        )
+        raise UserError(f"{path}: format version {version}, newer than {FORMAT_VERSION}; update the program")
     try:
         config = ModelConfig(**{name: _frozen(value) for name, value in content.pop("model_config").items()})
         names, weights = tuple(content.pop("class_names")), content.pop("weights")
@@ -136,10 +129,8 @@ def read_content(path: Path | str) -> object:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums
-                if (damaged := archive.testzip()) is not None:
-                    raise UserError(
-                        f"{path}: damaged (wrong checksum of {damaged}); download or copy it again"
-                    )
+                if damaged := archive.testzip():
+                    raise UserError(f"{path}: damaged (checksum of {damaged}); download or copy it again")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -149,9 +140,7 @@ def read_content(path: Path | str) -> object:
         raise UserError(f"{path}: refused: not a plain file of tensors; reading it could run code") from None
     except _DAMAGE as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise UserError(
-            f"{path}: damaged or not a checkpoint ({reason}); download or copy it again"
-        ) from None
+        raise UserError(f"{path}: damaged or no checkpoint ({reason}); download or copy it again") from None
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,27 +24,14 @@ from utils.cli.files import atomic_write
 
 # Convolutions of yolov4-tiny.cfg: layer number -> our name.
 _LAYERS = {
-    0: "backbone.stem1",
-    1: "backbone.stem2",
-    2: "backbone.stage2.route",
-    4: "backbone.stage2.first",
-    5: "backbone.stage2.second",
-    7: "backbone.stage2.merge",
-    10: "backbone.stage3.route",
-    12: "backbone.stage3.first",
-    13: "backbone.stage3.second",
-    15: "backbone.stage3.merge",
-    18: "backbone.stage4.route",
-    20: "backbone.stage4.first",
-    21: "backbone.stage4.second",
-    23: "backbone.stage4.merge",
-    26: "backbone.last",
-    27: "neck_p5",
-    28: "head_p5.conv",
-    29: "head_p5.predict",
-    32: "neck_up",
-    35: "head_p4.conv",
-    36: "head_p4.predict",
+    **{0: "backbone.stem1", 1: "backbone.stem2"},
+    **{
+        first + layer: f"backbone.stage{stage}.{name}"
+        for stage, first in ((2, 2), (3, 10), (4, 18))
+        for layer, name in {0: "route", 2: "first", 3: "second", 5: "merge"}.items()
+    },
+    **{26: "backbone.last", 27: "neck_p5", 28: "head_p5.conv", 29: "head_p5.predict"},
+    **{32: "neck_up", 35: "head_p4.conv", 36: "head_p4.predict"},
 }
 _HEADS = ("head_p5.predict", "head_p4.predict")
 _ANCHORS = 3  # of each head; with others the length of the file would give another number of classes
@@ -68,11 +55,6 @@ class DarknetWeights:
     num_classes: int
     version: tuple[int, int, int] = (0, 2, 5)
     seen: int = 0
-
-    @property
-    def is_partial(self) -> bool:
-        """Tell whether the file ends before the last layer of the network."""
-        return "head_p4.predict.weight" not in self.state_dict
 
 
 def is_darknet(path: Path) -> bool:
@@ -100,9 +82,7 @@ def read_darknet(path: Path | str) -> DarknetWeights:
     (seen,) = struct.unpack_from(_seen_format(major, minor), data, 12)
     values = torch.from_numpy(np.frombuffer(data, dtype="<f4", offset=header).astype(np.float32))
     if not values.isfinite().all():
-        raise UserError(
-            f"{path}: has values that are not finite; the file is damaged, download or copy it again"
-        )
+        raise UserError(f"{path}: damaged, has values that are not finite; download or copy it again")
     return DarknetWeights(_unpack(values, names, num_classes), num_classes, (major, minor, revision), seen)
 
 
@@ -129,11 +109,8 @@ def check_darknet(config: ModelConfig) -> None:
         ValueError: they cannot; says why.
     """
     if config.phi != "none":
-        raise ValueError(
-            f"Darknet has no attention blocks, it takes --phi none only; these weights have {config.phi}"
-        )
-    anchors = len(config.anchor_masks[0])
-    if anchors != _ANCHORS:
+        raise ValueError(f"Darknet takes --phi none only; these weights have {config.phi}")
+    if (anchors := len(config.anchor_masks[0])) != _ANCHORS:
         raise ValueError(f"takes {_ANCHORS} anchors a head, these weights have {anchors}")
 
 
@@ -169,9 +146,8 @@ def _csp(channels: int) -> list[str]:
 def _conv(filters: int, size: int, stride: int = 1, norm: bool = True) -> str:
     kind = {"batch_normalize": 1} if norm else {}
     activation = "leaky" if norm else "linear"
-    return _section(
-        "convolutional", **kind, filters=filters, size=size, stride=stride, pad=1, activation=activation
-    )
+    shape = {"filters": filters, "size": size, "stride": stride, "pad": 1}
+    return _section("convolutional", **kind, **shape, activation=activation)
 
 
 def _route(*layers: int) -> str:
@@ -214,17 +190,15 @@ def _names(cutoff: int | None = None) -> list[str]:
     return [f"{conv}.{part}" for conv in convs for part in (_HEAD_PARTS if conv in _HEADS else _NORM_PARTS)]
 
 
-def _tensors(num_classes: int) -> Mapping[str, Tensor]:
-    """Return the tensors of the network by name, shapes without values."""
+def _shapes(num_classes: int) -> dict[str, torch.Size]:
+    """Return the shapes of the network's tensors by name."""
     with torch.device("meta"):
-        return YoloBody(ModelConfig(num_classes)).state_dict()
+        return {name: value.shape for name, value in YoloBody(ModelConfig(num_classes)).state_dict().items()}
 
 
 def _solve_num_classes(path: Path, length: int, header: int, names: list[str]) -> int:
     """Solve for the K with which the named tensors of yolov4-tiny have exactly `length` bytes."""
-    one, two = (
-        header + 4 * sum(tensors[name].numel() for name in names) for tensors in (_tensors(1), _tensors(2))
-    )
+    one, two = (header + 4 * sum(shapes[name].numel() for name in names) for shapes in map(_shapes, (1, 2)))
     per_class = two - one
     if per_class == 0:  # a partial file that ends before the heads' last layers
         if length == one:
@@ -242,8 +216,8 @@ def _solve_num_classes(path: Path, length: int, header: int, names: list[str]) -
 
 def _unpack(values: Tensor, names: list[str], num_classes: int) -> dict[str, Tensor]:
     """Split the values of a file into the tensors of the network."""
-    tensors = _tensors(max(num_classes, 1))
-    parts = values.split([tensors[name].numel() for name in names])
-    state = {name: part.reshape(tensors[name].shape).clone() for name, part in zip(names, parts, strict=True)}
+    shapes = _shapes(max(num_classes, 1))
+    parts = values.split([shapes[name].numel() for name in names])
+    state = {name: part.reshape(shapes[name]).clone() for name, part in zip(names, parts, strict=True)}
     norms = [name.removesuffix("running_mean") for name in names if name.endswith("running_mean")]
     return state | {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}

