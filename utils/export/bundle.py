@@ -6,6 +6,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,12 @@ from utils.data.dataset_report import scan_samples
 from utils.data.samples import choose_training_splits, load_samples
 from utils.export.formats import LABELS
 from utils.export.job import ExportJob
-from utils.weights.checkpoint import Checkpoint, is_checkpoint, parse_checkpoint, read_content
+from utils.weights.checkpoint import is_checkpoint, parse_checkpoint, read_content
 from utils.weights.fetch import is_official
 
-_CARD, _DETECT, _REQUIREMENTS = "MODEL_CARD.md", "detect.py", "requirements.txt"
-_ROOT = Path(__file__).resolve().parents[2]
-_SCRIPT = Path(__file__).resolve().parent / "device" / _DETECT
-_RUNTIMES = {
-    ".onnx": "onnxruntime",
-    ".xml": "openvino",
-    ".param": "ncnn",
-}  # of the models that detect.py runs
+_DETECT = "detect.py"
+_FOLDER = Path(__file__).resolve().parent
+_RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino", ".param": "ncnn"}  # of the models of detect.py
 _ALWAYS = ("numpy>=1.24", "opencv-python-headless>=4.9")
 
 # Settings of the training run that the card repeats; each is a flag of the same name.
@@ -67,9 +63,9 @@ def write_bundle(
     present = {path.suffix for place in (folder, beside) if place for path in place.iterdir()}
     packages = [package for suffix, package in _RUNTIMES.items() if suffix in present]
     if packages:
-        texts[_DETECT] = _SCRIPT.read_text(encoding="utf-8")
-        texts[_REQUIREMENTS] = "\n".join([*_ALWAYS, *map(_requirement, packages)]) + "\n"
-    texts[_CARD] = build_card(job, models, measured, command)
+        texts[_DETECT] = (_FOLDER / "device" / _DETECT).read_text(encoding="utf-8")
+        texts["requirements.txt"] = "\n".join([*_ALWAYS, *map(_requirement, packages)]) + "\n"
+    texts["MODEL_CARD.md"] = build_card(job, models, measured, command)
     for name, text in texts.items():
         with atomic_write(folder / name, "w") as file:
             file.write(text)
@@ -77,30 +73,21 @@ def write_bundle(
 
 
 def device_command(folder: Path, models: Sequence[str]) -> str | None:
-    """Return the command that runs detect.py in the folder, None where it can run none of these models.
-
-    The model is named where the folder holds several.
-    """
+    """Return the command that runs detect.py on one of these models, None where it runs none of them."""
     ours = [name for name in models if name.endswith(tuple(_RUNTIMES))]
     if not ours or not (folder / _DETECT).is_file():
         return None
-    present = [path for path in folder.iterdir() if path.suffix in _RUNTIMES]
-    model = f" --model {shlex.quote(ours[0])}" if len(present) > 1 else ""
+    several = sum(path.suffix in _RUNTIMES for path in folder.iterdir()) > 1
+    model = f" --model {shlex.quote(ours[0])}" if several else ""
     return f"cd {shlex.quote(str(folder))} && python {_DETECT} photo.jpg{model}"
 
 
 def build_card(
     job: ExportJob, models: Sequence[Path], measured: Sequence[str], command: Sequence[str]
 ) -> str:
-    """Return the text of the model card.
-
-    Args:
-        job: what was exported.
-        models: the files of the export.
-        measured: lines of the parity check.
-        command: the command line of the export.
-    """
-    checkpoint = _read_checkpoint(job.source)
+    """Return the text of the model card; arguments as in `write_bundle`."""
+    content = read_content(job.source) if job.source.suffix in (".pth", ".pt") else None
+    checkpoint = parse_checkpoint(job.source, content) if is_checkpoint(content) else None
     run = checkpoint.run_config if checkpoint else {}
     config = job.portable_config()
     height, width = config.input_size
@@ -130,12 +117,6 @@ def build_card(
     return "\n\n".join("\n".join([f"{title}\n", *lines]) for title, lines in sections.items()) + "\n"
 
 
-def _read_checkpoint(source: Path) -> Checkpoint | None:
-    """Return our own checkpoint that the weights came from, None for weights of another kind."""
-    content = read_content(source) if source.suffix in (".pth", ".pt") else None
-    return parse_checkpoint(source, content) if is_checkpoint(content) else None
-
-
 def _describe_data(job: ExportJob, run: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:
     """Count the training images and objects, where the data can still be read.
 
@@ -147,13 +128,9 @@ def _describe_data(job: ExportJob, run: Mapping[str, Any], class_names: Sequence
         return ["not known: the weights hold no record of a training run"]
     try:
         splits, chosen = choose_training_splits(run["data"], run.get("train"))
-        samples = [
-            sample
-            for split in splits
-            for sample in load_samples(run["data"], split, unlabelled=run.get("unlabelled", "skip"))
-        ]
-        renames = parse_renames(run.get("rename") or ())
-        report = scan_samples(samples, class_names=class_names, renames=renames)
+        unlabelled, renames = run.get("unlabelled", "skip"), parse_renames(run.get("rename") or ())
+        loaded = (load_samples(run["data"], split, unlabelled=unlabelled) for split in splits)
+        report = scan_samples([*chain(*loaded)], class_names=class_names, renames=renames)
     except (UserError, OSError) as error:
         return [f"not known: {error}"]
     objects = report.class_counts
@@ -189,11 +166,11 @@ def _describe_metrics(metrics: Mapping[str, Any], run: Mapping[str, Any]) -> lis
     split = ", ".join(run.get("val") or ()) or "the default (val, or a held-out tenth)"
     if run.get("overfit"):
         split = f"the {run['overfit']} training images themselves (--overfit)"
-    rule = EvaluateConfig
+    conf, nms_iou, max_det = EvaluateConfig.conf, EvaluateConfig.nms_iou, EvaluateConfig.max_det
     return [
         f"Measured before the export on the split that chose the epoch: {split}, at the input size of the "
-        f"training. Scores from {rule.conf}, NMS at IoU {rule.nms_iou}, at most {rule.max_det} detections an "
-        "image. Not the metrics of a test set.",
+        f"training. Scores from {conf}, NMS at IoU {nms_iou}, at most {max_det} detections an image. "
+        "Not the metrics of a test set.",
         "",
         *("| metric | value |", "|---|---|"),
         *(f"| {name} | {value:.4f} |" for name, value in metrics.items() if isinstance(value, float | int)),
@@ -202,7 +179,7 @@ def _describe_metrics(metrics: Mapping[str, Any], run: Mapping[str, Any]) -> lis
 
 def _requirement(package: str) -> str:
     """Return a package with the bounds that requirements-export.txt gives it."""
-    lines = (_ROOT / "requirements-export.txt").read_text(encoding="utf-8").splitlines()
+    lines = (_FOLDER.parents[1] / "requirements-export.txt").read_text(encoding="utf-8").splitlines()
     return next(line.partition("#")[0].strip() for line in lines if re.match(rf"{package}\b", line))
 
 

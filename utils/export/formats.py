@@ -18,22 +18,14 @@ LABELS = "labels.txt"
 
 
 class Format(ABC):
-    """A file format that a network can be exported to.
+    """A file format that a network can be exported to."""
 
-    Attributes:
-        name: as --format takes it.
-        suffix: of the model's file.
-        packages: that writing and running it needs.
-        runtime: loads the written model.
-        holds_config: the file itself holds class names, input size and attention.
-        config_checks: each raises a ValueError for a network that the format cannot hold.
-    """
-
-    name: ClassVar[str]
-    suffix: ClassVar[str]
-    packages: ClassVar[tuple[str, ...]] = ()
-    runtime: ClassVar[type[ExportedModel]]
-    holds_config: ClassVar[bool] = True
+    name: ClassVar[str]  # as --format takes it
+    suffix: ClassVar[str]  # of the model's file
+    packages: ClassVar[tuple[str, ...]] = ()  # that writing and running it needs
+    runtime: ClassVar[type[ExportedModel]]  # loads the written model
+    holds_config: ClassVar[bool] = True  # the file itself holds class names, input size and attention
+    # Each raises a ValueError for a network that the format cannot hold.
     config_checks: ClassVar[tuple[Callable[[ModelConfig], None], ...]] = ()
 
     def check(self, job: ExportJob) -> None:

@@ -135,13 +135,7 @@ def build_job(config: ExportConfig) -> ExportJob:
     loaded = load_model(config.weights, classes=classes, phi=config.phi)
     network = dataclasses.replace(loaded.config, input_size=config.imgsz or loaded.config.input_size)
     return ExportJob(
-        loaded.model,
-        network,
-        loaded.class_names,
-        loaded.path,
-        batch=config.batch_size,
-        half=config.half,
-        ends_in_nms=config.nms,
+        loaded.model, network, loaded.class_names, loaded.path, config.batch_size, config.half, config.nms
     )
 
 
@@ -155,9 +149,8 @@ def add_pictures(job: ExportJob, config: ExportConfig) -> ExportJob:
         drawn = tuple(draw_sample(0, "test", index)[0] for index in range(_COMPARED))
         return dataclasses.replace(job, pictures=drawn)
     dataset, report, _ = prepare_evaluation(config, config.split)
-    job = dataclasses.replace(
-        job, pictures=tuple(read_image(record.image_path) for record in dataset.records[:_COMPARED])
-    )
+    pictures = tuple(read_image(record.image_path) for record in dataset.records[:_COMPARED])
+    job = dataclasses.replace(job, pictures=pictures)
     if not config.int8:
         return job
 

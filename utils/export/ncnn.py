@@ -84,8 +84,6 @@ def _run(command: list[str], job: ExportJob, folder: Path) -> None:
 
 
 def _failure(job: ExportJob, reason: str) -> UserError:
-    return UserError(
-        f"--format ncnn: cannot convert this network (attention {job.config.phi}): {reason}; "
-        "change the attention block, or use --format onnx",
-        exit_code=1,
-    )
+    begin = f"--format ncnn: cannot convert this network (attention {job.config.phi})"
+    advice = "change the attention block, or use --format onnx"
+    return UserError(f"{begin}: {reason}; {advice}", exit_code=1)

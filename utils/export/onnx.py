@@ -82,11 +82,9 @@ def trace(name: str, job: ExportJob, *, half: bool) -> Any:
     try:
         return _to_onnx(_Network(job.model, half), [images], [IMAGES], HEADS, job.batch)
     except Exception as error:  # the exporter or the user's own block may raise anything
-        raise UserError(
-            f"--format {name}: torch cannot export this network: {reason_of(error)}; "
-            "change the attention block, or use --format pth",
-            exit_code=1,
-        ) from error
+        reason = f"torch cannot export this network: {reason_of(error)}"
+        advice = "change the attention block, or use --format pth"
+        raise UserError(f"--format {name}: {reason}; {advice}", exit_code=1) from error
 
 
 class Decoder(nn.Module):

@@ -33,8 +33,6 @@ class OpenVinoFormat(Format):
             reason = str(error).strip().splitlines()[-1]
             if "iostream" in reason:
                 raise UserError(f"{path}: cannot be written; is the disk full?", exit_code=1) from error
-            raise UserError(
-                f"--format openvino: OpenVINO cannot load this network: {reason}; use --format onnx",
-                exit_code=1,
-            ) from error
+            begin = "--format openvino: OpenVINO cannot load this network"
+            raise UserError(f"{begin}: {reason}; use --format onnx", exit_code=1) from error
         return [path, path.with_suffix(".bin")]

@@ -61,21 +61,13 @@ class Runner:
 
 @dataclass
 class Parity:
-    """The largest differences between an exported model and the network.
+    """The largest differences between an exported model and the network."""
 
-    Attributes:
-        heads: of a raw head, None for a model that ends in NMS.
-        score: of a score.
-        pixels: of a box coordinate, in pixels of the network's input.
-        boxes: number of boxes that were compared.
-        unit: of `heads`, for the messages.
-    """
-
-    heads: float | None = None
+    heads: float | None = None  # of a raw head, None for a model that ends in NMS
     score: float = 0.0
-    pixels: float = 0.0
-    boxes: int = 0
-    unit: str = ""
+    pixels: float = 0.0  # of a box coordinate, in pixels of the network's input
+    boxes: int = 0  # that were compared
+    unit: str = ""  # of `heads`, for the messages
 
     def __str__(self) -> str:
         heads = "" if self.heads is None else f"raw heads{self.unit} by {self.heads:.2g}, "
@@ -98,12 +90,7 @@ def make_noise_images(input_size: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def check_parity(name: str, job: ExportJob, runner: Runner) -> Parity:
-    """Compare an exported model with the network and refuse one that differs.
-
-    Args:
-        name: the format.
-        job: what was exported.
-        runner: runs the exported model.
+    """Compare an exported model with the network and refuse one that differs; `name` is that of the format.
 
     Raises:
         UserError: raw heads, boxes or scores differ too much (exit code 1).
@@ -115,10 +102,10 @@ def check_parity(name: str, job: ExportJob, runner: Runner) -> Parity:
 
     def check(what: str, value: float, limit: float, unit: str = "") -> None:
         if value > limit:
-            difference = (
-                f"{what} differ from PyTorch by {value:.2g}{unit}, at most {limit:g}{unit} is allowed"
+            allowed = f"at most {limit:g}{unit} is allowed; {advice}"
+            raise UserError(
+                f"{begin} the {what} differ from PyTorch by {value:.2g}{unit}, {allowed}", exit_code=1
             )
-            raise UserError(f"{begin} the {difference}; {advice}", exit_code=1)
 
     if not job.ends_in_nms:
         parity.heads = compare_heads(job, runner)
@@ -150,8 +137,7 @@ def compare_heads(job: ExportJob, runner: Runner) -> float:
     """Compare raw heads on noise images.
 
     Returns:
-        The largest difference of a value; with --half relative to the head's largest value. Infinite where
-        the export returns values that are not finite.
+        The largest difference of a value, infinite for NaN; with --half relative to the head's largest value.
 
     Raises:
         UserError: the network itself returns such values, or the export returns heads of other shapes.
@@ -160,9 +146,7 @@ def compare_heads(job: ExportJob, runner: Runner) -> float:
     for images in _batches(job):
         expected, got = reference(images), runner.run(images)
         if not all(raw.isfinite().all() for raw in expected):
-            raise UserError(
-                f"{job.source}: the network itself returns values that are not finite", exit_code=1
-            )
+            raise UserError(f"{job.source}: the network itself returns infinite values or NaN", exit_code=1)
         shapes = [[tuple(raw.shape) for raw in heads] for heads in (expected, got)]
         if shapes[0] != shapes[1]:
             raise UserError(f"{job.source}: has heads {shapes[0]}, exported {shapes[1]}", exit_code=1)

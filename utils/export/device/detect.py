@@ -287,9 +287,7 @@ def read_all(paths: Sequence[Path], camera: int | None, bad: list[Path]) -> Iter
         capture = cv2.VideoCapture(camera)
         while (frame := capture.read()[1]) is not None:
             yield Path(f"camera{camera}"), cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        raise OSError(
-            f"--camera {camera}: no frame; connect a USB camera and close other programs that use it"
-        )
+        raise OSError(f"--camera {camera}: no frame; connect a USB camera, close other programs that use it")
 
 
 def json_line(path: Path, frame: np.ndarray, found: Found, names: Sequence[str]) -> str:
@@ -315,31 +313,21 @@ def benchmark(detector: Detector, frame: np.ndarray, thresholds: dict[str, Any],
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Detect objects with the exported model beside this file.")
-    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="a picture or a folder of pictures")
-    parser.add_argument("--camera", type=int, metavar="N", help="USB camera, until Ctrl-C")
-    parser.add_argument(
-        "--model", metavar="FILE", help=".onnx, .xml or .param (default: the one beside this file)"
-    )
-    parser.add_argument("--out", metavar="DIR", help="folder for pictures with boxes (default: results)")
-    parser.add_argument("--json", metavar="FILE", help="file for the detections, one JSON object a line")
-    parser.add_argument("--conf", type=float, metavar="X", help="lowest score of a detection")
-    parser.add_argument(
-        "--nms-iou", type=float, metavar="X", help="IoU above which the weaker box is dropped"
-    )
-    parser.add_argument("--max-det", type=int, metavar="N", help="maximum detections a picture")
-    parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: its own choice)"
-    )
-    parser.add_argument("--fp16", action="store_true", help="16-bit arithmetic in ncnn, faster on ARM")
-    parser.add_argument("--benchmark", type=int, nargs="?", const=100, metavar="N", help="time N runs")
+    add = parser.add_argument
+    add("sources", nargs="*", metavar="SOURCE", help="a picture or a folder of pictures")
+    add("--camera", type=int, metavar="N", help="USB camera, until Ctrl-C")
+    add("--model", metavar="FILE", help=".onnx, .xml or .param (default: the one beside this file)")
+    add("--out", metavar="DIR", help="folder for pictures with boxes (default: results)")
+    add("--json", metavar="FILE", help="file for the detections, one JSON object a line")
+    add("--conf", type=float, metavar="X", help="lowest score of a detection")
+    add("--nms-iou", type=float, metavar="X", help="IoU above which the weaker box is dropped")
+    add("--max-det", type=int, metavar="N", help="maximum detections a picture")
+    add("--threads", type=int, default=0, metavar="N", help="threads (default: the runtime's own choice)")
+    add("--fp16", action="store_true", help="16-bit arithmetic in ncnn, faster on ARM")
+    add("--benchmark", type=int, nargs="?", const=100, metavar="N", help="time N runs")
     args = parser.parse_args(argv)
-    for name, least, most in (
-        ("conf", 0, 1),
-        ("nms_iou", 0, 1),
-        ("max_det", 1, 99999),
-        ("benchmark", 1, 99999),
-        ("threads", 0, 999),
-    ):
+    ranges = {"conf": (0, 1), "nms_iou": (0, 1), "max_det": (1, 99999), "benchmark": (1, 99999)}
+    for name, (least, most) in (ranges | {"threads": (0, 999)}).items():
         if (value := getattr(args, name)) is not None and not least <= value <= most:
             parser.error(f"--{name.replace('_', '-')} {value}: must be within [{least}, {most}]")
     if not args.sources and args.camera is None:
