@@ -30,12 +30,7 @@ _TEMPORARY = ".export-"  # prefix of the folders that hold files until all check
 
 
 def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict[str, Parity | str]]:
-    """Export to one format and compare the result with the network.
-
-    Args:
-        name: of the format.
-        job: what to export.
-        folder: where the files go, see `staged`.
+    """Export to one format and compare the result with the network; see `staged` for the folder.
 
     Returns:
         The files, and what was measured by the name of each runner. An 8-bit model is judged by its mAP50.
@@ -59,12 +54,8 @@ def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict
 def staged(folder: Path, source: Path) -> Iterator[Path]:
     """Return a temporary folder; its files move to `folder` when the block ends, or none do when it fails.
 
-    Args:
-        folder: where the files go in the end.
-        source: the weights, which are never overwritten.
-
     Raises:
-        UserError: a file may not be moved, or the block failed; with the final paths in the message.
+        UserError: `source` would be overwritten, or the block failed; the message has the final paths.
     """
     try:
         with TemporaryDirectory(prefix=_TEMPORARY, dir=folder) as temporary:

@@ -28,7 +28,7 @@ def quantize(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
 
     Args:
         model: the same in float32.
-        pictures: for the calibration of the activations, Tensor[1, 3, H, W] each; repeated for a fixed batch.
+        pictures: for the calibration, Tensor[1, 3, H, W] each; repeated for a fixed batch.
         folder: for temporary files.
     """
     import onnx
@@ -68,10 +68,7 @@ def quantize(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
 
 
 def check_accuracy(job: ExportJob, model: nn.Module) -> str:
-    """Measure the mAP50 of the network and of its 8-bit model, and refuse too large a loss.
-
-    Returns:
-        A line with both.
+    """Return the mAP50 of the network and of its 8-bit model in words, and refuse too large a loss.
 
     Raises:
         UserError: more than `LIMIT` is lost (exit code 1).

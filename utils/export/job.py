@@ -35,42 +35,25 @@ _DEFAULT = ModelConfig(1)
 
 @dataclass(frozen=True)
 class Quantization:
-    """What an 8-bit model needs.
+    """What an 8-bit model needs."""
 
-    Attributes:
-        pictures: for the calibration of the activations, Tensor[1, 3, H, W] in [0, 1] each.
-        judge: returns the mAP50 of a network on the split that decides.
-    """
-
-    pictures: Iterable[Tensor]
-    judge: Callable[[nn.Module], float]
+    pictures: Iterable[Tensor]  # for the calibration of the activations, Tensor[1, 3, H, W] in [0, 1] each
+    judge: Callable[[nn.Module], float]  # returns the mAP50 of a network on the split that decides
 
 
 @dataclass(frozen=True)
 class ExportJob:
-    """A network and its export options.
+    """A network and its export options."""
 
-    Attributes:
-        model: in eval mode on the CPU, float32; the reference of the parity check.
-        config: defines it, with the input size of the export.
-        class_names: the names behind the labels.
-        source: the file that the weights came from; exports take its stem.
-        batch: images at a time of a format that fixes it, None for any number.
-        half: store weights in 16 bits.
-        ends_in_nms: an ONNX model returns detections, not raw heads.
-        pictures: of the parity check, uint8 (H, W, 3) RGB each.
-        quantization: for an 8-bit ONNX model, else None.
-    """
-
-    model: YoloBody
-    config: ModelConfig
+    model: YoloBody  # in eval mode on the CPU, float32; the reference of the parity check
+    config: ModelConfig  # defines it, with the input size of the export
     class_names: tuple[str, ...]
-    source: Path
-    batch: int | None = 1
-    half: bool = False
-    ends_in_nms: bool = False
-    pictures: tuple[Pixels, ...] = ()
-    quantization: Quantization | None = None
+    source: Path  # the file that the weights came from; exports take its stem
+    batch: int | None = 1  # images at a time of a format that fixes it, None for any number
+    half: bool = False  # store weights in 16 bits
+    ends_in_nms: bool = False  # an ONNX model returns detections, not raw heads
+    pictures: tuple[Pixels, ...] = ()  # of the parity check, uint8 (H, W, 3) RGB each
+    quantization: Quantization | None = None  # for an 8-bit ONNX model
 
     def for_format(self, name: str) -> ExportJob:
         """Return the job with the options that a format supports: only ONNX has --nms and --int8."""

@@ -68,12 +68,7 @@ class _Network(nn.Module):
 
 
 def trace(name: str, job: ExportJob, *, half: bool) -> Any:
-    """Convert the network to an ONNX model in memory, without metadata.
-
-    Args:
-        name: of the format, for the messages.
-        job: what to export.
-        half: compute in 16 bits inside.
+    """Convert the network to an ONNX model in memory, without metadata; with `half` in 16 bits inside.
 
     Raises:
         UserError: torch cannot export the network, for example an operation of a block (exit code 1).

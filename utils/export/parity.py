@@ -45,18 +45,13 @@ HALF_LIMITS = Limits(5e-2, 1.0, 1e-2)  # heads: relative to the head's largest v
 
 @dataclass(frozen=True)
 class Runner:
-    """A program that runs an exported model.
+    """A program that runs an exported model."""
 
-    Attributes:
-        name: for the messages.
-        run: maps images (B, 3, H, W) in [0, 1] to raw heads in float32, coarse first. Of a model that ends in
-            NMS it is an `ExportedModel`, whose `detect` returns the detections.
-        reference: the network to compare with, None for that of the job.
-    """
-
-    name: str
+    name: str  # for the messages
+    # Maps images (B, 3, H, W) in [0, 1] to raw heads in float32, coarse first. Of a model that ends in NMS it
+    # is an `ExportedModel`, whose `detect` returns the detections.
     run: Callable[[Tensor], list[Tensor]]
-    reference: nn.Module | None = None
+    reference: nn.Module | None = None  # the network to compare with, None for that of the job
 
 
 @dataclass
@@ -166,7 +161,7 @@ def count_wrong(boxes: Tensor, scores: Tensor, found: Detections, limits: Limits
         boxes: predictions of the network before suppression, Tensor[N, 4] xyxy in network pixels.
         scores: their scores, Tensor[N, K].
         found: the detections of the exported model, at most `_MAX_DET`.
-        limits: differences that do not count.
+        limits: smaller differences do not count.
     """
     threshold, wrong = PredictConfig.nms_iou, 0
     lowest = found.scores.min().item() if len(found) == _MAX_DET else 0.0  # the weaker ones were cut off

@@ -28,22 +28,14 @@ _DAMAGE = (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, LookupError, 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a `.pth` file.
-
-    Attributes:
-        config: defines the network.
-        class_names: the name of each class, in the order of the labels.
-        weights: state_dict of `YoloBody(config)`; the EMA's where there is one.
-        metrics: of the weights on the selection split, plain numbers by name.
-        run_config: the resolved settings of the training run.
-        training: what resuming needs (raw weights, optimizer, epoch, ...); empty in a shareable file.
-    """
+    """The content of a `.pth` file."""
 
     config: ModelConfig
-    class_names: tuple[str, ...]
-    weights: dict[str, Tensor]
-    metrics: dict[str, Any] = field(default_factory=dict)
-    run_config: dict[str, Any] = field(default_factory=dict)
+    class_names: tuple[str, ...]  # in the order of the labels
+    weights: dict[str, Tensor]  # state_dict of `YoloBody(config)`; the EMA's where there is one
+    metrics: dict[str, Any] = field(default_factory=dict)  # on the selection split, plain numbers by name
+    run_config: dict[str, Any] = field(default_factory=dict)  # the resolved settings of the training run
+    # What resuming needs (raw weights, optimizer, epoch, ...); empty in a shareable file.
     training: dict[str, Any] = field(default_factory=dict)
 
     def shareable(self) -> Checkpoint:

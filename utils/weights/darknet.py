@@ -41,20 +41,12 @@ _HEAD_PARTS = ("bias", "weight")
 
 @dataclass(frozen=True)
 class DarknetWeights:
-    """The content of a weights file.
+    """The content of a weights file."""
 
-    Attributes:
-        state_dict: the tensors of `YoloBody(ModelConfig(num_classes))`; of a partial file the first ones.
-        num_classes: solved from the length of the file; 0 for a partial file that ends before the heads' last
-            layers.
-        version: (major, minor, revision) of Darknet, as in the header.
-        seen: number of training images, as in the header.
-    """
-
-    state_dict: dict[str, Tensor]
-    num_classes: int
-    version: tuple[int, int, int] = (0, 2, 5)
-    seen: int = 0
+    state_dict: dict[str, Tensor]  # of `YoloBody(ModelConfig(num_classes))`; of a partial file the first ones
+    num_classes: int  # solved from the file's length; 0 for a partial file without the heads' last layers
+    version: tuple[int, int, int] = (0, 2, 5)  # (major, minor, revision) of Darknet, as in the header
+    seen: int = 0  # number of training images, as in the header
 
 
 def is_darknet(path: Path) -> bool:
@@ -129,7 +121,12 @@ def build_cfg(config: ModelConfig) -> str:
         *_csp(256),
         _conv(512, 3),
         *(_conv(256, 1), _conv(512, 3), predict, coarse),
-        *(_route(-4), _conv(128, 1), _section("upsample", stride=2), _route(-1, 23)),
+        *(
+            _section("route", layers="-4"),
+            _conv(128, 1),
+            _section("upsample", stride=2),
+            _section("route", layers="-1,23"),
+        ),
         *(_conv(256, 3), predict, fine),
     ]
     return "\n".join(sections).rstrip()
@@ -138,9 +135,11 @@ def build_cfg(config: ModelConfig) -> str:
 def _csp(channels: int) -> list[str]:
     """Return a stage of the backbone: half of the channels pass two convolutions, then all are joined."""
     half = channels // 2
-    second_half = _section("route", layers=-1, groups=2, group_id=1)
-    inner = [second_half, _conv(half, 3), _conv(half, 3), _route(-1, -2), _conv(channels, 1)]
-    return [_conv(channels, 3), *inner, _route(-6, -1), _section("maxpool", size=2, stride=2)]
+    return [
+        *(_conv(channels, 3), _section("route", layers=-1, groups=2, group_id=1)),
+        *(_conv(half, 3), _conv(half, 3), _section("route", layers="-1,-2"), _conv(channels, 1)),
+        *(_section("route", layers="-6,-1"), _section("maxpool", size=2, stride=2)),
+    ]
 
 
 def _conv(filters: int, size: int, stride: int = 1, norm: bool = True) -> str:
@@ -148,10 +147,6 @@ def _conv(filters: int, size: int, stride: int = 1, norm: bool = True) -> str:
     activation = "leaky" if norm else "linear"
     shape = {"filters": filters, "size": size, "stride": stride, "pad": 1}
     return _section("convolutional", **kind, **shape, activation=activation)
-
-
-def _route(*layers: int) -> str:
-    return _section("route", layers=_join(layers))
 
 
 def _yolo(config: ModelConfig, mask: Iterable[int]) -> str:

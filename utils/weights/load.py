@@ -25,21 +25,13 @@ from utils.weights.published import read_published
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The content of a weights file of any format.
-
-    Attributes:
-        path: the file.
-        config: defines the network of the tensors.
-        class_names: the names of its classes, None where the file has none.
-        state_dict: tensors under the names of `YoloBody(config)`; unknown tensors keep their names.
-        is_partial: the file holds the first layers only (Darknet's .conv.N).
-    """
+    """The content of a weights file of any format."""
 
     path: Path
-    config: ModelConfig
-    class_names: tuple[str, ...] | None
-    state_dict: Mapping[str, Tensor]
-    is_partial: bool = False
+    config: ModelConfig  # defines the network of the tensors
+    class_names: tuple[str, ...] | None  # None where the file has none
+    state_dict: Mapping[str, Tensor]  # named as in `YoloBody(config)`; unknown tensors keep their names
+    is_partial: bool = False  # the file holds the first layers only (Darknet's .conv.N)
 
 
 @dataclass(frozen=True)
@@ -54,17 +46,11 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Fit:
-    """Comparison of a file's tensors with a network's, by name.
+    """Comparison of a file's tensors with a network's, by name."""
 
-    Attributes:
-        fitting: in both, with the same shape.
-        without_place: in the file only, or with another shape; each with the reason.
-        missing: in the network only.
-    """
-
-    fitting: list[str]
-    without_place: dict[str, str]
-    missing: list[str]
+    fitting: list[str]  # in both, with the same shape
+    without_place: dict[str, str]  # in the file only, or with another shape; each with the reason
+    missing: list[str]  # in the network only
 
     @property
     def is_exact(self) -> bool:
