@@ -30,7 +30,6 @@ from utils.weights.load import load_model
 
 _COMPARED = 8  # pictures of the parity check
 _CALIBRATION = 128  # pictures of the calibration
-_DEFAULT = ModelConfig(1)
 
 
 @dataclass(frozen=True)
@@ -98,14 +97,6 @@ class ExportJob:
             "nms_iou": PredictConfig.nms_iou,
             "max_det": PredictConfig.max_det,
         }
-
-    def has_default_anchors(self) -> bool:
-        """Tell whether anchors and masks are the official ones, which readers assume when a file has none."""
-        return (self.config.anchors, self.config.anchor_masks) == (_DEFAULT.anchors, _DEFAULT.anchor_masks)
-
-    def decodes_as_official(self) -> bool:
-        """Tell whether boxes are decoded as in yolov4-tiny.cfg."""
-        return self.has_default_anchors() and self.config.scale_x_y == _DEFAULT.scale_x_y
 
 
 def build_job(config: ExportConfig) -> ExportJob:

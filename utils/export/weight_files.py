@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
@@ -47,11 +48,9 @@ class DarknetFormat(Format):
         lines = []
         if not hasattr(cv2.dnn, "readNetFromDarknet"):
             lines.append("darknet: this OpenCV cannot read Darknet files; only our own reader is compared")
-        if not job.decodes_as_official():
-            lines.append(
-                "darknet: anchors, masks or scale_x_y differ from yolov4-tiny.cfg; they are in the .cfg, "
-                "which predict.py and evaluate.py do not read"
-            )
+        if not _decodes_as_official(job):
+            changed = "anchors, masks or scale_x_y differ from yolov4-tiny.cfg"
+            lines.append(f"darknet: {changed}; predict.py and evaluate.py do not read the .cfg that has them")
         return lines
 
     def write(self, job: ExportJob, folder: Path) -> list[Path]:
@@ -77,7 +76,7 @@ class DarknetFormat(Format):
 
     def next_command(self, job: ExportJob, folder: Path) -> list[str] | None:
         """See `Format.next_command`."""
-        return super().next_command(job, folder) if job.decodes_as_official() else None
+        return super().next_command(job, folder) if _decodes_as_official(job) else None
 
 
 class PublishedFormat(Format):
@@ -93,11 +92,9 @@ class PublishedFormat(Format):
         lines = []
         if job.config.scale_x_y != 1:
             shift = (job.config.scale_x_y - 1) / 2
-            lines.append(
-                "published: the layout has no scale_x_y; readers of it move box centers by up to "
-                f"{shift:.3g} of a cell (scale_x_y is {job.config.scale_x_y:g} here)"
-            )
-        if not job.has_default_anchors():
+            moved = f"box centers by up to {shift:.3g} of a cell (scale_x_y is {job.config.scale_x_y:g} here)"
+            lines.append(f"published: the layout has no scale_x_y; readers of it move {moved}")
+        if not _has_official_anchors(job):
             lines.append(
                 f"published: the layout has no anchors; set {job.config.anchors} with masks "
                 f"{job.config.anchor_masks} in the reference implementation"
@@ -116,7 +113,7 @@ class PublishedFormat(Format):
 
     def next_command(self, job: ExportJob, folder: Path) -> list[str] | None:
         """See `Format.next_command`."""
-        return super().next_command(job, folder) if job.has_default_anchors() else None
+        return super().next_command(job, folder) if _has_official_anchors(job) else None
 
 
 class PthFormat(Format):
@@ -134,6 +131,16 @@ class PthFormat(Format):
     def runners(self, job: ExportJob, path: Path) -> list[Runner]:
         """Return our own reader."""
         return [Runner("our reader", load_model(str(path), phi=job.config.phi).model)]
+
+
+def _has_official_anchors(job: ExportJob) -> bool:
+    """Tell whether anchors and masks are the official ones, which readers assume when a file has none."""
+    official = ModelConfig(1)
+    return (job.config.anchors, job.config.anchor_masks) == (official.anchors, official.anchor_masks)
+
+
+def _decodes_as_official(job: ExportJob) -> bool:
+    return _has_official_anchors(job) and job.config.scale_x_y == ModelConfig.scale_x_y
 
 
 def _load_with_opencv(job: ExportJob, path: Path) -> Runner:

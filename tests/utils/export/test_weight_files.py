@@ -124,7 +124,7 @@ def test_what_the_format_cannot_hold_is_refused(make_job, changes, words):
 
 def test_a_decoding_that_predict_would_not_know_is_said(make_job, tmp_path):
     job = make_job(scale_x_y=1.0)
-    assert "predict.py and evaluate.py do not read" in FORMATS["darknet"].notes(job)[0]
+    assert "predict.py and evaluate.py do not read the .cfg" in FORMATS["darknet"].notes(job)[0]
     assert FORMATS["darknet"].next_command(job, tmp_path) is None
     assert FORMATS["darknet"].notes(make_job()) == []
     command = FORMATS["darknet"].next_command(make_job(), tmp_path)
