@@ -39,6 +39,12 @@ def test_values_are_read():
         (["--include", "onnx"], "here it is --format"),
         (["--fp16"], "here it is --half"),
         (["--batch-size", "2"], "--batch"),
+        (["--int8"], "--int8: needs images for calibration"),
+        (["--int8", "--half", "--data", "data"], "--int8 and --half"),
+        (["--int8", "--data", "data", "--format", "ncnn"], "--int8: only for ONNX"),
+        (["--nms", "--format", "openvino"], "--nms: only for ONNX"),
+        (["--split", "val"], "--split: needs --data"),
+        (["--skip-bad"], "--skip-bad: needs --data"),
     ],
 )
 def test_nonsense_is_refused(argv, words):

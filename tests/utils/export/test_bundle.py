@@ -94,18 +94,8 @@ def test_the_folder_works_without_torch_and_without_us(
     assert predict.main(["in", "--weights", "best.pth", "--no-save", "--json", "wanted.jsonl", *limits]) == 0
     assert export.main(["--weights", "best.pth", "--project", ".", "--name", "out", *flags]) == 0
     for model in (path.name for path in Path("out").iterdir() if path.suffix in (".onnx", ".xml", ".param")):
-        command = [
-            sys.executable,
-            "-I",
-            "-c",
-            BLOCK,
-            "../in",
-            "--model",
-            model,
-            "--json",
-            "found.jsonl",
-            *limits,
-        ]
+        command = [sys.executable, "-I", "-c", BLOCK, "../in", "--model", model, "--json", "found.jsonl"]
+        command += limits
         done = subprocess.run(command, cwd="out", env=os.environ, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         ours, theirs = (
@@ -171,15 +161,8 @@ def test_what_the_export_is(build, make_job) -> None:
 
 def test_the_training_data_are_counted(build) -> None:
     make_voc_folder(Path("voc"), 5, 2)
-    run = {
-        "data": "voc",
-        "train": None,
-        "val": None,
-        "phi": "none",
-        "epochs": 3,
-        "imgsz": [64, 96],
-        "seed": 0,
-    }
+    run = {"data": "voc", "train": None, "val": None, "phi": "none", "epochs": 3, "imgsz": [64, 96]}
+    run["seed"] = 0
     card = build({"map50": 0.5, "voc_ap50_area": 0.25}, run)
     assert card["Data"].startswith("5 images and 5 objects in train of voc, counted")
     assert "held out" not in card["Data"]

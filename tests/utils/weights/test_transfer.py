@@ -36,13 +36,27 @@ def rows(body, image):
 
 
 IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+EVERYWHERE = ("c4", "c5", "up")
 
 
-def test_same_classes_give_the_same_network():
-    (theirs_body, file), body = source(), target(3)
-    transfer(body, NAMES, file)
-    for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
-        assert torch.equal(theirs, ours)
+@pytest.mark.parametrize(
+    ("theirs", "their_places", "ours", "our_places"),
+    [
+        ("none", EVERYWHERE, "none", EVERYWHERE),
+        ("cbam", EVERYWHERE, "cbam", EVERYWHERE),
+        *(("none", EVERYWHERE, phi, EVERYWHERE) for phi in sorted(set(ATTENTION) - {"none", "simam"})),
+        *(("none", EVERYWHERE, "cbam", places) for places in (("c4",), ("c5",), ("up",), ("c4", "up"))),
+        ("ca", ("c5",), "ca", EVERYWHERE),
+    ],
+)
+def test_copied_and_inserted_blocks_leave_the_heads_equal_bit_for_bit(theirs, their_places, ours, our_places):
+    theirs_body, file = source(theirs, phi_at=their_places)
+    body = build_network(ModelConfig(3, phi=ours, phi_at=our_places))
+    report = transfer(body, NAMES, file)
+    for expected, found in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
+        assert torch.equal(expected, found)
+    inserted = set() if ours == "none" else set(our_places) - set(their_places if theirs != "none" else ())
+    assert [line.split()[3] for line in report if "folded" in line] == [f"{at}:" for at in sorted(inserted)]
 
 
 def test_class_rows_follow_the_name_and_box_rows_always_come():
@@ -58,22 +72,6 @@ def test_class_rows_follow_the_name_and_box_rows_always_come():
     assert any("start new: cell, worm" in line for line in report)
 
 
-@pytest.mark.parametrize("phi", sorted(set(ATTENTION) - {"none", "simam"}))
-def test_inserted_attention_leaves_the_heads_equal_bit_for_bit(phi):
-    (theirs_body, file), body = source(), target(3, phi)
-    report = transfer(body, NAMES, file)
-    for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
-        assert torch.equal(theirs, ours)
-    assert sum("folded into" in line for line in report) == 3
-
-
-def test_the_same_attention_is_copied():
-    (theirs_body, file), body = source("cbam"), target(3, "cbam")
-    transfer(body, NAMES, file)
-    for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
-        assert torch.equal(theirs, ours)
-
-
 def test_another_attention_is_refused():
     with pytest.raises(UserError, match="made with attention=se, you asked for cbam"):
         transfer(target(3, "cbam"), NAMES, source("se")[1])
@@ -86,23 +84,6 @@ def test_published_insertion_leaves_the_blocks_as_they_initialise_themselves():
     assert all(torch.equal(value, body.attention.state_dict()[name]) for name, value in fresh.items())
     assert torch.equal(body.neck_p5.conv.weight, theirs_body.neck_p5.conv.weight)
     assert sum("--insert published" in line for line in report) == 3
-
-
-@pytest.mark.parametrize("phi_at", [("c4",), ("c5",), ("up",), ("c4", "up")])
-def test_only_the_chosen_places_are_inserted(phi_at):
-    (theirs_body, file), body = source(), build_network(ModelConfig(3, phi="cbam", phi_at=phi_at))
-    report = transfer(body, NAMES, file)
-    for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
-        assert torch.equal(theirs, ours)
-    named = [line.split()[3] for line in report if "folded" in line]
-    assert named == [f"{place}:" for place in sorted(phi_at)]
-
-
-def test_further_places_are_inserted_beside_the_ones_that_the_file_has():
-    (theirs_body, file), body = source("ca", phi_at=("c5",)), target(3, "ca")
-    transfer(body, NAMES, file)
-    for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
-        assert torch.equal(theirs, ours)
 
 
 class Third(torch.nn.Module):
@@ -231,13 +212,8 @@ def test_a_file_of_which_nothing_fits_is_refused_even_partial():
 def test_a_partial_file_leaves_the_rest_new():
     theirs_body, whole = source()
     names = [name for name in whole.state_dict if name.startswith(("backbone", "neck_p5", "head_p5.conv"))]
-    file = WeightsFile(
-        Path("x.conv.29"),
-        whole.config,
-        None,
-        {name: whole.state_dict[name] for name in names},
-        is_partial=True,
-    )
+    state = {name: whole.state_dict[name] for name in names}
+    file = WeightsFile(Path("x.conv.29"), whole.config, None, state, is_partial=True)
     body, fresh = target(2, "se"), target(2, "se")
     report = transfer(body, ("a", "b"), file)
     assert torch.equal(body.neck_p5.norm.weight, theirs_body.neck_p5.norm.weight)

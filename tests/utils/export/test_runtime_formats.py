@@ -1,0 +1,193 @@
+"""ONNX, OpenVINO and ncnn, read by their runtimes; each test that exports takes seconds."""
+
+import json
+import sys
+from pathlib import Path
+
+import ncnn
+import numpy as np
+import onnxruntime
+import openvino
+import pytest
+import torch
+from torch import nn
+
+from utils.cli.errors import UserError
+from utils.export import ncnn as ncnn_format
+from utils.export.exporter import FORMATS, export_as, staged
+from utils.inference.runtimes import OpenVinoModel
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+FILES = {
+    "onnx": ["best.onnx"],
+    "openvino": ["best.xml", "best.bin"],
+    "ncnn": ["best.ncnn.param", "best.ncnn.bin", "best.ncnn.json"],
+}
+
+
+def parse(texts):
+    return {key: value if key in ("phi", "channels") else json.loads(value) for key, value in texts.items()}
+
+
+def read_onnx(path):
+    """Return the batch, the metadata and a function from images to raw heads."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    assert (given.name, given.shape[1:], given.type) == ("images", [3, 64, 96], "tensor(float)")
+    assert {head.type for head in session.get_outputs()} == {"tensor(float)"}
+    described = parse(session.get_modelmeta().custom_metadata_map)
+    return given.shape[0], described, lambda images: session.run(["p5", "p4"], {"images": images})
+
+
+def read_openvino(path):
+    model = openvino.Core().read_model(path)
+    shape = model.input("images").partial_shape
+    assert shape[1:] == openvino.PartialShape([3, 64, 96])
+    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    batch = shape[0].get_length() if shape[0].is_static else "batch"
+    described = parse(model.get_rt_info(["yolov4_tiny"]).value)
+    return batch, described, lambda images: [compiled({"images": images})[head] for head in ("p5", "p4")]
+
+
+def read_ncnn(path):
+    net = ncnn.Net()
+    net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = net.opt.use_fp16_packed = False
+    assert net.load_param(str(path)) == net.load_model(str(path.with_suffix(".bin"))) == 0
+
+    def run(images):
+        extractor = net.create_extractor()
+        extractor.input("in0", ncnn.Mat(images[0]))
+        return [np.array(extractor.extract(name)[1])[None] for name in ("out0", "out1")]
+
+    return 1, json.loads(path.with_suffix(".json").read_text(encoding="utf-8")), run
+
+
+READERS = {"onnx": read_onnx, "openvino": read_openvino, "ncnn": read_ncnn}
+
+
+def rarely(*values):
+    return pytest.param(*values, marks=pytest.mark.exhaustive)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "phi", "batch"),
+    [
+        ("onnx", "ca", None),
+        rarely("onnx", "ca", 2),
+        ("openvino", "ca", None),
+        rarely("openvino", "ca", 2),
+        ("ncnn", "eca", 1),  # test_runtimes.py has cbam, whose layers include those of se and none
+        ("ncnn", "ca", 1),
+        *(rarely("ncnn", phi, 1) for phi in ("none", "se", "cbam")),
+    ],
+)
+def test_heads_and_metadata(make_job, tmp_path, capfd, name, phi, batch):
+    job = make_job(phi, batch=batch)
+    files, measured = export_as(name, job, tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert [path.name for path in files] == FILES[name]
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    assert [one.heads < 1e-4 for one in measured.values()] == [True]
+    found, described, run = READERS[name](files[0])
+    assert found == (batch or "batch")
+    assert described == job.metadata()
+    assert (described["letterbox"]["fill"], described["class_names"]) == (128, ["cat", "dög"])
+    for count in (1, 3) if batch is None else (batch,):
+        images = torch.rand(count, 3, 64, 96)
+        with torch.no_grad():
+            expected = job.model(images)
+        for ours, theirs in zip(expected, run(images.numpy()), strict=True):
+            assert ours.abs().max() > 0.1  # the comparison is of numbers that matter
+            np.testing.assert_allclose(ours.numpy(), theirs, rtol=0, atol=1e-3)
+    for path in files:  # no stack traces of this machine
+        assert not any(part in path.read_bytes() for part in (str(REPOSITORY).encode(), b"site-packages"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_half_is_small_and_takes_and_returns_32_bits(make_job, tmp_path, name):
+    job = make_job(half=True)
+    files, measured = export_as(name, job, tmp_path)
+    weights = next(path for path in files if path.suffix in (".onnx", ".bin"))
+    assert weights.stat().st_size < 0.55 * 4 * sum(value.numel() for value in job.state_dict().values())
+    assert [0 < one.heads < 1e-2 for one in measured.values()] == [True]
+    assert next(job.model.parameters()).dtype == torch.float32  # the network itself is left alone
+    if name == "onnx":
+        read_onnx(files[0])
+    if name == "openvino":
+        assert OpenVinoModel(files[0], "cpu")(torch.zeros(1, 3, 64, 96))[0].dtype == torch.float32
+
+
+class Unsupported(nn.Module):
+    def forward(self, x):
+        return torch.linalg.svd(x)[0][..., :1] * x
+
+
+class Broken(nn.Module):
+    def forward(self, x):
+        raise ValueError("no block\nat all")
+
+
+class Forgetful(nn.Module):
+    """What the exporter takes for a constant."""
+
+    def forward(self, x):
+        return x * float(torch.rand(()) if torch.compiler.is_exporting() else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "block", "words"),
+    [
+        ("onnx", Unsupported, "torch cannot export this network: .*linalg_svd"),
+        ("onnx", Forgetful, "in ONNX Runtime .* the raw heads differ"),
+        ("openvino", Forgetful, "--format openvino: in OpenVINO .* the raw heads differ"),
+        ("ncnn", Unsupported, "--format ncnn: cannot convert .*svd"),
+        ("ncnn", Broken, "--format ncnn: cannot convert .*ValueError: no block; "),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(job, tmp_path, capfd, name, block, words):
+    job.model.attention["c5"] = block()
+    with pytest.raises(UserError, match=words) as caught, staged(tmp_path, job.source) as folder:
+        export_as(name, job, folder)
+    assert caught.value.exit_code == 1
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_graph_that_never_ends_is_given_up(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(ncnn_format, "_TIMEOUT", 0.01)
+    with pytest.raises(UserError, match=r"the conversion takes longer than 0.01 s"):
+        export_as("ncnn", job, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_only_onnx_supports_is_said_of_the_others(make_job):
+    assert make_job(ends_in_nms=True).unsupported_options("onnx") == []
+    assert make_job().unsupported_options("openvino") == []
+    (note,) = make_job(ends_in_nms=True).unsupported_options("openvino")
+    assert note == "openvino: exported without --nms, which only ONNX supports"
+
+
+def test_only_one_image_at_a_time_is_said(make_job):
+    assert FORMATS["ncnn"].notes(make_job()) == []
+    assert "one image at a time" in FORMATS["ncnn"].notes(make_job(batch=None))[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [(name, package) for name in FILES for package in FORMATS[name].packages]
+)
+def test_a_missing_package_is_named_with_its_remedy(job, monkeypatch, name, package):
+    for other in FORMATS[name].packages:
+        monkeypatch.setitem(sys.modules, other, None if other == package else sys)
+    with pytest.raises(UserError, match=f"import {package} .*pip install -r requirements-export.txt"):
+        FORMATS[name].check(job)
+
+
+def test_a_file_that_is_no_model_is_refused(job, tmp_path):
+    (tmp_path / "best.onnx").write_bytes(b"no model")
+    with pytest.raises(UserError, match="ONNX Runtime refuses the model"):
+        FORMATS["onnx"].runners(job, tmp_path / "best.onnx")
