@@ -136,7 +136,7 @@ def test_without_the_onnx_packages_only_onnx_is_refused(
     for package in ("onnx", "onnxscript", "onnxruntime"):
         monkeypatch.setitem(sys.modules, package, None)
     assert run() == 2
-    assert "--format onnx: cannot import onnx" in capsys.readouterr().err
+    assert "--format onnx: needs onnx, which cannot be imported" in capsys.readouterr().err
     assert not (room / "runs").exists()
     assert run("--format", "darknet") == 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from nets.config import ModelConfig
 from utils.cli.errors import UserError
 from utils.export.job import ExportJob
 from utils.export.parity import Runner
-from utils.inference.runtimes import ExportedModel
+from utils.inference.runtimes import ExportedModel, import_runtime
 
 LABELS = "labels.txt"
 
@@ -35,13 +34,7 @@ class Format(ABC):
             UserError: it cannot, or a package is missing.
         """
         for package in self.packages:
-            try:
-                importlib.import_module(package)
-            except ImportError as error:
-                raise UserError(
-                    f"--format {self.name}: cannot import {package} ({error}); "
-                    "pip install -r requirements-export.txt"
-                ) from None
+            import_runtime(package, f"--format {self.name}")
         try:
             for check_config in self.config_checks:
                 check_config(job.config)

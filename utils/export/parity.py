@@ -97,10 +97,10 @@ def check_parity(name: str, job: ExportJob, runner: Runner) -> Parity:
 
     def check(what: str, value: float, limit: float, unit: str = "") -> None:
         if value > limit:
-            allowed = f"at most {limit:g}{unit} is allowed; {advice}"
-            raise UserError(
-                f"{begin} the {what} differ from PyTorch by {value:.2g}{unit}, {allowed}", exit_code=1
+            difference = (
+                f"{what} differ from PyTorch by {value:.2g}{unit}, at most {limit:g}{unit} is allowed"
             )
+            raise UserError(f"{begin} the {difference}; {advice}", exit_code=1)
 
     if not job.ends_in_nms:
         parity.heads = compare_heads(job, runner)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import pickle
 import zipfile
 from dataclasses import dataclass, field
@@ -137,11 +138,7 @@ def read_content(path: Path | str) -> object:
 
 def _plain(value: Any) -> Any:
     """Convert tuples to lists and paths to strings."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return json.loads(json.dumps(value, default=str))
 
 
 def _frozen(value: Any) -> Any:

@@ -99,18 +99,6 @@ def test_what_does_not_match_the_file_is_refused(tmp_path, checkpoint, arguments
         load_model(str(tmp_path / "ckpt.pth"), **arguments)
 
 
-def test_a_block_of_the_users_own_is_imported_only_when_named(tmp_path):
-    file = tmp_path / "own.py"
-    file.write_text(
-        "from nets.attention.se import SqueezeExcite\n\n\nclass SE8(SqueezeExcite):\n    ratio = 8\n"
-    )
-    config = ModelConfig(1, phi=f"{file}:SE8")
-    save_checkpoint(tmp_path / "ckpt.pth", Checkpoint(config, ("cell",), build_network(config).state_dict()))
-    with pytest.raises(UserError, match=r"add --phi .*own\.py:SE8"):
-        load_model(str(tmp_path / "ckpt.pth"))
-    assert load_model(str(tmp_path / "ckpt.pth"), phi=config.phi).config == config
-
-
 @pytest.mark.parametrize(
     ("weights", "words"),
     [("last", "train first"), ("none.pth", "no such weights file"), ("x.onnx", "no such")],
