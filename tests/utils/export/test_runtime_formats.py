@@ -191,5 +191,5 @@ def test_a_missing_package_is_named_with_its_remedy(job, monkeypatch, name, pack
 
 def test_a_file_that_is_no_model_is_refused(job, tmp_path):
     (tmp_path / "best.onnx").write_bytes(b"no model")
-    with pytest.raises(UserError, match="ONNX Runtime refuses the model"):
+    with pytest.raises(UserError, match="ONNX Runtime cannot load the model"):
         FORMATS["onnx"].runners(job, tmp_path / "best.onnx")
