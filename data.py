@@ -21,7 +21,7 @@ def _run_verb(argv: list[str]) -> int:
         answer_information([name], lambda full: _help())
         near = nearest(name, list(VERBS))
         advice = f"did you mean {near}?" if near else f"choose from {', '.join(VERBS)}"
-        raise UserError(f"data.py {name}: no such verb; {advice}")
+        raise UserError(f"data.py {name}: no such subcommand; {advice}")
     verb = VERBS[name]
     config = parse_config(
         verb.config, rest, prog=f"data.py {name}", description=verb.description, example=verb.example
@@ -49,13 +49,13 @@ def _run_verb(argv: list[str]) -> int:
 
 def _help() -> list[str]:
     return [
-        "usage: python data.py VERB [flags]",
+        "usage: python data.py SUBCOMMAND [flags]",
         "",
         "Tools for a data set in VOC format. They only read it; split adds its lists.",
         "",
         *(f"  {name:<10} {verb.description}" for name, verb in VERBS.items()),
         "",
-        "python data.py VERB --help shows the flags of a verb; python data.py --version the versions in use.",
+        "python data.py SUBCOMMAND --help shows its flags; python data.py --version the versions in use.",
         "",
         "example: python data.py check --data VOCdevkit",
     ]

@@ -1,1 +1,1 @@
-"""The maths: network, attention, decode, assignment, loss. Imports torch, torchvision and itself."""
+"""The network and its math: attention, decoding, assignment, loss. Imports only torch."""

@@ -138,7 +138,7 @@ def test_only_ten_bad_files_are_named(work: Path, capsys: pytest.CaptureFixture[
         (["photos", "--conf-thres", "0.3"], 2, "--conf"),
         (["photos", "--attention-maps"], 2, "--attention-maps: these weights have no attention block"),
         (["photos", "--heatmap", "zebra"], 2, "--heatmap zebra: not among the classes cat, dog"),
-        (["photos", "--heatmap", "photos/a.jpg"], 2, "sources stand before --heatmap"),
+        (["photos", "--heatmap", "photos/a.jpg"], 2, "put the sources before --heatmap"),
         (["--heatmap", "photos"], 2, "python predict.py photos --heatmap"),
         (["photos", "--no-save", "--heatmap"], 2, "--no-save"),
         (["photos", "--no-save", "--attention-maps"], 2, "--no-save"),

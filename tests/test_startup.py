@@ -1,4 +1,4 @@
-"""Which modules each command loads: parsing loads nothing heavy, and the verbs of data.py no torch."""
+"""Which modules each command loads: parsing loads nothing heavy, and those of data.py that only read no torch."""
 
 from __future__ import annotations
 

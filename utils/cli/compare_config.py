@@ -72,13 +72,13 @@ class CompareConfig:
         if len(set(self.preset)) < len(self.preset):
             raise UserError(f"--preset {' '.join(self.preset)}: a recipe is given twice")
         if self.runs and self.preset != (DEFAULT_PRESET,):
-            raise UserError("--from cannot be given beside --preset: the runs are already trained")
+            raise UserError("--from cannot be combined with --preset: the runs are already trained")
         folders = [folder_name(name) for name in self.phi]
         for folder in folders:
             if folders.count(folder) > 1:
                 raise UserError(f"--phi: two blocks share the name {folder}; rename the file or class of one")
         if self.runs and self.no_train:
-            raise UserError("--from cannot be given beside --no-train: the runs are already trained")
+            raise UserError("--from cannot be combined with --no-train: the runs are already trained")
 
 
 def folder_name(phi: str) -> str:
@@ -114,7 +114,7 @@ def parse_comparison(
     ignored = [name for name in given if name not in EVALUATION_SETTINGS] if config.runs else []
     if ignored:
         flags_of = ", ".join(flag_of(passed_on[name]) for name in ignored)
-        raise UserError(f"--from cannot be given beside {flags_of}: the runs are already trained")
+        raise UserError(f"--from cannot be combined with {flags_of}: the runs are already trained")
     for preset in config.preset if not config.runs else ():
         for phi in config.phi:
             TrainConfig(**run_settings(preset, given), phi=phi)  # checks the values before the first run

@@ -152,7 +152,7 @@ def _write(line: str) -> None:
 
 
 def _silence(*streams: TextIO) -> None:
-    """Redirect streams to nothing, so that the interpreter's last flush meets no broken pipe either."""
+    """Redirect streams to nothing, so that the interpreter's last flush does not raise BrokenPipeError."""
     for stream in streams:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -31,38 +31,43 @@ Config = TypeVar("Config")
 Field = dataclasses.Field[Any]
 _MAX_YAML_BYTES = 1_000_000
 
-# Flags and keys of other repositories -> our field.
-HABITS = {
-    habit: name
-    for name, habits in {
-        "sources": "source input",
-        "conf": "conf_thres conf_threshold confidence",
-        "nms_iou": "iou iou_thres iou_threshold nms_thres",
-        "max_det": "max_detections",
-        "batch_size": "batch bs",
-        "format": "include",
-        "half": "fp16",
-        "imgsz": "img img_size image_size input_size input_shape size",
-        "data": "data_dir data_path dataset voc_path",
-        "weights": "model model_path checkpoint pretrained",
-        "epochs": "epoch max_epochs num_epochs",
-        "freeze_epochs": "freeze freeze_epoch",
-        "lr": "lr0 init_lr learning_rate",
-        "workers": "num_workers",
-        "device": "gpu gpus",
-        "classes": "names classes_path",
-        "label_smoothing": "label_smooth",
-        "project": "out output output_dir save_dir",
-        "save": "nosave",
-        "txt": "save_txt",
-        "txt_scores": "save_conf",
-        "crop": "save_crop",
-        "xml": "save_xml",
-        "view": "view_img show",
-        "val": "noval",
-        "phi": "attention",
-    }.items()
-    for habit in habits.split()
+# Our field -> flags and keys of other repositories.
+_FOREIGN_NAMES = {
+    "sources": "source input",
+    "conf": "conf_thres conf_threshold confidence",
+    "nms_iou": "iou iou_thres iou_threshold nms_thres",
+    "max_det": "max_detections",
+    "batch_size": "batch bs freeze_batch_size unfreeze_batch_size",
+    "format": "include",
+    "half": "fp16",
+    "amp": "fp16 half",
+    "imgsz": "img img_size image_size input_size input_shape size",
+    "data": "data_dir data_path dataset voc_path",
+    "weights": "model model_path checkpoint pretrained",
+    "epochs": "epoch max_epochs num_epochs unfreeze_epoch max_batches",
+    "freeze_epochs": "freeze freeze_epoch freeze_train",
+    "lr": "lr0 init_lr learning_rate",
+    "lr_schedule": "lr_decay_type policy",
+    "optimizer": "optimizer_type",
+    "mosaic": "mosaic_prob",
+    "mixup": "mixup_prob",
+    "close_mosaic": "special_aug_ratio",
+    "eval_interval": "eval_period",
+    "accumulate": "subdivisions",
+    "workers": "num_workers",
+    "device": "gpu gpus cuda",
+    "classes": "names classes_path",
+    "anchors": "anchors_path",
+    "label_smoothing": "label_smooth",
+    "project": "out output output_dir save_dir",
+    "save": "nosave",
+    "txt": "save_txt",
+    "txt_scores": "save_conf",
+    "crop": "save_crop",
+    "xml": "save_xml",
+    "view": "view_img show",
+    "val": "noval eval_flag",
+    "phi": "attention",
 }
 
 
@@ -139,7 +144,7 @@ def given_settings(
         for name in tokens:
             if not fields[name].metadata["beside_config"]:
                 flag = flag_of(fields[name])
-                raise UserError(f"{flag} cannot be given beside --config; write it into that file")
+                raise UserError(f"{flag} cannot be combined with --config; write it into that file")
         given.update(read_settings(cls, Path(config_file)))
     for name, value in tokens.items():
         if value != []:  # what argparse gives for a positional that is absent
@@ -398,9 +403,9 @@ def _refuse_unknown_flags(
 
 def _suggestion(fields: Mapping[str, Field], flag: str, known: set[str], prog: str) -> str:
     name = _as_name(flag)
-    field = fields.get(HABITS.get(name, name))
+    field = fields.get(_field_of(name, fields) or name)
     if field is not None and field.metadata["positional"]:
-        return f"here it stands without a flag: python {prog} {field.metadata['metavar']}"
+        return f"it is a positional argument here: python {prog} {field.metadata['metavar']}"
     if field is not None:
         return f"here it is { {'nosave': '--no-save', 'noval': '--val none'}.get(name, flag_of(field)) }"
     if near := nearest(flag, sorted(known)):
@@ -409,9 +414,9 @@ def _suggestion(fields: Mapping[str, Field], flag: str, known: set[str], prog: s
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
-    """Return the known word of which another is a likely typing error, None if there is none."""
+    """Return the known word that the given one is a likely typo of, or None."""
     bare = {name.lstrip("-"): name for name in known}  # the dashes are no likeness
-    found = difflib.get_close_matches(word.lstrip("-"), bare, n=1, cutoff=0.7)
+    found = difflib.get_close_matches(word.lstrip("-"), bare, n=1, cutoff=0.75)
     return bare[found[0]] if found else None
 
 
@@ -420,13 +425,19 @@ def _as_name(flag: str) -> str:
     return flag.lstrip("-").replace("-", "_").lower()
 
 
+def _field_of(foreign_name: str, fields: Mapping[str, Field]) -> str | None:
+    """Return our name for a flag or key of another repository."""
+    return next(
+        (f for f, names in _FOREIGN_NAMES.items() if f in fields and foreign_name in names.split()), None
+    )
+
+
 def _checked_keys(cls: type, values: dict[Any, Any], source: str) -> dict[str, Any]:
     fields, checked = _fields(cls), {}
     for key, value in values.items():
         name = _as_name(str(key))
         if name not in fields:
-            habit = HABITS.get(name)
-            near = habit if habit in fields else nearest(name, list(fields))
+            near = _field_of(name, fields) or nearest(name, list(fields))
             raise UserError(
                 f"{source}: unknown key {key!r}; " + (f"here it is {near!r}" if near else "see --help-all")
             )
@@ -445,7 +456,7 @@ def _refuse_company(fields: dict[str, Field], given: dict[str, Any]) -> None:
         if allowed is not None and given[name] is not None and others:
             free = ", ".join(flag_of(fields[other]) for other in allowed)
             raise UserError(
-                f"{flag_of(fields[name])} cannot be given beside {', '.join(others)}: the rest comes from "
+                f"{flag_of(fields[name])} cannot be combined with {', '.join(others)}: the rest comes from "
                 f"the checkpoint; only {free} may be given"
             )
 

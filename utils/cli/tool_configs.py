@@ -259,7 +259,7 @@ def check_outside(flag: str, out: str, data: str) -> None:
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb of data.py: its config class, a line for the help text, and an example."""
+    """A subcommand of data.py: its config class, a line for the help text, and an example."""
 
     config: type[Any]
     description: str

@@ -70,7 +70,7 @@ class TrainConfig(RunConfig, DataConfig):
     )
     resume: str | None = setting(
         None,
-        "resume from a last.pth; without a value from the newest",
+        "resume from this last.pth (no value: the newest)",
         nargs="?",
         bare="auto",
         metavar="FILE",
@@ -107,14 +107,14 @@ class TrainConfig(RunConfig, DataConfig):
 
     anchors: str | None = setting(
         None,
-        "file of anchors (width,height in input pixels) from data.py anchors; the official ones keep their "
-        "masks, six others are split between the two heads (default: from --weights)",
+        "file of anchors (width,height in input pixels) from data.py anchors; without a masks "
+        "line, six anchors are split between the heads, the large ones to P5 (default: from --weights)",
         group="network",
         metavar="FILE",
     )
     phi_at: tuple[str, ...] = setting(
         ("c4", "c5", "up"),
-        "features with an attention block",
+        "where attention blocks are inserted: c4 (stride 16), c5 (stride 32), up (upsampled P5)",
         group="network",
         nargs="+",
         metavar="PLACE",
@@ -254,7 +254,7 @@ class TrainConfig(RunConfig, DataConfig):
         if self.freeze_epochs > self.epochs:
             raise UserError(f"--freeze-epochs {self.freeze_epochs}: more than --epochs {self.epochs}")
         if self.val is not None and "none" in self.val and len(self.val) > 1:
-            raise UserError(f"--val {' '.join(self.val)}: none cannot be given beside a split")
+            raise UserError(f"--val {' '.join(self.val)}: none cannot be combined with a split")
         if self.patience and self.val == ("none",):
             raise UserError(f"--patience {self.patience}: needs an evaluation; remove --val none")
         if self.overfit and self.val is not None:

@@ -311,7 +311,7 @@ def rotate_box(box: Box, header: ImageHeader) -> Box:
 def clip_box(box: Box, width: int, height: int) -> tuple[Box | None, str]:
     """Clip a box, (x1, y1, x2, y2) edges in pixels, to its image, or reject it.
 
-    A box one pixel wide or high (xmin = xmax) is a slip of the labeler and rejected. A box that extends past
+    A box one pixel wide or high (xmin = xmax) is a labeling mistake and rejected. A box that extends past
     the image by up to a pixel, as in files that count pixels from 0, is clipped without a reason.
 
     Returns:

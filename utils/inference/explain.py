@@ -57,7 +57,7 @@ class Explainer:
         if heatmap not in (None, ALL_CLASSES):
             self._label = match_class_names(predictor.class_names, [heatmap])[0]
             if self._label is None:
-                hint = "; sources stand before --heatmap" if Path(heatmap).exists() else ""
+                hint = "; put the sources before --heatmap" if Path(heatmap).exists() else ""
                 names = ", ".join(predictor.class_names)
                 raise UserError(f"--heatmap {heatmap}: not among the classes {names}{hint}")
         if attention_maps:

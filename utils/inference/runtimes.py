@@ -281,7 +281,7 @@ class NcnnModel(ExportedModel):
         extractor.input(_NCNN_IMAGES, image)
         heads = [extractor.extract(head) for head in _NCNN_HEADS]
         if any(status for status, _ in heads):
-            raise UserError(f"{self.name}: cannot compute the heads; is memory left?", exit_code=1)
+            raise UserError(f"{self.name}: cannot compute the heads; out of memory?", exit_code=1)
         return [np.array(mat)[None] for _, mat in heads]
 
 

@@ -1,6 +1,7 @@
 """Letterbox: an image resized to the network input, aspect kept, centered on gray.
 
-Training, validation, prediction and every exported format use this one.
+Validation, prediction, calibration and every exported format use this one; the exported detect.py repeats it,
+and tests compare the two.
 """
 
 from __future__ import annotations

@@ -36,18 +36,18 @@ def test_what_is_given_wins_over_a_recipe():
     [
         (("--preset", "mine"), "--preset mine: choose from default, reference"),
         (("--preset", "default", "default"), "--preset default default: a recipe is given twice"),
-        (("--from", "a", "--preset", "reference"), "--from cannot be given beside --preset"),
+        (("--from", "a", "--preset", "reference"), "--from cannot be combined with --preset"),
         (("--phi", "none", "9"), "--phi 9: unknown attention"),
         (("--phi", "2", "cbam"), "--phi cbam: given twice"),
         (("--phi", "a/own.py:B", "b/own.py:B"), "two blocks share the name own-B"),
-        (("--from", "a", "--epochs", "3"), "--from cannot be given beside --epochs"),
+        (("--from", "a", "--epochs", "3"), "--from cannot be combined with --epochs"),
         (("--seeds", "0", "x"), "--seeds x: needs whole numbers"),
         (("--seeds", "-1"), "--seeds -1"),
         (("--seeds", "1", "01"), "a seed is given twice"),
         (("--epochs", "0"), "--epochs 0: must be at least 1"),
         (("--seed", "1"), "did you mean --seeds"),
         (("--resume",), "unknown flag --resume"),
-        (("--from", "a", "--no-train"), "--from cannot be given beside --no-train"),
+        (("--from", "a", "--no-train"), "--from cannot be combined with --no-train"),
     ],
 )
 def test_nonsense_is_refused_before_the_first_run(argv, words):

@@ -137,7 +137,7 @@ def test_bad_usage_names_flag_and_value(argv, words):
     [
         ([], ["SOURCE", "python predict.py"]),
         ([""], ["SOURCE"]),
-        (["--source", "a.jpg"], ["--source", "without a flag", "python predict.py SOURCE"]),
+        (["--source", "a.jpg"], ["--source", "positional argument", "python predict.py SOURCE"]),
         (["a.jpg", "--conf-thres", "1"], ["here it is --conf"]),
         (["a.jpg", "--iou-thres", "1"], ["here it is --nms-iou"]),
         (["a.jpg", "--nosave"], ["here it is --no-save"]),

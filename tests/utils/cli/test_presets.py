@@ -64,5 +64,5 @@ def test_a_preset_on_the_command_line_cannot_stand_beside_a_file_that_names_ever
     argv = ["--config", str(tmp_path / "a.yaml")]
     texts = {"prog": "train.py", "description": "", "example": ""}
     assert with_preset(given_settings(TrainConfig, argv, **texts))["loss"] == "means"
-    with pytest.raises(UserError, match="--preset cannot be given beside --config"):
+    with pytest.raises(UserError, match="--preset cannot be combined with --config"):
         given_settings(TrainConfig, [*argv, "--preset", "default"], **texts)
