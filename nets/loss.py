@@ -30,7 +30,7 @@ class LossSums:
 
     Attributes:
         parts: "box", "objectness" and "class", Tensor[] each, weighted, summed over the batch.
-        divisor: Tensor[] int64, number of priors that answer for a truth; of images where parts are means.
+        divisor: Tensor[] int64, number of positives, for means the number of images.
         unassigned: Tensor[] int64, number of truths that no prior was left for.
     """
 

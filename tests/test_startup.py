@@ -1,4 +1,4 @@
-"""Which modules each command loads: parsing loads nothing heavy, and those of data.py that only read no torch."""
+"""Modules that each command loads: parsing loads nothing heavy, verbs of data.py that only read no torch."""
 
 from __future__ import annotations
 

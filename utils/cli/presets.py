@@ -1,4 +1,4 @@
-"""Training recipes of `--preset`: YAML files in model_data/recipes with all settings but the defaults."""
+"""Training recipes of `--preset`: YAML files in model_data/recipes that hold what is not the default."""
 
 from __future__ import annotations
 

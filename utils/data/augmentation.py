@@ -31,7 +31,7 @@ _MIDDLE = 128.0  # gray value that a change of contrast keeps
 
 @dataclass(frozen=True)
 class AugmentLevel:
-    """Strength of the augmentation: largest relative changes, but of the hue as a share of the full circle.
+    """Strength of the augmentation: largest relative changes; of the hue as a fraction of the circle.
 
     Attributes:
         scale: range of the size, relative to the letterboxed size.

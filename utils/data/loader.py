@@ -122,7 +122,7 @@ class TrainLoader:
 
 
 class _Batches(Dataset[Batch | UserError]):
-    """Batches by their keys; a UserError is returned, as raised in a worker it would bring its traceback."""
+    """Batches by their keys; a UserError is returned, since raising it in a worker adds a traceback."""
 
     def __init__(self, dataset: TrainDataset) -> None:
         self.dataset = dataset

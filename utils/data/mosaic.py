@@ -145,6 +145,6 @@ def _start(span: Span, length: int, center: int, rng: np.random.Generator) -> in
 
 
 def _count_halvings(image: Pixels, size: tuple[int, int]) -> int:
-    """Count the halvings after which the side that shrinks less is within a factor of two of `size`."""
+    """Count how often the image can be halved before a side gets smaller than `size`."""
     factor = min(image.shape[0] / size[0], image.shape[1] / size[1])
     return max(0, int(np.log2(factor)))

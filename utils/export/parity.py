@@ -2,7 +2,7 @@
 
 Raw heads are compared on noise images. Decoded predictions are compared on pictures, index by index before
 suppression, where near-equal boxes cannot change places. A model that ends in NMS returns neither: its
-detections must be a result that suppression may give when boxes and scores are within the limits.
+detections must be a valid result of suppression within the limits of boxes and scores.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def check_parity(name: str, job: ExportJob, runner: Runner) -> Parity:
         else:
             their_boxes, their_scores = _decode(runner.run(image), job)
         counts = torch.maximum(scores, their_scores).amax(1) >= _CONF  # (N,)
-        size = torch.tensor(job.config.input_size[::-1] * 2)  # nobody sees what lies outside
+        size = torch.tensor(job.config.input_size[::-1] * 2)  # boxes are clipped before they are compared
         distances = torch.minimum(boxes.clamp(min=0), size) - torch.minimum(their_boxes.clamp(min=0), size)
         parity.boxes += int(counts.sum())
         parity.pixels = max(parity.pixels, _largest(distances[counts]))

@@ -1,4 +1,8 @@
-"""The predictor: images to detections, for prediction, evaluation and validation during training."""
+"""Predictor: images to detections, for prediction, evaluation and validation during training.
+
+`Predictor.prepare` letterboxes an image, `detect` runs the network on a batch, decodes its raw maps
+(nets/decode.py), suppresses overlapping boxes (nets/postprocess.py) and maps the rest back to image pixels.
+"""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def choose_label_files(flag: str, folder: Path, suffix: str, sources: Sequence[P
         more = f" and {len(existing) - 1} more exist" if len(existing) > 1 else " exists"
         raise UserError(
             f"{flag} {folder}: {existing[0].name}{more} and may hold corrections, which are never "
-            "overwritten; choose another folder, or name only the images without"
+            "overwritten; choose another folder, or give only images without such files"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
