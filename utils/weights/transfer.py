@@ -206,7 +206,8 @@ def _start_as_constant(block: nn.Module, channels: int) -> float:
     block.train(was_training)
     if not (is_constant and math.isfinite(constant) and constant != 0):
         raise UserError(
-            f"{type(block).__name__}.start_constant: returns {constant:g}, but the block does not compute {constant:g} * x; "
+            f"{type(block).__name__}.start_constant: returns {constant:g}, but the block does not compute "
+            f"{constant:g} * x; "
             "fix it, or use --insert published"
         )
     return constant
