@@ -7,8 +7,9 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -43,33 +44,54 @@ class Cost:
 
 
 def measure_costs(networks: Mapping[str, ModelConfig]) -> tuple[dict[str, Cost], float]:
-    """Measure networks on the CPU, one image each in turn, so that all of them see the same machine.
+    """Measure networks on the CPU, one image each in turn.
 
     Args:
         networks: by label; equal ones are measured once.
 
     Returns:
-        The cost of each label, and the A/A ratio: the first network's latency over its own, measured as if it
-        were another one. Outside 0.95 to 1.05 the measurement is repeated, at most twice.
+        The cost of each label, and the A/A ratio of `interleaved_medians`.
 
     Raises:
         UserError: a block cannot be built.
     """
     configs = list(dict.fromkeys(networks.values()))
     models = [_build(config) for config in configs]
-    images = [_random_image(config) for config in configs]
+    images = [
+        torch.rand(1, 3, *config.input_size, generator=torch.Generator().manual_seed(0)) for config in configs
+    ]
+    costs = {}
+    with torch.inference_mode():
+        latencies, aa_ratio = interleaved_medians(list(map(partial, models, images)), _ROUNDS)
+        for config, model, image, latency in zip(configs, models, images, latencies, strict=True):
+            with FlopCounterMode(display=False) as counter:
+                model(image)
+            parameters = sum(parameter.numel() for parameter in model.parameters())
+            gflops = counter.get_total_flops() / 1e9
+            costs[config] = Cost(parameters, gflops, latency, latency / latencies[0])
+    return {label: costs[config] for label, config in networks.items()}, aa_ratio
+
+
+def interleaved_medians(functions: Sequence[Callable[[], object]], rounds: int) -> tuple[list[float], float]:
+    """Time functions in rounds in which all of them run once, so that they see the same machine.
+
+    Returns:
+        The median milliseconds of each, and the A/A ratio: the first function's over its own, measured as if
+        it were another one. Outside 0.95 to 1.05 the measurement is repeated, at most twice.
+    """
     for _ in range(_ATTEMPTS):
-        milliseconds = _interleaved_medians([*models, models[0]], [*images, images[0]])
-        aa_ratio = milliseconds.pop() / milliseconds[0]
+        times: list[list[float]] = [[] for _ in range(len(functions) + 1)]
+        for round_number in range(_WARM_UP + rounds):
+            for function, spent in zip([*functions, functions[0]], times, strict=True):
+                started = time.perf_counter()
+                function()
+                if round_number >= _WARM_UP:
+                    spent.append(1000 * (time.perf_counter() - started))
+        *medians, again = map(statistics.median, times)
+        aa_ratio = again / medians[0]
         if _TRUSTED[0] <= aa_ratio <= _TRUSTED[1]:
             break
-    costs = {
-        config: Cost(
-            sum(p.numel() for p in model.parameters()), _gflops(model, image), spent, spent / milliseconds[0]
-        )
-        for config, model, image, spent in zip(configs, models, images, milliseconds, strict=True)
-    }
-    return {label: costs[config] for label, config in networks.items()}, aa_ratio
+    return medians, aa_ratio
 
 
 def describe_machine() -> list[str]:
@@ -88,27 +110,3 @@ def _build(config: ModelConfig) -> YoloBody:
         return build_network(config).eval()
     except ValueError as error:
         raise UserError(f"--phi {config.phi}: {error}") from None
-
-
-def _random_image(config: ModelConfig) -> torch.Tensor:
-    return torch.rand(1, 3, *config.input_size, generator=torch.Generator().manual_seed(0))
-
-
-@torch.inference_mode()
-def _interleaved_medians(models: Sequence[YoloBody], images: Sequence[torch.Tensor]) -> list[float]:
-    """Return the median milliseconds of each network over rounds in which all of them run once."""
-    times: list[list[float]] = [[] for _ in models]
-    for round_number in range(_WARM_UP + _ROUNDS):
-        for model, image, spent in zip(models, images, times, strict=True):
-            started = time.perf_counter()
-            model(image)
-            if round_number >= _WARM_UP:
-                spent.append(1000 * (time.perf_counter() - started))
-    return [statistics.median(spent) for spent in times]
-
-
-@torch.inference_mode()
-def _gflops(model: YoloBody, image: torch.Tensor) -> float:
-    with FlopCounterMode(display=False) as counter:
-        model(image)
-    return counter.get_total_flops() / 1e9

@@ -5,22 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 from utils.cli.files import atomic_write
-from utils.compare.results import Row, Spread
+from utils.compare.results import Row, mean_and_deviation
 
-_HEADINGS = (
-    "block",
-    "parameters",
-    "GFLOPs",
-    "CPU ms",
-    "time ratio",
-    "mAP50",
-    "mAP50-95",
-    "mAP50 to none [95 %]",
-    "verdict",
-    "seeds",
+_HEADINGS = ("block", "parameters", "GFLOPs", "CPU ms", "time ratio")
+_HEADINGS += ("mAP50", "mAP50-95", "mAP50 to none [95 %]", "verdict", "seeds")
+_COLUMNS = (
+    "block parameters gflops milliseconds time_ratio map50_mean map50_std map50_95_mean map50_95_std "
+    "difference_mean difference_low difference_high verdict seeds"
 )
 
 
@@ -50,22 +45,20 @@ def as_latex(rows: Sequence[Row]) -> str:
 def as_csv(rows: Sequence[Row]) -> str:
     """Return all numbers in full precision as CSV, a line a row; cells without a value are empty."""
     file = io.StringIO()
-    names = "block parameters gflops milliseconds time_ratio map50_mean map50_std map50_95_mean map50_95_std"
-    names += " difference_mean difference_low difference_high verdict seeds"
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(names.split())
+    writer.writerow(_COLUMNS.split())
     for row in rows:
         cost, difference = row.cost, row.difference
         writer.writerow(
             [
                 row.label,
-                *((cost.parameters, cost.gflops, cost.milliseconds, cost.ratio) if cost else [""] * 4),
-                *((row.map50.mean, row.map50.std) if row.map50 else [""] * 2),
-                *((row.map50_95.mean, row.map50_95.std) if row.map50_95 else [""] * 2),
-                difference.mean if difference else "",
-                *(difference.interval if difference and difference.interval else [""] * 2),
-                difference.verdict if difference else "",
-                " ".join(map(str, row.seeds)),
+                *(astuple(cost) if cost else [None] * 4),
+                *(mean_and_deviation([run.map50 for run in row.runs]) if row.runs else [None] * 2),
+                *(mean_and_deviation([run.map50_95 for run in row.runs]) if row.runs else [None] * 2),
+                difference.mean if difference else None,
+                *(difference.interval if difference and difference.interval else [None] * 2),
+                difference.verdict if difference else None,
+                " ".join(str(run.seed) for run in row.runs),
             ]
         )
     return file.getvalue()
@@ -79,20 +72,22 @@ def draw_comparison(rows: Sequence[Row], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
 
-    shown = [(row.label, row.map50, row.points) for row in rows if row.map50 is not None and row.points]
+    shown = {row.label: [run.map50 for run in row.runs] for row in rows if row.runs}
     if not shown:
         return
     figure = Figure(figsize=(max(5.0, 1.6 + 1.1 * len(shown)), 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for place, (_, map50, points) in enumerate(shown):
-        axes.scatter([place] * len(points), list(points.values()), color="tab:blue", s=22, zorder=3)
-        axes.hlines(map50.mean, place - 0.25, place + 0.25, color="black", linewidth=2, zorder=2)
-    label, first, _ = shown[0]
-    if first.std is not None:
-        axes.axhspan(first.mean - first.std, first.mean + first.std, color="0.9", zorder=0)
-    axes.axhline(first.mean, color="0.6", linewidth=1, zorder=1)
-    axes.set_xticks(range(len(shown)), [label.replace(" ", "\n") for label, *_ in shown], fontsize=9)
+    for place, values in enumerate(shown.values()):
+        axes.scatter([place] * len(values), values, color="tab:blue", s=22, zorder=3)
+        mean, _ = mean_and_deviation(values)
+        axes.hlines(mean, place - 0.25, place + 0.25, color="black", linewidth=2, zorder=2)
+    label, first = next(iter(shown.items()))
+    mean, deviation = mean_and_deviation(first)
+    if deviation is not None:
+        axes.axhspan(mean - deviation, mean + deviation, color="0.9", zorder=0)
+    axes.axhline(mean, color="0.6", linewidth=1, zorder=1)
+    axes.set_xticks(range(len(shown)), [label.replace(" ", "\n") for label in shown], fontsize=9)
     axes.set_ylabel("mAP50")
     axes.set_title(f"Dots: runs; bars: means; gray: {label} ± one standard deviation", fontsize=10)
     axes.margins(x=0.1, y=0.15)
@@ -101,31 +96,22 @@ def draw_comparison(rows: Sequence[Row], path: Path) -> None:
 
 
 def _cells(row: Row) -> list[str]:
-    cost, difference = row.cost, row.difference
-    cells = [row.label]
-    if cost is None:
-        cells += ["-"] * 4
-    else:
-        cells += [
-            f"{cost.parameters:,}",
-            f"{cost.gflops:.3f}",
-            f"{cost.milliseconds:.1f}",
-            f"{cost.ratio:.2f}",
-        ]
-    cells += [_spread(row.map50), _spread(row.map50_95)]
-    if difference is None:
-        cells += ["-", "-"]
-    else:
-        low_high = difference.interval
-        interval = f" [{low_high[0]:+.4f}, {low_high[1]:+.4f}]" if low_high else ""
-        cells += [f"{difference.mean:+.4f}{interval}", difference.verdict]
-    return [*cells, " ".join(map(str, row.seeds)) or "-"]
+    cells, difference = [row.label, *["-"] * 9], row.difference
+    if cost := row.cost:
+        cells[1:5] = f"{cost.parameters:,} {cost.gflops:.3f} {cost.milliseconds:.1f} {cost.ratio:.2f}".split()
+    if row.runs:
+        cells[5] = _spread([run.map50 for run in row.runs])
+        cells[6] = _spread([run.map50_95 for run in row.runs])
+        cells[9] = " ".join(str(run.seed) for run in row.runs)
+    if difference is not None:
+        interval = " [{:+.4f}, {:+.4f}]".format(*difference.interval) if difference.interval else ""
+        cells[7:9] = f"{difference.mean:+.4f}{interval}", difference.verdict
+    return cells
 
 
-def _spread(spread: Spread | None) -> str:
-    if spread is None:
-        return "-"
-    return f"{spread.mean:.4f}" + (f" ± {spread.std:.4f}" if spread.std is not None else "")
+def _spread(values: Sequence[float]) -> str:
+    mean, deviation = mean_and_deviation(values)
+    return f"{mean:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "")
 
 
 def _escape(text: str) -> str:

@@ -51,19 +51,6 @@ class RunResult:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation; the latter is None for a single value."""
-
-    mean: float
-    std: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Summarize at least one value."""
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
-
-
-@dataclass(frozen=True)
 class Difference:
     """Mean of the differences of runs with one seed, and its 95 % interval (Student's t; None for one)."""
 
@@ -86,20 +73,14 @@ class Row:
     Attributes:
         label: the block, and the settings that set it apart.
         cost: None if not measured.
-        seeds: seeds of the runs.
-        map50: None without runs.
-        map50_95: None without runs.
+        runs: the results, by rising seed.
         difference: of mAP50 to the runs without attention, paired by seed; None for those, or without them.
-        points: mAP50 by seed.
     """
 
     label: str
     cost: Cost | None
-    seeds: tuple[int, ...] = ()
-    map50: Spread | None = None
-    map50_95: Spread | None = None
+    runs: Sequence[RunResult] = ()
     difference: Difference | None = None
-    points: Mapping[int, float] | None = None
 
 
 def read_run(folder: Path, report: str | None = None) -> RunResult:
@@ -166,10 +147,6 @@ def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Co
     Differences are to the runs without attention and with the same settings. Those of runs without attention
     and with another recipe are to the default recipe.
     """
-    points_of = {
-        label: {run.seed: run.map50 for run in sorted(runs, key=lambda run: run.seed)}
-        for label, runs in groups.items()
-    }
     plain = {label: runs[0].settings for label, runs in groups.items() if runs[0].phi == "none"}
     usual = {
         label for label, settings in plain.items() if settings.get("preset", DEFAULT_PRESET) == DEFAULT_PRESET
@@ -184,32 +161,29 @@ def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Co
             for other in (usual if is_other_recipe else plain)
             if other != label and _without(left, plain[other]) == _without(left, ours)
         ]
-        base, points = points_of[alike[0]] if len(alike) == 1 else {}, points_of[label]
-        rows.append(
-            Row(
-                label,
-                costs.get(label),
-                tuple(points),
-                Spread.of(list(points.values())),
-                Spread.of([run.map50_95 for run in runs]),
-                paired_difference(points, base),
-                points,
-            )
-        )
+        base = groups[alike[0]] if len(alike) == 1 else ()
+        by_seed = sorted(runs, key=lambda run: run.seed)
+        rows.append(Row(label, costs.get(label), by_seed, paired_difference(runs, base)))
     return rows
 
 
-def paired_difference(ours: Mapping[int, float], base: Mapping[int, float]) -> Difference | None:
-    """Compare two blocks over the seeds of both; None if they share no seed."""
-    differences = [ours[seed] - base[seed] for seed in ours if seed in base]
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return mean and sample standard deviation; the latter is None for a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def paired_difference(ours: Sequence[RunResult], base: Sequence[RunResult]) -> Difference | None:
+    """Compare the mAP50 of two blocks over the seeds of both; None if they share no seed."""
+    map50_of = {run.seed: run.map50 for run in base}
+    differences = [run.map50 - map50_of[run.seed] for run in ours if run.seed in map50_of]
     if not differences:
         return None
-    spread = Spread.of(differences)
-    if spread.std is None:
-        return Difference(spread.mean, None)
+    mean, deviation = mean_and_deviation(differences)
+    if deviation is None:
+        return Difference(mean, None)
     count = len(differences)
-    reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * spread.std / count**0.5
-    return Difference(spread.mean, (spread.mean - reach, spread.mean + reach))
+    reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * deviation / count**0.5
+    return Difference(mean, (mean - reach, mean + reach))
 
 
 def _was_stopped_early(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from utils.cli.errors import UserError
 from utils.cli.parser import config_as_dict
 from utils.cli.presets import with_preset
 from utils.cli.train_config import TrainConfig
-from utils.compare.results import RunResult, Spread, build_rows, group_runs, paired_difference, read_run
+from utils.compare.results import RunResult, build_rows, group_runs, paired_difference, read_run
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 
@@ -27,36 +27,33 @@ def result(phi, seed, map50, **settings):
     return RunResult(phi, seed, settings, map50, map50 / 2)
 
 
-def test_one_value_has_no_spread():
-    assert Spread.of([0.5]) == Spread(0.5, None)
-    assert Spread.of([1.0, 2.0, 3.0]) == Spread(2.0, 1.0)
+def blocks(**map50s):
+    """Return runs of each block with the seeds 0, 1, ..."""
+    return [[result(phi, seed, value) for seed, value in enumerate(values)] for phi, values in map50s.items()]
 
 
 def test_without_a_common_seed_there_is_no_difference():
-    assert paired_difference({}, {}) is None
-    assert paired_difference({1: 0.5}, {2: 0.5}) is None
+    assert paired_difference([], []) is None
+    assert paired_difference([result("se", 1, 0.5)], [result("none", 2, 0.5)]) is None
 
 
 def test_one_common_seed_has_no_interval():
-    change = paired_difference({0: 0.6, 1: 0.9}, {0: 0.5})
+    change = paired_difference(*blocks(se=(0.6, 0.9), none=(0.5,)))
     assert change.mean == pytest.approx(0.1)
     assert (change.interval, change.verdict) == (None, "one seed: noise unknown")
 
 
 def test_the_interval_is_students_t_worked_by_hand():
     """Differences 0.01, 0.02, 0.03: mean 0.02, deviation 0.01, t(0.975, 2) = 4.30265 -> 0.02 +- 0.024841."""
-    base = {0: 0.5, 1: 0.6, 2: 0.7}
-    change = paired_difference({0: 0.51, 1: 0.62, 2: 0.73}, base)
+    change = paired_difference(*blocks(se=(0.51, 0.62, 0.73), none=(0.5, 0.6, 0.7)))
     assert change.interval == pytest.approx((0.02 - 0.024841, 0.02 + 0.024841), abs=1e-6)
     assert change.verdict == "within noise"
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.1, "better"), (-0.1, "worse")])
 def test_a_difference_beyond_its_interval_has_a_direction(shift, verdict):
-    base = {0: 0.5, 1: 0.6, 2: 0.7}
-    noise = (0.001, -0.001, 0.0)
-    ours = {seed: value + shift + noise[seed] for seed, value in base.items()}
-    assert paired_difference(ours, base).verdict == verdict
+    ours = [value + shift for value in (0.501, 0.599, 0.7)]
+    assert paired_difference(*blocks(se=ours, none=(0.5, 0.6, 0.7))).verdict == verdict
 
 
 @pytest.mark.parametrize("stopped_early", [False, True])
@@ -133,8 +130,7 @@ def test_rows_compare_with_the_runs_without_attention():
     assert (se.label, none.label) == ("se", "none")
     assert se.difference.mean == pytest.approx(0.1)
     assert none.difference is None
-    assert none.map50.mean == pytest.approx(0.6)
-    assert none.seeds == (0, 1)
+    assert [(run.seed, run.map50) for run in none.runs] == [(0, 0.5), (1, 0.7)]
     (alone,) = build_rows(group_runs([result("se", 0, 0.6)]), {})
     assert alone.difference is None
 
