@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import resource
 import sys
 import tempfile
 import time
@@ -36,9 +35,11 @@ from utils.metrics.error_kinds import find_error_kinds
 from utils.metrics.interval import map50_interval
 from utils.metrics.matching import flatten, match
 from utils.metrics.voc_ap import voc_ap
+from utils.training.run_log import peak_memory
 
 Result = TypeVar("Result")
 CONF = 0.25
+CPU = torch.device("cpu")
 PACKAGES = ("numpy", *ENGINES)
 
 
@@ -71,13 +72,8 @@ def timed(part: str, work: Callable[[], Result]) -> tuple[Result, float]:
     start = time.process_time()
     result = work()
     seconds = time.process_time() - start
-    print(f"| {part} | {seconds:.2f} | {peak():.0f} |", flush=True)
+    print(f"| {part} | {seconds:.2f} | {1000 * peak_memory(CPU):.0f} |", flush=True)
     return result, seconds
-
-
-def peak() -> float:
-    """Return the peak memory of the process in MB (Linux counts in kB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main(argv: list[str]) -> None:
@@ -97,7 +93,7 @@ def main(argv: list[str]) -> None:
     print(*describe_machine(), versions, sep="\n")
     print(f"{options.images} images x {options.detections} detections x {options.classes} classes\n")
     print("| part | seconds | peak memory, MB |\n|---|---|---|")
-    print(f"| before, with the detections | | {peak():.0f} |")
+    print(f"| before, with the detections | | {1000 * peak_memory(CPU):.0f} |")
     boxes, flat = timed("laying out", lambda: flatten(detections, targets, options.classes))
     matching, matched = timed("IoU of all pairs, matching", lambda: match(boxes))
     voc, devkit = timed("VOC AP", lambda: voc_ap(matching))

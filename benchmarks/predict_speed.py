@@ -13,13 +13,13 @@ import argparse
 import copy
 import dataclasses
 import importlib.metadata
+import itertools
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,6 @@ from nets.blocks import fold_norms
 from utils.cli.console import run_command
 from utils.cli.shared_config import DataConfig
 from utils.compare.cost import describe_machine
-from utils.data.demo import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
 from utils.export.exporter import FORMATS
 from utils.export.job import Calibration, ExportJob, Quantization
@@ -45,55 +44,39 @@ PAUSE = 0.1  # seconds
 
 
 class Called(nn.Module):
-    """A function as a module."""
+    """A function that maps images (B, 3, H, W) in [0, 1] to raw maps, as a module."""
 
-    def __init__(self, run: Callable[[Tensor], list[Tensor]]) -> None:
+    def __init__(self, function: Callable[[Tensor], list[Tensor]]) -> None:
         super().__init__()
-        self.run = run
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Map images (B, 3, H, W) in [0, 1] to raw maps."""
-        return self.run(images)
+        self.forward = function
 
 
-class Plain(nn.Module):
-    """The network in NCHW memory layout, whatever its input has."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Map images (B, 3, H, W) in [0, 1] to raw maps."""
-        return self.model(images.contiguous())
-
-
-def build_ways(
-    job: ExportJob, folder: Path, batch: int, quantization: Quantization | None
-) -> dict[str, nn.Module]:
+def build_ways(job: ExportJob, folder: Path, batch: int, quantization: Quantization) -> dict[str, nn.Module]:
     """Return the runtimes by name, as modules that map images to raw maps."""
     folded = copy.deepcopy(job.model)
     fold_norms(folded)
+    eager = Called(lambda images: job.model(images.contiguous()))  # NCHW, whatever the images have
     ways: dict[str, nn.Module] = {
-        "eager": Plain(job.model),
-        "eager again": Plain(job.model),
+        "eager": eager,
+        "eager again": eager,
         "channels last": copy.deepcopy(job.model),
         "ours: channels last, folded": folded,
         "torch.compile of ours": torch.compile(copy.deepcopy(folded)),
     }
-    job = dataclasses.replace(job, batch=batch)
-    exports = {"ONNX Runtime": ("onnx", job), "OpenVINO": ("openvino", job)}
-    if quantization is not None:
-        exports["ONNX Runtime, int8"] = ("onnx", dataclasses.replace(job, quantization=quantization))
-    if batch == 1:
-        exports["ncnn"] = ("ncnn", job)
-    exports["OpenCV DNN"] = ("darknet", job)
-    for name, (form, one) in exports.items():
+    sized = dataclasses.replace(job, batch=batch)
+    exports = {
+        "ONNX Runtime": ("onnx", sized),
+        "OpenVINO": ("openvino", sized),
+        "ONNX Runtime, int8": ("onnx", dataclasses.replace(sized, quantization=quantization)),
+        **({"ncnn": ("ncnn", sized)} if batch == 1 else {}),
+        "OpenCV DNN": ("darknet", sized),
+    }
+    for name, (form, export) in exports.items():
         place = folder / name.replace(" ", "_") / str(batch)
         place.mkdir(parents=True)
-        path = FORMATS[form].write(one, place)[0]
+        path = FORMATS[form].write(export, place)[0]
         if form == "darknet":
-            ways[name] = Called(FORMATS[form].runners(one, path)[-1].run)
+            ways[name] = Called(FORMATS[form].runners(export, path)[-1].run)
         else:
             ways[name] = load_exported(path, device="cpu").model
     return ways
@@ -118,9 +101,9 @@ def interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str,
     return {name: 1000 * np.array(values) for name, values in seconds.items()}
 
 
-def print_table(title: str, measured: Sequence[dict[str, np.ndarray]], batch: int) -> None:
+def print_table(measured: Sequence[dict[str, np.ndarray]], batch: int) -> None:
     """Print medians and ratios to eager as a table: the network alone, and from the file to boxes."""
-    print(f"\n{title}\n")
+    print(f"\nBatch of {batch}:\n")
     print("| runtime | network, ms | times eager | file to boxes, ms | times eager |\n|---|---|---|---|---|")
     for name in measured[0]:
         cells = []
@@ -133,23 +116,22 @@ def print_table(title: str, measured: Sequence[dict[str, np.ndarray]], batch: in
 def measure(
     job: ExportJob, paths: Sequence[Path], ways: dict[str, nn.Module], batch: int, rounds: int
 ) -> None:
-    """Measure all runtimes at one batch size."""
+    """Measure all runtimes at one batch size, and print the table."""
     images = torch.rand(batch, 3, *job.config.input_size, generator=torch.Generator().manual_seed(0))
     layouts = {name: images for name in ways}
     for name in ("channels last", "ours: channels last, folded", "torch.compile of ours"):
         layouts[name] = images.contiguous(memory_format=torch.channels_last)
     predictors = {name: Predictor(way, job.config, job.class_names) for name, way in ways.items()}
     batches = [list(paths[at : at + batch]) for at in range(0, len(paths) - batch + 1, batch)]
-    place = {name: 0 for name in ways}
+    turns = {name: itertools.cycle(batches) for name in ways}
 
     def predict(name: str) -> None:
-        predictors[name](batches[place[name] % len(batches)], batch_size=batch)
-        place[name] += 1
+        predictors[name](next(turns[name]), batch_size=batch)
 
     with torch.no_grad():
         network = interleaved({name: lambda name=name: ways[name](layouts[name]) for name in ways}, rounds)
     whole = interleaved({name: lambda name=name: predict(name) for name in ways}, rounds)
-    print_table(f"Batch of {batch}:", (network, whole), batch)
+    print_table((network, whole), batch)
 
 
 def print_parts(job: ExportJob, model: nn.Module, paths: Sequence[Path], rounds: int) -> None:
@@ -173,9 +155,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--imgsz", type=int, default=416)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument(
-        "--data", help="images to predict and to calibrate int8 on; else those of the demo, without int8"
-    )
+    parser.add_argument("--data", required=True, help="images to predict and to calibrate int8 on")
     options = parser.parse_args(argv)
     loaded = load_model(options.weights)
     config = dataclasses.replace(loaded.config, input_size=(options.imgsz, options.imgsz))
@@ -183,28 +163,15 @@ def main(argv: list[str]) -> int:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     print(*describe_machine(), versions, sep="\n")
     print(f"{options.weights}, {options.imgsz}x{options.imgsz}, median of {options.rounds} rounds")
+    paths = [record.image_path for record in prepare_evaluation(DataConfig(options.data))[0].records[:PICTURES]]
+    calibration = Calibration(prepare_splits(DataConfig(options.data))[0], config.input_size)
+    quantization = Quantization(calibration, lambda model: 0.0)
     with tempfile.TemporaryDirectory() as folder:
-        paths, quantization = find_pictures(options.data, Path(folder), config.input_size)
         for batch in options.batch:
             ways = build_ways(job, Path(folder), batch, quantization)
             measure(job, paths, ways, batch, options.rounds)
         print_parts(job, ways["ours: channels last, folded"], paths, options.rounds)
     return 0
-
-
-def find_pictures(
-    data: str | None, folder: Path, input_size: tuple[int, int]
-) -> tuple[list[Path], Quantization | None]:
-    """Return images to predict, and what int8 is calibrated on."""
-    if data is not None:
-        dataset, *_ = prepare_evaluation(DataConfig(data))
-        calibration = Calibration(prepare_splits(DataConfig(data))[0], input_size)
-        paths = [record.image_path for record in dataset.records[:PICTURES]]
-        return paths, Quantization(calibration, lambda model: 0.0)
-    paths = [folder / f"{index}.jpg" for index in range(PICTURES)]
-    for index, path in enumerate(paths):
-        cv2.imwrite(str(path), draw_sample(0, "test", index)[0][..., ::-1])
-    return paths, None
 
 
 if __name__ == "__main__":

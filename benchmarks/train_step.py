@@ -1,22 +1,13 @@
 """Time of a training step on this CPU, beside the plain PyTorch way of writing it.
 
-    python benchmarks/train_step.py
-
-Each way runs in a process of its own, since memory settings hold for a whole process. The processes take
-turns, a step each, so that all of them see the same machine. The table is also written to
-benchmarks/results/train_step.md.
+The ways take turns, a step each, so that all of them see the same machine: python benchmarks/train_step.py
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -24,23 +15,19 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nets.config import ModelConfig
 from nets.structures import Target
 from nets.yolo import YoloBody
 from utils.cli.train_config import TrainConfig
-from utils.compare.cost import describe_machine
+from utils.compare.cost import describe_machine, interleaved_medians
 from utils.training.builders import build_criterion, build_trainer
 from utils.training.engine import EpochMeter, set_train_mode
 
 CONFIG = ModelConfig(num_classes=20)
-BATCH_SIZE, OBJECTS, WARM_UP, ATTEMPTS = 8, 4, 2, 3
-TRUSTED = (0.95, 1.05)  # of the A/A ratio
+BATCH_SIZE, OBJECTS = 8, 4
 WAYS = {
     "A": "plain PyTorch step, NCHW",
-    "A again": "plain PyTorch step, NCHW",
     "B": "step of train.py, from random weights",
     "C": "step of train.py, from pretrained weights with frozen batch statistics",
 }
@@ -90,59 +77,21 @@ def build_step(way: str) -> Callable[[], object]:
     return step
 
 
-def serve(way: str, pipe: Connection) -> None:
-    """Do a step and send its milliseconds for each message, until None arrives."""
-    step = build_step(way)
-    while pipe.recv() is not None:
-        started = time.perf_counter()
-        step()
-        pipe.send(1000 * (time.perf_counter() - started))
-
-
-def measure(rounds: int) -> dict[str, float]:
-    """Return the median milliseconds of a step of each way."""
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
-    for way in WAYS:
-        pipes[way], other = context.Pipe()
-        processes.append(context.Process(target=serve, args=(way, other), daemon=True))
-        processes[-1].start()
-    times: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(WARM_UP + rounds):
-        for way, pipe in pipes.items():
-            pipe.send("step")
-            times[way].append(pipe.recv())
-    for pipe, process in zip(pipes.values(), processes, strict=True):
-        pipe.send(None)
-        process.join()
-    return {way: statistics.median(spent[WARM_UP:]) for way, spent in times.items()}
-
-
 def main() -> None:
-    """Measure, again while A differs from itself, and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="steps of each way that count")
     rounds = parser.parse_args().rounds
-    for _ in range(ATTEMPTS):
-        medians = measure(rounds)
-        ratio = medians["A again"] / medians["A"]
-        print(f"A/A ratio {ratio:.3f}", flush=True)
-        if TRUSTED[0] <= ratio <= TRUSTED[1]:
-            break
-    verdict = "" if TRUSTED[0] <= ratio <= TRUSTED[1] else f", outside {TRUSTED}: do not trust this table"
-    lines = [
-        f"# Training step on the CPU\n\n`python benchmarks/train_step.py --rounds {rounds}`\n",
-        *describe_machine(),
-        f"416 x 416, batch {BATCH_SIZE}, {OBJECTS} objects an image, {CONFIG.num_classes} classes, phi none.",
-        "Forward, loss, backward, clipping, SGD with Nesterov momentum and moving average.",
-        f"A/A ratio {ratio:.3f}{verdict}; load average at the end {os.getloadavg()[0]:.1f}.\n",
-        "| | | median ms | speed relative to A |\n|---|---|---|---|",
-        *(f"| {w} | {WAYS[w]} | {ms:.0f} | {medians['A'] / ms:.2f} |" for w, ms in medians.items()),
-    ]
-    print("\n".join(lines))
-    (ROOT / "benchmarks/results/train_step.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    medians, aa_ratio = interleaved_medians([build_step(way) for way in WAYS], rounds)
+    print(*describe_machine(), sep="\n")
+    print(
+        f"416 x 416, batch {BATCH_SIZE}, {OBJECTS} objects an image, {CONFIG.num_classes} classes, phi none."
+    )
+    print("Forward, loss, backward, clipping, SGD with Nesterov momentum and moving average.")
+    print(f"A/A ratio {aa_ratio:.3f}; outside 0.95 to 1.05 do not trust this table.\n")
+    print("| | | median ms | speed relative to A |\n|---|---|---|---|")
+    for (way, text), median in zip(WAYS.items(), medians, strict=True):
+        print(f"| {way} | {text} | {median:.0f} | {medians[0] / median:.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 import json
 
-import pytest
-
-from benchmarks.frequent_classes import frequent_classes, main, mean_of
+from benchmarks.frequent_classes import main
 
 
 def metrics(**counts):
@@ -11,13 +9,6 @@ def metrics(**counts):
         for name, (count, ap) in counts.items()
     }
     return {"voc_ap50_area": 0.4, "per_class": rows}
-
-
-def test_without_a_frequent_class_there_is_no_mean():
-    with pytest.raises(ValueError, match="no ground truth of so frequent a class"):
-        mean_of(metrics(cat=(9, 0.5)), "ap50", frequent_classes(metrics(cat=(9, 0.5)), 10))
-    with pytest.raises(ValueError, match="no ground truth of cat"):
-        mean_of(metrics(cat=(0, None)), "ap50", ["cat"])
 
 
 def test_rare_classes_and_those_without_ground_truth_are_left_out(tmp_path, capsys):
