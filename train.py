@@ -57,8 +57,7 @@ def train(given: dict[str, Any]) -> int:
     from utils.training.resolve import resolve_config, resolve_lr_and_ema
     from utils.training.run_folder import Run
     from utils.training.run_log import log_estimate, memory_advice
-    from utils.training.run_state import position_of
-    from utils.training.train_loop import Job, run_epochs
+    from utils.training.train_loop import Job, position_of, run_epochs
 
     with StopSignals(repeats_end=not is_distributed()) as stop, process_group():
         config, folder, resumed = broadcast_from_rank_zero(lambda: resolve_config(given))

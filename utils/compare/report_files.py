@@ -11,10 +11,8 @@ from pathlib import Path
 from utils.cli.files import atomic_write
 from utils.compare.results import Row, mean_and_deviation
 
-_HEADINGS = [
-    *("block", "parameters", "GFLOPs", "CPU ms", "time ratio"),
-    *("mAP50", "mAP50-95", "mAP50 to none [95 %]", "verdict", "seeds"),
-]
+_COST_HEADINGS = ("parameters", "GFLOPs", "CPU ms", "time ratio")
+_HEADINGS = ("block", *_COST_HEADINGS, "mAP50", "mAP50-95", "mAP50 to none [95 %]", "verdict", "seeds")
 _COLUMNS = (
     "block parameters gflops milliseconds time_ratio map50_mean map50_std map50_95_mean map50_95_std "
     "difference_mean difference_low difference_high verdict seeds"

@@ -154,11 +154,6 @@ def broadcast_model(model: nn.Module) -> None:
             dist.broadcast(value, src=0)
 
 
-def all_reduce_max(number: int) -> int:
-    """Return the maximum of a number over all ranks."""
-    return max(all_gather(number))
-
-
 def all_gather(item: Result) -> list[Result]:
     """Return the items of all ranks, in the order of the ranks."""
     if world_size() == 1:

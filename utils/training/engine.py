@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, cast
 
@@ -72,10 +72,6 @@ class EpochMeter:
             "unassigned": self.unassigned,
             "skipped": self.skipped,
         }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return plain numbers by name, as the constructor takes them."""
-        return asdict(self)
 
 
 def set_train_mode(model: YoloBody, freeze_backbone: bool, frozen_bn: Iterable[str] = ()) -> None:

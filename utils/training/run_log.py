@@ -24,7 +24,6 @@ from utils.cli.presets import with_preset
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
 from utils.data.prepare import TrainingData
 from utils.data.samples import choose_evaluation_splits
-from utils.training.run_state import Position
 
 try:
     import resource
@@ -33,7 +32,6 @@ except ImportError:  # Windows
 
 _LONG_RUN = 600  # seconds, from which on shorter runs are suggested on a CPU
 _HEADING_EVERY = 20  # lines
-_OVERFIT_MAP50 = 0.9  # on the training images themselves
 
 
 def log_estimate(
@@ -150,25 +148,6 @@ def peak_memory(device: torch.device) -> float:
         return 0.0
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def describe_stop(last: Path, position: Position, is_saved: bool) -> str:
-    """Return where a signal stopped the run, what was saved, and the command that resumes it."""
-    resume = shlex.join(["python", "train.py", "--resume", str(last)])
-    if is_saved:
-        return f"saved {last} at epoch {position.epoch + 1} step {position.meter.steps}; resume: {resume}"
-    return f"nothing new was saved; resume: {resume}" if last.exists() else "nothing was saved"
-
-
-def describe_overfit(map50: float, num_images: int) -> str:
-    """Return the conclusion of an --overfit run."""
-    found = f"overfit: mAP50 {map50:.3f} on the {plural(num_images, 'training image')}"
-    if map50 >= _OVERFIT_MAP50:
-        return f"{found}: the setup can learn"
-    return (
-        f"{found}, below {_OVERFIT_MAP50}: train for some hundred steps (--epochs); if that does not help, "
-        "look at train_batch0.jpg and val_batch0.jpg"
-    )
 
 
 def log_next_commands(config: TrainConfig, best: Path, data: TrainingData) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of a run folder: label statistics, a training batch, predictions beside the ground truth."""
+"""Pictures of a run folder: a training batch, and predictions beside the ground truth."""
 
 from __future__ import annotations
 
@@ -17,33 +17,11 @@ from utils.data.dataset import VocDataset
 from utils.data.targets import build_target
 from utils.inference.predictor import Predictor
 from utils.vision.contact_sheet import cell_size, draw_cell, draw_pair, save_sheet
-from utils.vision.plots.label_plots import plot_labels
 
 CONF = 0.25  # the default of predict.py
 LOWEST_CONF = 0.01
 _FALLBACK_DETECTIONS = 3
 _BATCH_IMAGES = 16
-
-
-def save_labels(
-    path: Path,
-    dataset: VocDataset,
-    input_size: tuple[int, int],
-    anchors: Sequence[tuple[float, float]],
-) -> None:
-    """Draw a chart of the objects of a data set at network size; no image is read.
-
-    Args:
-        path: the PNG to write.
-        dataset: may have no objects.
-        input_size: (height, width) of the network input in pixels.
-        anchors: (width, height) pairs in network pixels.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    labels, boxes = dataset.letterboxed_objects(input_size)
-    plot_labels(path, dataset.class_names, labels, boxes, input_size, anchors)
 
 
 def save_train_batch(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import dataclasses
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from utils.cli.console import log, warn
+import torch
+
+from utils.cli.console import log, plural, warn
 from utils.cli.errors import Interrupted, UserError
+from utils.cli.parser import config_as_dict
 from utils.cli.signals import StopSignals
 from utils.cli.train_config import TrainConfig
 from utils.data.dataset import VocDataset
@@ -23,25 +29,39 @@ from utils.inference.evaluation import (
 from utils.inference.evaluation_pictures import draw_summary
 from utils.inference.predictor import Predictor
 from utils.metrics.diagnose import ENOUGH_STEPS, explain_low_map
-from utils.training.distributed import all_gather, all_reduce_max, broadcast_model, rank, world_size
+from utils.training.distributed import all_gather, broadcast_model, rank, world_size
 from utils.training.engine import EpochMeter, Trainer, set_train_mode
 from utils.training.run_folder import Run
-from utils.training.run_log import (
-    EpochTable,
-    describe_overfit,
-    describe_stop,
-    log_next_commands,
-    peak_memory,
-)
-from utils.training.run_pictures import save_labels, save_train_batch, save_val_batch
-from utils.training.run_state import Position, build_checkpoint
+from utils.training.run_log import EpochTable, log_next_commands, peak_memory
+from utils.training.run_pictures import save_train_batch, save_val_batch
+from utils.vision.plots.label_plots import plot_labels
 from utils.vision.plots.training_curves import plot_results
 from utils.weights.checkpoint import Checkpoint
 
 Evaluation = tuple[EvalResult, DatasetDetections]
-METRIC_COLUMNS = ("map50", "map50_95", "voc_ap50_area")  # of results.csv
 _PICTURES_EVERY = 10  # epochs
 _LOW_MAP50 = 0.01  # calls for an explanation
+_OVERFIT_MAP50 = 0.9  # on the training images themselves
+
+
+@dataclass
+class Position:
+    """Position of a run: the number of whole epochs done, and the totals of the current one."""
+
+    epoch: int = 0
+    meter: EpochMeter = field(default_factory=EpochMeter)
+
+    @property
+    def is_within_epoch(self) -> bool:
+        """Whether an epoch has begun and is not evaluated yet."""
+        return self.meter.batches > 0
+
+
+def position_of(resumed: Checkpoint | None) -> Position:
+    """Return the position that a checkpoint was saved at; without one the start."""
+    if resumed is None:
+        return Position()
+    return Position(resumed.training["epoch"], EpochMeter(**(resumed.training["meter"] or {})))
 
 
 @dataclass(frozen=True)
@@ -55,9 +75,30 @@ class Job:
     run: Run
     stop: StopSignals
 
-    def checkpoint(self, position: Position, **more: Any) -> Checkpoint:
-        """Return the checkpoint of the run."""
-        return build_checkpoint(self.config, self.trainer, self.data.train.class_names, position, **more)
+    def checkpoint(
+        self, position: Position, metrics: dict[str, Any] | None = None, stopped_early: bool = False
+    ) -> Checkpoint:
+        """Build the checkpoint of the run; it resumes bit for bit and loads with `weights_only=True`."""
+        training = {
+            "epoch": position.epoch,
+            "meter": dataclasses.asdict(position.meter) if position.is_within_epoch else None,
+            "stopped_early": stopped_early,
+            "threads": torch.get_num_threads(),
+            "processes": world_size(),
+            **self.trainer.state_dict(),
+        }
+        return Checkpoint(
+            config=self.trainer.model.config,
+            class_names=self.data.train.class_names,
+            weights=self.trainer.average.state_dict(),
+            metrics=metrics or {},
+            run_config=config_as_dict(self.config),
+            training=training,
+        )
+
+    def check_signals(self) -> None:
+        """Raise Interrupted if a signal came to any rank."""
+        self.stop.check(max(all_gather(self.stop.requested or 0)))
 
 
 def run_epochs(job: Job, position: Position) -> None:
@@ -71,10 +112,10 @@ def run_epochs(job: Job, position: Position) -> None:
     table = EpochTable(job.config.epochs, first)
     try:
         while position.epoch < job.config.epochs and not stops_early:
-            job.stop.check(all_reduce_max(job.stop.requested or 0))  # a signal while the epoch was saved
+            job.check_signals()  # one may have come while the epoch was saved
             with job.stop.deferred():
                 for _ in train_epoch(job, position):
-                    job.stop.check(all_reduce_max(job.stop.requested or 0))
+                    job.check_signals()
                     if not has_drawn:  # after the first step, which need not wait for matplotlib
                         draw_data(job)
                         has_drawn = True
@@ -88,7 +129,7 @@ def run_epochs(job: Job, position: Position) -> None:
                     draw_results(job, evaluation, is_last)
     except Interrupted as interruption:
         is_saved = save(job, position) if position.is_within_epoch else position.epoch > 0
-        interruption.message = describe_stop(job.run.last, position, is_saved)
+        interruption.message = _describe_stop(job.run.last, position, is_saved)
         raise
     if not job.trainer.is_finite:
         raise UserError("the run ended with weights that are not finite; try a lower --lr", exit_code=1)
@@ -122,49 +163,36 @@ def evaluate_epoch(job: Job, position: Position) -> Evaluation | None:
         return None
     try:
         with job.stop.at_once():
-            return evaluate_on_all_ranks(job.config, job.trainer, job.data.val, job.data.selection)
+            return evaluate_on_all_ranks(job, job.data.val)
     except UserError as error:  # an image was readable when the run began
         save(job, position)
         raise UserError(str(error), exit_code=1) from error
 
 
-def evaluate_on_all_ranks(
-    config: TrainConfig, trainer: Trainer, val_set: VocDataset, splits: Sequence[str] = ()
-) -> Evaluation:
+def evaluate_on_all_ranks(job: Job, val_set: VocDataset) -> Evaluation:
     """Evaluate the network as evaluate.py does, each rank on its share; all ranks return the same.
-
-    Args:
-        config: the run's settings.
-        trainer: holds the network.
-        val_set: the validation images.
-        splits: their names, for the result.
 
     Raises:
         UserError: an image cannot be read.
     """
-    broadcast_model(trainer.average)  # batch statistics differ between ranks
+    broadcast_model(job.trainer.average)  # batch statistics differ between ranks
     own = detect_dataset(
-        build_predictor(trainer, val_set.class_names),
+        build_predictor(job.trainer, val_set.class_names),
         val_set,
         indices=range(rank(), len(val_set), world_size()),
-        batch_size=config.batch_size,
-        skip_bad=config.skip_bad,
+        batch_size=job.config.batch_size,
+        skip_bad=job.config.skip_bad,
     )
     detections = merge_detections(all_gather(own))
     # The result is written if this epoch is the best so far, and then its weights are best.pth.
-    return score_detections(detections, val_set, weights="best.pth", splits=splits), detections
+    result = score_detections(detections, val_set, weights="best.pth", splits=job.data.selection)
+    return result, detections
 
 
 def build_predictor(trainer: Trainer, class_names: tuple[str, ...]) -> Predictor:
     """Build a predictor of the network to evaluate, with the settings of evaluate.py."""
     average = trainer.average
     return Predictor(average, average.config, class_names, conf=0.001, device=trainer.device)
-
-
-def metric_columns(result: EvalResult | None) -> dict[str, Any]:
-    """Return the columns that an evaluation adds to a row of results.csv."""
-    metrics = result.as_dict() if result else {}
-    return {name: metrics[name] for name in METRIC_COLUMNS if name in metrics}
 
 
 def finish_epoch(job: Job, position: Position, evaluation: Evaluation | None, table: EpochTable) -> bool:
@@ -174,11 +202,15 @@ def finish_epoch(job: Job, position: Position, evaluation: Evaluation | None, ta
     if not job.trainer.is_finite:
         warn(f"epoch {epoch} is not saved: its last step was skipped, or its weights are not finite")
         return False
-    memory = {"memory_gb": peak_memory(job.trainer.device)}
-    row = {"epoch": epoch, **position.meter.as_row(), **memory, **metric_columns(result)}
+    metrics = {}
+    if result is not None:
+        coco, voc = result.coco, result.voc
+        metrics = {"map50": coco.map50, "map50_95": coco.map50_95, "voc_ap50_area": voc.mean_area}
+    memory_gb = peak_memory(job.trainer.device)
+    row = {"epoch": epoch, **position.meter.as_row(), "memory_gb": memory_gb, **metrics}
     is_best = run.judge(epoch, result)
     stops_early = result is not None and 0 < config.patience <= epoch - run.risen_epoch
-    checkpoint = job.checkpoint(Position(epoch), metrics=metric_columns(result), stopped_early=stops_early)
+    checkpoint = job.checkpoint(Position(epoch), metrics, stops_early)
     is_kept = config.save_period > 0 and epoch % config.save_period == 0
     run.finish_epoch(checkpoint, row, result if is_best else None, is_best, is_kept)
     table.log(row)
@@ -188,10 +220,13 @@ def finish_epoch(job: Job, position: Position, evaluation: Evaluation | None, ta
 def draw_data(job: Job) -> None:
     """Draw labels.png, a chart of the training labels, and train_batch0.jpg, the first augmented batch."""
     folder, train, config = job.run.folder, job.data.train, job.trainer.model.config
-    job.run.attempt(
-        "labels.png",
-        lambda: save_labels(folder / "labels.png", train, config.input_size, config.anchors),
-    )
+
+    def draw_labels() -> None:
+        labels, boxes = train.letterboxed_objects(config.input_size)
+        path = folder / "labels.png"
+        plot_labels(path, train.class_names, labels, boxes, config.input_size, config.anchors)
+
+    job.run.attempt("labels.png", draw_labels)
     job.run.attempt(
         "train_batch0.jpg",
         lambda: save_train_batch(folder / "train_batch0.jpg", *job.loader.preview(), train.class_names),
@@ -210,7 +245,24 @@ def draw_results(job: Job, evaluation: Evaluation | None, is_last: bool) -> None
     job.run.attempt("PR_curve.png, confusion_matrix.png", lambda: draw_summary(result, folder))
     map50, steps = result.coco.map50 or 0.0, job.trainer.schedule.step
     if is_last and job.config.overfit:
-        log(describe_overfit(map50, len(val)))
+        log(_describe_overfit(map50, len(val)))
     if map50 < _LOW_MAP50 and (is_last or steps > ENOUGH_STEPS):
         reason = explain_low_map(found.detections, found.targets, val.class_names, steps)
         warn(f"mAP50 is {map50:.4f}: {reason} in {folder}")
+
+
+def _describe_stop(last: Path, position: Position, is_saved: bool) -> str:
+    resume = shlex.join(["python", "train.py", "--resume", str(last)])
+    if is_saved:
+        return f"saved {last} at epoch {position.epoch + 1} step {position.meter.steps}; resume: {resume}"
+    return f"nothing new was saved; resume: {resume}" if last.exists() else "nothing was saved"
+
+
+def _describe_overfit(map50: float, num_images: int) -> str:
+    found = f"overfit: mAP50 {map50:.3f} on the {plural(num_images, 'training image')}"
+    if map50 >= _OVERFIT_MAP50:
+        return f"{found}: the setup can learn"
+    return (
+        f"{found}, below {_OVERFIT_MAP50}: train for some hundred steps (--epochs); if that does not help, "
+        "look at train_batch0.jpg and val_batch0.jpg"
+    )
