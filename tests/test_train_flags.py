@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import dataclasses
 import shutil
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from torch import Tensor
 import train
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
+from tests.test_train import QUICK, are_equal, rows_of, run
 from utils.cli.errors import UserError
 from utils.cli.train_config import DEFAULT_LR
 from utils.data.voc import VocObject, write_annotation
@@ -24,20 +24,6 @@ from utils.vision.letterbox import letterbox
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("room")
-
-ON_DATA = ["--data", "data", "--imgsz", "64", "--weights", "none"]
-QUICK = [*ON_DATA, "--workers", "0", "--device", "cpu", "--batch-size", "4"]
-
-
-def run(name: str, *argv: str) -> Path:
-    """Train; returns the run's folder."""
-    assert train.main([*QUICK, "--name", name, *argv]) == 0
-    return Path("runs/train", name)
-
-
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "results.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 class StoppedError(UserError):
@@ -132,56 +118,6 @@ def test_frozen_epochs_without_average_and_an_evaluation_every_second_epoch() ->
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"), [("lr", 0.5), ("momentum", 0.25), ("weight_decay", 0.125), ("batch_size", 3)]
-)
-def test_flags_of_the_optimizer(caught: Callable, flag: str, value: float) -> None:
-    _, usual = caught("build_optimizer")
-    _, changed = caught("build_optimizer", f"--{flag.replace('_', '-')}", str(value))
-    assert changed == {**usual, flag: value} != usual
-
-
-@pytest.mark.parametrize(
-    ("argv", "changed"),
-    [
-        ([], {}),
-        (["--warmup-epochs", "0"], {"warmup_steps": 0}),
-        (["--warmup-epochs", "2.5"], {"warmup_steps": 5}),
-        (["--lr-schedule", "step"], {"kind": "step"}),
-        (["--accumulate", "2"], {"total_steps": 7, "warmup_steps": 1}),
-    ],
-)
-def test_flags_of_the_schedule(caught: Callable, argv: list[str], changed: dict[str, Any]) -> None:
-    _, given = caught("Schedule", "--epochs", "7", *argv)  # 6 images, 4 a batch
-    assert given == {"kind": "cos", "total_steps": 14, "warmup_steps": 2, **changed}
-
-
-@pytest.mark.parametrize(
-    ("argv", "changed"),
-    [
-        ([], {}),
-        (["--accumulate", "3"], {"accumulate": 3}),
-        (["--clip-grad", "0.5"], {"clip_grad": 0.5}),
-        (["--amp"], {"autocast": torch.bfloat16}),
-        (["--no-amp"], {}),
-        (["--compile"], {"compiled": True}),
-        (["--no-ema"], {"ema": None}),
-    ],
-)
-def test_flags_of_the_trainer(caught: Callable, argv: list[str], changed: dict[str, Any]) -> None:
-    usual = {"ema": True, "accumulate": 1, "clip_grad": 10.0, "autocast": None, "compiled": False}
-    usual["frozen_bn"] = []  # all are new
-    _, given = caught("Trainer", *argv)
-    assert {**given, "ema": given["ema"] and True} == {**usual, **changed}
-
-
-def test_adamw_has_a_learning_rate_of_its_own(caught: Callable) -> None:
-    _, given = caught("build_optimizer", "--optimizer", "adamw", "--accumulate", "2")
-    assert (given["name"], given["lr"], given["batch_size"]) == ("adamw", 0.001, 6)  # all images there are
-    _, given = caught("build_optimizer", "--optimizer", "adamw", "--lr", "0.25")
-    assert given["lr"] == 0.25
-
-
-@pytest.mark.parametrize(
     ("argv", "loss", "lr"),
     [
         ([], "sums", DEFAULT_LR["sgd"]),
@@ -194,18 +130,17 @@ def test_adamw_has_a_learning_rate_of_its_own(caught: Callable) -> None:
 def test_a_recipe_and_what_is_given_beside_it(
     caught: Callable, argv: list[str], loss: str, lr: float
 ) -> None:
-    (_, criterion, _, _), _ = caught("Trainer", *argv)
+    (_, criterion, optimizer, _), _ = caught("Trainer", *argv)
     assert criterion.normalization == loss
-    _, given = caught("build_optimizer", *argv)
-    assert given["lr"] == lr
+    assert optimizer.param_groups[0]["lr"] == lr * 4 / 16
 
 
 @pytest.mark.parametrize(
-    ("argv", "steps"), [([], None), (["--ema-memory", "recent"], None), (["--ema-memory", "run"], 14)]
+    ("argv", "steps"), [([], 4), (["--ema-memory", "recent"], 4), (["--ema-memory", "run"], 14)]
 )
-def test_what_the_average_remembers(caught: Callable, argv: list[str], steps: int | None) -> None:
-    _, given = caught("ModelEma", "--epochs", "7", *argv)
-    assert given == {"run_steps": steps}
+def test_what_the_average_remembers(caught: Callable, argv: list[str], steps: int) -> None:
+    _, given = caught("Trainer", "--epochs", "7", *argv)  # 6 images, 4 a batch
+    assert given["ema"].decay == 1 - 1 / steps
 
 
 @pytest.mark.parametrize(("argv", "is_new"), [([], False), (["--new-heads"], True)])
@@ -301,7 +236,3 @@ def test_a_broken_image_stops_the_run_unless_it_may_be_skipped(
     assert "bad.jpg" in capsys.readouterr().err
     (samples,), _ = caught("TrainLoader", "--train", "bad", "--val", "none", "--skip-bad")
     assert len(samples) == 2
-
-
-def are_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from typing import cast
 
 import torch
 
@@ -135,11 +134,7 @@ def build_model(
 ) -> YoloBody:
     """Build the network, with the weights of `source` where they fit; logs what was loaded.
 
-    Args:
-        config: the run's settings.
-        class_names: the classes of the data.
-        source: what --weights names; None for random weights.
-        resumed: the checkpoint of a resumed run, whose network is built; its weights are loaded later.
+    The network of a resumed run is that of the checkpoint, whose weights are loaded later.
 
     Raises:
         UserError: the weights do not fit, or the data of a resumed run have other classes.
@@ -193,14 +188,9 @@ def build_criterion(config: TrainConfig, model: YoloBody) -> YoloLoss:
 def build_trainer(
     config: TrainConfig, model: YoloBody, batches_per_epoch: int, num_images: int, device: torch.device
 ) -> Trainer:
-    """Build loss, optimizer, schedule and moving average of a network; all ranks start from rank 0's weights.
+    """Build loss, optimizer, schedule and moving average of a network, which is moved to the device.
 
-    Args:
-        config: the run's settings.
-        model: the network; moved to the device.
-        batches_per_epoch: number of the loader's batches.
-        num_images: number of the training images; a step cannot have more.
-        device: where to train.
+    All ranks start from rank 0's weights. A step has at most `num_images` images.
     """
     config = default_lr_and_ema(config, is_fine_tuning=False)  # where they are not resolved yet
     frozen_bn = pretrained_bn(model) if config.freeze_norms else []  # first: --sync-bn changes their class
@@ -211,21 +201,11 @@ def build_trainer(
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     broadcast_model(model)
     steps_per_epoch = math.ceil(batches_per_epoch / config.accumulate)
-    optimizer = build_optimizer(
-        model,
-        name=config.optimizer,
-        lr=cast(float, config.lr),
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        batch_size=min(config.images_a_step, num_images),
-    )
-    schedule = Schedule(
-        optimizer,
-        kind=config.lr_schedule,
-        total_steps=config.epochs * steps_per_epoch,
-        warmup_steps=round(config.warmup_epochs * steps_per_epoch),
-    )
-    run_steps = config.epochs * steps_per_epoch if config.ema_memory == "run" else None
+    optimizer = build_optimizer(model, config, min(config.images_a_step, num_images))
+    total_steps = config.epochs * steps_per_epoch
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    schedule = Schedule(optimizer, kind=config.lr_schedule, total_steps=total_steps, warmup_steps=warmup)
+    run_steps = total_steps if config.ema_memory == "run" else None
     return Trainer(
         model,
         build_criterion(config, model),
@@ -241,7 +221,7 @@ def build_trainer(
 
 
 def _autocast_dtype(amp: bool | None, device: torch.device) -> torch.dtype | None:
-    """Return the type of mixed precision: bfloat16 where there is one, else float16 with a scaled loss."""
+    """Return the type of mixed precision: bfloat16 if available, else float16 with a scaled loss."""
     if amp is False or (amp is None and device.type != "cuda"):
         return None
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):

@@ -64,10 +64,7 @@ def process_group() -> Iterator[None]:
 
 
 def rank_device(name: str) -> torch.device:
-    """Return the device of this process.
-
-    Args:
-        name: the value of --device.
+    """Return the device of this process for a value of --device.
 
     Raises:
         UserError: there is no such device, or this machine has fewer GPUs than processes.

@@ -20,13 +20,7 @@ class ModelEma:
     """
 
     def __init__(self, model: nn.Module, steps_per_epoch: int, *, run_steps: int | None = None) -> None:
-        """Start from a copy of the network.
-
-        Args:
-            model: the network to average.
-            steps_per_epoch: optimizer steps an epoch.
-            run_steps: optimizer steps of the whole run, for fine-tuning; None for training.
-        """
+        """Start from a copy of the network; `run_steps` are given in fine-tuning only."""
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = 1 - 1 / min(run_steps or 2 * steps_per_epoch, _MAX_MEMORY)
         self.updates = 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
+
+from utils.cli.train_config import TrainConfig
 
 _REFERENCE_BATCH = 16  # the batch size that --lr is for
 _FINAL_SHARE = 0.01  # of the peak learning rate, at the last step
@@ -16,26 +18,22 @@ _STEP_SHARES = ((0.8, 0.1), (0.9, 0.01))  # of yolov4-tiny.cfg: (share of the st
 _SECOND_BETA = 0.999
 
 
-def build_optimizer(
-    model: nn.Module, *, name: str, lr: float, momentum: float, weight_decay: float, batch_size: int
-) -> Optimizer:
+def build_optimizer(model: nn.Module, config: TrainConfig, batch_size: int) -> Optimizer:
     """Build SGD with Nesterov momentum, or AdamW, without weight decay on norms and biases.
 
     Args:
         model: the network; some of its parameters may be frozen.
-        name: "sgd" or "adamw".
-        lr: peak learning rate for a batch of 16; a batch of n takes n / 16 of it.
-        momentum: momentum of SGD, or first beta of AdamW, in [0, 1).
-        weight_decay: weight decay of the parameters with two or more dimensions.
+        config: its `lr` is for a batch of 16; a batch of n takes n / 16 of it.
         batch_size: images a step, over all ranks and accumulated batches.
     """
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    lr = scaled_lr(lr, batch_size)
-    if name == "adamw":
-        return _eager(AdamW)(groups, lr=lr, betas=(momentum, _SECOND_BETA))
-    return _eager(SGD)(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+    decay = config.weight_decay
+    groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
+    lr = cast(float, config.lr) * batch_size / _REFERENCE_BATCH
+    if config.optimizer == "adamw":
+        return _eager(AdamW)(groups, lr=lr, betas=(config.momentum, _SECOND_BETA))
+    return _eager(SGD)(groups, lr=lr, momentum=config.momentum, nesterov=config.momentum > 0)
 
 
 def _eager(optimizer: type[Optimizer]) -> Any:
@@ -47,11 +45,6 @@ def _eager(optimizer: type[Optimizer]) -> Any:
     methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
     methods["step"] = torch.no_grad()(methods["step"])
     return type(optimizer.__name__, (optimizer,), methods)
-
-
-def scaled_lr(lr: float, batch_size: int) -> float:
-    """Return the peak learning rate for a batch size, from that for 16 images: proportional to the size."""
-    return lr * batch_size / _REFERENCE_BATCH
 
 
 class Schedule:

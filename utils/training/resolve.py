@@ -44,13 +44,8 @@ def resolve_config(given: dict[str, Any]) -> tuple[TrainConfig, Path | None, Che
     return _resume({"resume": str(restarted / "weights" / "last.pth"), **phi})
 
 
-def load_resumable(resume: str) -> tuple[Path, Checkpoint]:
-    """Load the checkpoint that --resume names; "auto" is the newest last.pth under runs/train.
-
-    Raises:
-        UserError: there is none, or it is a shareable file without a training state.
-    """
-    path = locate_checkpoint(resume)
+def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
+    path = locate_checkpoint(given["resume"])  # "auto" is the newest last.pth under runs/train
     checkpoint = load_checkpoint(path)
     if "optimizer" not in checkpoint.training:
         raise UserError(f"--resume {path}: has no training state; resume from the last.pth beside it")
@@ -59,11 +54,6 @@ def load_resumable(resume: str) -> tuple[Path, Checkpoint]:
             f"--resume {path}: saved by an older version that cannot be resumed; start a new run from its "
             f"weights: --weights {path}"
         )
-    return path, checkpoint
-
-
-def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
-    path, checkpoint = load_resumable(given["resume"])
     phi, done = checkpoint.config.phi, checkpoint.training["epoch"]
     if ":" in phi and "phi" not in given:
         raise UserError(
@@ -112,13 +102,7 @@ def _find_restarted(config: TrainConfig) -> Path | None:
 def resolve_lr_and_ema(
     config: TrainConfig, source: WeightsFile | None, class_names: tuple[str, ...]
 ) -> TrainConfig:
-    """Choose learning rate and EMA memory where none is given, by whether the weights know every class.
-
-    Args:
-        config: the run's settings.
-        source: what --weights names, None for random weights.
-        class_names: the classes of the data.
-    """
+    """Choose learning rate and EMA memory where none is given, by whether the weights know every class."""
     if None not in (config.lr, config.ema_memory):
         return config
     is_fine_tuning = _is_fine_tuning(config, source, class_names)

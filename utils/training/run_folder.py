@@ -82,12 +82,7 @@ class Run:
     def __init__(
         self, folder: Path, resumed: Mapping[str, Any] | None = None, *, is_writer: bool = True
     ) -> None:
-        """Lock the folder and prepare it.
-
-        Args:
-            folder: exists and is writable.
-            resumed: the training state of a resumed run.
-            is_writer: False on all ranks but 0, which then write nothing.
+        """Lock the folder, which exists, and prepare it; all ranks but the writer write nothing.
 
         Raises:
             UserError: another run is in this folder.
@@ -159,18 +154,10 @@ class Run:
         is_best: bool,
         is_kept: bool,
     ) -> None:
-        """Save an epoch.
-
-        Args:
-            checkpoint: weights (of the EMA), metrics and training state.
-            row: values of results.csv by column.
-            result: the content of metrics.json, None to leave it unchanged.
-            is_best: save the weights as best.pth.
-            is_kept: save the checkpoint as epochN.pth too.
-        """
+        """Save an epoch: its row of results.csv, last.pth, best.pth with metrics.json, and epochN.pth."""
         self.attempt("results.csv", lambda: self._write_row(row))
         self.attempt("TensorBoard events", lambda: self._write_events(row))
-        if result is not None:
+        if is_best and result is not None:
             self.attempt("metrics.json", lambda: result.write_metrics(self.folder / "metrics.json"))
         if is_best and self._is_writer:
             save_checkpoint(self.best, checkpoint.shareable())

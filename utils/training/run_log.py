@@ -111,33 +111,27 @@ class EpochTable:
 
     def log(self, row: Mapping[str, float | int | None]) -> None:
         """Log an epoch, given its row of results.csv."""
-        cells = self._cells(row)
-        widths = [max(len(name), 8) for name in cells]
-        if self._lines % _HEADING_EVERY == 0:
-            log("  ".join(name.rjust(width) for name, width in zip(cells, widths, strict=True)))
-        self._lines += 1
-        line = "  ".join(text.rjust(width) for text, width in zip(cells.values(), widths, strict=True))
-        if row["unassigned"]:
-            line += f"  {plural(int(row['unassigned']), 'object')} without a free anchor"
-        log(line + (f"  {plural(int(row['skipped']), 'step')} skipped" if row["skipped"] else ""))
-
-    def _cells(self, row: Mapping[str, float | int | None]) -> dict[str, str]:
         epoch = int(row["epoch"] or 0)
         spent = (time.monotonic() - self._started) / max(epoch - self._first_epoch, 1)
-        map50, map50_95 = (
-            "-" if row.get(name) is None else f"{row[name]:.4f}" for name in ("map50", "map50_95")
-        )
-        return {
+        cells = {
             "epoch": f"{epoch}/{self._epochs}",
             **{name: f"{row[name]:.3f}" for name in ("box", "objectness", "class")},
-            "mAP50": map50,
-            "mAP50-95": map50_95,
+            "mAP50": "-" if row.get("map50") is None else f"{row['map50']:.4f}",
+            "mAP50-95": "-" if row.get("map50_95") is None else f"{row['map50_95']:.4f}",
             "lr": f"{row['lr']:.2g}",
             "images/s": f"{row['images_per_second']:.1f}",
             "waiting": f"{row['waiting']:.1%}",
             "memory": f"{row['memory_gb']:.1f} GB",
             "left": format_duration(spent * (self._epochs - epoch)),
         }
+        widths = {name: max(len(name), 8) for name in cells}
+        if self._lines % _HEADING_EVERY == 0:
+            log("  ".join(name.rjust(width) for name, width in widths.items()))
+        self._lines += 1
+        line = "  ".join(cells[name].rjust(width) for name, width in widths.items())
+        if row["unassigned"]:
+            line += f"  {plural(int(row['unassigned']), 'object')} without a free anchor"
+        log(line + (f"  {plural(int(row['skipped']), 'step')} skipped" if row["skipped"] else ""))
 
 
 def peak_memory(device: torch.device) -> float:
@@ -172,24 +166,19 @@ def memory_advice(config: TrainConfig, given: Mapping[str, object]) -> Iterator[
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise _advise_on_memory(config, given) from error
-        raise
-
-
-def _advise_on_memory(config: TrainConfig, given: Mapping[str, object]) -> UserError:
-    smaller = {"imgsz": smaller_size(config.imgsz)}
-    half = {"batch_size": max(config.batch_size // 2, 1), "accumulate": 2 * config.accumulate}
-    frozen = {"freeze_epochs": config.epochs}
-    changes = (half, smaller, half | frozen) if config.batch_size > 1 else (smaller, frozen, smaller | frozen)
-    for change in changes:
-        settings = {**_settings_of_new_run(config, given), **change}
-        log(f"try: python train.py {shlex.join(as_arguments(TrainConfig, settings))}")
-    first, second = (shlex.join(as_arguments(TrainConfig, change)) for change in changes[:2])
-    size = "x".join(map(str, config.imgsz))
-    return UserError(
-        f"out of memory with batch {config.batch_size} at {size}; try {first}, or {second}", exit_code=1
-    )
+        if not is_out_of_memory(error):
+            raise
+        smaller = {"imgsz": smaller_size(config.imgsz)}
+        half = {"batch_size": max(config.batch_size // 2, 1), "accumulate": 2 * config.accumulate}
+        frozen = {"freeze_epochs": config.epochs}
+        is_single = config.batch_size == 1
+        changes = (smaller, frozen, smaller | frozen) if is_single else (half, smaller, half | frozen)
+        for change in changes:
+            settings = {**_settings_of_new_run(config, given), **change}
+            log(f"try: python train.py {shlex.join(as_arguments(TrainConfig, settings))}")
+        first, second = (shlex.join(as_arguments(TrainConfig, change)) for change in changes[:2])
+        tried = f"batch {config.batch_size} at {'x'.join(map(str, config.imgsz))}"
+        raise UserError(f"out of memory with {tried}; try {first}, or {second}", exit_code=1) from error
 
 
 def _settings_of_new_run(config: TrainConfig, given: Mapping[str, object]) -> Mapping[str, object]:

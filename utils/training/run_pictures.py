@@ -27,13 +27,7 @@ _BATCH_IMAGES = 16
 def save_train_batch(
     path: Path, images: Tensor, targets: Sequence[Target], class_names: Sequence[str]
 ) -> None:
-    """Draw a training batch: at most 16 images with their boxes and ids.
-
-    Args:
-        path: the JPEG to write.
-        images: uint8 Tensor[B, 3, H, W].
-        targets: one an image, boxes in network pixels.
-        class_names: names of the labels.
+    """Draw a training batch, uint8 Tensor[B, 3, H, W]: at most 16 images with their boxes and ids.
 
     Raises:
         UserError: the file cannot be written.
@@ -48,16 +42,10 @@ def save_train_batch(
 
 
 def save_val_batch(path: Path, predictor: Predictor, dataset: VocDataset, count: int = 8) -> None:
-    """Draw images of a data set in pairs: ground truth on the left, predictions on the right.
+    """Draw evenly spread images in pairs, at most `count`: ground truth left, predictions right.
 
-    Predictions are those with a score of at least 0.25, else the best three above 0.01. Unreadable images are
-    skipped with a warning; without any image no file is written.
-
-    Args:
-        path: the JPEG to write.
-        predictor: its `conf` should be at most 0.01.
-        dataset: the images, of which evenly spread ones are taken.
-        count: maximum number of pairs.
+    Predictions are those with a score of at least 0.25, else the best three above 0.01, which the predictor
+    must return. Unreadable images are skipped with a warning; without any image no file is written.
 
     Raises:
         UserError: the file cannot be written.

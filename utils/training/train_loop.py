@@ -212,7 +212,7 @@ def finish_epoch(job: Job, position: Position, evaluation: Evaluation | None, ta
     stops_early = result is not None and 0 < config.patience <= epoch - run.risen_epoch
     checkpoint = job.checkpoint(Position(epoch), metrics, stops_early)
     is_kept = config.save_period > 0 and epoch % config.save_period == 0
-    run.finish_epoch(checkpoint, row, result if is_best else None, is_best, is_kept)
+    run.finish_epoch(checkpoint, row, result, is_best, is_kept)
     table.log(row)
     return stops_early
 

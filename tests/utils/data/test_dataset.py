@@ -45,3 +45,13 @@ def test_an_image_that_changed_since_the_scan_is_named(make_voc: MakeVoc) -> Non
     (voc / "JPEGImages" / "a.jpg").unlink()
     with pytest.raises(UserError, match=r"a\.jpg"):
         dataset.read(0)
+
+
+def test_objects_are_letterboxed_without_reading_an_image(make_voc: MakeVoc) -> None:
+    voc = make_voc({"train": {"a": [VocObject("cat", (4, 6, 24, 26))], "b": [], "c": [DOG]}})
+    dataset = VocDataset(scan_samples(load_samples(voc, "train")).records, ("cat", "dog"))
+    for record in dataset.records:
+        record.image_path.unlink()
+    labels, boxes = dataset.letterboxed_objects((80, 80))  # 40 x 30 becomes 80 x 60, with 10 above and below
+    assert labels.tolist() == [0, 1]
+    assert boxes.tolist() == [[8, 22, 48, 62], [0, 10, 80, 70]]

@@ -11,6 +11,7 @@ from nets.config import ModelConfig
 from nets.loss import LossSums
 from nets.structures import Target
 from tests.utils.data.conftest import Images, write_voc
+from utils.cli.train_config import TrainConfig
 from utils.data.voc import VocObject
 from utils.training.ema import ModelEma
 from utils.training.engine import EpochMeter, Trainer
@@ -103,9 +104,8 @@ def make_trainer(
     """Build a trainer of a new network, or of the given one; --lr is for a batch of 16, which it has."""
     torch.manual_seed(seed)
     model = Net() if model is None else model
-    optimizer = build_optimizer(
-        model, name=name, lr=lr, momentum=momentum, weight_decay=weight_decay, batch_size=16
-    )
+    config = TrainConfig(optimizer=name, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    optimizer = build_optimizer(model, config, 16)
     schedule = Schedule(optimizer, kind="cos", total_steps=total_steps, warmup_steps=warmup_steps)
     ema = ModelEma(model, steps_per_epoch=3) if with_ema else None
     return Trainer(model, criterion or Criterion(), optimizer, schedule, ema=ema, **options)

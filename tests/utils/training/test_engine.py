@@ -56,16 +56,6 @@ def test_the_row_of_a_meter() -> None:
         "skipped": 1,
     }
     assert meter.line() == "box 1.500  objectness 0.250  class 0.125"
-    assert EpochMeter(**meter.state_dict()) == meter
-
-
-def test_two_meters_share_nothing() -> None:
-    first = EpochMeter()
-    first.losses["box"] = 1.0
-    assert EpochMeter().losses["box"] == 0.0
-    state = first.state_dict()
-    first.losses["box"] = 2.0
-    assert state["losses"]["box"] == 1.0
 
 
 def test_losses_are_means_over_steps_and_counts_are_sums() -> None:

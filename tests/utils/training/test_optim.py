@@ -9,13 +9,15 @@ from torch.optim import Optimizer
 
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
-from utils.training.optim import Schedule, build_optimizer, scaled_lr
+from utils.cli.train_config import TrainConfig
+from utils.training.optim import Schedule, build_optimizer
 
-PLAIN = {"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "batch_size": 16}
 
-
-def build(model: nn.Module, **knobs: object) -> Optimizer:
-    return build_optimizer(model, **{**PLAIN, **knobs})  # type: ignore[arg-type]
+def build(
+    model: nn.Module, name: str = "sgd", lr: float = 1.0, batch_size: int = 16, **knobs: float
+) -> Optimizer:
+    knobs = {"momentum": 0.0, "weight_decay": 0.0, **knobs}
+    return build_optimizer(model, TrainConfig(optimizer=name, lr=lr, **knobs), batch_size)
 
 
 def shares(kind: str, total_steps: int, warmup_steps: int, steps: range | None = None) -> list[float]:
@@ -103,7 +105,6 @@ def test_groups_keep_the_ratio_of_their_peaks() -> None:
 def test_the_rate_scales_with_the_batch(name: str, batch_size: int, expected: float) -> None:
     optimizer = build(nn.Linear(1, 1), name=name, lr=0.01, batch_size=batch_size)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([expected] * 2)
-    assert scaled_lr(0.01, batch_size) == pytest.approx(expected)
 
 
 def ones() -> nn.Linear:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from utils.cli.train_config import TrainConfig
 from utils.training.builders import _autocast_dtype, build_model, prepare_process
 from utils.training.engine import EpochMeter
 from utils.training.resolve import resolve_config
-from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -89,13 +90,28 @@ def test_resuming_what_cannot_go_on_is_refused(last: Path, given: dict[str, obje
         resolve_config({"resume": str(last), **given})
 
 
-def test_a_run_of_an_older_version_is_refused(tmp_path: Path) -> None:
-    path = store(tmp_path / "exp", TrainConfig(epochs=10))
-    loaded = load_checkpoint(path)
-    del loaded.training["scaler"]
-    save_checkpoint(path, loaded)
-    with pytest.raises(UserError, match=rf"saved by an older version.*--weights {path}"):
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({}, r"has no training state; resume from the last\.pth beside it"),
+        ({"optimizer": {}, "epoch": 3}, r"saved by an older version.*--weights .*x\.pth"),
+    ],
+)
+def test_what_cannot_be_resumed_is_refused(tmp_path: Path, training: dict[str, object], words: str) -> None:
+    path = tmp_path / "x.pth"
+    save_checkpoint(path, Checkpoint(ModelConfig(1), ("cell",), {}, training=training))
+    with pytest.raises(UserError, match=rf"--resume .*x\.pth: {words}"):
         resolve_config({"resume": str(path)})
+
+
+def test_auto_is_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no run with weights/last\.pth in runs/train"):
+        resolve_config({"resume": "auto"})
+    for age, name in enumerate(["b", "c", "a"]):
+        path = store(Path("runs/train", name), TrainConfig(epochs=10))
+        os.utime(path, (1000 - age, 1000 - age))
+    assert resolve_config({"resume": "auto"})[1] == Path("runs/train/b")
 
 
 def test_a_run_that_stopped_early_goes_on_only_when_epochs_are_given(tmp_path: Path) -> None:
@@ -114,7 +130,7 @@ def test_a_block_of_ones_own_must_be_named(tmp_path: Path) -> None:
 
 def test_resuming_says_where_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     meter = EpochMeter(batches=7, steps=7)
-    path = store(tmp_path / "exp", TrainConfig(epochs=10), meter=meter.state_dict())
+    path = store(tmp_path / "exp", TrainConfig(epochs=10), meter=asdict(meter))
     resolve_config({"resume": str(path)})
     assert capsys.readouterr().err == f"resuming {path} after 3 of 10 epochs and 7 batches\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_going_on_gives_the_same_bits(tmp_path: Path, name: str, with_ema: bool,
     whole, meter = build(0, name, with_ema, accumulate=accumulate), EpochMeter()
     for _ in whole.epoch(batches, meter, "epoch 1/1"):
         if meter.batches == 4:
-            stored = {"trainer": whole.state_dict(), "meter": meter.state_dict()}
+            stored = {"trainer": whole.state_dict(), "meter": asdict(meter)}
             torch.save(stored, tmp_path / "state.pth")
             dropped = torch.get_rng_state()
     torch.manual_seed(99)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -21,9 +20,8 @@ from utils.data.targets import build_target
 from utils.inference.evaluation import DatasetDetections, EvalResult, score_detections
 from utils.inference.predictor import Timings
 from utils.training import run_folder as run_module
-from utils.training.resolve import load_resumable
 from utils.training.run_folder import Run
-from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from utils.weights.checkpoint import Checkpoint, load_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -165,7 +163,7 @@ def test_metrics_json_is_that_of_the_risen_epoch(tmp_path: Path) -> None:
         run.finish_epoch(checkpoint(1), {"epoch": 1}, result, True, False)
         assert json.loads((tmp_path / "metrics.json").read_text()) == result.as_dict()
         written = (tmp_path / "metrics.json").stat().st_mtime_ns
-        run.finish_epoch(checkpoint(2), {"epoch": 2}, None, False, False)
+        run.finish_epoch(checkpoint(2), {"epoch": 2}, result, False, False)
         assert (tmp_path / "metrics.json").stat().st_mtime_ns == written
 
 
@@ -286,42 +284,3 @@ def test_a_tensorboard_that_cannot_be_imported_is_none(
     with Run(tmp_path) as run:
         finish(run, [0.1])
     assert "training continues without it" in capsys.readouterr().err
-
-
-# What --resume takes.
-
-
-def test_nothing_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"no run with weights/last\.pth in runs/train"):
-        load_resumable("auto")
-    with pytest.raises(UserError, match=r"missing\.pth: no such file"):
-        load_resumable("missing.pth")
-
-
-def test_auto_is_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for age, name in enumerate(["b", "c", "a"]):
-        path = Path("runs/train", name, "weights/last.pth")
-        path.parent.mkdir(parents=True)
-        stored = checkpoint(age)
-        stored.training.update(optimizer={}, scaler={})
-        save_checkpoint(path, stored)
-        os.utime(path, (1000 - age, 1000 - age))
-    path, found = load_resumable("auto")
-    assert path == Path("runs/train/b/weights/last.pth")
-    assert found.training["epoch"] == 0
-
-
-@pytest.mark.parametrize(
-    ("training", "words"),
-    [
-        ({}, r"has no training state; resume from the last\.pth beside it"),
-        ({"optimizer": {}, "epoch": 3}, r"saved by an older version.*--weights .*x\.pth"),
-    ],
-)
-def test_what_cannot_be_resumed_is_refused(tmp_path: Path, training: dict[str, object], words: str) -> None:
-    path = tmp_path / "x.pth"
-    save_checkpoint(path, Checkpoint(ModelConfig(1), ("cell",), {}, training=training))
-    with pytest.raises(UserError, match=rf"--resume .*x\.pth: {words}"):
-        load_resumable(str(path))

@@ -9,6 +9,7 @@ import torch
 
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
+from utils.cli.errors import UserError
 from utils.cli.parser import given_settings
 from utils.cli.presets import with_preset
 from utils.cli.shared_config import DataConfig
@@ -19,7 +20,6 @@ from utils.training import run_log
 from utils.training.builders import build_criterion
 from utils.training.engine import EpochMeter
 from utils.training.run_log import EpochTable
-from utils.training.run_state import Position
 
 LOSSES = {"box": 1.5, "objectness": 2.25, "class": 0.125}
 METER = EpochMeter(steps=1, images=8, seconds=4.0, waited=1.0, lr=0.0025, losses=LOSSES)
@@ -89,28 +89,6 @@ def test_the_memory_of_this_process_is_at_least_torchs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "where"),
-    [
-        (Position(0, EpochMeter(batches=4, steps=2)), "epoch 1 step 2"),
-        (Position(3), "epoch 4 step 0"),
-        (Position(3, EpochMeter(batches=1, steps=1)), "epoch 4 step 1"),
-    ],
-)
-def test_what_a_signal_left_behind(place: Position, where: str) -> None:
-    assert run_log.describe_stop(Path("nowhere/last.pth"), place, is_saved=False) == "nothing was saved"
-    said = run_log.describe_stop(Path("my runs/last.pth"), place, is_saved=True)
-    assert said == f"saved my runs/last.pth at {where}; resume: python train.py --resume 'my runs/last.pth'"
-
-
-@pytest.mark.parametrize(("map50", "learnt"), [(0.0, False), (0.899, False), (0.9, True), (1.0, True)])
-def test_what_overfitting_shows(map50: float, learnt: bool) -> None:
-    said = run_log.describe_overfit(map50, 8)
-    assert said.startswith(f"overfit: mAP50 {map50:.3f} on the 8 training images")
-    assert said.endswith(": the setup can learn") == learnt
-    assert ("train_batch0.jpg" in said) != learnt
-
-
-@pytest.mark.parametrize(
     ("lists", "phi", "measure", "predict"),
     [
         (("trainval",), "none", " --split trainval", ""),
@@ -167,7 +145,7 @@ def test_three_commands_that_need_less_memory_can_be_run_as_printed(
     capsys: pytest.CaptureFixture[str], given: dict[str, object]
 ) -> None:
     config = TrainConfig(**given)
-    error = run_log._advise_on_memory(config, given)
+    error = run_out_of_memory(config, given)
     parsed = parse_commands(capsys.readouterr().err)
     smaller = {"imgsz": tuple(max(32, side * 3 // 4 // 32 * 32) for side in config.imgsz)}
     half = {"batch_size": config.batch_size // 2, "accumulate": 2 * config.accumulate}
@@ -179,6 +157,12 @@ def test_three_commands_that_need_less_memory_can_be_run_as_printed(
     assert error.exit_code == 1
     assert f"batch {config.batch_size} at {config.imgsz[0]}x{config.imgsz[1]}" in str(error)
     assert ("--accumulate" in str(error)) == (config.batch_size > 1)
+
+
+def run_out_of_memory(config: TrainConfig, given: dict[str, object]) -> UserError:
+    with pytest.raises(UserError) as caught, run_log.memory_advice(config, given):
+        raise MemoryError
+    return caught.value
 
 
 def parse_commands(said: str) -> list[dict[str, object]]:
@@ -197,7 +181,7 @@ def test_a_resumed_run_that_needs_less_memory_is_a_new_one_from_its_weights(
 ) -> None:
     """The checkpoint says how large a batch is; beside --resume nothing of it may be given."""
     config = TrainConfig(data="mine", epochs=30, batch_size=8, imgsz=(64, 96), phi="eca", ema=False)
-    run_log._advise_on_memory(config, {"resume": "exp/weights/last.pth", "epochs": 30})
+    run_out_of_memory(config, {"resume": "exp/weights/last.pth", "epochs": 30})
     for settings in parse_commands(capsys.readouterr().err):
         asked = TrainConfig(**settings)
         assert (asked.resume, asked.weights) == (None, "exp/weights/last.pth")
@@ -210,7 +194,7 @@ def test_the_new_run_keeps_heads_that_have_learnt_and_what_a_flag_said_beside_it
 ) -> None:
     config = TrainConfig(**with_preset({"preset": "reference", "mosaic": 0.5}))
     assert config.new_heads
-    run_log._advise_on_memory(config, {"resume": "exp/weights/last.pth"})
+    run_out_of_memory(config, {"resume": "exp/weights/last.pth"})
     for settings in parse_commands(capsys.readouterr().err):
         asked = TrainConfig(**with_preset(settings))
         assert (asked.new_heads, asked.mosaic, asked.loss) == (False, 0.5, "means")

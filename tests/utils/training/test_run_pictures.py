@@ -16,13 +16,12 @@ from utils.data.dataset_report import scan_samples
 from utils.data.samples import load_samples
 from utils.data.voc import VocObject
 from utils.training import run_pictures as pictures
-from utils.training.run_pictures import save_labels, save_train_batch, save_val_batch
+from utils.training.run_pictures import save_train_batch, save_val_batch
 from utils.vision import contact_sheet as sheets
 from utils.vision.draw import class_color
 
 __all__ = ["make_voc"]
 
-ANCHORS = ((10.0, 14.0),)
 NAMES = ("cat", "dog")
 CAT = VocObject("cat", (4, 6, 24, 26))
 STRIP, GAP = 24, 12
@@ -63,28 +62,6 @@ def make_target(difficult: bool = False, label: int = 0, count: int = 1) -> Targ
     boxes = torch.tensor([[16.0, 24.0, 48.0, 56.0]]).repeat(count, 1)
     flags = torch.full((count,), difficult)
     return Target(boxes, torch.full((count,), label), flags, "an id")
-
-
-def test_labels_of_nothing(make_voc: MakeVoc, tmp_path: Path) -> None:
-    for number, dataset in enumerate((VocDataset([], NAMES), load(make_voc, {"a": [], "b": []}))):
-        save_labels(tmp_path / f"{number}.png", dataset, (64, 64), ANCHORS)
-        assert (tmp_path / f"{number}.png").exists()
-
-
-def test_labels_are_letterboxed_without_reading_a_picture(
-    make_voc: MakeVoc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(pictures, "plot_labels", lambda *arguments: calls.append(arguments))
-    dataset = load(make_voc, {"a": [CAT], "b": [], "c": [VocObject("dog", (0, 0, 40, 30), True)]})
-    for record in dataset.records:
-        record.image_path.unlink()
-    save_labels(tmp_path / "labels.png", dataset, (80, 80), ANCHORS)
-    _, names, labels, boxes, size, anchors = calls[0]
-    assert (names, size, anchors) == (NAMES, (80, 80), ANCHORS)
-    assert labels.tolist() == [0, 1]
-    # 40 x 30 becomes 80 x 60, with 10 above and below
-    assert boxes.tolist() == [[8, 22, 48, 62], [0, 10, 80, 70]]
 
 
 def test_a_train_batch_without_objects(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +11,15 @@ from nets.yolo import YoloBody
 from tests.utils.training.conftest import CAT, MakeData, make_trainer
 from utils.cli.shared_config import DataConfig
 from utils.cli.train_config import TrainConfig
-from utils.data.prepare import prepare_training
+from utils.data.dataset import VocDataset
+from utils.data.prepare import TrainingData, prepare_training
 from utils.inference.evaluation import detect_dataset, score_detections
 from utils.inference.predictor import Predictor
 from utils.training import train_loop
 from utils.training.builders import build_criterion
-from utils.training.engine import Trainer
-from utils.training.train_loop import build_predictor, evaluate_on_all_ranks, metric_columns
+from utils.training.engine import EpochMeter, Trainer
+from utils.training.train_loop import Job, Position, build_predictor, evaluate_on_all_ranks, position_of
+from utils.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +33,9 @@ def trainer() -> Trainer:
     return trainer
 
 
-def test_without_an_evaluation_there_are_no_columns() -> None:
-    assert metric_columns(None) == {}
+def job_of(trainer: Trainer, val: VocDataset | None = None, **settings: Any) -> Job:
+    data = TrainingData(VocDataset([], ("cat",)), val, ("train",), ("val",))
+    return Job(TrainConfig(**settings), data, None, trainer, None, None)  # type: ignore[arg-type]
 
 
 def test_the_predictor_is_of_the_average_and_at_the_settings_of_evaluate(trainer: Trainer) -> None:
@@ -44,7 +48,7 @@ def test_it_is_what_evaluate_finds(make_data: MakeData, trainer: Trainer) -> Non
     folder: Path = make_data({"train": {"a": [CAT]}, "val": {"b": [CAT], "c": [], "d": [CAT]}})
     val = prepare_training(DataConfig(str(folder)), val=("val",)).val
     assert val is not None
-    result, findings = evaluate_on_all_ranks(TrainConfig(), trainer, val, ("val",))
+    result, findings = evaluate_on_all_ranks(job_of(trainer), val)
     predictor = Predictor(trainer.average, trainer.average.config, ("cat",), conf=0.001)
     found = detect_dataset(predictor, val)
     expected = score_detections(found, val, weights="best.pth", splits=("val",))
@@ -52,9 +56,6 @@ def test_it_is_what_evaluate_finds(make_data: MakeData, trainer: Trainer) -> Non
     assert ours == theirs
     assert findings.indices == [0, 1, 2]
     assert all(len(found) > 0 for found in findings.detections)
-    columns = metric_columns(result)
-    assert columns.keys() == {"map50", "map50_95", "voc_ap50_area"}
-    assert all(columns[name] == ours[name] for name in columns)
 
 
 def test_shares_of_two_processes_are_put_together(
@@ -63,16 +64,62 @@ def test_shares_of_two_processes_are_put_together(
     folder = make_data({"train": {c: [CAT] for c in "abc"}})
     val = prepare_training(DataConfig(str(folder)), val=("train",)).val
     assert val is not None
-    alone, _ = evaluate_on_all_ranks(TrainConfig(), trainer, val)
+    alone, _ = evaluate_on_all_ranks(job_of(trainer), val)
     shares = []
     monkeypatch.setattr(train_loop, "world_size", lambda: 2)
     monkeypatch.setattr(train_loop, "broadcast_model", lambda _: None)
     for rank in (0, 1):
         monkeypatch.setattr(train_loop, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(train_loop, "all_gather", lambda item: shares.append(item) or [item])
-        evaluate_on_all_ranks(TrainConfig(), trainer, val)
+        evaluate_on_all_ranks(job_of(trainer), val)
     assert [share.indices for share in shares] == [[0, 2], [1]]
     monkeypatch.setattr(train_loop, "all_gather", lambda _: shares)
-    together, findings = evaluate_on_all_ranks(TrainConfig(), trainer, val)
+    together, findings = evaluate_on_all_ranks(job_of(trainer), val)
     assert findings.indices == [0, 1, 2]
     assert {**together.as_dict(), "speed_ms": 0} == {**alone.as_dict(), "speed_ms": 0}
+
+
+# The position, and the checkpoint.
+
+
+@pytest.mark.parametrize("meter", [EpochMeter(), EpochMeter(seconds=3), EpochMeter(batches=5, steps=5)])
+def test_a_checkpoint_survives_its_file(tmp_path: Path, trainer: Trainer, meter: EpochMeter) -> None:
+    trainer.schedule.step, position = 7, Position(2, meter)
+    assert position.is_within_epoch == (meter.batches > 0)
+    checkpoint = job_of(trainer, imgsz=(64, 96)).checkpoint(position, {"map50": 0.5}, meter.batches == 0)
+    save_checkpoint(tmp_path / "last.pth", checkpoint)
+    loaded = load_checkpoint(tmp_path / "last.pth")  # by weights_only=True
+    assert position_of(loaded) == (position if meter.batches else Position(2))
+    assert (loaded.config, loaded.class_names) == (trainer.model.config, ("cat",))
+    assert (loaded.metrics, loaded.run_config["imgsz"]) == ({"map50": 0.5}, [64, 96])
+    assert loaded.weights["head_p5.predict.bias"].unique().tolist() == [1.0]  # what is shared is the average
+    assert loaded.training["model"]["head_p5.predict.bias"].unique().tolist() != [1.0]
+    assert loaded.training["schedule"] == {"step": 7}
+    assert loaded.training["stopped_early"] == (meter.batches == 0)
+    assert (loaded.training["threads"], loaded.training["processes"]) == (torch.get_num_threads(), 1)
+
+
+def test_without_an_average_the_weights_are_the_networks_own() -> None:
+    model = YoloBody(ModelConfig(1, input_size=(64, 64)))
+    checkpoint = job_of(make_trainer(model, build_criterion(TrainConfig(), model))).checkpoint(Position())
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in checkpoint.weights.items())
+    assert (checkpoint.metrics, checkpoint.training["meter"]) == ({}, None)
+    assert position_of(None) == position_of(checkpoint) == Position(0, EpochMeter())
+
+
+@pytest.mark.parametrize(
+    ("position", "where"),
+    [(Position(3), "epoch 4 step 0"), (Position(0, EpochMeter(batches=4, steps=2)), "epoch 1 step 2")],
+)
+def test_what_a_signal_left_behind(position: Position, where: str) -> None:
+    assert train_loop._describe_stop(Path("nowhere/last.pth"), position, False) == "nothing was saved"
+    said = train_loop._describe_stop(Path("my runs/last.pth"), position, True)
+    assert said == f"saved my runs/last.pth at {where}; resume: python train.py --resume 'my runs/last.pth'"
+
+
+@pytest.mark.parametrize(("map50", "learnt"), [(0.0, False), (0.899, False), (0.9, True)])
+def test_what_overfitting_shows(map50: float, learnt: bool) -> None:
+    said = train_loop._describe_overfit(map50, 8)
+    assert said.startswith(f"overfit: mAP50 {map50:.3f} on the 8 training images")
+    assert said.endswith(": the setup can learn") == learnt
+    assert ("train_batch0.jpg" in said) != learnt
