@@ -32,14 +32,7 @@ _MAY_CHANGE = FREE | {"phi", "seeds", "split", "project", "name"}  # when a comp
 
 @dataclass(frozen=True, eq=False)
 class GridRun:
-    """One training run of a comparison.
-
-    Attributes:
-        phi: its attention block.
-        seed: its seed.
-        folder: its run folder.
-        settings: its other settings, by field of `TrainConfig`.
-    """
+    """One training run of a comparison; `settings` are the others, by field of `TrainConfig`."""
 
     phi: str
     seed: int
@@ -86,10 +79,7 @@ def kind_of(phi: str, preset: str) -> str:
 def plan_runs(config: CompareConfig, settings: Mapping[str, Any], folder: Path) -> list[GridRun]:
     """Return the runs, seed by seed, so that the first seed of every block is done first.
 
-    Args:
-        config: blocks, recipes and seeds.
-        settings: what was given for all runs, by field of `TrainConfig`; overrides the recipes.
-        folder: the comparison's.
+    The settings, by field of `TrainConfig`, hold for all runs and override the recipes.
     """
     recipes = {preset: run_settings(preset, settings) for preset in config.preset}
     runs = []
@@ -136,12 +126,9 @@ def log_estimate(runs: Sequence[GridRun], networks: Mapping[str, ModelConfig], n
         model = build_network(networks[kind]).to(choose_device(config.device))
         whole = estimate_seconds(config, model, build_criterion(config, model), num_images)
         seconds += whole * sum(left[other] / other.epochs for other in runs if other.kind == kind)
-    count = sum(epochs > 0 for epochs in left.values())
-    duration = format_duration(seconds)
-    log(
-        f"{count} of {plural(len(runs), 'run')} left, {plural(num_images, 'image')} each: about {duration} "
-        "without evaluation"
-    )
+    work = f"{sum(map(bool, left.values()))} of {plural(len(runs), 'run')} left"
+    images, duration = plural(num_images, "image"), format_duration(seconds)
+    log(f"{work}, {images} each: about {duration} without evaluation")
 
 
 def save_grid_settings(folder: Path, config: CompareConfig, settings: Mapping[str, Any]) -> None:

@@ -48,7 +48,7 @@ def train_grid(
         runs: the grid.
         costs: by kind of run.
         notes: lines below the table.
-        folder: the comparison's.
+        folder: for the tables.
 
     Raises:
         UserError: a run failed; its own error is printed above.
@@ -88,13 +88,7 @@ def read_runs(
 
 
 def evaluate(folder: Path, phi: str, split: Sequence[str], settings: Mapping[str, Any]) -> str:
-    """Evaluate a run's last (EMA) weights on splits, unless that is done.
-
-    Args:
-        folder: the run's folder.
-        phi: its attention block.
-        split: names of the splits.
-        settings: what was given, by field of `TrainConfig`; the rest is the run's own.
+    """Evaluate a run's last (EMA) weights on splits, unless that is done; settings not given are the run's.
 
     Returns:
         The folder in the run's that holds metrics.json.

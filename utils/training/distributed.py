@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -105,21 +105,18 @@ def run_on_all_ranks(function: Callable[[], Result]) -> Result:
 
     Only the lowest rank with an error prints it.
     """
-    if world_size() == 1:
-        return function()
-    result: list[Result] = []
-    error = None
+    result, error = None, None
     try:
-        result.append(function())
+        result = function()
     except UserError as caught:
         error = caught
     errors = all_gather(error)
-    failed = [number for number, found in enumerate(errors) if found is not None]
-    if not failed:
-        return result[0]
-    if error is not None and failed[0] == rank():
+    failed = next((number for number, found in enumerate(errors) if found is not None), None)
+    if failed is None:
+        return cast(Result, result)
+    if error is not None and failed == rank():
         raise error
-    raise SystemExit(next(found.exit_code for found in errors if found is not None))
+    raise SystemExit(cast(UserError, errors[failed]).exit_code)
 
 
 @contextmanager

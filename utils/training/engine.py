@@ -254,6 +254,8 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for resuming; it loads with `weights_only=True`."""
+        # Only a custom block may draw random numbers.
+        cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
@@ -262,13 +264,8 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "held_norms": self.frozen_bn,  # the key of checkpoint format 1
             "skipped_in_a_row": self._skipped_in_a_row,
-            "random": self._random_state(),
+            "random": {"cpu": torch.get_rng_state(), **cuda},
         }
-
-    def _random_state(self) -> dict[str, Tensor]:
-        """Return the states of torch's generators; only a custom block may draw from them."""
-        cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
-        return {"cpu": torch.get_rng_state(), **cuda}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load the state that `state_dict` returned."""

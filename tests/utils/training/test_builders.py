@@ -254,10 +254,11 @@ class Net(YoloBody):
         self.conv = torch.nn.Conv2d(3, 2, 1)
 
 
-def test_the_trainer_has_the_settings() -> None:
+def test_the_trainer_has_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda _: "compiled")
     config = TrainConfig(
         optimizer="adamw", lr=0.5, momentum=0.25, weight_decay=0.125, batch_size=4, accumulate=2,
-        clip_grad=3.0, amp=True, ema=False, label_smoothing=0.5,
+        clip_grad=3.0, amp=True, ema=False, label_smoothing=0.5, compile=True,
     )  # fmt: skip
     trainer = build_trainer(config, Net(), 5, 100, CPU)
     assert isinstance(trainer.optimizer, torch.optim.AdamW)
@@ -265,7 +266,7 @@ def test_the_trainer_has_the_settings() -> None:
     assert decayed["lr"] == plain["lr"] == 0.25  # 4 x 2 images a step are half of 16
     assert (decayed["betas"], decayed["weight_decay"], plain["weight_decay"]) == ((0.25, 0.999), 0.125, 0.0)
     assert (trainer.accumulate, trainer.clip_grad, trainer.autocast) == (2, 3.0, torch.bfloat16)
-    assert trainer.ema is None
+    assert (trainer.ema, trainer._network) == (None, "compiled")
     assert trainer.criterion.label_smoothing == 0.5
 
 
