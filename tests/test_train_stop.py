@@ -87,13 +87,7 @@ def interruptions_in(text: str) -> list[str]:
     ],
 )
 def test_a_signal_finishes_the_step_and_saves(
-    whole: str,
-    at_step: Any,
-    capsys: Captured,
-    number: int,
-    status: int,
-    step: int,
-    place: str,
+    whole: str, at_step: Any, capsys: Captured, number: int, status: int, step: int, place: str
 ) -> None:
     name = f"signal{number}"
     at_step(number, step)

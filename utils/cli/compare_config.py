@@ -51,11 +51,7 @@ class CompareConfig:
     )
     no_train: bool = setting(False, "report only parameters, GFLOPs and latency")
     project: str = setting("runs/compare", "parent folder of the comparisons", group="output", metavar="DIR")
-    name: str = setting(
-        "exp",
-        "name of the comparison's folder; the same name resumes it",
-        group="output",
-    )
+    name: str = setting("exp", "name of the comparison's folder; the same name resumes it", group="output")
 
     def __post_init__(self) -> None:
         check_settings(self)

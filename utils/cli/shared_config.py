@@ -73,10 +73,7 @@ class WeightsConfig:
 
     weights: str = setting("coco", WEIGHTS_HELP, metavar="FILE")
     imgsz: tuple[int, int] | None = setting(
-        None,
-        "input side in pixels, or height and width (default: from the weights)",
-        nargs="+",
-        metavar="N",
+        None, "input side in pixels, or height and width (default: from the weights)", nargs="+", metavar="N"
     )
     phi: str | None = setting(None, OWN_PHI_HELP, group="network", aliases=("--attention",))
 

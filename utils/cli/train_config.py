@@ -206,9 +206,7 @@ class TrainConfig(RunConfig, DataConfig):
         within="[0, 1)",
     )
     freeze_norms: bool = setting(
-        True,
-        "update the batch normalization statistics that came with --weights",
-        group="optimization",
+        True, "update the batch normalization statistics that came with --weights", group="optimization"
     )
     ema: bool = setting(True, "no exponential moving average of the weights", group="optimization")
 

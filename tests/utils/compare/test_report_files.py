@@ -11,12 +11,7 @@ ROWS = [
         Cost(5918006, 6.8144, 30.04, 1.0),
         [RunResult("none", 0, {}, 0.51, 0.27), RunResult("none", 1, {}, 0.49, 0.23)],
     ),
-    Row(
-        "own_1.py:B|C",
-        None,
-        [RunResult("own_1.py:B|C", 0, {}, 0.6, 0.3)],
-        Difference(0.09, (-0.01, 0.19)),
-    ),
+    Row("own_1.py:B|C", None, [RunResult("own_1.py:B|C", 0, {}, 0.6, 0.3)], Difference(0.09, (-0.01, 0.19))),
 ]
 
 

@@ -5,15 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tests.utils.training.conftest import (
-    Criterion,
-    Net,
-    changed,
-    copy_of,
-    make_batches,
-    make_trainer,
-    train,
-)
+from tests.utils.training.conftest import Criterion, Net, changed, copy_of, make_batches, make_trainer, train
 from utils.training.engine import EpochMeter, pretrained_bn, set_train_mode
 
 
