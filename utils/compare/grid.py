@@ -20,8 +20,7 @@ from utils.cli.presets import read_recipe
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
 from utils.data.prepare import prepare_evaluation
 from utils.inference.device import choose_device
-from utils.training.block_check import check_attention
-from utils.training.builders import build_criterion, build_model_config, load_data
+from utils.training.builders import build_criterion, build_model_config, check_attention, load_data
 from utils.training.run_log import estimate_seconds, format_duration
 from utils.weights.checkpoint import load_checkpoint
 from utils.weights.own_block import build_network

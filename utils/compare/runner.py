@@ -58,8 +58,7 @@ def train_grid(
         if run.epochs_left() > 0:
             title, failure = f"run {number} of {len(runs)}", f"{run.folder}: this run failed; {_RERUN}"
             _call("train.py", run.arguments(), title, failure)
-        report = evaluate(run.folder, run.phi, config.split, settings) if config.split else None
-        results.append(read_run(run.folder, report))
+        results.append(_read_result(config, settings, run.folder, run.phi))
         groups = group_runs(results)
         kinds = {label: runs[results.index(found[0])].kind for label, found in groups.items()}
         rows = build_rows(groups, {label: costs[kind] for label, kind in kinds.items()})
@@ -80,33 +79,27 @@ def read_runs(
         weights = read_weights(str(run / "weights" / "last.pth"))
         own = [spec for spec in config.phi if same_attention(spec, weights.config.phi)]
         phi = confirm_phi(weights, own[0] if own else None)
-        report = evaluate(run, phi, config.split, settings) if config.split else None
-        results.append(read_run(run, report))
+        results.append(_read_result(config, settings, run, phi))
         networks.append(replace(weights.config, phi=phi))
     groups = group_runs(results)
     return groups, {label: networks[results.index(runs[0])] for label, runs in groups.items()}
 
 
-def evaluate(folder: Path, phi: str, split: Sequence[str], settings: Mapping[str, Any]) -> str:
-    """Evaluate a run's last (EMA) weights on splits, unless that is done; settings not given are the run's.
-
-    Returns:
-        The folder in the run's that holds metrics.json.
-
-    Raises:
-        UserError: it failed; its own error is printed above.
-    """
+def _read_result(config: CompareConfig, settings: Mapping[str, Any], folder: Path, phi: str) -> RunResult:
+    """Read the result of a run, on --split of its last (EMA) weights, which are evaluated if necessary."""
+    if not config.split:
+        return read_run(folder)
     weights, metrics = folder / "weights" / "last.pth", folder / _REPORT / "metrics.json"
     stored = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
     values = {name: settings.get(name, stored.get(name)) for name in EVALUATION_SETTINGS}
-    values |= {"weights": str(weights), "split": tuple(split), "batch_size": stored["batch_size"]}
+    values |= {"weights": str(weights), "split": config.split, "batch_size": stored["batch_size"]}
     if metrics.exists() and metrics.stat().st_mtime > weights.stat().st_mtime:
         done = yaml.safe_load((folder / _REPORT / "args.yaml").read_text(encoding="utf-8"))
         if all(done[name] == as_plain(value) for name, value in values.items() if name != "device"):
-            return _REPORT
+            return read_run(folder, _REPORT)
     values |= {"project": str(folder), "name": _REPORT, "exist_ok": True, "phi": phi if ":" in phi else None}
     _call("evaluate.py", as_arguments(EvaluateConfig, values), "report", f"{folder}: not evaluated; {_RERUN}")
-    return _REPORT
+    return read_run(folder, _REPORT)
 
 
 def _call(script: str, arguments: Sequence[str], title: str, failure: str) -> None:

@@ -7,8 +7,10 @@ import math
 import os
 
 import torch
+from torch import Tensor
 
-from nets.config import ModelConfig
+from nets.attention import build_attention
+from nets.config import PLACES, ModelConfig
 from nets.loss import YoloLoss
 from nets.yolo import YoloBody
 from utils.cli.class_names import read_class_names
@@ -20,7 +22,6 @@ from utils.data.dataset import VocDataset
 from utils.data.loader import TrainLoader
 from utils.data.prepare import TrainingData, prepare_training
 from utils.data.train_dataset import AugmentSettings, TrainDataset
-from utils.training.block_check import check_attention, check_batch_of_one
 from utils.training.distributed import broadcast_model, rank, rank_device, world_size
 from utils.training.ema import ModelEma
 from utils.training.engine import Trainer, pretrained_bn
@@ -28,8 +29,10 @@ from utils.training.optim import Schedule, build_optimizer
 from utils.training.resolve import default_lr_and_ema
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.load import WeightsFile, read_weights, usual_class_names
-from utils.weights.own_block import build_network
+from utils.weights.own_block import build_network, import_block
 from utils.weights.transfer import transfer
+
+_STRIDES = {"c4": 16, "c5": 32, "up": 16}
 
 
 def prepare(
@@ -64,16 +67,43 @@ def prepare_process(config: TrainConfig, device: torch.device, resumed: Checkpoi
     if config.deterministic:
         torch.set_num_threads(threads)
     elif threads != torch.get_num_threads():
-        now = torch.get_num_threads()
+        change = f"{plural(threads, 'thread')}, now {torch.get_num_threads()}"
         warn(
-            f"the run began with {plural(threads, 'thread')}, now {now}: results may differ in the last "
-            "digits; --deterministic restores the count"
+            f"the run began with {change}: results may differ in the last digits; --deterministic restores "
+            "the count"
         )
     if processes != world_size():
-        warn(
-            f"the run began with {plural(processes, 'process', 'processes')}, now {world_size()}: results "
-            "will differ"
+        change = f"{plural(processes, 'process', 'processes')}, now {world_size()}"
+        warn(f"the run began with {change}: results will differ")
+
+
+def check_attention(config: TrainConfig, batch_size: int | None = None) -> None:
+    """Run forward and backward through the block of each place, at the sizes of the run.
+
+    Raises:
+        UserError: it cannot be built or trained; names the block and the reason.
+    """
+    batch_size = batch_size or config.batch_size
+    for place in config.phi_at:
+        try:
+            import_block(config.phi)
+            with torch.random.fork_rng(devices=[]):  # all blocks start from the same random state
+                _train_block(config, place, min(batch_size, 2))
+        except Exception as error:  # custom code may fail in any way
+            reason = " ".join(str(error).split())
+            raise UserError(f"--phi {config.phi}, {plural(batch_size, 'image')} a step: {reason}") from None
+
+
+def check_batch_of_one(config: TrainConfig, num_images: int) -> None:
+    """Refuse a single image a step and process if batch normalization or a block cannot be trained on one."""
+    if min(config.batch_size, num_images) // world_size() > 1:
+        return
+    if config.imgsz == (32, 32):
+        raise UserError(
+            "--imgsz 32: with a single image a step batch normalization would see a single value; use more "
+            "images, or a larger --imgsz"
         )
+    check_attention(config, batch_size=1)
 
 
 def load_data(config: TrainConfig) -> TrainingData:
@@ -227,3 +257,16 @@ def _autocast_dtype(amp: bool | None, device: torch.device) -> torch.dtype | Non
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
+
+
+def _train_block(config: TrainConfig, place: str, batch: int) -> None:
+    height, width = (side // _STRIDES[place] for side in config.imgsz)
+    features = torch.rand(batch, PLACES[place], height, width, requires_grad=True)
+    # The gradient of the sigmoid needs its output, which a block must not change in place.
+    output = build_attention(config.phi, PLACES[place]).train()(features.sigmoid())
+    if not isinstance(output, Tensor):
+        raise TypeError(f"a block must return one tensor, this one returns {type(output).__name__}")
+    if output.shape != features.shape or output.dtype != features.dtype:
+        expected, actual = ((tuple(tensor.shape), tensor.dtype) for tensor in (features, output))
+        raise TypeError(f"a block must keep shape and type, {expected}; this one returns {actual}")
+    output.sum().backward()

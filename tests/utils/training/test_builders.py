@@ -14,13 +14,13 @@ from tests.utils.training.conftest import CAT, MakeData
 from utils.cli.class_names import MODEL_DATA, read_class_names
 from utils.cli.train_config import TrainConfig
 from utils.training import builders as start
-from utils.training.block_check import check_attention
 from utils.training.builders import (
     build_criterion,
     build_loader,
     build_model,
     build_model_config,
     build_trainer,
+    check_attention,
     load_data,
     load_pretrained,
 )
