@@ -48,3 +48,21 @@ def work(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     torch.set_num_threads(1)
     yield furnish(tmp_path, weights)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def training_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A folder with data to train on, and as many threads here as in the processes that are forked.
+
+    The pictures of a run take longer than the run; only what torchrun starts draws them.
+    """
+    folder = tmp_path_factory.mktemp("room")
+    make_voc_folder(folder / "data", train_images=12, val_images=4)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("utils.training.train_loop.draw_data", lambda _: None)
+        patch.setattr("utils.training.train_loop.draw_results", lambda *_: None)
+        yield
+    torch.set_num_threads(threads)

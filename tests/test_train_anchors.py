@@ -40,16 +40,7 @@ def build(anchors: Path | None, weights: Path | str = "none") -> YoloBody:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, "no such anchor file"),
-        ("", "no anchors in it"),
-        ("10,14, 23", "odd"),
-        ("10,14, a,b", "'a' is not a number"),
-        (OWN_TEXT.replace("20", "0"), "0 is not a valid side"),
-        (OWN_TEXT.replace("20", "nan"), "nan is not a valid side"),
-        ("10,14, 23,27, 37,58", "3 anchors, 6 are needed"),
-    ],
+    ("content", "reason"), [(None, "no such anchor file"), ("10,14, 23,27, 37,58", "3 anchors, 6 are needed")]
 )
 def test_a_bad_file_ends_the_command_before_a_run_folder_is_made(
     room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, reason: str

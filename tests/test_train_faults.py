@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from tests.training_room import (
     content_of,
     errors_in,
     folder_of,
-    furnished,
     last_of,
     started,
     table_of,
@@ -36,11 +34,7 @@ from utils.weights.checkpoint import load_checkpoint, save_checkpoint
 SHORT = (*QUICK, "--epochs", "1", "--workers", "0")  # 6 steps
 Captured = pytest.CaptureFixture[str]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with furnished(tmp_path_factory.mktemp("room")):
-        yield
+pytestmark = pytest.mark.usefixtures("training_room")
 
 
 @pytest.fixture(scope="module")

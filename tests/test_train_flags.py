@@ -178,17 +178,6 @@ def test_overfit_takes_a_few_pictures_as_inference_sees_them(caught: Callable) -
         assert torch.equal(samples[epoch, 1][0], seen)
 
 
-def test_deterministic_sets_torch_and_the_next_run_unsets_it(caught: Callable) -> None:
-    for argv, expected in ((["--deterministic"], True), ([], False)):
-        caught("TrainLoader", *argv)
-        assert torch.are_deterministic_algorithms_enabled() is expected
-
-
-def test_sync_bn_is_refused_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main([*QUICK, "--sync-bn"]) == 2
-    assert "error: --sync-bn: needs several GPUs" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(("flag", "index"), [("--mosaic", 0), ("--mixup", 1)])
 def test_mosaic_and_mixup_change_the_pictures_until_they_are_closed(
     caught: Callable, flag: str, index: int

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,6 @@ from tests.training_room import (
     errors_in,
     folder_of,
     forking_torchrun,
-    furnished,
     joined_processes,
     last_of,
     started,
@@ -51,11 +49,7 @@ EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")
 PATIENCE = 600  # seconds until torchrun and its processes have imported torch, on a busy machine
 Batch = tuple[Tensor, list[Target]]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with furnished(tmp_path_factory.mktemp("room")):
-        yield
+pytestmark = pytest.mark.usefixtures("training_room")
 
 
 def errors_of(number: int = 2) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from tests.training_room import (
     content_of,
     errors_in,
     folder_of,
-    furnished,
     last_of,
     same,
     started,
@@ -33,11 +31,7 @@ from utils.training.run_folder import Run
 EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")  # 6 steps an epoch
 Captured = pytest.CaptureFixture[str]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with furnished(tmp_path_factory.mktemp("room")):
-        yield
+pytestmark = pytest.mark.usefixtures("training_room")
 
 
 @pytest.fixture(scope="module")

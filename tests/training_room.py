@@ -15,37 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch.distributed import run as launcher
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import train
-from tests.voc_folder import make_voc_folder
-from utils.training import train_loop
 
-TRAIN_IMAGES, VAL_IMAGES = 12, 4
 QUICK = ("--data", "data", "--imgsz", "64", "--weights", "none", "--device", "cpu", "--batch-size", "2")
 Setup = Callable[[], object]
 Work = Callable[[list[str]], int]
-
-
-@contextmanager
-def furnished(folder: Path) -> Iterator[None]:
-    """Make the data in a folder and work there, with as many threads as the processes that are forked.
-
-    The pictures of a run take longer than the run; only what torchrun starts draws them.
-    """
-    make_voc_folder(folder / "data", TRAIN_IMAGES, VAL_IMAGES)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(train_loop, "draw_data", lambda _: None)
-        patch.setattr(train_loop, "draw_results", lambda *_: None)
-        yield
-    torch.set_num_threads(threads)
 
 
 def folder_of(name: str) -> Path:

@@ -26,11 +26,6 @@ METER = EpochMeter(steps=1, images=8, seconds=4.0, waited=1.0, lr=0.0025, losses
 ROW = {"epoch": 3, **METER.as_row(), "memory_gb": 1.25}
 
 
-def test_a_table_without_an_epoch_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    EpochTable(9)
-    assert capsys.readouterr().err == ""
-
-
 def test_the_columns_stand_under_their_names(capsys: pytest.CaptureFixture[str]) -> None:
     EpochTable(9).log({**ROW, "map50": 0.51239, "map50_95": 0.25})
     heading, line = capsys.readouterr().err.splitlines()
@@ -260,15 +255,6 @@ def test_advice_that_would_not_help_is_not_given(
     config = TrainConfig(epochs=1, imgsz=(32, 32))
     run_log.log_estimate(config, model, build_criterion(config, model), 1, 0)
     assert capsys.readouterr().err == "1 image, 1 epoch on cpu: about 16 min 40 s without evaluation\n"
-
-
-def test_a_short_run_is_not_told_how_to_be_shorter(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: YoloBody
-) -> None:
-    monkeypatch.setattr(run_log, "estimate_seconds_per_image", lambda *_: 0.1)
-    config = TrainConfig(epochs=1)
-    run_log.log_estimate(config, model, build_criterion(config, model), 100, 0)
-    assert "shorter" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("present", [True, False])

@@ -17,7 +17,6 @@ from utils.data.samples import load_samples
 from utils.data.voc import VocObject
 from utils.training import run_pictures as pictures
 from utils.training.run_pictures import save_train_batch, save_val_batch
-from utils.vision import contact_sheet as sheets
 from utils.vision.draw import class_color
 
 __all__ = ["make_voc"]
@@ -99,22 +98,6 @@ def test_a_train_batch_is_a_grid_of_at_most_16(
     assert read(tmp_path / "a.jpg").shape[:2] == shape
 
 
-def test_difficult_objects_look_different(tmp_path: Path) -> None:
-    images, pages = torch.zeros(1, 3, 64, 64, dtype=torch.uint8), []
-    for flag in (False, True):
-        save_train_batch(tmp_path / "a.jpg", images, [make_target(flag)], NAMES)
-        pages.append(read(tmp_path / "a.jpg"))
-    assert np.abs(pages[0] - pages[1]).max() > 100
-
-
-def test_names_of_a_crowd_are_smaller(tmp_path: Path) -> None:
-    images, inks = torch.zeros(1, 3, 64, 64, dtype=torch.uint8), []
-    for count in (8, 9):  # one above the other, so that a single one shows
-        save_train_batch(tmp_path / "a.jpg", images, [make_target(count=count)], NAMES)
-        inks.append((read(tmp_path / "a.jpg")[STRIP:].max(axis=2) > 128).sum())
-    assert inks[1] < inks[0]
-
-
 def test_no_val_picture_of_nothing(tmp_path: Path) -> None:
     save_val_batch(tmp_path / "a.jpg", FakePredictor(), VocDataset([], NAMES))  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
@@ -183,8 +166,3 @@ def test_an_unreadable_picture_is_passed_over(
     save_val_batch(tmp_path / "a.jpg", FakePredictor(0.9), dataset)  # type: ignore[arg-type]
     assert "a.jpg" in capsys.readouterr().err
     assert read(tmp_path / "a.jpg").shape == (STRIP + 312, 2 * 416 + 4, 3)
-
-
-def test_a_long_id_keeps_its_end() -> None:
-    strips = [sheets._draw_caption("x" * 200 + end, 300) for end in ("1", "2")]
-    assert not np.array_equal(*strips)
