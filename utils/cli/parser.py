@@ -156,9 +156,7 @@ def given_settings(
 def answer_information(argv: Sequence[str], lines: Callable[[bool], Sequence[str]]) -> None:
     """Print the help text or the versions, and exit with 0, where the arguments ask for one.
 
-    Args:
-        argv: the arguments after the script's name.
-        lines: gives the lines of --help, or of --help-all if its argument is true.
+    `lines` gives the help text of --help, or of --help-all if its argument is true.
     """
     asked = [token for token in argv if token in ("-h", "--help", "--help-all", "--version")]
     if not asked:
@@ -195,11 +193,6 @@ def read_settings(cls: type, path: Path) -> dict[str, Any]:
 def config_from_dict(cls: type[Config], values: dict[str, Any], source: str) -> Config:
     """Rebuild a config from `config_as_dict`'s plain values, such as those in a checkpoint.
 
-    Args:
-        cls: the dataclass.
-        values: by field name.
-        source: where the values come from, for messages.
-
     Raises:
         UserError: an unknown key or a bad value.
     """
@@ -233,23 +226,15 @@ def as_arguments(cls: type, values: Mapping[str, Any]) -> list[str]:
     return arguments
 
 
-def save_args_yaml(config: Any, path: Path | str) -> None:
-    """Write the settings so that `--config PATH` repeats them.
+def save_args_yaml(settings: Any, path: Path | str) -> None:
+    """Write a config, or plain settings by name, so that `--config PATH` repeats them.
 
     Raises:
         UserError: the file cannot be written.
     """
-    save_settings(config_as_dict(config), path)
-
-
-def save_settings(values: Mapping[str, Any], path: Path | str) -> None:
-    """Write plain settings by name as `--config` reads them.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    values = dict(settings) if isinstance(settings, Mapping) else config_as_dict(settings)
     with atomic_write(path, "w") as file:
-        yaml.safe_dump(dict(values), file, sort_keys=False, allow_unicode=True, default_flow_style=None)
+        yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
 def flag_of(field: Field) -> str:
@@ -513,12 +498,8 @@ def _to_bool(flag: str, value: Any) -> bool:
     return value
 
 
-_CONVERTERS: dict[type, Callable[[str, Any], Any]] = {
-    str: _to_str,
-    int: _to_int,
-    float: _to_float,
-    bool: _to_bool,
-}
+_CONVERTERS: dict[type, Callable[[str, Any], Any]]
+_CONVERTERS = {str: _to_str, int: _to_int, float: _to_float, bool: _to_bool}
 
 
 def _is_within(value: float, limits: str) -> bool:

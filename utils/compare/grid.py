@@ -15,7 +15,7 @@ from utils.cli.class_names import read_class_names
 from utils.cli.compare_config import FREE, NOT_PASSED_ON, CompareConfig, folder_name, run_settings
 from utils.cli.console import log, plural
 from utils.cli.errors import UserError
-from utils.cli.parser import as_arguments, as_plain, config_as_dict, save_settings
+from utils.cli.parser import as_arguments, as_plain, config_as_dict, save_args_yaml
 from utils.cli.presets import read_recipe
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
 from utils.data.prepare import prepare_evaluation
@@ -155,4 +155,4 @@ def save_grid_settings(folder: Path, config: CompareConfig, settings: Mapping[st
             raise UserError(
                 f"{folder}: holds a comparison with other settings: {shown}; give this one another --name"
             )
-    save_settings(own | passed_on, path)
+    save_args_yaml(own | passed_on, path)
