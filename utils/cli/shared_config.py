@@ -17,10 +17,7 @@ NAMED_WEIGHTS = "coco (the official Darknet weights), voc (ours for Pascal VOC),
 NETWORK_HELP = f"{NAMED_WEIGHTS}, or a .pth or .weights file"
 WEIGHTS_HELP = f"{NETWORK_HELP}, or an .onnx, .xml or .param that export.py wrote"
 DATA_HELP = "a VOCdevkit, a folder in VOC layout, or a folder of images with their XML"
-SKIP_BAD_HELP = "skip broken files, named and counted, instead of stopping"
 UNLABELLED_HELP = "images without XML: skip (an error if a VOC list names them), or background (no objects)"
-EXIST_OK_HELP = "write into PROJECT/NAME even if it exists"
-NAME_HELP = "name of the run's folder; exp2, exp3 ... if it exists"
 DEVICE_HELP = "auto (CUDA if available, else CPU), cpu, cuda, cuda:1 or mps"
 CLASSES_HELP = "file of class names, one per line, in label order"
 
@@ -41,7 +38,7 @@ class DataConfig:
         metavar="OLD=NEW",
     )
     unlabelled: str = setting("skip", UNLABELLED_HELP, group="data", choices=("skip", "background"))
-    skip_bad: bool = setting(False, SKIP_BAD_HELP, group="data")
+    skip_bad: bool = setting(False, "skip broken files, named and counted, instead of stopping", group="data")
 
     @property
     def renames(self) -> dict[str, str]:
@@ -88,8 +85,8 @@ class RunConfig:
     """Settings of every command that writes a run folder."""
 
     project: str = setting("runs", "parent folder of the runs", group="output", metavar="DIR")
-    name: str = setting("exp", NAME_HELP, group="output")
-    exist_ok: bool = setting(False, EXIST_OK_HELP, group="output")
+    name: str = setting("exp", "name of the run's folder; exp2, exp3 ... if it exists", group="output")
+    exist_ok: bool = setting(False, "write into PROJECT/NAME even if it exists", group="output")
 
 
 def phi_name(phi: str | None) -> str | None:
