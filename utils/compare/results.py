@@ -101,7 +101,8 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
         epochs, done = settings["epochs"], int(last["epoch"])
     except (OSError, yaml.YAMLError, LookupError, ValueError, TypeError) as error:
         raise UserError(f"{folder}: not the folder of a training run: {error}") from None
-    if done < epochs and not _was_stopped_early(folder):
+    checkpoint = folder / "weights" / "last.pth"
+    if done < epochs and not (checkpoint.exists() and load_checkpoint(checkpoint).training["stopped_early"]):
         raise UserError(f"{folder}: not finished: {done} of {plural(epochs, 'epoch')} done")
     metrics = last
     if report is not None:
@@ -121,8 +122,11 @@ def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     Raises:
         UserError: two runs of a group have the same seed.
     """
-    names = dict.fromkeys(name for result in results for name in result.settings)
-    varying = [name for name in names if _varies(name, results)]
+    values_of: dict[str, list[Any]] = {}
+    for result in results:
+        for name, value in result.settings.items():
+            values_of.setdefault(name, []).append(value)
+    varying = [name for name, values in values_of.items() if any(value != values[0] for value in values)]
     groups: dict[str, list[RunResult]] = {}
     for result in results:
         expected = _DEFAULTS | _recipe(result.settings)
@@ -186,22 +190,12 @@ def paired_difference(ours: Sequence[RunResult], base: Sequence[RunResult]) -> D
     return Difference(mean, (mean - reach, mean + reach))
 
 
-def _was_stopped_early(folder: Path) -> bool:
-    last = folder / "weights" / "last.pth"
-    return last.exists() and load_checkpoint(last).training["stopped_early"]
-
-
 def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run's recipe; none if it does not exist any more."""
     try:
         return read_recipe(settings.get("preset", DEFAULT_PRESET))
     except UserError:
         return {}
-
-
-def _varies(name: str, results: Sequence[RunResult]) -> bool:
-    values = [result.settings[name] for result in results if name in result.settings]
-    return any(value != values[0] for value in values)
 
 
 def _without(names: Collection[str], settings: Mapping[str, Any]) -> dict[str, Any]:

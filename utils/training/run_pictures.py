@@ -21,7 +21,7 @@ from utils.vision.contact_sheet import cell_size, draw_cell, draw_pair, save_she
 CONF = 0.25  # the default of predict.py
 LOWEST_CONF = 0.01
 _FALLBACK_DETECTIONS = 3
-_BATCH_IMAGES = 16
+_BATCH_IMAGES, _VAL_IMAGES = 16, 8  # at most
 
 
 def save_train_batch(
@@ -41,8 +41,8 @@ def save_train_batch(
     save_sheet(path, cells, columns=4)
 
 
-def save_val_batch(path: Path, predictor: Predictor, dataset: VocDataset, count: int = 8) -> None:
-    """Draw evenly spread images in pairs, at most `count`: ground truth left, predictions right.
+def save_val_batch(path: Path, predictor: Predictor, dataset: VocDataset) -> None:
+    """Draw evenly spread images in pairs: ground truth on the left, predictions on the right.
 
     Predictions are those with a score of at least 0.25, else the best three above 0.01, which the predictor
     must return. Unreadable images are skipped with a warning; without any image no file is written.
@@ -50,13 +50,14 @@ def save_val_batch(path: Path, predictor: Predictor, dataset: VocDataset, count:
     Raises:
         UserError: the file cannot be written.
     """
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int))
-    records = [dataset.records[index] for index in chosen]
-    if not records:
+    count = min(_VAL_IMAGES, len(dataset))
+    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
+    if not chosen:
         return
-    cell = cell_size(statistics.median(record.height / record.width for record in records))
+    shapes = [dataset.records[index] for index in chosen]
+    cell = cell_size(statistics.median(record.height / record.width for record in shapes))
     pairs = []
-    for index in chosen.tolist():
+    for index in chosen:
         try:
             image, target = dataset.read(index), build_target(dataset, index)
         except UserError as error:

@@ -150,12 +150,12 @@ def test_only_what_scores_is_shown_but_something_if_possible(
 def test_pictures_are_spread_over_the_data(
     make_voc: MakeVoc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset, loaded = load(make_voc, {f"{i}": [] for i in range(9)}), []
+    dataset, loaded = load(make_voc, {f"{i:02}": [] for i in range(15)}), []
     monkeypatch.setattr(
         dataset, "read", lambda index: (loaded.append(index), VocDataset.read(dataset, index))[1]
     )
-    save_val_batch(tmp_path / "a.jpg", FakePredictor(), dataset, count=3)  # type: ignore[arg-type]
-    assert loaded == [0, 4, 8]
+    save_val_batch(tmp_path / "a.jpg", FakePredictor(), dataset)  # type: ignore[arg-type]
+    assert loaded == [0, 2, 4, 6, 8, 10, 12, 14]
 
 
 def test_an_unreadable_picture_is_passed_over(
