@@ -78,7 +78,7 @@ def build_ways(job: ExportJob, folder: Path, batch: int, quantization: Quantizat
         if form == "darknet":
             ways[name] = Called(FORMATS[form].runners(export, path)[-1].run)
         else:
-            ways[name] = load_exported(path, device="cpu").model
+            ways[name] = load_exported(path, device="cpu")
     return ways
 
 
