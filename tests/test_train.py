@@ -213,20 +213,7 @@ def test_bad_usage_ends_in_one_line(
 
 
 def test_a_loss_that_is_no_number_leaves_no_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
-    argv = [
-        "--epochs",
-        "3",
-        "--batch-size",
-        "2",
-        "--lr",
-        "1e30",
-        "--warmup-epochs",
-        "0",
-        "--val",
-        "none",
-        "--name",
-        "wild",
-    ]
-    assert train.main([*QUICK, *argv]) == 1
+    argv = "--epochs 3 --batch-size 2 --lr 1e30 --warmup-epochs 0 --val none --name wild"
+    assert train.main([*QUICK, *argv.split()]) == 1
     assert "try a lower --lr" in capsys.readouterr().err
     assert list(Path("runs/train/wild/weights").iterdir()) == []
