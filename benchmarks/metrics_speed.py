@@ -23,11 +23,11 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from utils.data.sample_report import Record
 
 from nets.structures import Detections, Target
 from utils.cli.console import run_command
 from utils.compare.cost import describe_machine
+from utils.data.dataset_report import Record
 from utils.inference.evaluation import EvalResult
 from utils.metrics.analysis import best_rates, count_confusion, rates_at
 from utils.metrics.coco_ap import ENGINES, coco_ap

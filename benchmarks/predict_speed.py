@@ -163,8 +163,9 @@ def main(argv: list[str]) -> int:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     print(*describe_machine(), versions, sep="\n")
     print(f"{options.weights}, {options.imgsz}x{options.imgsz}, median of {options.rounds} rounds")
-    paths = [record.image_path for record in prepare_evaluation(DataConfig(options.data))[0].records[:PICTURES]]
-    calibration = Calibration(prepare_splits(DataConfig(options.data))[0], config.input_size)
+    data = DataConfig(options.data)
+    paths = [record.image_path for record in prepare_evaluation(data)[0].records[:PICTURES]]
+    calibration = Calibration(prepare_splits(data)[0], config.input_size)
     quantization = Quantization(calibration, lambda model: 0.0)
     with tempfile.TemporaryDirectory() as folder:
         for batch in options.batch:

@@ -39,6 +39,7 @@ from utils.vision.plots.training_curves import plot_results
 from utils.weights.checkpoint import Checkpoint
 
 Evaluation = tuple[EvalResult, DatasetDetections]
+METRIC_COLUMNS = ("map50", "map50_95", "voc_ap50_area")  # of results.csv
 _PICTURES_EVERY = 10  # epochs
 _LOW_MAP50 = 0.01  # calls for an explanation
 _OVERFIT_MAP50 = 0.9  # on the training images themselves
@@ -202,10 +203,8 @@ def finish_epoch(job: Job, position: Position, evaluation: Evaluation | None, ta
     if not job.trainer.is_finite:
         warn(f"epoch {epoch} is not saved: its last step was skipped, or its weights are not finite")
         return False
-    metrics = {}
-    if result is not None:
-        coco, voc = result.coco, result.voc
-        metrics = {"map50": coco.map50, "map50_95": coco.map50_95, "voc_ap50_area": voc.mean_area}
+    figures = result.as_dict() if result else {}
+    metrics = {name: figures[name] for name in METRIC_COLUMNS if name in figures}
     memory_gb = peak_memory(job.trainer.device)
     row = {"epoch": epoch, **position.meter.as_row(), "memory_gb": memory_gb, **metrics}
     is_best = run.judge(epoch, result)
