@@ -1,6 +1,6 @@
 """Base class of the export formats.
 
-A new format is a subclass, named in `FORMATS` of exporter.py and in the choices of utils/cli/export_config.py.
+A format is a subclass, named in `FORMATS` of exporter.py and in the choices of utils/cli/export_config.py.
 If a runtime loads its files, add a subclass of `ExportedModel` in utils/inference/runtimes.py, a loader in
 device/detect.py and the packages in requirements-export.txt; docs/deployment.md lists the formats.
 """
