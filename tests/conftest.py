@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,15 @@ from utils.weights.checkpoint import Checkpoint, save_checkpoint
 def _own_annotation_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the annotation cache out of the repository's own folder, and out of other tests."""
     monkeypatch.setattr(annotation_cache, "CACHE", tmp_path_factory.mktemp("runs") / "cache")
+
+
+@pytest.fixture(autouse=True)
+def _no_signal_stack() -> Iterator[None]:
+    """Take away the signal stack that OpenVINO sets and frees with its model: the next signal would crash."""
+    yield
+    if sys.platform == "linux":
+        disabled = (ctypes.c_size_t * 3)(0, 2, 0)  # stack_t with SS_DISABLE
+        ctypes.CDLL(None).sigaltstack(disabled, None)
 
 
 @pytest.fixture(scope="module")
