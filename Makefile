@@ -29,7 +29,7 @@ help:
 	@echo 'make demo     train, evaluate and predict on a small generated data set'
 	@echo 'make test     the tests that CI runs, about 8 minutes on 2 cores'
 	@echo 'make exhaustive  also every data fault through every command'
-	@echo 'make quick    the fast tests, about a minute'
+	@echo 'make quick    the fast tests of modules, not of whole commands, about a minute'
 	@echo 'make check    lint, format, types, layers'
 	@echo 'make install  only the environment, in $(VENV)'
 
@@ -48,7 +48,7 @@ exhaustive: $(DEV_READY)
 	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto)
 
 quick: $(DEV_READY)
-	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto -m "not slow")
+	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto -m "not slow" tests/nets tests/utils tests/test_layers.py tests/test_docs.py)
 
 check: $(DEV_READY)
 	$(call type,ruff check .)

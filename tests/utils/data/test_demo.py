@@ -75,6 +75,7 @@ def test_pictures_are_a_function_of_seed_split_and_index() -> None:
     assert all(one != other for one, other in itertools.combinations(pictures, 2))
 
 
+@pytest.mark.slow
 def test_samples_have_the_promised_size_and_boxes_inside(samples: list[Sample]) -> None:
     for image, objects in samples:
         height, width = image.shape[:2]

@@ -72,6 +72,7 @@ def assert_same(found: tuple, image: np.ndarray, **limits: float) -> int:
     return len(scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(
     ("height", "width", "limits", "least"),

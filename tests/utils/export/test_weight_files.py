@@ -16,6 +16,7 @@ from utils.weights.darknet import DarknetWeights, build_cfg, write_darknet
 from utils.weights.load import load_model
 
 
+@pytest.mark.slow
 def test_the_files_and_what_they_say(make_job, tmp_path):
     job = make_job(
         anchors=((1.5, 2), (3, 4), (5, 6), (7.25, 8), (9, 10)), anchor_masks=((2, 3, 4), (0, 1, 2))
@@ -131,6 +132,7 @@ def test_a_decoding_that_predict_would_not_know_is_said(make_job, tmp_path):
     assert command[-3:] == ["--imgsz", "64", "96"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("phi", ["none", "cbam"])
 @pytest.mark.parametrize("name", ["published", "pth"])

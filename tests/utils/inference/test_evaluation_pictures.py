@@ -44,6 +44,7 @@ def right(dataset: VocDataset, index: int, times: int = 1) -> Detections:
     )
 
 
+@pytest.mark.slow
 def test_nothing_found(dataset: VocDataset, tmp_path: Path) -> None:
     result, found = evaluate(dataset, [Detections.empty()] * 4)
     draw_charts(result, tmp_path)

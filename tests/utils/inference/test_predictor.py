@@ -175,6 +175,7 @@ def test_from_checkpoint_takes_everything_from_the_file(tmp_path: Path) -> None:
     assert predictor.describe() == f"weights {path}  phi se  input 64x96  device cpu  2 classes: cat, dog"
 
 
+@pytest.mark.slow
 def test_four_threads_get_what_one_gets() -> None:
     torch.manual_seed(0)
     model = YoloBody(ModelConfig(2, phi="cbam", input_size=(64, 64)))

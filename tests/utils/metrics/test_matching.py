@@ -91,6 +91,7 @@ def test_equals_cocos_loops(first: int) -> None:
         assert all(taken[row] == index for index, row in enumerate(matching.taker.tolist()) if row >= 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(200))
 def test_map50_is_that_of_pycocotools(seed: int) -> None:
     """On ties, difficult objects, duplicates, empty images and a class without objects."""

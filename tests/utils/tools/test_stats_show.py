@@ -17,6 +17,7 @@ def test_stats_of_data_without_images(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}: no data in VOC layout")
 
 
+@pytest.mark.slow
 def test_stats_count_in_network_pixels(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Images of 40 x 30 grow tenfold: the cat of 8 x 9 is medium at 400 and small at 64 pixels."""
     assert data.main(["stats", "--data", "voc", "--imgsz", "416"]) == 0
@@ -96,6 +97,7 @@ def test_a_class_of_the_list_that_no_image_shows(voc: Path, capsys: pytest.Captu
     assert "no image has such an object" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_broken_data_stop_unless_they_are_skipped(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (voc / "Annotations" / "00.xml").write_text("")
     write_annotation(voc / "Annotations" / "01.xml", "01.jpg", 40, 30, [VocObject("cat", (9, 9, 10, 10))])

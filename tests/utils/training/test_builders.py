@@ -53,6 +53,7 @@ def test_weights_bring_their_anchors_and_their_classes(
     assert "classes loaded by name: dog" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "class_names", "lr"),
     [
@@ -140,6 +141,7 @@ def test_the_loss_has_the_networks_anchors_and_the_smoothing() -> None:
     assert not torch.equal(plain_losses["class"], smooth_losses["class"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("insert", ["preserve", "published"])
 def test_one_seed_is_one_start_for_every_block(tmp_path: Path, insert: str) -> None:
     source = YoloBody(ModelConfig(2))

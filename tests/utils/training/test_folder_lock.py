@@ -53,6 +53,7 @@ def test_the_file_names_the_holder_and_goes_with_it(tmp_path: Path) -> None:
     FolderLock(tmp_path).release()
 
 
+@pytest.mark.slow
 def test_another_process_is_refused_and_told_who_holds_it(tmp_path: Path, start: Callable) -> None:
     other = start(TAKE + "sys.stdin.readline(); lock.release(); print('free', flush=True)", tmp_path)
     assert other.stdout.readline() == "taken\n"
@@ -70,6 +71,7 @@ def test_another_process_is_refused_and_told_who_holds_it(tmp_path: Path, start:
     FolderLock(tmp_path).release()
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_taken_over(tmp_path: Path, start: Callable) -> None:
     other = start(TAKE + "time.sleep(60)", tmp_path)
     assert other.stdout.readline() == "taken\n"
@@ -81,6 +83,7 @@ def test_what_a_killed_process_left_is_taken_over(tmp_path: Path, start: Callabl
     held.release()
 
 
+@pytest.mark.slow
 def test_a_worker_that_outlives_its_run_does_not_hold_the_folder(tmp_path: Path, start: Callable) -> None:
     fork = "import os\nif (child := os.fork()) == 0: time.sleep(60)\nprint(child, flush=True); os._exit(0)"
     other = start(TAKE + fork, tmp_path)
@@ -94,6 +97,7 @@ def test_a_worker_that_outlives_its_run_does_not_hold_the_folder(tmp_path: Path,
         os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_worker_that_ends_does_not_free_the_folder(tmp_path: Path, start: Callable) -> None:
     fork = "import os\nif os.fork() == 0: sys.exit()\nos.wait(); print('ended', flush=True); time.sleep(60)"
     other = start(TAKE + fork, tmp_path)

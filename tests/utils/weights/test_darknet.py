@@ -68,6 +68,7 @@ def write_weights(path, classes, version=(0, 2, 5), seen=12345):
     path.write_bytes(struct.pack("<3i", *version) + struct.pack("<Q" if wide else "<I", seen) + values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "classes"), [(416, 80), (320, 20)])
 def test_our_reader_and_opencv_agree(tmp_path, size, classes):
     write_cfg(tmp_path / "tiny.cfg", size, classes)
@@ -104,6 +105,7 @@ def test_the_header_before_version_2_is_shorter(tmp_path):
     assert all(torch.equal(new.state_dict[name], old.state_dict[name]) for name in new.state_dict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -123,6 +125,7 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, change, words):
     assert "w.weights" in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [(0, 2, 5), (0, 1, 0), (1, 0, 0)])
 def test_what_is_read_is_written_as_the_same_bytes(tmp_path, version):
     write_weights(tmp_path / "in.weights", 3, version, seen=987654)

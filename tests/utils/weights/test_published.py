@@ -123,6 +123,7 @@ def rebuild(state, phi, images):
 IMAGES = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phi", PHI)
 def test_a_published_checkpoint_gives_the_outputs_of_the_published_network(tmp_path, phi):
     state = published(phi)
@@ -137,6 +138,7 @@ def test_a_published_checkpoint_gives_the_outputs_of_the_published_network(tmp_p
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * theirs.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phi", PHI)
 def test_writing_gives_back_every_tensor(tmp_path, phi):
     state = published(phi, classes=3)

@@ -39,6 +39,7 @@ IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 EVERYWHERE = ("c4", "c5", "up")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("theirs", "their_places", "ours", "our_places"),
     [

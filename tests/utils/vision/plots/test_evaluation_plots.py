@@ -76,6 +76,7 @@ def test_confusion_shows_counts_and_shares_and_says_at_what(tmp_path: Path) -> N
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog", "background"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [0, 1, 80])
 def test_confusion_of_any_size(classes: int, tmp_path: Path) -> None:
     matrix = np.ones((classes + 1, classes + 1), dtype=np.int64)

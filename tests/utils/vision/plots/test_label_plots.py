@@ -27,6 +27,7 @@ def test_labels_of_nothing(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "labels.png").format == "PNG"
 
 
+@pytest.mark.slow
 def test_labels_show_what_was_handed_in(tmp_path: Path) -> None:
     # twice 32 x 16 with center (32, 48), once 20 x 40 with center (110, 30)
     boxes = np.array([[16.0, 40, 48, 56], [16, 40, 48, 56], [100, 10, 120, 50]])
@@ -51,6 +52,7 @@ def test_labels_show_what_was_handed_in(tmp_path: Path) -> None:
     assert centers.sum() == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["猫", "$x_{", "", "a\nb", "a very long name of a class of things 😀"])
 def test_any_class_name_is_drawn(name: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     boxes = np.array([[0.0, 0, 10, 10]])
@@ -59,6 +61,7 @@ def test_any_class_name_is_drawn(name: str, tmp_path: Path, recwarn: pytest.Warn
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "shown"), [(20, 20), (80, 80), (300, 100)])
 def test_many_classes_have_names_that_do_not_touch(count: int, shown: int, tmp_path: Path) -> None:
     labels, boxes = np.arange(count), np.random.default_rng(0).random((count, 4))

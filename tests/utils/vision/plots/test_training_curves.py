@@ -47,6 +47,7 @@ def test_unknown_columns_and_values_that_are_no_number_are_no_points(tmp_path: P
     assert [line.get_label() for line in losses.lines] == ["objectness", "class"]
 
 
+@pytest.mark.slow
 def test_a_wild_start_does_not_press_the_rest_flat(tmp_path: Path) -> None:
     rows = [make_row(1, objectness="500"), *(make_row(epoch) for epoch in range(2, 12))]
     assert panel(plot_results(tmp_path / "results.png", rows), "Training losses").get_yscale() == "log"
