@@ -9,7 +9,7 @@ from pathlib import Path
 from utils.cli.console import log, one_line, run_command, warn
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.files import check_output_file, new_run_folder
-from utils.cli.inputs import check_data_folder, locate_weights
+from utils.cli.inputs import locate_weights
 from utils.cli.parser import as_arguments, parse_config, save_args_yaml
 from utils.cli.predict_config import PredictConfig
 
@@ -29,7 +29,7 @@ def _evaluate(argv: list[str]) -> int:
     )
     check_output_file("--json", config.json)
     locate_weights(config.weights)
-    check_data_folder(config.data)
+    config.check_inputs()
     return _measure(config)
 
 

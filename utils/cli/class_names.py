@@ -74,7 +74,7 @@ def parse_renames(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def read_class_names(path: Path | str) -> tuple[str, ...]:
-    """Read a list of class names: UTF-8, one a line; blank lines and surrounding whitespace are ignored.
+    """Read a list of class names: UTF-8, one per line; blank lines and surrounding whitespace are ignored.
 
     Raises:
         UserError: the file is missing, not text, empty, or names a class twice.
@@ -82,7 +82,7 @@ def read_class_names(path: Path | str) -> tuple[str, ...]:
     text = read_text(path)
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not names:
-        raise UserError(f"{path}: no class names in it; write one name a line")
+        raise UserError(f"{path}: no class names in it; write one name per line")
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise UserError(f"{path}: class named twice: {', '.join(doubled)}")

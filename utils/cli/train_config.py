@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from nets.attention import describe_names
 from nets.config import LOSS_NORMALIZATIONS, PLACES
 from utils.cli.errors import UserError
-from utils.cli.inputs import check_data_folder, locate_weights
+from utils.cli.inputs import locate_weights
 from utils.cli.parser import setting
 from utils.cli.shared_config import DEVICE_HELP, NAMED_WEIGHTS, DataConfig, RunConfig, check_imgsz, phi_name
 
@@ -265,11 +266,13 @@ class TrainConfig(RunConfig, DataConfig):
             )
 
     def check_inputs(self) -> None:
-        """Check that the data folder and the weights exist; the UserError names what is missing."""
+        """Check that data folder, weights, classes and anchors exist; the UserError names what is missing."""
         if not self.demo:
-            check_data_folder(self.data)
+            super().check_inputs()
         if self.weights != "none":
             locate_weights(self.weights)
+        if self.anchors is not None and not Path(self.anchors).is_file():
+            raise UserError(f"--anchors {self.anchors}: no such file; `python data.py anchors` writes one")
 
     @property
     def images_a_step(self) -> int:

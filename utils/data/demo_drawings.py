@@ -20,7 +20,7 @@ _COLORS = {  # a drawing picks one for each name
     "paint": _PAINT, "other": _PAINT, "third": _PAINT, "sail": _PAINT + " f4f2ea" * 8, "pane": "5c7e98",
     "wall": "eee2c8 e0c496 ce785a beccd2 aa624e d8b060 a0b496 c496a0", "glass": "86b0ca 5c7e98 3c5064",
     "coat": "4a4a54 5c504a eeeeec 96969c aa3c2e 3c64a0 8c6a48", "roof": "963c2c 703e32 4e5460 aa5c38",
-    "leaf": "42783a 608c3c 2c5c42 be782c 8c9646", "white": "f4f2ea", "black": "0a0c18", "grey": "787a82",
+    "leaf": "42783a 608c3c 2c5c42 be782c 8c9646", "white": "f4f2ea", "black": "0a0c18", "gray": "787a82",
     "dark": "303238", "metal": "ced0d4", "wood": "785232", "log": "b08252", "brick": "965242",
     "red": "ce221e", "beak": "f0a82e", "tar": "5c5c62", "lit": "ffd67a", "lamp": "fff0c4",
 }  # fmt: skip
@@ -55,7 +55,7 @@ birdbody: poly coat-1 -.5 .08 -1.1 .2 -1.02 .02 -1.12 -.14 -.5 -.1; disc coat .6
 boat: box wood -.07 .5 .07 6; blob sail -.12 1.1 -.12 6 -.12 6 -1.3 2.8 -2.1 1.05 -2.1 1.05;
   box wood -2.1 .95 0 1.1; ?blob other .14 1.1 .14 5.4 .14 5.4 1.5 2.2 2.2 1.05 2.2 1.05;
   poly third 0 6 0 6.4 -.6 6.2; @hull 0 0 1
-boat: ?box third -1.1 2.1 -.6 3; box grey .5 2 .6 3; poly wall -1.5 .6 -1.5 2.1 .6 2.1 1 .6;
+boat: ?box third -1.1 2.1 -.6 3; box gray .5 2 .6 3; poly wall -1.5 .6 -1.5 2.1 .6 2.1 1 .6;
   box pane -1.3 1.5 -.9 1.9 *3,.6,0; box other -1.6 2.1 .7 2.25; @hull 0 0 1
 boat: blob other -.5 .3 -.4 1.3 .2 1.3 .3 .3; disc log+4 -.08 1.45 .22 .26;
   poly wood .1 1 1.5 .1 1.6 .2 .15 1.12; @hull 0 0 .8
@@ -72,7 +72,7 @@ car: @shadow 0 0 2.3; blob paint+1 -1.9 .8 -1.8 1.7 -1.8 1.7 .5 1.7 1.2 .8;
   @carparts 0 0 1
 car: @shadow 0 0 2.3; blob paint -2 .3 -1.9 1.2 -.9 1.75 .5 1.7 1 1 2 .9 2.1 .3;
   poly glass -1.2 1 -.8 1.5 .3 1.5 .7 1; box paint-2 -.3 1 -.2 1.5; box dark -.5 .36 -.47 1; @carparts 0 0 1
-car: @carend 0 0 1; box! lamp .48 .6 .8 .74; box grey -.36 .48 .36 .6; glow! lamp .64 .66 .7 .6 .6
+car: @carend 0 0 1; box! lamp .48 .6 .8 .74; box gray -.36 .48 .36 .6; glow! lamp .64 .66 .7 .6 .6
 car: @carend 0 0 1; box! red .58 .62 .84 .8; box white -.27 .5 .27 .62
 carend: @shadow 0 0 1.25; box! dark .58 0 .86 .5; blob paint -.85 .8 -.7 1.55 .7 1.55 .85 .8;
   poly glass -.75 .9 -.57 1.4 .57 1.4 .75 .9; disc! paint-2 .97 .95 .1 .08;
@@ -80,7 +80,7 @@ carend: @shadow 0 0 1.25; box! dark .58 0 .86 .5; blob paint -.85 .8 -.7 1.55 .7
 carparts: box paint+3 -1.9 .66 1.8 .7; box dark -2 .24 2 .36; disc lamp 1.98 .62 .12 .09;
   disc red -2 .68 .07 .11; @wheel! 1.3 .35 .35; glow lamp 2.1 .6 .8 .6 .6
 shadow: soft black 0 0 1 .14 .6
-wheel: disc black 0 0 1.15 1.15; disc dark 0 0 1 1; disc metal 0 0 .6 .6; disc grey 0 0 .2 .2
+wheel: disc black 0 0 1.15 1.15; disc dark 0 0 1 1; disc metal 0 0 .6 .6; disc gray 0 0 .2 .2
 truck: @chassis 0 0 1; box other -3 .65 1 2.9; box other-2 -2.6 .75 -2.56 2.8 *6,.62,0;
   ?box third -3 1.5 1 1.9; box other-4 -3 2.8 1 2.92; @cab 0 0 1
 truck: @chassis 0 0 1; disc other-4 -1 2.1 .3 .15; blob other+2 -3 .75 -3 2.2 1 2.2 1 .75;
@@ -116,11 +116,11 @@ fir: @shadow 0 0 2; box wood -.25 0 .25 2; poly leaf-2 -2 1 0 3.6 2 1; poly leaf
 bush: @shadow 0 0 2; disc leaf -.9 .5 .9 .8 *2,1.7,0; disc leaf+1 0 .7 .8 .9
 fence: box white-2 -3 .3 3 .44 *2,0,.46; poly white -3 0 -3 1 -2.85 1.2 -2.7 1 -2.7 0 *12,.52,0
 fence: box wood -2.4 .35 2.4 .5 *2,0,.45; box wood -2.3 0 -2.1 1.2 *5,1.1,0
-rock: poly grey -1.3 0 -1.1 .6 -.3 1.1 .6 .9 1.3 0; poly grey+3 -1.1 .6 -.3 1.1 -.1 .4
+rock: poly gray -1.3 0 -1.1 .6 -.3 1.1 .6 .9 1.3 0; poly gray+3 -1.1 .6 -.3 1.1 -.1 .4
 tent: poly paint -2.2 0 0 2.8 2.2 0; poly dark -.6 0 0 1.9 .6 0; ?poly other -2.2 0 0 2.8 -1.4 0
-lamppost: box grey -.1 0 .1 5.6; box grey 0 5.4 1.3 5.6; disc lamp 1.2 5.3 .4 .24; glow lit 1.2 5 1.6 1.6 .6
-sign: box grey -.09 0 .09 3; disc paint 0 3.2 .7 .7; disc white 0 3.2 .4 .4
-sign: box! grey 1.6 0 1.8 3; box paint+4 -2.6 1.4 2.6 3.6; disc other -1.3 2.5 .7 .7; box third -.1 2.3 2 2.7
+lamppost: box gray -.1 0 .1 5.6; box gray 0 5.4 1.3 5.6; disc lamp 1.2 5.3 .4 .24; glow lit 1.2 5 1.6 1.6 .6
+sign: box gray -.09 0 .09 3; disc paint 0 3.2 .7 .7; disc white 0 3.2 .4 .4
+sign: box! gray 1.6 0 1.8 3; box paint+4 -2.6 1.4 2.6 3.6; disc other -1.3 2.5 .7 .7; box third -.1 2.3 2 2.7
 container: box paint -2.6 0 2.6 2.5; box paint-3 -2.3 .15 -2.18 2.35 *9,.56,0
 buoy: @shadow 0 0 1; poly paint -.6 0 -.25 1.6 .25 1.6 .6 0; box white -.5 .5 .5 .85; disc lit 0 1.8 .2 .2
 kite: poly paint 0 1.2 -.8 .2 0 -1.3; poly other 0 1.2 .8 .2 0 -1.3;

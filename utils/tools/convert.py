@@ -67,7 +67,7 @@ def _choose_formats(config: ConvertConfig, sources: Sequence[Path]) -> tuple[str
     if len(sources) > 1 and kind not in ("coco", "list"):
         raise UserError(f"{sources[1]}: {kind} takes one SOURCE only; convert them one by one")
     if kind == "list" and not config.classes:
-        raise UserError(f"{sources[0]}: has class numbers only; give --classes FILE with one name a line")
+        raise UserError(f"{sources[0]}: has class numbers only; give --classes FILE with one name per line")
     if kind == "list" and sources[0].is_dir():
         raise UserError(f"{sources[0]}: is a folder; give the .txt file")
     if kind == "voc" and (config.images or not sources[0].is_dir()):
