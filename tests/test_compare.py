@@ -9,7 +9,7 @@ import compare
 import evaluate
 import train
 from utils.compare import cost, runner
-from utils.data.voc import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, write_annotation
 from utils.training import train_loop
 
 QUICK = ["--data", "data", "--imgsz", "64", "--weights", "none", "--workers", "0", "--device", "cpu"]

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 import evaluate
 from nets.structures import Detections
-from utils.data.voc import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, write_annotation
 from utils.inference.predictor import Predictor
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 import evaluate
 from nets.structures import Detections
 from tests.metrics_reference import devkit_ap, stock_coco
-from utils.data.voc import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, write_annotation
 from utils.inference import evaluation_pictures
 from utils.inference.predictor import Predictor
 from utils.metrics.coco_ap import ENGINE

@@ -14,7 +14,7 @@ import export
 import predict
 import train
 from nets.config import ModelConfig
-from utils.data.voc import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, write_annotation
 from utils.weights.load import read_weights
 from utils.weights.own_block import import_block
 

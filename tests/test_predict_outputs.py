@@ -14,7 +14,7 @@ import predict
 import train
 from tests.predict_room import EVERYTHING, run
 from tests.training_room import errors_in
-from utils.data.voc import read_annotation
+from utils.data.voc_xml import read_annotation
 from utils.formats.yolo import read_yolo
 
 

@@ -16,7 +16,7 @@ from nets.yolo import YoloBody
 from tests.test_train import QUICK, are_equal, rows_of, run
 from utils.cli.errors import UserError
 from utils.cli.train_config import DEFAULT_LR
-from utils.data.voc import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, write_annotation
 from utils.inference.evaluation import EvalResult
 from utils.training import builders as start
 from utils.training.run_folder import Run

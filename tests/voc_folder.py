@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.data.voc import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, write_annotation
 
 
 def make_voc_folder(folder: Path, train_images: int, val_images: int) -> None:

@@ -20,7 +20,7 @@ from utils.cli.console import progress
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.data.samples import Sample
-from utils.data.voc import VocAnnotation, VocObject, read_annotation
+from utils.data.voc_xml import VocAnnotation, VocObject, read_annotation
 from utils.vision.image_reader import ImageHeader, hash_image, read_header, verify_image
 
 CACHE = Path("runs") / "cache"

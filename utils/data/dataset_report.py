@@ -19,7 +19,7 @@ from utils.cli.console import warn
 from utils.cli.errors import UserError
 from utils.data.annotation_cache import SampleContent, read_samples
 from utils.data.samples import Sample, exists
-from utils.data.voc import Box
+from utils.data.voc_xml import Box
 from utils.vision.image_reader import ImageHeader
 
 MAX_SHOWN = 10  # findings of a kind; the others are counted

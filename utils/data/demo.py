@@ -14,7 +14,7 @@ import numpy as np
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.data.demo_drawings import COLORS, Part, draw, palette, tone
-from utils.data.voc import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, write_annotation
 
 CLASS_NAMES = ("balloon", "bird", "boat", "car", "house", "truck")
 _VERSION = 2  # raise it whenever the pictures change: an older folder is then drawn anew

@@ -13,7 +13,7 @@ from typing import Any
 
 from utils.cli.errors import UserError
 from utils.cli.files import MAX_TEXT_BYTES
-from utils.data.voc import Box
+from utils.data.voc_xml import Box
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import (
     enclosing_box,

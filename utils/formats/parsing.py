@@ -14,7 +14,7 @@ import yaml
 from utils.cli.errors import UserError
 from utils.cli.files import read_text
 from utils.data.samples import IMAGE_SUFFIXES
-from utils.data.voc import Box
+from utils.data.voc_xml import Box
 
 MAX_JSON_BYTES = 1_000_000_000
 _LARGEST_NUMBER = 1e6  # as in VOC annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.data.samples import Sample, list_main_splits, list_splits, load_samples
-from utils.data.voc import read_annotation, write_annotation
+from utils.data.voc_xml import read_annotation, write_annotation
 from utils.formats.intermediate import ConvertedDataset, SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import clean_name
 

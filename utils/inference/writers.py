@@ -21,7 +21,7 @@ from nets.structures import Detections
 from utils.cli.console import warn
 from utils.cli.errors import Interrupted, UserError
 from utils.cli.files import atomic_write
-from utils.data.voc import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, write_annotation
 from utils.inference.sources import VIDEO_SUFFIXES
 from utils.inference.streams import Frame
 from utils.vision.image_reader import Pixels

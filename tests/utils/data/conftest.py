@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.data.voc import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, write_annotation
 
 MakeVoc = Callable[..., Path]
 Images = Mapping[str, Sequence[VocObject]]

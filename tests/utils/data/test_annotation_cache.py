@@ -11,7 +11,7 @@ from utils.cli.errors import UserError
 from utils.data import annotation_cache
 from utils.data.annotation_cache import read_samples
 from utils.data.samples import load_samples
-from utils.data.voc import VocObject
+from utils.data.voc_xml import VocObject
 
 CAT, LATE = VocObject("cat", (2.5, 3, 10, 12), True), VocObject("late", (0, 0, 9, 9))
 

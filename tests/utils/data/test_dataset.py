@@ -9,7 +9,7 @@ from utils.data.dataset import VocDataset
 from utils.data.dataset_report import scan_samples
 from utils.data.samples import load_samples
 from utils.data.targets import build_target
-from utils.data.voc import VocObject
+from utils.data.voc_xml import VocObject
 
 CAT = VocObject("cat", (2, 3, 10, 12))
 DOG = VocObject("dog", (0, 0, 40, 30), True)

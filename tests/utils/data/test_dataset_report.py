@@ -19,7 +19,7 @@ from utils.data.dataset_report import (
     scan_samples,
 )
 from utils.data.samples import load_samples
-from utils.data.voc import Box, VocObject
+from utils.data.voc_xml import Box, VocObject
 from utils.vision.image_reader import ImageHeader
 
 CAT = VocObject("cat", (2, 3, 10, 12))

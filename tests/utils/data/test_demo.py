@@ -11,7 +11,7 @@ import pytest
 from utils.cli.errors import UserError
 from utils.data.demo import CLASS_NAMES, Picture, Thing, draw_sample, make_demo
 from utils.data.demo_drawings import COLORS, Part, draw
-from utils.data.voc import VocObject, read_annotation
+from utils.data.voc_xml import VocObject, read_annotation
 
 Sample = tuple[np.ndarray, tuple[VocObject, ...]]
 

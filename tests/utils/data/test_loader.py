@@ -15,7 +15,7 @@ from utils.data.dataset_report import scan_samples
 from utils.data.loader import Batch, EpochSampler, TrainLoader
 from utils.data.samples import load_samples
 from utils.data.train_dataset import AugmentSettings, TrainDataset
-from utils.data.voc import VocObject
+from utils.data.voc_xml import VocObject
 
 CAT = VocObject("cat", (5, 5, 35, 25))
 

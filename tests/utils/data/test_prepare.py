@@ -8,7 +8,7 @@ from tests.utils.data.conftest import MakeVoc
 from utils.cli.errors import UserError
 from utils.cli.shared_config import DataConfig
 from utils.data.prepare import prepare_evaluation, prepare_training
-from utils.data.voc import VocObject
+from utils.data.voc_xml import VocObject
 
 CAT = VocObject("cat", (2, 3, 10, 12))
 DOG = VocObject("dog", (0, 0, 40, 30))

@@ -8,7 +8,7 @@ import pytest
 from tests.utils.data.conftest import MakeVoc
 from utils.cli.errors import UserError
 from utils.data.samples import choose_evaluation_splits, choose_training_splits, list_splits, load_samples
-from utils.data.voc import VocObject
+from utils.data.voc_xml import VocObject
 
 CAT = VocObject("cat", (2, 3, 10, 12))
 

@@ -13,7 +13,7 @@ from utils.cli.errors import UserError
 from utils.data.dataset_report import Record, scan_samples
 from utils.data.samples import load_samples
 from utils.data.stratify import group_near_duplicates, hold_out, merge_groups, stratified_split
-from utils.data.voc import VocObject
+from utils.data.voc_xml import VocObject
 from utils.vision.image_reader import hash_image
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}

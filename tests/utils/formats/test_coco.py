@@ -19,7 +19,7 @@ from tests.utils.tools.conversion import (
     save_text,
     snapshot,
 )
-from utils.data.voc import VocObject
+from utils.data.voc_xml import VocObject
 
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "猫"}]
 GOOD: dict[str, Any] = {

@@ -16,7 +16,7 @@ from tests.utils.tools.conversion import (
     save_text,
     snapshot,
 )
-from utils.data.voc import VocObject
+from utils.data.voc_xml import VocObject
 
 SHAPE = {"label": "cat", "points": [[12, 20], [2, 3]], "shape_type": "rectangle", "flags": {}}
 CAT = VocObject("cat", (2, 3, 12, 20))

@@ -16,7 +16,7 @@ from tests.utils.tools.conversion import (
     snapshot,
 )
 from utils.data.samples import list_splits, load_samples
-from utils.data.voc import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, write_annotation
 
 CAT = VocObject("cat", (2.0, 3.0, 10.0, 12.0))
 

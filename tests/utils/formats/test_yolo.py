@@ -14,7 +14,7 @@ from tests.utils.tools.conversion import (
     save_text,
     snapshot,
 )
-from utils.data.voc import VocObject
+from utils.data.voc_xml import VocObject
 
 NAMES = "names: [cat, dog]\n"
 

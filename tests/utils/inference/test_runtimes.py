@@ -20,7 +20,7 @@ import export
 import predict
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
-from utils.data.voc import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, write_annotation
 from utils.inference.predictor import Predictor
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.utils.data.conftest import write_voc
-from utils.data.voc import VocObject
+from utils.data.voc_xml import VocObject
 
 CAT, DOG = VocObject("cat", (2, 3, 10, 12)), VocObject("dog", (0, 0, 40, 30), True)
 SLIP = VocObject("cat", (9, 9, 10, 10))

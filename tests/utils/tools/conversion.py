@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import data
-from utils.data.voc import VocObject, read_annotation
+from utils.data.voc_xml import VocObject, read_annotation
 
 
 def save_picture(path: Path, width: int = 40, height: int = 30, orientation: int | None = None) -> Path:

@@ -12,7 +12,7 @@ import train
 from nets.config import OFFICIAL_ANCHORS
 from tests.utils.data.conftest import write_voc
 from utils.data.anchor_boxes import read_anchors
-from utils.data.voc import VocObject
+from utils.data.voc_xml import VocObject
 from utils.tools import anchors
 from utils.tools.anchors import compare
 from utils.training import builders

@@ -16,7 +16,7 @@ from tests.utils.data.conftest import write_voc
 from utils.cli.shared_config import DataConfig
 from utils.data.prepare import prepare_training
 from utils.data.train_dataset import AugmentSettings, TrainDataset
-from utils.data.voc import VocObject, read_annotation
+from utils.data.voc_xml import VocObject, read_annotation
 from utils.tools import augment
 from utils.tools.augment import name_images, whole_objects
 

@@ -13,7 +13,7 @@ import data
 import train
 from tests.utils.data.conftest import save_picture, write_voc
 from tests.utils.tools.conftest import CAT, SLIP
-from utils.data.voc import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, write_annotation
 
 
 def check(*argv: str, voc: str = "voc") -> tuple[int, dict[str, Any]]:

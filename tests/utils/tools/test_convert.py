@@ -21,7 +21,7 @@ from tests.utils.tools.conversion import (
 )
 from utils.data.dataset_report import scan_samples
 from utils.data.samples import list_splits, load_samples
-from utils.data.voc import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, write_annotation
 from utils.formats.intermediate import make_ids
 
 

@@ -10,7 +10,7 @@ import data
 from tests.utils.data.conftest import write_voc
 from utils.cli.errors import UserError
 from utils.data.samples import choose_training_splits
-from utils.data.voc import VocObject
+from utils.data.voc_xml import VocObject
 from utils.tools import split
 
 BOX = (2.0, 3.0, 10.0, 12.0)

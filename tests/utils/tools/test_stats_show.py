@@ -8,7 +8,7 @@ from PIL import Image
 import data
 from tests.utils.data.conftest import write_voc
 from tests.utils.tools.conftest import CAT, DOG
-from utils.data.voc import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, write_annotation
 from utils.tools import show as show_tool
 
 

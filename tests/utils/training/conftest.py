@@ -12,7 +12,7 @@ from nets.loss import LossSums
 from nets.structures import Target
 from tests.utils.data.conftest import Images, write_voc
 from utils.cli.train_config import TrainConfig
-from utils.data.voc import VocObject
+from utils.data.voc_xml import VocObject
 from utils.training.ema import ModelEma
 from utils.training.engine import EpochMeter, Trainer
 from utils.training.optim import Schedule, build_optimizer

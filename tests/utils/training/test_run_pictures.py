@@ -14,7 +14,7 @@ from tests.utils.data.conftest import MakeVoc, make_voc
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import scan_samples
 from utils.data.samples import load_samples
-from utils.data.voc import VocObject
+from utils.data.voc_xml import VocObject
 from utils.training import run_pictures as pictures
 from utils.training.run_pictures import save_train_batch, save_val_batch
 from utils.vision.draw import class_color

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from utils.cli.errors import UserError
-from utils.data.voc import VocAnnotation, VocObject, read_annotation, write_annotation
+from utils.data.voc_xml import VocAnnotation, VocObject, read_annotation, write_annotation
 
 BOX = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>10</xmax><ymax>12</ymax></bndbox>"
 OBJECT = f"<object><name>cat</name>{BOX}</object>"
