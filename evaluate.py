@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from utils.cli.class_names import read_class_names
 from utils.cli.console import log, one_line, run_command, warn
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.files import check_output_file, new_run_folder
@@ -30,6 +31,8 @@ def _evaluate(argv: list[str]) -> int:
     check_output_file("--json", config.json)
     locate_weights(config.weights)
     config.check_inputs()
+    if config.classes:
+        read_class_names(config.classes)
     return _measure(config)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from nets.attention import attention_name
-from utils.cli.class_names import parse_renames, read_class_names
+from utils.cli.class_names import parse_renames
 from utils.cli.errors import UserError
 from utils.cli.inputs import check_data_folder
 from utils.cli.parser import as_arguments, check_settings, setting
@@ -55,10 +55,8 @@ class DataConfig:
         return as_arguments(DataConfig, changed)
 
     def check_inputs(self) -> None:
-        """Check the --data folder and the --classes file before anything slow is imported."""
+        """Refuse a --data folder that does not exist, before anything slow is imported."""
         check_data_folder(self.data)
-        if self.classes:
-            read_class_names(self.classes)
 
     def check_data(self) -> None:
         """Check the values; raises a UserError that names the flag."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nets.attention import describe_names
 from nets.config import LOSS_NORMALIZATIONS, PLACES
+from utils.cli.class_names import read_class_names
 from utils.cli.errors import UserError
 from utils.cli.inputs import locate_weights
 from utils.cli.parser import setting
@@ -271,6 +272,8 @@ class TrainConfig(RunConfig, DataConfig):
             super().check_inputs()
         if self.weights != "none":
             locate_weights(self.weights)
+        if self.classes:
+            read_class_names(self.classes)
         if self.anchors is not None and not Path(self.anchors).is_file():
             raise UserError(f"--anchors {self.anchors}: no such file; `python data.py anchors` writes one")
 
