@@ -6,11 +6,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from utils.cli.class_names import read_class_names
 from utils.cli.console import log, one_line, run_command, warn
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.files import check_output_file, new_run_folder
-from utils.cli.inputs import locate_weights
+from utils.cli.inputs import check_class_file, locate_weights
 from utils.cli.parser import as_arguments, parse_config, save_args_yaml
 from utils.cli.predict_config import PredictConfig
 
@@ -31,8 +30,7 @@ def _evaluate(argv: list[str]) -> int:
     check_output_file("--json", config.json)
     locate_weights(config.weights)
     config.check_inputs()
-    if config.classes:
-        read_class_names(config.classes)
+    check_class_file(config.classes)
     return _measure(config)
 
 

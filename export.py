@@ -6,11 +6,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from utils.cli.class_names import read_class_names
 from utils.cli.console import log, one_line, run_command
 from utils.cli.export_config import DEMO_IMAGES, ExportConfig
 from utils.cli.files import new_run_folder, removed_if_empty
-from utils.cli.inputs import check_data_folder, locate_weights
+from utils.cli.inputs import check_class_file, check_data_folder, locate_weights
 from utils.cli.parser import parse_config, save_args_yaml
 
 
@@ -30,8 +29,7 @@ def _parse(argv: list[str]) -> int:
     locate_weights(config.weights)
     if config.data != DEMO_IMAGES:
         check_data_folder(config.data)
-    if config.classes:
-        read_class_names(config.classes)
+    check_class_file(config.classes)
     return _export(config, ["python", "export.py", *argv])
 
 

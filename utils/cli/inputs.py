@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from utils.cli.class_names import MODEL_DATA
+from utils.cli.class_names import MODEL_DATA, read_class_names
 from utils.cli.errors import UserError
 
 RUNS = Path("runs/train")
@@ -69,6 +69,16 @@ def check_data_folder(data: Path | str) -> None:
     """
     if not Path(data).is_dir():
         raise UserError(describe_layouts(data))
+
+
+def check_class_file(classes: str | None) -> None:
+    """Check the file that `--classes` names, if it is given.
+
+    Raises:
+        UserError: as `read_class_names`.
+    """
+    if classes:
+        read_class_names(classes)
 
 
 def describe_layouts(data: Path | str) -> str:

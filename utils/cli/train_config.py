@@ -8,9 +8,8 @@ from pathlib import Path
 
 from nets.attention import describe_names
 from nets.config import LOSS_NORMALIZATIONS, PLACES
-from utils.cli.class_names import read_class_names
 from utils.cli.errors import UserError
-from utils.cli.inputs import locate_weights
+from utils.cli.inputs import check_class_file, locate_weights
 from utils.cli.parser import setting
 from utils.cli.shared_config import DEVICE_HELP, NAMED_WEIGHTS, DataConfig, RunConfig, check_imgsz, phi_name
 
@@ -272,8 +271,7 @@ class TrainConfig(RunConfig, DataConfig):
             super().check_inputs()
         if self.weights != "none":
             locate_weights(self.weights)
-        if self.classes:
-            read_class_names(self.classes)
+        check_class_file(self.classes)
         if self.anchors is not None and not Path(self.anchors).is_file():
             raise UserError(f"--anchors {self.anchors}: no such file; `python data.py anchors` writes one")
 
