@@ -273,7 +273,7 @@ class TrainConfig(RunConfig, DataConfig):
             locate_weights(self.weights)
         check_class_file(self.classes)
         if self.anchors is not None and not Path(self.anchors).is_file():
-            raise UserError(f"--anchors {self.anchors}: no such file; `python data.py anchors` writes one")
+            raise UserError(f"{self.anchors}: no such anchor file; `python data.py anchors` writes one")
 
     @property
     def images_a_step(self) -> int:
