@@ -1,4 +1,4 @@
-"""The device to compute on: --device, and what this machine has."""
+"""The device to compute on and its number type: --device, --amp, and what this machine has."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 import torch
 
 from utils.cli.errors import UserError
+
+_BFLOAT16 = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")  # instructions of x86, and of Arm
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -39,3 +41,23 @@ def available_devices() -> list[str]:
     if torch.backends.mps.is_available():
         devices.append("mps")
     return devices
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device computes in bfloat16 faster than in float32: by instructions of its own."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(capabilities.get(name, False) for name in _BFLOAT16)
+
+
+def autocast_dtype(amp: bool | None, device: torch.device) -> torch.dtype | None:
+    """Return the number type of mixed precision, None for float32.
+
+    Args:
+        amp: the value of --amp; None means on a GPU, and on a CPU with bfloat16 instructions.
+        device: where the network runs. A GPU without bfloat16 takes float16.
+    """
+    if amp is False or (amp is None and not (device.type == "cuda" or has_bfloat16(device))):
+        return None
+    return torch.float16 if device.type == "cuda" and not has_bfloat16(device) else torch.bfloat16
