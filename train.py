@@ -52,18 +52,17 @@ def train(given: dict[str, Any]) -> int:
         process_group,
         rank,
         rank_zero_first,
-        run_on_all_ranks,
     )
     from utils.training.resolve import resolve_config, resolve_lr_and_ema
     from utils.training.run_folder import Run
-    from utils.training.run_log import log_estimate, memory_advice
+    from utils.training.run_log import memory_advice
     from utils.training.train_loop import Job, position_of, run_epochs
 
     with StopSignals(repeats_end=not is_distributed()) as stop, process_group():
         config, folder, resumed = broadcast_from_rank_zero(lambda: resolve_config(given))
         if config.demo:
             broadcast_from_rank_zero(lambda: make_demo(Path(config.data)))
-        device, data, loader = run_on_all_ranks(lambda: prepare(config, resumed))
+        device, data, loader = prepare(config, resumed)
         class_names = data.train.class_names
         with rank_zero_first():  # which fetches the weights
             source = load_pretrained(config, resumed)
@@ -79,7 +78,6 @@ def train(given: dict[str, Any]) -> int:
         with Run(folder, resumed.training if resumed else None, is_writer=rank() == 0) as run:
             run.save_args(config)
             log(f"run folder: {folder}; to resume a stopped run: python train.py --resume {run.last}")
-            log_estimate(config, trainer.model, trainer.criterion, len(data.train), position.epoch)
             job = Job(config, data, loader, trainer, run, stop)
             with memory_advice(config, given):
                 run_epochs(job, position)

@@ -21,15 +21,17 @@ from nets.structures import Target
 from nets.yolo import YoloBody
 from utils.cli.train_config import TrainConfig
 from utils.compare.cost import describe_machine, interleaved_medians
+from utils.inference.device import has_bfloat16
 from utils.training.builders import build_criterion, build_trainer
-from utils.training.engine import EpochMeter, set_train_mode
+from utils.training.engine import EpochMeter
 
 CONFIG = ModelConfig(num_classes=20)
 BATCH_SIZE, OBJECTS = 8, 4
 WAYS = {
-    "A": "plain PyTorch step, NCHW",
-    "B": "step of train.py, from random weights",
-    "C": "step of train.py, from pretrained weights with frozen batch statistics",
+    "A": "plain PyTorch step, NCHW, float32",
+    "B": "step of train.py, from random weights, --no-amp",
+    "C": "step of train.py, from pretrained weights with frozen batch statistics, --no-amp",
+    "D": "step of train.py, from random weights, --amp (bfloat16)",
 }
 
 
@@ -58,16 +60,19 @@ def build_step(way: str) -> Callable[[], object]:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.constant_(module.running_mean, 0.01)  # no longer the initial one
-    if way in ("B", "C"):
-        trainer = build_trainer(TrainConfig(batch_size=BATCH_SIZE), model, 1000, 8000, torch.device("cpu"))
-        set_train_mode(model, False, trainer.frozen_bn)
-        return lambda: list(trainer.epoch([(images, targets)], EpochMeter(), "step"))
+    if way != "A":
+        config = TrainConfig(batch_size=BATCH_SIZE, amp=way == "D")
+        trainer = build_trainer(config, model, 1000, 8000, torch.device("cpu"))
+        trainer.start_epoch(freeze_backbone=False)
+        return lambda: trainer.step([(images, targets)], EpochMeter())
     criterion = build_criterion(TrainConfig(), model)
     optimizer = SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
 
     def step() -> None:
-        losses = criterion(model(images.float().div_(255)), targets)
+        raw_maps = model(images.float().div_(255))
+        assignment = criterion.assign(targets, CONFIG.input_size)
+        losses = criterion(raw_maps, targets, assignment, max(len(assignment), 1))
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
@@ -84,6 +89,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     medians, aa_ratio = interleaved_medians([build_step(way) for way in WAYS], rounds)
     print(*describe_machine(), sep="\n")
+    print(f"bfloat16 instructions: {'yes' if has_bfloat16(torch.device('cpu')) else 'no'}.")
     print(
         f"416 x 416, batch {BATCH_SIZE}, {OBJECTS} objects an image, {CONFIG.num_classes} classes, phi none."
     )

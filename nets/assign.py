@@ -26,13 +26,17 @@ class Assignment:
         images: Tensor[P] int64, index of the image in the batch.
         priors: Tensor[P] int64, index of the prior in the order of nets.decode.Priors.
         truths: Tensor[P] int64, index of the truth in its image.
-        unassigned: Tensor[] int64, number of truths without a free prior.
+        unassigned: number of truths without a free prior.
     """
 
     images: Tensor
     priors: Tensor
     truths: Tensor
-    unassigned: Tensor
+    unassigned: int
+
+    def __len__(self) -> int:
+        """Return the number of positives."""
+        return len(self.images)
 
 
 def assign(
@@ -70,7 +74,7 @@ def assign(
         won, pending = won | new, pending & ~new.any(dim=-1)
         taken[priors[new]] = True
     images, truths, _ = won.nonzero(as_tuple=True)
-    return Assignment(images, priors[won] % max(priors_per_image, 1), truths, pending.sum())
+    return Assignment(images, priors[won] % max(priors_per_image, 1), truths, int(pending.sum()))
 
 
 def _candidate_priors(

@@ -19,9 +19,11 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
     The IoU of two boxes without area is not a number.
     """
-    low = torch.maximum(boxes[..., :, None, :2], others[..., None, :, :2])
-    high = torch.minimum(boxes[..., :, None, 2:], others[..., None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(dim=-1)  # (..., N, M)
+    x1, y1, x2, y2 = boxes[..., :, None, :].unbind(dim=-1)  # (..., N, 1) each
+    left, top, right, bottom = others[..., None, :, :].unbind(dim=-1)  # (..., 1, M) each
+    # Axis by axis: a last dimension of 2 would make every step twice as large, and slow to reduce.
+    shared = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)  # (..., N, M)
+    shared *= (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0)
     areas, other_areas = ((one[..., 2:] - one[..., :2]).prod(dim=-1) for one in (boxes, others))
     return shared / (areas[..., :, None] + other_areas[..., None, :] - shared)
 

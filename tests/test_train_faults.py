@@ -52,14 +52,14 @@ def only_error(text: str) -> str:
 
 def before_step(patch: pytest.MonkeyPatch, step: int, action: Any) -> None:
     """Have something happen before a step, counted from 1."""
-    usual = Trainer._step
+    usual = Trainer.step
 
-    def acting(self: Trainer, *args: Any) -> None:
+    def acting(self: Trainer, *args: Any, **options: Any) -> bool:
         if self.schedule.step + 1 == step:
             action()
-        usual(self, *args)
+        return usual(self, *args, **options)
 
-    patch.setattr(Trainer, "_step", acting)
+    patch.setattr(Trainer, "step", acting)
 
 
 # The disk.

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import BatchNorm2d
 
 import evaluate
 import train
@@ -72,15 +73,15 @@ def batch_of(numbers: range, *, has_truths: bool = True) -> Batch:
 
 
 def step(batches: list[Batch]) -> dict[str, object]:
-    """Train one step with the normalization statistics held still; returns what it made of it."""
+    """Train one step with the batch statistics frozen; returns what it made of it."""
     torch.manual_seed(0)
     config = TrainConfig(batch_size=2, accumulate=len(batches), weights="none", imgsz=(64, 64))
     model = YoloBody(ModelConfig(2, input_size=(64, 64)))
     trainer: Trainer = build_trainer(config, model, len(batches), 1000, torch.device("cpu"))
-    trainer.model.eval()
+    trainer.frozen_bn = [name for name, module in model.named_modules() if isinstance(module, BatchNorm2d)]
+    trainer.start_epoch(freeze_backbone=False)
     meter = EpochMeter()
-    for _ in trainer.epoch(batches, meter, "test"):
-        pass
+    trainer.step(batches, meter)
     gradients = {name: p.grad for name, p in trainer.model.named_parameters()}
     return {
         "gradients": gradients,

@@ -46,15 +46,16 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Give a function that has a signal raised in a step, counted from 1, once."""
 
     def plan(number: int, step: int) -> None:
-        usual = Trainer._step
+        usual = Trainer.step
 
-        def stopping(self: Trainer, *args: Any) -> None:
-            usual(self, *args)
+        def stopping(self: Trainer, *args: Any, **options: Any) -> bool:
+            is_taken = usual(self, *args, **options)
             if self.schedule.step == step:
-                monkeypatch.setattr(Trainer, "_step", usual)
+                monkeypatch.setattr(Trainer, "step", usual)
                 signal.raise_signal(number)
+            return is_taken
 
-        monkeypatch.setattr(Trainer, "_step", stopping)
+        monkeypatch.setattr(Trainer, "step", stopping)
 
     return plan
 
@@ -131,10 +132,13 @@ def test_a_signal_in_the_evaluation_saves_and_only_the_evaluation_is_repeated(
     assert "at epoch 1 step 6" in line
     assert content_of(last_of("measured"))["epoch"] == 0
     steps: list[int] = []
-    usual = Trainer._step
-    monkeypatch.setattr(
-        Trainer, "_step", lambda self, *args: (steps.append(self.schedule.step), usual(self, *args))
-    )
+    usual = Trainer.step
+
+    def counting(self: Trainer, *args: Any, **options: Any) -> bool:
+        steps.append(self.schedule.step)
+        return usual(self, *args, **options)
+
+    monkeypatch.setattr(Trainer, "step", counting)
     assert resume("measured") == 0
     assert steps == [6, 7, 8, 9, 10, 11]
     assert are_same_runs("measured", whole)

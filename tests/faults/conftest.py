@@ -12,7 +12,7 @@ from tests.faults.rows import FAULTS
 from tests.faults.workspace import Captured, Workspace, write_dataset
 from utils.data import annotation_cache
 from utils.inference import evaluation_pictures
-from utils.training import run_folder, run_log, train_loop
+from utils.training import run_folder, train_loop
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 MakeWorkspace = Callable[..., Workspace]
@@ -24,11 +24,10 @@ def make_workspace(
 ) -> Iterator[MakeWorkspace]:
     """A function that writes a data set with one fault, and makes its folder the current one.
 
-    Slow parts that do not depend on the data are patched away: the plots of train.py and evaluate.py, the
-    time estimate, and saving the weights.
+    Slow parts that do not depend on the data are patched away: the plots of train.py and evaluate.py, and
+    saving the weights.
     """
     monkeypatch.setattr(train_loop, "draw_data", lambda _: None)
-    monkeypatch.setattr(run_log, "log_estimate", lambda *_: None)
     monkeypatch.setattr(train_loop, "draw_results", lambda *_: None)
     monkeypatch.setattr(run_folder, "save_checkpoint", lambda *_: None)
     for picture in ("draw_charts", "draw_worst"):

@@ -7,13 +7,12 @@ from torchvision.ops import complete_box_iou_loss
 from nets.boxes import box_iou
 from nets.config import OFFICIAL_ANCHORS
 from nets.decode import decode
-from nets.loss import YoloLoss
+from nets.loss import WEIGHTS, YoloLoss
 from nets.structures import Target
 
 MASKS = ((3, 4, 5), (1, 2, 3))
 K = 2
 SETTINGS = {"num_classes": K, "anchors": OFFICIAL_ANCHORS, "anchor_masks": MASKS, "scale_x_y": 1.05}
-WEIGHTS = {"box_weight": 1.0, "objectness_weight": 1.0, "class_weight": 1.0}
 
 
 def maps(batch=1, fill=0.0):
@@ -27,6 +26,16 @@ def target(boxes, labels=None, difficult=None):
     return Target(boxes, labels, difficult)
 
 
+def loss_of(raw_maps, targets, divisor=None, **settings):
+    """Assign and compare a batch; its own divisor unless one is given."""
+    criterion = YoloLoss(**SETTINGS, **settings)
+    assignment = criterion.assign(targets, tuple(32 * side for side in raw_maps[0].shape[2:]))
+    divisor = divisor or max(criterion.divisor(assignment, len(targets)), 1)
+    losses = criterion(raw_maps, targets, assignment, divisor)
+    assert losses.keys() == WEIGHTS.keys()
+    return losses
+
+
 def bce(logit, goal):
     probability = 1 / (1 + math.exp(-logit))
     return -(goal * math.log(probability) + (1 - goal) * math.log(1 - probability))
@@ -34,7 +43,7 @@ def bce(logit, goal):
 
 def test_a_batch_without_any_object_is_finite_and_has_gradients():
     raw_maps = maps(batch=2)
-    losses = YoloLoss(**SETTINGS)(raw_maps, [Target.empty(), Target.empty()])
+    losses = loss_of(raw_maps, [Target.empty(), Target.empty()])
     assert losses["box"] == 0
     assert losses["class"] == 0
     assert losses["objectness"].item() == pytest.approx(2 * 60 * bce(0, 0), rel=1e-5)
@@ -48,13 +57,11 @@ def test_one_object_hand_worked():
     # Center (40, 40), the size of anchor 4: coarse head, cell (1, 1), and zero logits put the box at (48,
     # 48).
     raw_maps = maps()
-    losses = YoloLoss(**SETTINGS, **WEIGHTS)(
-        raw_maps, [target([[40 - 67.5, 40 - 84.5, 40 + 67.5, 40 + 84.5]])]
-    )
+    losses = loss_of(raw_maps, [target([[40 - 67.5, 40 - 84.5, 40 + 67.5, 40 + 84.5]])])
     overlap = (135 - 8) * (169 - 8)
     iou = overlap / (2 * 135 * 169 - overlap)
     distance = 2 * 8**2 / ((135 + 8) ** 2 + (169 + 8) ** 2)
-    assert losses["box"].item() == pytest.approx(1 - iou + distance, rel=1e-4)
+    assert losses["box"].item() == pytest.approx(2 * (1 - iou + distance), rel=1e-4)
     assert losses["class"].item() == pytest.approx(2 * bce(0, 0), rel=1e-5)
     # The other priors count but for those whose box overlaps the truth by more than half: anchor 4's in the
     # other cells and anchor 5's and 3's that are close enough.
@@ -71,9 +78,7 @@ def test_label_smoothing_moves_the_class_goal(smoothing):
     with torch.no_grad():
         raw_maps[0][:, 5::7] = 3.0  # first class of every anchor
         raw_maps[0][:, 6::7] = -2.0
-    losses = YoloLoss(**SETTINGS, **WEIGHTS, label_smoothing=smoothing)(
-        raw_maps, [target([[0, 0, 64, 64]], labels=[0])]
-    )
+    losses = loss_of(raw_maps, [target([[0, 0, 64, 64]], labels=[0])], label_smoothing=smoothing)
     expected = bce(3.0, 1 - smoothing / 2) + bce(-2.0, smoothing / 2)
     # 64 x 64 is nearest to anchor 3, which stands in both heads; the fine one has zero logits
     assert losses["class"].item() == pytest.approx((expected + 2 * bce(0, 0.5)) / 2, rel=1e-4)
@@ -81,8 +86,8 @@ def test_label_smoothing_moves_the_class_goal(smoothing):
 
 def test_difficult_objects_are_no_targets_but_no_negatives_either():
     box = [40 - 67.5, 40 - 84.5, 40 + 67.5, 40 + 84.5]
-    empty = YoloLoss(**SETTINGS)(maps(), [Target.empty()])
-    losses = YoloLoss(**SETTINGS, ignore_threshold=1.0)(maps(), [target([box], difficult=[True])])
+    empty = loss_of(maps(), [Target.empty()])
+    losses = loss_of(maps(), [target([box], difficult=[True])])
     assert losses["box"] == 0
     boxes, _ = decode(maps(), anchors=OFFICIAL_ANCHORS, anchor_masks=MASKS, scale_x_y=1.05)
     left_out = int((box_iou(boxes[0], torch.tensor([box]))[:, 0] > 0.5).sum())
@@ -94,23 +99,51 @@ def test_difficult_objects_are_no_targets_but_no_negatives_either():
 
 def test_the_sum_is_divided_by_the_positives_of_the_batch():
     one = target([[0, 0, 20, 25]])
-    single = YoloLoss(**SETTINGS)(maps(), [one])
-    double = YoloLoss(**SETTINGS)(maps(batch=2), [one, one])
+    single = loss_of(maps(), [one])
+    double = loss_of(maps(batch=2), [one, one])
     for name, value in single.items():
         torch.testing.assert_close(double[name], value)
 
 
 def test_objects_that_no_prior_is_left_for_are_counted():
-    sums = YoloLoss(**SETTINGS).sums(maps(), [target([[0, 0, 20, 25]] * 7)])
-    assert int(sums.unassigned) == 2
+    criterion = YoloLoss(**SETTINGS)
+    assert criterion.assign([Target.empty()], (64, 64)).unassigned == 0
+    assert criterion.assign([target([[0, 0, 20, 25]] * 7)], (64, 64)).unassigned == 2
 
 
-def test_the_loss_is_its_sums_over_the_positives():
-    criterion, truths = YoloLoss(**SETTINGS), [target([[0, 0, 20, 25], [0, 0, 64, 64]])]
-    sums = criterion.sums(maps(), truths)
-    assert int(sums.divisor) == 3  # the anchor of the first stands in one head, that of the second in both
-    for name, value in criterion(maps(), truths).items():
-        torch.testing.assert_close(value, sums.parts[name] / 3)
+@pytest.mark.parametrize(("normalization", "divisor"), [("sums", 3), ("means", 2)])
+def test_the_divisor_is_the_number_of_positives_or_for_means_of_images(normalization, divisor):
+    criterion = YoloLoss(**SETTINGS, normalization=normalization)
+    truths = [target([[0, 0, 20, 25], [0, 0, 64, 64]]), Target.empty()]
+    assignment = criterion.assign(truths, (64, 64))
+    assert len(assignment) == 3  # the anchor of the first stands in one head, that of the second in both
+    assert criterion.divisor(assignment, 2) == divisor
+    whole, half = (
+        loss_of(maps(batch=2), truths, d, normalization=normalization) for d in (divisor, 2 * divisor)
+    )
+    for name, value in whole.items():
+        torch.testing.assert_close(value, 2 * half[name])
+
+
+@pytest.mark.parametrize("normalization", ["sums", "means"])
+def test_a_batch_in_pieces_has_the_same_gradient(normalization):
+    """For means only where no piece lacks positives of a head: they are means over each piece."""
+    torch.manual_seed(0)
+    one, other = target([[0, 0, 20, 25], [0, 0, 64, 64]]), target([[30, 0, 64, 64]], labels=[1])
+    truths = [one, one, other] if normalization == "sums" else [one, one]
+    raw_maps = [torch.randn(len(truths), 3 * (5 + K), side, side) for side in (2, 4)]
+    if normalization == "means":
+        raw_maps = [raw[:1].repeat(2, 1, 1, 1) for raw in raw_maps]
+    criterion = YoloLoss(**SETTINGS, normalization=normalization)
+    whole = [raw.clone().requires_grad_() for raw in raw_maps]
+    sum(loss_of(whole, truths, normalization=normalization).values()).backward()
+    divisor = criterion.divisor(criterion.assign(truths, (64, 64)), len(truths))
+    pieces = [raw.clone().requires_grad_() for raw in raw_maps]
+    for where in (slice(0, 1), slice(1, None)):
+        parts = [raw[where] for raw in pieces]
+        sum(loss_of(parts, truths[where], divisor, normalization=normalization).values()).backward()
+    for expected, found in zip(whole, pieces, strict=True):
+        torch.testing.assert_close(found.grad, expected.grad)
 
 
 def test_a_perfect_prediction_costs_nothing():
@@ -121,7 +154,7 @@ def test_a_perfect_prediction_costs_nothing():
         raw_maps[0][0, 7 + 4, 1, 1] = 20.0  # anchor 4 in cell (1, 1)
         raw_maps[0][0, 7 + 5, 1, 1] = 20.0
         raw_maps[0][0, 7 + 6, 1, 1] = -20.0
-    losses = YoloLoss(**SETTINGS)(raw_maps, [target([[48 - 67.5, 48 - 84.5, 48 + 67.5, 48 + 84.5]])])
+    losses = loss_of(raw_maps, [target([[48 - 67.5, 48 - 84.5, 48 + 67.5, 48 + 84.5]])])
     assert sum(losses.values()).item() == pytest.approx(0, abs=1e-4)
 
 
@@ -132,7 +165,7 @@ def test_means_equal_the_reference_implementations_formula_head_by_head():
     boxes = [[[3, 5, 80, 90], [40, 10, 60, 40], [10, 60, 24, 76]], [[5, 5, 90, 120]]]
     targets = [target(boxes[0], labels=[0, 1, 1]), target(boxes[1], labels=[1])]
     truth = [torch.tensor(rows, dtype=torch.float32) for rows in boxes]
-    losses = YoloLoss(**SETTINGS, normalization="means")(raw_maps, targets)
+    losses = loss_of(raw_maps, targets, normalization="means")
     expected = {"box": 0.0, "objectness": 0.0, "class": 0.0}
     for number, (raw, grid, mask) in enumerate(zip(raw_maps, grids, MASKS, strict=True)):
         ciou, class_bce, object_bce = [], [], []
@@ -179,7 +212,7 @@ def test_means_equal_the_reference_implementations_formula_head_by_head():
 
 
 def test_means_of_a_batch_without_objects_are_those_of_its_background():
-    losses = YoloLoss(**SETTINGS, normalization="means")(maps(batch=2), [Target.empty(), Target.empty()])
+    losses = loss_of(maps(batch=2), [Target.empty(), Target.empty()], normalization="means")
     assert (losses["box"], losses["class"]) == (0, 0)
     assert losses["objectness"].item() == pytest.approx(1.4 * 5 * bce(0, 0) * 64 * 64 / 416**2, rel=1e-5)
 
@@ -188,11 +221,8 @@ def test_means_of_pieces_count_by_their_images_with_and_without_objects():
     torch.manual_seed(0)
     raw_maps = [torch.randn(3, 3 * (5 + K), side, side) for side in (2, 4)]
     truths = [target([[3, 5, 40, 50], [5, 5, 20, 20]]), Target.empty(), Target.empty()]
-    criterion = YoloLoss(**SETTINGS, normalization="means")
-    parts = [(slice(0, 1), truths[:1]), (slice(1, 3), truths[1:])]
-    pieces = [criterion.sums([raw[where] for raw in raw_maps], some) for where, some in parts]
-    alone = [criterion([raw[where] for raw in raw_maps], some) for where, some in parts]
-    assert [int(piece.divisor) for piece in pieces] == [1, 2]
-    for name in pieces[0].parts:
-        together = sum(piece.parts[name] for piece in pieces) / 3
-        torch.testing.assert_close(together, (alone[0][name] + 2 * alone[1][name]) / 3)
+    parts = [([raw[where] for raw in raw_maps], truths[where]) for where in (slice(0, 1), slice(1, 3))]
+    first, second = (loss_of(*part, normalization="means") for part in parts)
+    pieces = [loss_of(*part, divisor=3, normalization="means") for part in parts]
+    for name in WEIGHTS:
+        torch.testing.assert_close(pieces[0][name] + pieces[1][name], (first[name] + 2 * second[name]) / 3)

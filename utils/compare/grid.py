@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from nets.attention import short_name
 from nets.config import ModelConfig
+from nets.structures import Target
 from utils.cli.class_names import read_class_names
 from utils.cli.compare_config import FREE, NOT_PASSED_ON, CompareConfig, folder_name, run_settings
 from utils.cli.console import log, plural
@@ -20,8 +22,9 @@ from utils.cli.presets import read_recipe
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
 from utils.data.prepare import prepare_evaluation
 from utils.inference.device import choose_device
-from utils.training.builders import build_criterion, build_model_config, check_attention, load_data
-from utils.training.run_log import estimate_seconds, format_duration
+from utils.training.builders import build_model_config, build_trainer, check_attention, load_data
+from utils.training.engine import EpochMeter
+from utils.training.run_log import format_duration
 from utils.weights.checkpoint import load_checkpoint
 from utils.weights.own_block import build_network
 
@@ -121,13 +124,37 @@ def log_estimate(runs: Sequence[GridRun], networks: Mapping[str, ModelConfig], n
     """Log how long the runs that are left will take, from a few steps of each kind of run."""
     seconds, left = 0.0, {run: run.epochs_left() for run in runs}
     for kind, run in {run.kind: run for run in runs if left[run]}.items():
-        config = TrainConfig(**run.settings, phi=run.phi)
-        model = build_network(networks[kind]).to(choose_device(config.device))
-        whole = estimate_seconds(config, model, build_criterion(config, model), num_images)
+        whole = num_images * _estimate_seconds(TrainConfig(**run.settings, phi=run.phi), networks[kind])
         seconds += whole * sum(left[other] / other.epochs for other in runs if other.kind == kind)
     work = f"{sum(map(bool, left.values()))} of {plural(len(runs), 'run')} left"
     images, duration = plural(num_images, "image"), format_duration(seconds)
-    log(f"{work}, {images} each: about {duration} without evaluation")
+    log(f"{work}, {images} each: about {duration} without loading and evaluation")
+
+
+def _estimate_seconds(config: TrainConfig, network: ModelConfig) -> float:
+    """Measure the seconds that a run's steps take an image, over all epochs, on random images."""
+    device = choose_device(config.device)
+    with torch.random.fork_rng(devices=[]):  # the runs start from the same random state
+        model = build_network(network)
+    batches_per_epoch = 10**6  # of no effect on the time
+    trainer = build_trainer(config, model, batches_per_epoch, config.batch_size, device)
+    generator = torch.Generator().manual_seed(0)
+    shape = (config.batch_size, 3, *network.input_size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    target = Target(torch.tensor([[8.0, 8.0, 120.0, 90.0]]), torch.tensor([0]), torch.tensor([False]))
+    batches = [(images, [target] * config.batch_size)]
+    frozen = min(config.freeze_epochs, config.epochs)
+    seconds = 0.0
+    for epochs, freeze in ((frozen, True), (config.epochs - frozen, False)):
+        if epochs:
+            trainer.start_epoch(freeze_backbone=freeze)
+            meter = EpochMeter()
+            for _ in range(2):  # the first step includes one-time set-up
+                meter.seconds = 0.0
+                trainer.step(batches, meter)
+                trainer.settle(meter)
+            seconds += epochs * meter.seconds / config.batch_size
+    return seconds
 
 
 def save_grid_settings(folder: Path, config: CompareConfig, settings: Mapping[str, Any]) -> None:

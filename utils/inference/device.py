@@ -61,3 +61,8 @@ def autocast_dtype(amp: bool | None, device: torch.device) -> torch.dtype | None
     if amp is False or (amp is None and not (device.type == "cuda" or has_bfloat16(device))):
         return None
     return torch.float16 if device.type == "cuda" and not has_bfloat16(device) else torch.bfloat16
+
+
+def precision_name(dtype: torch.dtype | None) -> str:
+    """Return the name of the number type of mixed precision, or "float32"."""
+    return str(dtype or torch.float32).removeprefix("torch.")

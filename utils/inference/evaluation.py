@@ -182,7 +182,6 @@ def detect_dataset(
     predictor: Predictor,
     dataset: VocDataset,
     *,
-    indices: Sequence[int] | None = None,
     batch_size: int = 8,
     skip_bad: bool = False,
 ) -> DatasetDetections:
@@ -191,7 +190,6 @@ def detect_dataset(
     Args:
         predictor: its `conf` should be low (0.001) and its `max_det` 100, or the curves end early.
         dataset: images and targets; its classes are matched with the predictor's by name.
-        indices: the images to take, None for all.
         batch_size: images that the network takes at a time.
         skip_bad: skip an unreadable image with a warning, instead of stopping.
 
@@ -203,25 +201,13 @@ def detect_dataset(
     to_data = torch.full((len(predictor.class_names),), -1)
     to_data[matched] = torch.arange(len(matched))
     found = DatasetDetections([], [], [], Timings())
-    chosen = range(len(dataset)) if indices is None else indices
-    for batch in batched(_load(limited, dataset, chosen, batch_size, skip_bad), batch_size):
+    for batch in batched(_load(limited, dataset, batch_size, skip_bad), batch_size):
         for index, _, target in batch:
             found.indices.append(index)
             found.targets.append(target)
         for one in limited.detect([prepared for _, prepared, _ in batch], found.timings):
             found.detections.append(Detections(one.boxes, one.scores, to_data[one.labels]))
     return found
-
-
-def merge_detections(parts: Sequence[DatasetDetections]) -> DatasetDetections:
-    """Merge the detections in parts of a data set, in the order of its images."""
-    rows = [row for part in parts for row in zip(part.indices, part.detections, part.targets, strict=True)]
-    merged = DatasetDetections([], [], [], parts[0].timings)
-    for index, detections, target in sorted(rows, key=lambda row: row[0]):
-        merged.indices.append(index)
-        merged.detections.append(detections)
-        merged.targets.append(target)
-    return merged
 
 
 def score_detections(
@@ -296,7 +282,7 @@ def _write_json(content: Any, path: Path, indent: int | None = None) -> None:
 
 
 def _load(
-    predictor: Predictor, dataset: VocDataset, indices: Sequence[int], batch_size: int, skip_bad: bool
+    predictor: Predictor, dataset: VocDataset, batch_size: int, skip_bad: bool
 ) -> Iterator[tuple[int, Prepared, Target]]:
     """Yield (index, prepared image, target) of the readable images in order, read ahead in threads."""
 
@@ -307,8 +293,8 @@ def _load(
             return error
         return index, predictor.prepare(image), target
 
-    results = prefetch(load, indices, depth=max(16, 2 * batch_size))
-    for result in progress(results, "evaluate", total=len(indices)):
+    results = prefetch(load, range(len(dataset)), depth=max(16, 2 * batch_size))
+    for result in progress(results, "evaluate", total=len(dataset)):
         if not isinstance(result, UserError):
             yield result
         elif skip_bad:

@@ -22,7 +22,14 @@ from utils.data.dataset import VocDataset
 from utils.data.loader import TrainLoader
 from utils.data.prepare import TrainingData, prepare_training
 from utils.data.train_dataset import AugmentSettings, TrainDataset
-from utils.training.distributed import broadcast_model, rank, rank_device, world_size
+from utils.inference.device import autocast_dtype, precision_name
+from utils.training.distributed import (
+    broadcast_from_rank_zero,
+    rank,
+    rank_device,
+    run_on_all_ranks,
+    world_size,
+)
 from utils.training.ema import ModelEma
 from utils.training.engine import Trainer, pretrained_bn
 from utils.training.optim import Schedule, build_optimizer
@@ -40,16 +47,21 @@ def prepare(
 ) -> tuple[torch.device, TrainingData, TrainLoader]:
     """Set up this process and load the data; finds every fault in settings and data before the first step.
 
+    Rank 0 alone reads the annotations.
+
     Raises:
         UserError: something in the settings or the data is wrong.
     """
-    device = rank_device(config.device)
-    prepare_process(config, device, resumed)
-    check_attention(config)
+    device = run_on_all_ranks(lambda: rank_device(config.device))
+    log(f"device {device}, precision {precision_name(autocast_dtype(config.amp, device))}")
+    if device.type == "cpu" and torch.cuda.is_available():
+        log("there is a GPU: --device cuda uses it")
+    run_on_all_ranks(lambda: prepare_process(config, device, resumed))
+    run_on_all_ranks(lambda: check_attention(config))
     torch.manual_seed(config.seed)
-    data = load_data(config)
-    check_batch_of_one(config, len(data.train))
-    return device, data, build_loader(config, data.train, device)
+    data = broadcast_from_rank_zero(lambda: load_data(config))
+    loader = run_on_all_ranks(lambda: build_loader(config, data.train, device))
+    return device, data, loader
 
 
 def prepare_process(config: TrainConfig, device: torch.device, resumed: Checkpoint | None) -> None:
@@ -75,6 +87,10 @@ def prepare_process(config: TrainConfig, device: torch.device, resumed: Checkpoi
     if processes != world_size():
         change = f"{plural(processes, 'process', 'processes')}, now {world_size()}"
         warn(f"the run began with {change}: results will differ")
+    precision = precision_name(autocast_dtype(config.amp, device))
+    before = resumed.training.get("precision", precision)  # missing in older checkpoints
+    if before != precision:
+        warn(f"the run began in {before}, now {precision}: results and speed will differ; see --amp")
 
 
 def check_attention(config: TrainConfig, batch_size: int | None = None) -> None:
@@ -110,6 +126,7 @@ def load_data(config: TrainConfig) -> TrainingData:
     """Read and check the images to train and to validate on."""
     val = ("none",) if config.overfit else config.val
     data = prepare_training(config, config.train, val, config.seed)
+    check_batch_of_one(config, len(data.train))
     if config.overfit is None:
         return data
     records = [record for record in data.train.records if record.names][: config.overfit]
@@ -220,7 +237,7 @@ def build_trainer(
 ) -> Trainer:
     """Build loss, optimizer, schedule and moving average of a network, which is moved to the device.
 
-    All ranks start from rank 0's weights. A step has at most `num_images` images.
+    A step has at most `num_images` images.
     """
     config = default_lr_and_ema(config, is_fine_tuning=False)  # where they are not resolved yet
     frozen_bn = pretrained_bn(model) if config.freeze_norms else []  # first: --sync-bn changes their class
@@ -229,7 +246,8 @@ def build_trainer(
     model = model.to(device).to(memory_format=torch.channels_last)
     if config.sync_bn:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    broadcast_model(model)
+    if rank() > 0:
+        torch.manual_seed(config.seed + rank())  # a block that draws random numbers must not draw the same
     steps_per_epoch = math.ceil(batches_per_epoch / config.accumulate)
     optimizer = build_optimizer(model, config, min(config.images_a_step, num_images))
     total_steps = config.epochs * steps_per_epoch
@@ -243,30 +261,24 @@ def build_trainer(
         schedule,
         ema=ModelEma(model, steps_per_epoch, run_steps=run_steps) if config.ema else None,
         frozen_bn=frozen_bn,
-        accumulate=config.accumulate,
         clip_grad=config.clip_grad,
-        autocast=_autocast_dtype(config.amp, device),
+        autocast=autocast_dtype(config.amp, device),
         compiled=config.compile,
+        find_unused=world_size() > 1 and any(not _train_block(config, place, 2) for place in config.phi_at),
     )
 
 
-def _autocast_dtype(amp: bool | None, device: torch.device) -> torch.dtype | None:
-    """Return the type of mixed precision: bfloat16 if available, else float16 with a scaled loss."""
-    if amp is False or (amp is None and device.type != "cuda"):
-        return None
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16
-    return torch.bfloat16
-
-
-def _train_block(config: TrainConfig, place: str, batch: int) -> None:
+def _train_block(config: TrainConfig, place: str, batch: int) -> bool:
+    """Run forward and backward through a block; returns whether all its parameters took part."""
     height, width = (side // _STRIDES[place] for side in config.imgsz)
     features = torch.rand(batch, PLACES[place], height, width, requires_grad=True)
     # The gradient of the sigmoid needs its output, which a block must not change in place.
-    output = build_attention(config.phi, PLACES[place]).train()(features.sigmoid())
+    block = build_attention(config.phi, PLACES[place]).train()
+    output = block(features.sigmoid())
     if not isinstance(output, Tensor):
         raise TypeError(f"a block must return one tensor, this one returns {type(output).__name__}")
     if output.shape != features.shape or output.dtype != features.dtype:
         expected, actual = ((tuple(tensor.shape), tensor.dtype) for tensor in (features, output))
         raise TypeError(f"a block must keep shape and type, {expected}; this one returns {actual}")
     output.sum().backward()
+    return all(parameter.grad is not None for parameter in block.parameters())

@@ -1,13 +1,13 @@
 """Process group of distributed training, as torchrun starts it, and its collective operations.
 
-Every process trains on its share of each batch. Gradients are reduced in one transfer of 24 MB after the
-backward pass: DistributedDataParallel allows neither freezing during a run nor blocks with unused parameters.
+Every process trains on its share of each batch; DistributedDataParallel reduces the gradients. Rank 0 alone
+evaluates and writes, and the others wait for it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -15,13 +15,15 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from utils.cli.console import mute
-from utils.cli.errors import UserError
+from utils.cli.errors import Interrupted, UserError
 from utils.inference.device import choose_device
 
 Result = TypeVar("Result")
-_TIMEOUT = timedelta(minutes=10)  # for a process that waits for another; a whole evaluation fits
+_JOINING = timedelta(minutes=10)  # for all processes to start
+_WAITING = timedelta(days=1)  # for rank 0, which may evaluate for long; torchrun ends all if one process dies
 
 
 def world_size() -> int:
@@ -50,11 +52,11 @@ def process_group() -> Iterator[None]:
     if not is_distributed():
         yield
         return
-    store, number, count = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+    store, number, count = next(dist.rendezvous("env://", timeout=_JOINING))
     # torchrun keeps one store over its restarts: without a prefix one may find the address of a dead process.
     store = dist.PrefixStore(f"attempt{restart_count()}", store)
     # gloo for what is on the CPU, NCCL for GPUs
-    dist.init_process_group(store=store, rank=number, world_size=count, timeout=_TIMEOUT)
+    dist.init_process_group(store=store, rank=number, world_size=count, timeout=_WAITING)
     if rank() > 0:
         mute()
     try:
@@ -81,7 +83,7 @@ def rank_device(name: str) -> torch.device:
 
 
 def broadcast_from_rank_zero(function: Callable[[], Result]) -> Result:
-    """Call a function on rank 0 and return its result on all ranks; its UserError ends all of them.
+    """Call a function on rank 0 and return its result on all ranks; its error for the user ends all of them.
 
     Only rank 0 needs access to the files that the function reads.
     """
@@ -91,8 +93,9 @@ def broadcast_from_rank_zero(function: Callable[[], Result]) -> Result:
     if rank() == 0:
         try:
             answer[0] = function()
-        except UserError as error:
-            dist.broadcast_object_list([None, error.exit_code])
+        except (UserError, Interrupted) as error:
+            status = error.exit_code if isinstance(error, UserError) else 128 + error.number
+            dist.broadcast_object_list([None, status])
             raise
     dist.broadcast_object_list(answer)
     if answer[1] is not None:
@@ -110,7 +113,7 @@ def run_on_all_ranks(function: Callable[[], Result]) -> Result:
         result = function()
     except UserError as caught:
         error = caught
-    errors = all_gather(error)
+    errors = _gather(error)
     failed = next((number for number, found in enumerate(errors) if found is not None), None)
     if failed is None:
         return cast(Result, result)
@@ -122,34 +125,52 @@ def run_on_all_ranks(function: Callable[[], Result]) -> Result:
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
     """Run a block on rank 0 before the other ranks, which find there what it fetched."""
-    if world_size() > 1 and rank() > 0:
-        dist.barrier()
+    if rank() > 0:
+        _wait_for_all()
     yield
-    if world_size() > 1 and rank() == 0:
-        dist.barrier()
+    if rank() == 0:
+        _wait_for_all()
 
 
 @torch.no_grad()
-def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
-    """Sum tensors of one type over all ranks, in place and in one transfer."""
-    if world_size() == 1 or not tensors:
-        return
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    dist.all_reduce(flat)
-    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(total.view(tensor.shape))
-
-
-@torch.no_grad()
-def broadcast_model(model: nn.Module) -> None:
-    """Copy the weights and buffers of rank 0 to all ranks."""
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Sum a tensor over all ranks, in place: through gloo on the CPU, through NCCL on a GPU."""
     if world_size() > 1:
-        for value in model.state_dict().values():
-            dist.broadcast(value, src=0)
+        dist.all_reduce(values)
+    return values
 
 
-def all_gather(item: Result) -> list[Result]:
-    """Return the items of all ranks, in the order of the ranks."""
+def max_over_ranks(number: int) -> int:
+    """Return the largest of the ranks' numbers."""
+    value = torch.tensor(number)
+    if world_size() > 1:
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return int(value)
+
+
+def wrap_distributed(model: nn.Module, *, find_unused: bool) -> nn.Module:
+    """Return a network whose backward pass averages the gradients over the ranks; alone the network itself.
+
+    Weights and batch statistics are those of rank 0, at the start and at each forward pass. `find_unused` is
+    needed where parameters may take no part in a step.
+    """
+    if world_size() == 1:
+        return model
+    device = next(model.parameters()).device
+    return DistributedDataParallel(
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        find_unused_parameters=find_unused,
+        gradient_as_bucket_view=True,
+    )
+
+
+def _wait_for_all() -> None:
+    sum_over_ranks(torch.zeros(1))
+
+
+def _gather(item: Result) -> list[Result]:
+    """Return the items of all ranks, in the order of the ranks; they are pickled."""
     if world_size() == 1:
         return [item]
     items: list[Any] = [None] * world_size()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _MAX_MEMORY = 5000  # steps
 
@@ -27,16 +27,21 @@ class ModelEma:
         self._has_warmup = run_steps is None
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move the average towards the network's state; integers such as counters are copied."""
-        self.updates += 1
+    def update(self, model: nn.Module, is_taken: Tensor) -> None:
+        """Move the average towards the network's state, unless its last step was skipped.
+
+        `is_taken`, Tensor[] bool, may be on a GPU, which is not waited for; whoever reads it there counts
+        `updates`, the number of steps that were taken. Integers such as counters are copied.
+        """
         decay = self.decay
         if self._has_warmup:
-            decay = min(decay, (1 + self.updates) / (10 + self.updates))
-        for average, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
-            if average.is_floating_point():
-                average.lerp_(value.to(average.dtype), 1 - decay)
-            else:
+            decay = min(decay, (2 + self.updates) / (11 + self.updates))
+        weight = is_taken * (1 - decay)  # Tensor[]
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        averages, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+        torch._foreach_lerp_(averages, values, [weight] * len(averages))
+        for average, value in pairs:
+            if not average.is_floating_point():
                 average.copy_(value)
 
     def state_dict(self) -> dict[str, object]:

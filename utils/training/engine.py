@@ -1,10 +1,11 @@
-"""Training engine: one step, one epoch, and the state that a step changes."""
+"""Training engine: one step, read from top to bottom in `Trainer.step`, and the state that a step changes."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, cast
@@ -13,18 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nets.loss import YoloLoss
+from nets.loss import WEIGHTS, YoloLoss
 from nets.structures import Target
 from nets.yolo import YoloBody
-from utils.cli.console import progress, warn
+from utils.cli.console import warn
 from utils.cli.errors import UserError
-from utils.training.distributed import all_reduce_sum
+from utils.inference.device import precision_name
+from utils.training.distributed import rank, sum_over_ranks, world_size, wrap_distributed
 from utils.training.ema import ModelEma
-from utils.training.optim import Schedule
+from utils.training.optim import Schedule, load_optimizer
 
 Batch = tuple[Tensor, list[Target]]
-PARTS = ("box", "objectness", "class")
 MAX_SKIPPED = 5  # steps in a row with a loss or gradient that is not finite, before the run stops
+MAX_OVERFLOWS = 20  # the same for a gradient in float16, whose scale then reaches 1
+_FLOAT16_SCALE, _FLOAT16_GROWTH = 2.0**16, 2000  # torch's defaults; the steps until the scale is doubled
 
 
 @dataclass
@@ -37,7 +40,7 @@ class EpochMeter:
         skipped: steps that were skipped because their loss or gradient was not finite.
         images: images of the steps, over all processes.
         unassigned: ground truths without a free anchor.
-        losses: sums of the steps' losses, by part.
+        losses: sums of the steps' losses, by term.
         seconds: time spent training.
         waited: seconds of it spent waiting for data.
         lr: learning rate of the last step.
@@ -48,13 +51,13 @@ class EpochMeter:
     skipped: int = 0
     images: int = 0
     unassigned: int = 0
-    losses: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    losses: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WEIGHTS, 0.0))
     seconds: float = 0.0
     waited: float = 0.0
     lr: float = 0.0
 
     def means(self) -> dict[str, float]:
-        """Return the mean loss a step, by part."""
+        """Return the mean loss a step, by term."""
         return {name: total / max(self.steps - self.skipped, 1) for name, total in self.losses.items()}
 
     def line(self) -> str:
@@ -72,6 +75,273 @@ class EpochMeter:
             "unassigned": self.unassigned,
             "skipped": self.skipped,
         }
+
+
+@dataclass(frozen=True)
+class TakenStep:
+    """A step whose numbers may still be on their way from the GPU.
+
+    Attributes:
+        numbers: Tensor[terms + 1] on the CPU, the losses by term and whether the gradient was finite.
+        arrival: recorded behind the copy from a GPU, None on other devices.
+        batches: the batches of this process.
+        num_images: number of images, over all processes.
+        unassigned: ground truths without a free anchor, over all processes.
+    """
+
+    numbers: Tensor
+    arrival: torch.cuda.Event | None
+    batches: Sequence[Batch]
+    num_images: int
+    unassigned: int
+
+
+class Trainer:
+    """A network with everything that a training step changes; its state resumes bit for bit.
+
+    A step takes several batches where gradients are accumulated. Its gradient is that of the sum of their
+    losses, divided by the positives of all of them on all ranks. This is the gradient of one large batch, but
+    batch normalization sees each batch alone. A step whose gradient is not finite changes nothing.
+    """
+
+    def __init__(
+        self,
+        model: YoloBody,
+        criterion: YoloLoss,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        *,
+        ema: ModelEma | None = None,
+        frozen_bn: Sequence[str] = (),
+        clip_grad: float = 0.0,
+        autocast: torch.dtype | None = None,
+        compiled: bool = False,
+        find_unused: bool = False,
+    ) -> None:
+        """Store the parts of the training.
+
+        Args:
+            model: the network, on the training device.
+            criterion: the loss.
+            optimizer: over the model's parameters.
+            schedule: over the optimizer.
+            ema: the model's moving average, None for none.
+            frozen_bn: names of the BatchNorm layers with frozen statistics.
+            clip_grad: maximum norm of the gradient over all parameters, 0 for no limit.
+            autocast: torch.bfloat16 or torch.float16 for mixed precision, None for float32.
+            compiled: run the network through torch.compile.
+            find_unused: with several processes: some parameters may take no part in a step.
+        """
+        self.model, self.criterion, self.ema = model, criterion, ema
+        self.optimizer, self.schedule = optimizer, schedule
+        self.frozen_bn = list(frozen_bn)
+        self.clip_grad, self.autocast = clip_grad, autocast
+        self.device = next(model.parameters()).device
+        # Its check of the gradient lets the optimizer skip a step without asking the device. Only float16
+        # needs the scale, which elsewhere is 1.
+        scales = autocast == torch.float16
+        self.scaler = torch.amp.GradScaler(
+            self.device.type,
+            init_scale=_FLOAT16_SCALE if scales else 1.0,
+            growth_interval=_FLOAT16_GROWTH if scales else 2**31 - 1,
+        )
+        self._compiled, self._find_unused = compiled, find_unused
+        self._network: Any = model
+        self._is_frozen: bool | None = None  # the backbone
+        self._unsettled: TakenStep | None = None
+        self._is_late = self.device.type == "cuda"  # a step is settled during the next one
+        self._skipped_in_a_row = 0
+
+    @property
+    def average(self) -> YoloBody:
+        """The network to evaluate and share: the moving average if there is one."""
+        return self.model if self.ema is None else cast(YoloBody, self.ema.model)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all weights and statistics are finite, so that the state may be saved."""
+        values = [*self.model.parameters(), *self.average.parameters(), *self.average.buffers()]
+        return bool(torch.stack([value.isfinite().all() for value in values]).all())
+
+    def start_epoch(self, *, freeze_backbone: bool) -> None:
+        """Set train mode; freeze the backbone's weights and batch statistics where wanted."""
+        set_train_mode(self.model, freeze_backbone, self.frozen_bn)
+        if self._is_frozen != freeze_backbone:  # several processes must know which parameters are trained
+            self._is_frozen = freeze_backbone
+            self._network = None  # the old one lets go of the parameters
+            self._network = wrap_distributed(self.model, find_unused=self._find_unused)
+            if self._compiled:
+                self._network = torch.compile(self._network)
+
+    def step(
+        self, batches: Sequence[Batch], meter: EpochMeter, label: str = "", *, stop: bool = False
+    ) -> bool:
+        """Take one optimizer step.
+
+        Args:
+            batches: uint8 images (B, 3, H, W) and targets in network pixels; several accumulate gradients.
+            meter: totals of the epoch, updated in place: on a GPU with the numbers of the step before.
+            label: name of the epoch on the console.
+            stop: whether this process was asked to stop.
+
+        Returns:
+            False, with nothing changed, if any process was asked to stop.
+
+        Raises:
+            UserError: the loss or its gradient was not finite in `MAX_SKIPPED` steps in a row; names the
+                images of the last one.
+        """
+        started = time.perf_counter()
+        # Assigned before the forward pass: the divisor of the step is known before any gradient.
+        assignments = [
+            self.criterion.assign(targets, (images.shape[2], images.shape[3])) for images, targets in batches
+        ]
+        counts = [
+            [stop, self.criterion.divisor(assignment, len(images)), len(images), assignment.unassigned]
+            for (images, _), assignment in zip(batches, assignments, strict=True)
+        ]
+        totals = sum_over_ranks(torch.tensor(counts).sum(dim=0))
+        stops, divisor, num_images, unassigned = totals.tolist()
+        if stops:
+            return False
+        share = max(divisor, 1) / world_size()  # DistributedDataParallel takes the mean over the processes
+
+        statistics = [buffer.clone() for buffer in self.model.buffers()]
+        losses = torch.zeros(len(WEIGHTS), device=self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        for (images, targets), assignment in zip(batches, assignments, strict=True):
+            images = images.to(self.device, non_blocking=True)
+            images = images.contiguous(memory_format=torch.channels_last).float().div_(255)
+            with self._reduced(is_last=assignment is assignments[-1]):
+                with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+                    raw_maps = self._network(images)
+                terms = torch.stack(list(self.criterion(raw_maps, targets, assignment, share).values()))
+                losses += terms.detach()
+                # A term that is not finite may have a gradient that is; then this makes it NaN.
+                factors = torch.where(terms.isfinite(), 1.0, math.nan)
+                self.scaler.scale((terms * factors).sum()).backward()
+
+        self.settle(meter, label)  # the step before, on which the learning rate of this one depends
+        meter.lr = self.schedule.set_lr()
+        self.scaler.unscale_(self.optimizer)
+        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm([cast(Tensor, parameter.grad) for parameter in parameters])
+        if self.clip_grad:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_grad, norm)
+        self.scaler.step(self.optimizer)  # skips the step if the gradient is not finite, as does what follows
+        self.scaler.update()
+        is_finite = norm.isfinite()
+        for buffer, before in zip(self.model.buffers(), statistics, strict=True):
+            buffer.copy_(torch.where(is_finite, buffer, before))
+        if self.ema is not None:
+            self.ema.update(self.model, is_finite)
+
+        numbers = torch.cat((sum_over_ranks(losses) / world_size(), is_finite[None]))
+        numbers, arrival = numbers.to("cpu", non_blocking=True), None
+        if self.device.type == "cuda":
+            arrival = torch.cuda.Event()
+            arrival.record()
+        self._unsettled = TakenStep(numbers, arrival, batches, num_images, unassigned)
+        if not self._is_late:
+            self.settle(meter, label)
+        meter.seconds += time.perf_counter() - started
+        return True
+
+    def settle(self, meter: EpochMeter, label: str = "") -> None:
+        """Count the step that was taken last, if that is not done yet.
+
+        On a GPU it is done a step later or at the end of an epoch: by then the numbers have arrived, so that
+        reading them does not wait for what was queued since.
+
+        Raises:
+            UserError: as in `step`.
+        """
+        if self._unsettled is None:
+            return
+        taken, self._unsettled = self._unsettled, None
+        if taken.arrival is not None:
+            taken.arrival.synchronize()
+        *losses, is_finite = taken.numbers.tolist()
+        meter.batches += len(taken.batches)
+        meter.steps += 1
+        if not is_finite:
+            self._skip(taken, meter, label, is_loss_finite=math.isfinite(sum(losses)))
+            return
+        self._skipped_in_a_row = 0
+        self.schedule.step += 1
+        if self.ema is not None:
+            self.ema.updates += 1
+        meter.images += taken.num_images
+        meter.unassigned += taken.unassigned
+        for name, loss in zip(WEIGHTS, losses, strict=True):
+            meter.losses[name] += loss
+
+    def _reduced(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Reduce the gradients over the processes in the backward pass of a step's last batch."""
+        return nullcontext() if is_last or world_size() == 1 else self._network.no_sync()
+
+    def _skip(self, taken: TakenStep, meter: EpochMeter, label: str, *, is_loss_finite: bool) -> None:
+        meter.skipped += 1
+        self._skipped_in_a_row += 1
+        # float16 overflows now and then; the scaler halves its scale.
+        is_overflow = self.autocast == torch.float16 and is_loss_finite
+        most = MAX_OVERFLOWS if is_overflow else MAX_SKIPPED
+        names = ", ".join(target.image_id for _, targets in taken.batches for target in targets)
+        what = "gradient" if is_loss_finite else "loss"
+        place = f"{what} is not finite at {label} step {meter.steps}, images {names}"
+        if self._skipped_in_a_row >= most:
+            raise UserError(f"{place}: {most} steps in a row; try a lower --lr", exit_code=1)
+        if not is_overflow:
+            warn(f"{place}; the step is skipped")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for resuming, of settled steps; it loads with `weights_only=True`."""
+        # Only a custom block may draw random numbers.
+        cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
+        return {
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": {"step": self.schedule.step},
+            "precision": precision_name(self.autocast),
+            "scaler": self.scaler.state_dict(),
+            "held_norms": self.frozen_bn,  # the key of checkpoint format 1
+            "skipped_in_a_row": self._skipped_in_a_row,
+            "random": {"cpu": torch.get_rng_state(), **cuda},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load the state that `state_dict` returned, on any device and in any precision."""
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.schedule.step = state["schedule"]["step"]
+        if state.get("precision") == precision_name(self.autocast):  # another precision has another scale
+            self.scaler.load_state_dict(state["scaler"])
+        self.frozen_bn = list(state.get("held_norms", ()))  # missing in the first checkpoints
+        self._skipped_in_a_row = state["skipped_in_a_row"]
+        if (
+            rank() > 0
+        ):  # the state is that of rank 0; a block that draws random numbers must not draw the same
+            torch.manual_seed(torch.initial_seed() + self.schedule.step)
+            return
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+
+
+def accumulated(batches: Iterable[Batch], count: int, meter: EpochMeter) -> Iterator[list[Batch]]:
+    """Yield the batches of each step, `count` or at the end fewer; the meter takes the time of waiting."""
+    iterator = iter(batches)
+    while True:
+        started = time.perf_counter()
+        group = list(islice(iterator, count))
+        spent = time.perf_counter() - started
+        meter.waited, meter.seconds = meter.waited + spent, meter.seconds + spent
+        if not group:
+            return
+        yield group
 
 
 def set_train_mode(model: YoloBody, freeze_backbone: bool, frozen_bn: Iterable[str] = ()) -> None:
@@ -99,184 +369,3 @@ def pretrained_bn(model: nn.Module) -> list[str]:
         and norm.running_var is not None
         and not (bool((norm.running_mean == 0).all()) and bool((norm.running_var == 1).all()))
     ]
-
-
-class Trainer:
-    """A network with everything that a training step changes; its state resumes bit for bit.
-
-    A step takes `accumulate` batches. Its gradient is that of the sum of their losses, divided by the
-    positives of all of them on all ranks. This is the gradient of one large batch, but batch normalization
-    sees each batch alone.
-    """
-
-    def __init__(
-        self,
-        model: YoloBody,
-        criterion: YoloLoss,
-        optimizer: Optimizer,
-        schedule: Schedule,
-        *,
-        ema: ModelEma | None = None,
-        frozen_bn: Sequence[str] = (),
-        accumulate: int = 1,
-        clip_grad: float = 0.0,
-        autocast: torch.dtype | None = None,
-        compiled: bool = False,
-    ) -> None:
-        """Store the parts of the training.
-
-        Args:
-            model: the network, on the training device.
-            criterion: the loss.
-            optimizer: over the model's parameters.
-            schedule: over the optimizer.
-            ema: the model's moving average, None for none.
-            frozen_bn: names of the BatchNorm layers with frozen statistics.
-            accumulate: batches a step.
-            clip_grad: maximum norm of the gradient over all parameters, 0 for no limit.
-            autocast: torch.bfloat16 or torch.float16 for mixed precision, None for float32.
-            compiled: run the network through torch.compile.
-        """
-        self.model, self.criterion, self.ema = model, criterion, ema
-        self.frozen_bn = list(frozen_bn)
-        self.optimizer, self.schedule = optimizer, schedule
-        self.accumulate, self.clip_grad, self.autocast = accumulate, clip_grad, autocast
-        self.device = next(model.parameters()).device
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=autocast == torch.float16)
-        self._network = torch.compile(model) if compiled else model
-        self._buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-        self._skipped_in_a_row = 0
-
-    @property
-    def average(self) -> YoloBody:
-        """The network to evaluate and share: the moving average if there is one."""
-        return self.model if self.ema is None else cast(YoloBody, self.ema.model)
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether the state may be saved: the last step was not skipped, and all weights are finite."""
-        weights = [*self.model.parameters(), *self.average.parameters(), *self.average.buffers()]
-        return self._skipped_in_a_row == 0 and all(bool(weight.isfinite().all()) for weight in weights)
-
-    def epoch(
-        self, batches: Iterable[Batch], meter: EpochMeter, label: str, total: int | None = None
-    ) -> Iterator[EpochMeter]:
-        """Train on the batches; yields the meter after each step, when the state may be saved.
-
-        Args:
-            batches: the rest of the epoch.
-            meter: totals of the epoch, updated in place.
-            label: name of the epoch on the console.
-            total: number of the batches.
-
-        Raises:
-            UserError: the loss or its gradient was not finite in `MAX_SKIPPED` steps in a row. These changed
-                nothing; the message names the images of the last one.
-        """
-        groups = self._groups(iter(batches), meter)
-        steps = None if total is None else math.ceil(total / self.accumulate)
-        for group in progress(groups, label, total=steps, unit="step", status=meter.line):
-            started = time.perf_counter()
-            self._step(group, meter, label)
-            meter.seconds += time.perf_counter() - started
-            yield meter
-
-    def _groups(self, batches: Iterator[Batch], meter: EpochMeter) -> Iterator[list[Batch]]:
-        """Yield the batches of each step; the last step of an epoch may have fewer."""
-        while True:
-            started = time.perf_counter()
-            group = list(islice(batches, self.accumulate))
-            spent = time.perf_counter() - started
-            meter.waited, meter.seconds = meter.waited + spent, meter.seconds + spent
-            if not group:
-                return
-            yield group
-
-    def _step(self, group: Sequence[Batch], meter: EpochMeter, label: str) -> None:
-        meter.lr = self.schedule.set_lr()
-        buffers = [buffer.clone() for buffer in self._buffers]
-        self.optimizer.zero_grad(set_to_none=True)
-        counted = torch.stack([self._add_gradients(*batch) for batch in group]).sum(dim=0)  # (6,)
-        norm = self._finish_gradients(counted)
-        *losses, divisor, unassigned, images, size = torch.cat((counted, norm[None])).tolist()
-        losses = [loss / max(divisor, 1) for loss in losses]
-        meter.batches += len(group)
-        meter.steps += 1
-        self.schedule.step += 1
-        is_loss_finite = math.isfinite(sum(losses))
-        # float16 overflows now and then: the scaler then skips the step and halves the scale, down to 1.
-        is_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1
-        if is_loss_finite and (math.isfinite(size) or is_overflow):
-            self._skipped_in_a_row = 0
-            self.scaler.step(self.optimizer)
-            if self.ema is not None:
-                self.ema.update(self.model)
-            meter.images += int(images)
-            meter.unassigned += int(unassigned)
-            for name, loss in zip(PARTS, losses, strict=True):
-                meter.losses[name] += loss
-        else:
-            torch._foreach_copy_(self._buffers, buffers)  # the forward pass updated the statistics
-            self._skip(group, meter, label, "gradient" if is_loss_finite else "loss")
-        self.scaler.update()
-
-    def _add_gradients(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
-        """Accumulate the gradients of a batch; returns its sums: losses, divisor, counts, Tensor[6]."""
-        images = images.to(self.device, non_blocking=True)
-        images = images.contiguous(memory_format=torch.channels_last).float().div_(255)
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            raw_maps = self._network(images)
-        sums = self.criterion.sums(raw_maps, targets)
-        losses = torch.stack([sums.parts[name] for name in PARTS])
-        self.scaler.scale(losses.sum()).backward()
-        counts = losses.new_tensor([len(images)])
-        return torch.cat((losses.detach(), sums.divisor[None], sums.unassigned[None], counts))
-
-    def _finish_gradients(self, counted: Tensor) -> Tensor:
-        """Reduce gradients and counts over the ranks, divide by the divisor, clip; returns the norm."""
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        all_reduce_sum([*gradients, counted])
-        self.scaler.unscale_(self.optimizer)
-        torch._foreach_div_(gradients, counted[3].clamp(min=1))
-        norm = nn.utils.get_total_norm(gradients)
-        if self.clip_grad:
-            torch._foreach_mul_(gradients, (self.clip_grad / (norm + 1e-6)).clamp(max=1.0))
-        return norm
-
-    def _skip(self, group: Sequence[Batch], meter: EpochMeter, label: str, what: str) -> None:
-        meter.skipped += 1
-        self._skipped_in_a_row += 1
-        names = ", ".join(target.image_id for _, targets in group for target in targets)
-        place = f"{what} is not finite at {label} step {meter.steps}, images {names}"
-        if self._skipped_in_a_row == MAX_SKIPPED:
-            raise UserError(f"{place}: {MAX_SKIPPED} steps in a row; try a lower --lr", exit_code=1)
-        warn(f"{place}; the step is skipped")
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state for resuming; it loads with `weights_only=True`."""
-        # Only a custom block may draw random numbers.
-        cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
-        return {
-            "model": self.model.state_dict(),
-            "ema": None if self.ema is None else self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": {"step": self.schedule.step},
-            "scaler": self.scaler.state_dict(),
-            "held_norms": self.frozen_bn,  # the key of checkpoint format 1
-            "skipped_in_a_row": self._skipped_in_a_row,
-            "random": {"cpu": torch.get_rng_state(), **cuda},
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load the state that `state_dict` returned."""
-        self.model.load_state_dict(state["model"])
-        if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.step = state["schedule"]["step"]
-        self.scaler.load_state_dict(state["scaler"])
-        self.frozen_bn = list(state.get("held_norms", ()))  # missing in the first checkpoints
-        self._skipped_in_a_row = state["skipped_in_a_row"]
-        torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)

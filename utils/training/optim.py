@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,7 @@ _REFERENCE_BATCH = 16  # the batch size that --lr is for
 _FINAL_SHARE = 0.01  # of the peak learning rate, at the last step
 _STEP_SHARES = ((0.8, 0.1), (0.9, 0.01))  # of yolov4-tiny.cfg: (share of the steps, share of the peak)
 _SECOND_BETA = 0.999
+_FUSED = ("cpu", "cuda")  # devices; on "mps" a fused optimizer may ignore that a step is to be skipped
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig, batch_size: int) -> Optimizer:
@@ -25,15 +27,39 @@ def build_optimizer(model: nn.Module, config: TrainConfig, batch_size: int) -> O
         model: the network; some of its parameters may be frozen.
         config: its `lr` is for a batch of 16; a batch of n takes n / 16 of it.
         batch_size: images a step, over all ranks and accumulated batches.
+
+    The optimizer is a fused one where torch has it: faster, and able to skip a step without asking the GPU.
     """
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     decay = config.weight_decay
     groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
     lr = cast(float, config.lr) * batch_size / _REFERENCE_BATCH
+    fused = decayed[0].device.type in _FUSED
     if config.optimizer == "adamw":
-        return _eager(AdamW)(groups, lr=lr, betas=(config.momentum, _SECOND_BETA))
-    return _eager(SGD)(groups, lr=lr, momentum=config.momentum, nesterov=config.momentum > 0)
+        return _eager(AdamW)(groups, lr=lr, betas=(config.momentum, _SECOND_BETA), fused=fused)
+    momentum = config.momentum
+    optimizer = _eager(SGD)(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+    _start_momentum(optimizer)
+    return optimizer
+
+
+def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Load the state of an optimizer that may have been fused or on another device."""
+    fused = [{**group, "fused": optimizer.param_groups[0]["fused"]} for group in state["param_groups"]]
+    optimizer.load_state_dict({**state, "param_groups": fused})
+    _start_momentum(optimizer)
+
+
+def _start_momentum(optimizer: Optimizer) -> None:
+    """Start the momentum of SGD at 0 where there is none yet: of a backbone that is frozen at first.
+
+    Without it, a fused optimizer refuses a step in which only some parameters have a momentum.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if group.get("nesterov"):
+                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
 
 def _eager(optimizer: type[Optimizer]) -> Any:

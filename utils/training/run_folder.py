@@ -76,7 +76,9 @@ class Run:
     Attributes:
         folder: the run folder.
         best_map50: the highest mAP50 so far, None before the first.
-        risen_epoch: epochs done when it last rose, or when a run that had stopped early was resumed.
+        risen_epoch: epochs done when it last rose.
+        patience_epoch: epochs done when --patience began to count: the last rise, or the last early stop that
+            the run was resumed from.
     """
 
     def __init__(
@@ -89,9 +91,10 @@ class Run:
         """
         self.folder = folder
         self.best_map50 = resumed["best_map50"] if resumed else None
-        self.risen_epoch = 0
-        if resumed:
-            self.risen_epoch = resumed["epoch" if resumed.get("stopped_early") else "risen_epoch"]
+        self.risen_epoch = resumed["risen_epoch"] if resumed else 0
+        self.patience_epoch = resumed.get("patience_epoch", self.risen_epoch) if resumed else 0
+        if resumed and resumed.get("stopped_early"):
+            self.patience_epoch = resumed["epoch"]
         self._is_writer = is_writer
         self._failed: set[str] = set()
         self._board: Any = None
@@ -142,7 +145,7 @@ class Run:
         if self.best_map50 is not None and (map50 is None or map50 < self.best_map50):
             return False
         if map50 is not None and (self.best_map50 is None or map50 > self.best_map50):
-            self.risen_epoch = epoch
+            self.risen_epoch = self.patience_epoch = epoch
         self.best_map50 = map50
         return True
 
@@ -167,7 +170,9 @@ class Run:
 
     def save(self, checkpoint: Checkpoint, path: Path | None = None) -> None:
         """Write last.pth (or `path`), for --resume."""
-        checkpoint.training.update(best_map50=self.best_map50, risen_epoch=self.risen_epoch)
+        checkpoint.training.update(
+            best_map50=self.best_map50, risen_epoch=self.risen_epoch, patience_epoch=self.patience_epoch
+        )
         if self._is_writer:
             save_checkpoint(path or self.last, checkpoint)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shlex
 import sys
 import time
@@ -13,9 +12,7 @@ from pathlib import Path
 
 import torch
 
-from nets.loss import YoloLoss
-from nets.structures import Target
-from nets.yolo import YoloBody
+from nets.loss import WEIGHTS
 from utils.cli.console import log, plural
 from utils.cli.error_messages import is_out_of_memory
 from utils.cli.errors import UserError
@@ -24,6 +21,7 @@ from utils.cli.presets import with_preset
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
 from utils.data.prepare import TrainingData
 from utils.data.samples import choose_evaluation_splits
+from utils.training.engine import EpochMeter
 
 try:
     import resource
@@ -31,59 +29,54 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 _LONG_RUN = 600  # seconds, from which on shorter runs are suggested on a CPU
+_MEASURED = 5  # seconds of steps that an estimate is made from
+_FREE_TO_FROZEN = 2  # time of a step that trains the backbone too, relative to one that does not
 _HEADING_EVERY = 20  # lines
 
 
-def log_estimate(
-    config: TrainConfig, model: YoloBody, criterion: YoloLoss, num_images: int, done: int
-) -> None:
-    """Log the estimated duration of the run and, for a long one on a CPU, flags that shorten it."""
-    device = next(model.parameters()).device
-    seconds = estimate_seconds(config, model, criterion, num_images, done)
-    images, epochs = plural(num_images, "image"), plural(config.epochs - done, "epoch")
-    log(f"{images}, {epochs} on {device}: about {format_duration(seconds)} without evaluation")
-    if device.type == "cpu" and torch.cuda.is_available():
-        log("there is a GPU: --device cuda uses it")
-    elif device.type == "cpu" and seconds > _LONG_RUN:
+class RunEstimate:
+    """Estimate of a run's duration from steps of its first epoch, logged once.
+
+    These steps take what they take with the precision, processes, batch size and data workers of the run; the
+    first one, which includes one-time set-up, is left out.
+    """
+
+    def __init__(self, config: TrainConfig, num_images: int, epochs_done: int, device: torch.device) -> None:
+        self._config, self._num_images, self._device = config, num_images, device
+        self._epochs_done = epochs_done
+        self._start: tuple[int, float] | None = None  # images and seconds after the first step
+        self._is_logged = False
+
+    def update(self, meter: EpochMeter) -> None:
+        """Log the estimate once the steps since the first have taken a few seconds.
+
+        For a long run on a CPU also log flags that shorten it.
+        """
+        if self._start is None:
+            self._start = meter.images, meter.seconds
+        images, seconds = meter.images - self._start[0], meter.seconds - self._start[1]
+        if self._is_logged or images == 0 or seconds < _MEASURED:
+            return
+        self._is_logged = True
+        config, done = self._config, self._epochs_done
+        frozen = max(min(config.freeze_epochs, config.epochs) - done, 0)
+        free = config.epochs - done - frozen
+        epochs = frozen + _FREE_TO_FROZEN * free if frozen else free  # of those measured
+        duration = seconds / images * self._num_images * epochs
+        what = (
+            f"{plural(self._num_images, 'image')}, {plural(config.epochs - done, 'epoch')} on {self._device}"
+        )
+        log(f"{what}: about {format_duration(duration)} without evaluation")
+        if self._device.type != "cpu" or duration <= _LONG_RUN or done > 0:  # a resumed run takes no advice
+            return
         advice = []
         if (smaller := smaller_size(config.imgsz)) != config.imgsz:
             size = " ".join(map(str, dict.fromkeys(smaller)))
             advice.append(f"--imgsz {size} takes about half the time")
         if config.freeze_epochs < (half := config.epochs // 2):
             advice.append(f"--freeze-epochs {half} about three quarters")
-        if advice and done == 0:  # a resumed run takes neither
+        if advice:
             log(f"shorter: {', '.join(advice)}")
-
-
-def estimate_seconds(
-    config: TrainConfig, model: YoloBody, criterion: YoloLoss, num_images: int, done: int = 0
-) -> float:
-    """Estimate the duration of a run without evaluation, after `done` epochs, from a few steps."""
-    frozen_epochs = max(min(config.freeze_epochs, config.epochs) - done, 0)
-    other_epochs = config.epochs - done - frozen_epochs
-    return sum(
-        epochs * num_images * estimate_seconds_per_image(model, criterion, freeze)
-        for epochs, freeze in ((frozen_epochs, True), (other_epochs, False))
-        if epochs
-    )
-
-
-def estimate_seconds_per_image(model: YoloBody, criterion: YoloLoss, freeze: bool) -> float:
-    """Measure the training time an image in seconds, on a copy of the network and random images."""
-    trial, device, batch = copy.deepcopy(model).train(), next(model.parameters()).device, 4
-    trial.backbone.requires_grad_(not freeze)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(batch, 3, *model.config.input_size, generator=generator).to(
-        device, memory_format=torch.channels_last
-    )
-    target = Target(torch.tensor([[8.0, 8.0, 120.0, 90.0]]), torch.tensor([0]), torch.tensor([False]))
-    with torch.random.fork_rng():  # the run starts from the same random state
-        for _ in range(2):  # the first step includes one-time set-up
-            started = time.perf_counter()
-            torch.stack(list(criterion(trial(images), [target] * batch).values())).sum().backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-    return (time.perf_counter() - started) / batch
 
 
 def smaller_size(imgsz: tuple[int, int]) -> tuple[int, int]:
@@ -115,7 +108,7 @@ class EpochTable:
         spent = (time.monotonic() - self._started) / max(epoch - self._first_epoch, 1)
         cells = {
             "epoch": f"{epoch}/{self._epochs}",
-            **{name: f"{row[name]:.3f}" for name in ("box", "objectness", "class")},
+            **{name: f"{row[name]:.3f}" for name in WEIGHTS},
             "mAP50": "-" if row.get("map50") is None else f"{row['map50']:.4f}",
             "mAP50-95": "-" if row.get("map50_95") is None else f"{row['map50_95']:.4f}",
             "lr": f"{row['lr']:.2g}",

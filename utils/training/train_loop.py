@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from utils.cli.console import log, plural, warn
+from utils.cli.console import log, plural, progress, warn
 from utils.cli.errors import Interrupted, UserError
 from utils.cli.parser import config_as_dict
 from utils.cli.signals import StopSignals
 from utils.cli.train_config import TrainConfig
-from utils.data.dataset import VocDataset
 from utils.data.loader import TrainLoader
 from utils.data.prepare import TrainingData
-from utils.inference.evaluation import (
-    DatasetDetections,
-    EvalResult,
-    detect_dataset,
-    merge_detections,
-    score_detections,
-)
+from utils.inference.evaluation import DatasetDetections, EvalResult, detect_dataset, score_detections
 from utils.inference.evaluation_pictures import draw_summary
 from utils.inference.predictor import Predictor
 from utils.metrics.diagnose import ENOUGH_STEPS, explain_low_map
-from utils.training.distributed import all_gather, broadcast_model, rank, world_size
-from utils.training.engine import EpochMeter, Trainer, set_train_mode
+from utils.training.distributed import broadcast_from_rank_zero, max_over_ranks, world_size
+from utils.training.engine import EpochMeter, Trainer, accumulated
 from utils.training.run_folder import Run
-from utils.training.run_log import EpochTable, log_next_commands, peak_memory
+from utils.training.run_log import EpochTable, RunEstimate, log_next_commands, peak_memory
 from utils.training.run_pictures import save_train_batch, save_val_batch
 from utils.vision.plots.label_plots import plot_labels
 from utils.vision.plots.training_curves import plot_results
@@ -99,7 +93,7 @@ class Job:
 
     def check_signals(self) -> None:
         """Raise Interrupted if a signal came to any rank."""
-        self.stop.check(max(all_gather(self.stop.requested or 0)))
+        self.stop.check(max_over_ranks(self.stop.requested or 0))
 
 
 def run_epochs(job: Job, position: Position) -> None:
@@ -107,27 +101,17 @@ def run_epochs(job: Job, position: Position) -> None:
 
     Raises:
         Interrupted: a signal came; the state is saved, and the message says where.
-        UserError: the last steps were skipped, so that there is nothing to save.
+        UserError: the loss is not finite, or the weights at the end.
     """
-    first, stops_early, has_drawn = position.epoch, False, False
-    table = EpochTable(job.config.epochs, first)
+    config, first, stops_early = job.config, position.epoch, False
+    table = EpochTable(config.epochs, first)
     try:
-        while position.epoch < job.config.epochs and not stops_early:
+        while position.epoch < config.epochs and not stops_early:
             job.check_signals()  # one may have come while the epoch was saved
             with job.stop.deferred():
-                for _ in train_epoch(job, position):
-                    job.check_signals()
-                    if not has_drawn:  # after the first step, which need not wait for matplotlib
-                        draw_data(job)
-                        has_drawn = True
-                    if job.config.save_steps and job.trainer.schedule.step % job.config.save_steps == 0:
-                        save(job, position)
-                evaluation = evaluate_epoch(job, position)
-                stops_early = finish_epoch(job, position, evaluation, table)
-                position = Position(position.epoch + 1)
-                is_last = stops_early or position.epoch == job.config.epochs
-                if is_last or position.epoch % _PICTURES_EVERY == 0 or position.epoch == first + 1:
-                    draw_results(job, evaluation, is_last)
+                train_epoch(job, position, is_first=position.epoch == first)
+                stops_early = broadcast_from_rank_zero(partial(finish_epoch, job, position, table, first))
+            position = Position(position.epoch + 1)
     except Interrupted as interruption:
         is_saved = save(job, position) if position.is_within_epoch else position.epoch > 0
         interruption.message = _describe_stop(job.run.last, position, is_saved)
@@ -135,18 +119,37 @@ def run_epochs(job: Job, position: Position) -> None:
     if not job.trainer.is_finite:
         raise UserError("the run ended with weights that are not finite; try a lower --lr", exit_code=1)
     if stops_early:
-        since, patience = job.run.risen_epoch, job.config.patience
+        since, patience = job.run.risen_epoch, config.patience
         log(f"stopped early: mAP50 has not risen since epoch {since} (--patience {patience})")
-    log_next_commands(job.config, job.run.best, job.data)
+    log_next_commands(config, job.run.best, job.data)
 
 
-def train_epoch(job: Job, position: Position) -> Iterator[EpochMeter]:
-    """Train on the rest of the epoch; yields after each step, when the state may be saved."""
-    trainer, done = job.trainer, position.meter.batches
-    set_train_mode(trainer.model, position.epoch < job.config.freeze_epochs, trainer.frozen_bn)
-    batches = job.loader.epoch(position.epoch, done)
-    label = f"epoch {position.epoch + 1}/{job.config.epochs}"
-    return trainer.epoch(batches, position.meter, label, len(job.loader) - done)
+def train_epoch(job: Job, position: Position, *, is_first: bool) -> None:
+    """Train on the rest of an epoch, `is_first` of this process.
+
+    Raises:
+        Interrupted: a signal came to any rank; all steps before are counted.
+        UserError: an image cannot be read, or the loss is not finite.
+    """
+    config, trainer, meter = job.config, job.trainer, position.meter
+    label = f"epoch {position.epoch + 1}/{config.epochs}"
+    estimate = RunEstimate(config, len(job.data.train), position.epoch, trainer.device) if is_first else None
+    trainer.start_epoch(freeze_backbone=position.epoch < config.freeze_epochs)
+    num_steps = math.ceil((len(job.loader) - meter.batches) / config.accumulate)
+    batches = job.loader.epoch(position.epoch, meter.batches)
+    steps = accumulated(batches, config.accumulate, meter)
+    for number, group in enumerate(progress(steps, label, total=num_steps, unit="step", status=meter.line)):
+        if not trainer.step(group, meter, label, stop=job.stop.requested is not None):
+            trainer.settle(meter, label)
+            job.check_signals()
+        if is_first and number == 0:  # not before the first step, which need not wait for matplotlib
+            draw_data(job)
+        if estimate is not None:
+            estimate.update(meter)
+        if config.save_steps and trainer.schedule.step % config.save_steps == 0:
+            trainer.settle(meter, label)
+            save(job, position)
+    trainer.settle(meter, label)
 
 
 def save(job: Job, position: Position) -> bool:
@@ -156,64 +159,58 @@ def save(job: Job, position: Position) -> bool:
     return job.trainer.is_finite
 
 
+def finish_epoch(job: Job, position: Position, table: EpochTable, first: int) -> bool:
+    """Evaluate, save, log and draw the end of an epoch; returns whether the run stops early.
+
+    `first` is the first epoch of this process, counted from 0.
+    """
+    config, run, epoch = job.config, job.run, position.epoch + 1
+    if not job.trainer.is_finite:
+        warn(f"epoch {epoch} is not saved: its weights are not finite")
+        return False
+    evaluation = evaluate_epoch(job, position)
+    result = evaluation[0] if evaluation else None
+    figures = result.as_dict() if result else {}
+    metrics = {name: figures[name] for name in METRIC_COLUMNS if name in figures}
+    memory_gb = peak_memory(job.trainer.device)
+    row = {"epoch": epoch, **position.meter.as_row(), "memory_gb": memory_gb, **metrics}
+    is_best = run.judge(epoch, result)
+    stops_early = result is not None and 0 < config.patience <= epoch - run.patience_epoch
+    checkpoint = job.checkpoint(Position(epoch), metrics, stops_early)
+    is_kept = config.save_period > 0 and epoch % config.save_period == 0
+    run.finish_epoch(checkpoint, row, result, is_best, is_kept)
+    table.log(row)
+    is_last = stops_early or epoch == config.epochs
+    if is_last or epoch % _PICTURES_EVERY == 0 or epoch == first + 1:
+        draw_results(job, evaluation, is_last)
+    return stops_early
+
+
 def evaluate_epoch(job: Job, position: Position) -> Evaluation | None:
-    """Evaluate the network if this epoch ends with an evaluation; the last one always does."""
-    epoch = position.epoch + 1
-    is_due = epoch % job.config.eval_interval == 0 or epoch == job.config.epochs
-    if job.data.val is None or not is_due or not job.trainer.is_finite:
+    """Evaluate the network as evaluate.py does, if the epoch ends with that; the last one always does.
+
+    Raises:
+        UserError: an image cannot be read that was readable when the run began; the state is saved.
+    """
+    epoch, val = position.epoch + 1, job.data.val
+    if val is None or (epoch % job.config.eval_interval and epoch != job.config.epochs):
         return None
     try:
         with job.stop.at_once():
-            return evaluate_on_all_ranks(job, job.data.val)
-    except UserError as error:  # an image was readable when the run began
+            predictor = build_predictor(job.trainer, val.class_names)
+            batch_size, skip_bad = job.config.batch_size, job.config.skip_bad
+            found = detect_dataset(predictor, val, batch_size=batch_size, skip_bad=skip_bad)
+            # The result is written if this epoch is the best so far, and then its weights are best.pth.
+            return score_detections(found, val, weights="best.pth", splits=job.data.selection), found
+    except UserError as error:
         save(job, position)
         raise UserError(str(error), exit_code=1) from error
-
-
-def evaluate_on_all_ranks(job: Job, val_set: VocDataset) -> Evaluation:
-    """Evaluate the network as evaluate.py does, each rank on its share; all ranks return the same.
-
-    Raises:
-        UserError: an image cannot be read.
-    """
-    broadcast_model(job.trainer.average)  # batch statistics differ between ranks
-    own = detect_dataset(
-        build_predictor(job.trainer, val_set.class_names),
-        val_set,
-        indices=range(rank(), len(val_set), world_size()),
-        batch_size=job.config.batch_size,
-        skip_bad=job.config.skip_bad,
-    )
-    detections = merge_detections(all_gather(own))
-    # The result is written if this epoch is the best so far, and then its weights are best.pth.
-    result = score_detections(detections, val_set, weights="best.pth", splits=job.data.selection)
-    return result, detections
 
 
 def build_predictor(trainer: Trainer, class_names: tuple[str, ...]) -> Predictor:
     """Build a predictor of the network to evaluate, with the settings of evaluate.py."""
     average = trainer.average
     return Predictor(average, average.config, class_names, conf=0.001, device=trainer.device)
-
-
-def finish_epoch(job: Job, position: Position, evaluation: Evaluation | None, table: EpochTable) -> bool:
-    """Save and log an epoch; returns whether the run stops early."""
-    config, run, epoch = job.config, job.run, position.epoch + 1
-    result = evaluation[0] if evaluation else None
-    if not job.trainer.is_finite:
-        warn(f"epoch {epoch} is not saved: its last step was skipped, or its weights are not finite")
-        return False
-    figures = result.as_dict() if result else {}
-    metrics = {name: figures[name] for name in METRIC_COLUMNS if name in figures}
-    memory_gb = peak_memory(job.trainer.device)
-    row = {"epoch": epoch, **position.meter.as_row(), "memory_gb": memory_gb, **metrics}
-    is_best = run.judge(epoch, result)
-    stops_early = result is not None and 0 < config.patience <= epoch - run.risen_epoch
-    checkpoint = job.checkpoint(Position(epoch), metrics, stops_early)
-    is_kept = config.save_period > 0 and epoch % config.save_period == 0
-    run.finish_epoch(checkpoint, row, result, is_best, is_kept)
-    table.log(row)
-    return stops_early
 
 
 def draw_data(job: Job) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from utils.cli.errors import UserError
-from utils.inference.device import choose_device
+from utils.inference.device import autocast_dtype, choose_device
 
 
 def pretend(monkeypatch, gpus, mps=False):
@@ -48,3 +48,24 @@ def test_absent_device_is_refused_naming_what_is_there(monkeypatch, name, gpus, 
     with pytest.raises(UserError, match=there) as caught:
         choose_device(name)
     assert f"--device {name}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("amp", "device", "has_bfloat16", "expected"),
+    [
+        (None, "cpu", False, None),
+        (None, "cpu", True, torch.bfloat16),
+        (False, "cpu", True, None),
+        (True, "cpu", False, torch.bfloat16),
+        (None, "cuda", True, torch.bfloat16),
+        (None, "cuda", False, torch.float16),
+        (True, "cuda", False, torch.float16),
+        (False, "cuda", True, None),
+        (None, "mps", True, None),
+    ],
+)
+@pytest.mark.parametrize("instruction", ["avx512_bf16", "amx_bf16", "bf16"])
+def test_mixed_precision(monkeypatch, amp, device, has_bfloat16, expected, instruction):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, instruction: has_bfloat16})
+    assert autocast_dtype(amp, torch.device(device)) == expected

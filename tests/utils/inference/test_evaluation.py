@@ -10,18 +10,16 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from nets.config import ModelConfig
-from nets.structures import Detections, Target
+from nets.structures import Detections
 from utils.cli.errors import UserError
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import Record
 from utils.inference.evaluation import (
-    DatasetDetections,
     EvalResult,
     detect_dataset,
-    merge_detections,
     score_detections,
 )
-from utils.inference.predictor import Predictor, Prepared, Timings
+from utils.inference.predictor import Predictor, Prepared
 
 BOX = [10.0, 10.0, 40.0, 30.0]
 
@@ -208,76 +206,18 @@ def test_a_broken_image_is_an_error_or_left_out_and_counted(
     assert "1.png" in capsys.readouterr().err
 
 
-# In shares, as several processes do it: find, join, score.
-
-ANSWERS = [[(BOX, 2, 0.9), (BOX, 1, 0.8)], [], [(BOX, 3, 0.7)], [(BOX, 2, 0.6), (BOX, 0, 0.4)]]
-KNOWN = ("tv", "bird", "cat", "dog")
-
-
-@pytest.fixture
-def four(tmp_path: Path) -> VocDataset:
-    return make_dataset(tmp_path, [["cat"], ["dog"], [], ["cat"]], ("dog", "cat", "tv"))
-
-
-def find_in(dataset: VocDataset, indices: list[int], **knobs) -> DatasetDetections:
-    answers = [ANSWERS[index] for index in indices]
-    return detect_dataset(KnownAnswers(KNOWN, answers), dataset, indices=indices, **knobs)
-
-
-def test_nothing_is_found_in_no_image(four: VocDataset) -> None:
-    found_all = find_in(four, [])
-    assert (found_all.indices, found_all.detections, found_all.targets) == ([], [], [])
-    with pytest.raises(UserError, match="nothing to evaluate: not one image could be read"):
-        score_detections(found_all, four)
+def test_detections_have_the_labels_of_the_data(tmp_path: Path) -> None:
+    none = VocDataset([], ("cat",))
+    nothing = detect_dataset(KnownAnswers(("cat",), []), none)
+    assert (nothing.indices, nothing.detections, nothing.targets) == ([], [], [])
     with pytest.raises(UserError, match="no images to evaluate"):
-        score_detections(found_all, VocDataset([], ("cat",)))
-
-
-def test_a_share_holds_its_images_in_the_labels_of_the_data(four: VocDataset) -> None:
-    found_all = find_in(four, [3, 0], batch_size=1)
-    assert found_all.indices == [3, 0]
-    assert [target.image_id for target in found_all.targets] == ["3", "0"]
-    assert [target.labels.tolist() for target in found_all.targets] == [[1], [1]]
+        score_detections(nothing, none)
+    dataset = make_dataset(tmp_path, [["cat"], ["dog"]], ("dog", "cat", "tv"))
+    answers = [[(BOX, 2, 0.9), (BOX, 1, 0.8), (BOX, 0, 0.4)], [(BOX, 3, 0.7)]]
+    found = detect_dataset(KnownAnswers(("tv", "bird", "cat", "dog"), answers), dataset, batch_size=1)
+    assert [target.labels.tolist() for target in found.targets] == [[1], [0]]
     # Of the known classes bird is not asked for; cat is 1 among the data's and tv 2.
-    assert [found.labels.tolist() for found in found_all.detections] == [[1, 2], [1]]
-    assert found_all.timings.images == 2
-
-
-@pytest.mark.parametrize(
-    "shares", [[[0, 1, 2, 3]], [[0, 2], [1, 3]], [[2], [3], [0], [1]], [[3, 1, 0, 2], []]]
-)
-def test_joined_shares_are_scored_as_the_whole(four: VocDataset, shares: list[list[int]]) -> None:
-    whole = evaluate(KnownAnswers(KNOWN, ANSWERS), four, weights="w", splits=("s",))
-    joined = merge_detections([find_in(four, share) for share in shares])
-    assert joined.indices == [0, 1, 2, 3]
-    result = score_detections(joined, four, weights="w", splits=("s",))
-    assert {**result.as_dict(), "speed_ms": 0} == {**whole.as_dict(), "speed_ms": 0}
-    for name in ("image", "label", "score", "box", "truth_box"):
-        assert np.array_equal(getattr(result.matching.boxes, name), getattr(whole.matching.boxes, name))
-    assert result.records == whole.records
-
-
-def test_joining_keeps_what_belongs_together() -> None:
-    def one(index: int, score: float) -> DatasetDetections:
-        found = Detections(torch.tensor([BOX]), torch.tensor([score]), torch.tensor([0]))
-        return DatasetDetections([index], [found], [Target.empty(str(index))], Timings(images=index))
-
-    joined = merge_detections([one(2, 0.2), one(0, 0.0), one(1, 0.1)])
-    assert joined.indices == [0, 1, 2]
-    assert [target.image_id for target in joined.targets] == ["0", "1", "2"]
-    assert [found.scores.item() for found in joined.detections] == pytest.approx([0.0, 0.1, 0.2])
-    assert joined.timings.images == 2  # the first share's: speed is one process's
-
-
-def test_images_that_were_left_out_are_counted_over_all_shares(
-    four: VocDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "2.png").write_bytes(b"")
-    parts = [
-        detect_dataset(KnownAnswers(KNOWN, [ANSWERS[0]]), four, indices=[0, 2], skip_bad=True),
-        find_in(four, [1, 3]),
-    ]
-    result = score_detections(merge_detections(parts), four, skipped=1)
-    assert (result.images, result.skipped) == (3, 2)
-    assert "mAP over 3 of 5 images" in result.table()
-    assert "2.png" in capsys.readouterr().err
+    assert [one.labels.tolist() for one in found.detections] == [[1, 2], [0]]
+    assert found.timings.images == 2
+    with pytest.raises(UserError, match="nothing to evaluate: not one image could be read"):
+        score_detections(nothing, dataset)

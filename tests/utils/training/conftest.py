@@ -1,20 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from nets.assign import Assignment
 from nets.config import ModelConfig
-from nets.loss import LossSums
 from nets.structures import Target
 from tests.utils.data.conftest import Images, write_voc
 from utils.cli.train_config import TrainConfig
 from utils.data.voc_xml import VocObject
 from utils.training.ema import ModelEma
-from utils.training.engine import EpochMeter, Trainer
+from utils.training.engine import EpochMeter, Trainer, accumulated
 from utils.training.optim import Schedule, build_optimizer
 
 Batch = tuple[Tensor, list[Target]]
@@ -35,10 +36,11 @@ class Net(nn.Module):
 
 
 class Criterion(nn.Module):
-    """A box loss of `factor` times the images' means of x + x^2, summed; a positive is a truth.
+    """A box loss of `factor` times the images' means of x + x^2; a positive is a truth.
 
-    The class loss is the number of images and of unassigned truths there is one a batch. `spoilt` says by the
-    image's id whose loss is "nan" or "inf", or whose "gradient" is infinite though the loss is finite.
+    The class loss is the number of images, and one truth a batch is unassigned. `spoilt` says by the image's
+    id whose loss is "nan" or "inf", whose "gradient" is infinite though the loss is finite, or whose "flat"
+    loss is infinite though its gradient is 0.
     """
 
     def __init__(self, factor: float = 1.0) -> None:
@@ -47,7 +49,16 @@ class Criterion(nn.Module):
         self.spoilt: dict[str, str] = {}
         self.types: set[torch.dtype] = set()  # of what the network gave
 
-    def sums(self, raw: Tensor, targets: Sequence[Target]) -> LossSums:
+    def assign(self, targets: Sequence[Target], input_size: tuple[int, int]) -> Assignment:
+        positives = torch.arange(sum(len(target) for target in targets))
+        return Assignment(positives, positives, positives, unassigned=1)
+
+    def divisor(self, assignment: Assignment, num_images: int) -> int:
+        return len(assignment)
+
+    def forward(
+        self, raw: Tensor, targets: Sequence[Target], assignment: Assignment, divisor: float
+    ) -> dict[str, Tensor]:
         self.types.add(raw.dtype)
         raw = raw.float()
         means = (raw + raw.square()).flatten(1).mean(dim=1)  # (B,)
@@ -56,12 +67,12 @@ class Criterion(nn.Module):
             kind = self.spoilt.get(target.image_id)
             if kind == "gradient":
                 box = box + (mean - mean.detach()).sqrt()  # 0, and its derivative 1 / (2 sqrt 0)
+            elif kind == "flat":
+                box = box + math.inf
             elif kind is not None:
                 box = box * float(kind)
-        count = torch.tensor(float(len(targets)))
-        positives = torch.tensor(sum(len(target) for target in targets))
-        parts = {"box": box, "objectness": (raw * 0).sum(), "class": count}
-        return LossSums(parts, positives, torch.tensor(1))
+        terms = {"box": box, "objectness": (raw * 0).sum(), "class": torch.tensor(float(len(targets)))}
+        return {name: term / divisor for name, term in terms.items()}
 
 
 def truths(count: int, image_id: str = "") -> Target:
@@ -111,12 +122,29 @@ def make_trainer(
     return Trainer(model, criterion or Criterion(), optimizer, schedule, ema=ema, **options)
 
 
-def train(trainer: Trainer, batches: Iterable[Batch], meter: EpochMeter | None = None) -> EpochMeter:
+def train(
+    trainer: Trainer, batches: Iterable[Batch], meter: EpochMeter | None = None, accumulate: int = 1
+) -> EpochMeter:
     """Go through an epoch; returns its meter."""
     meter = EpochMeter() if meter is None else meter
-    for given in trainer.epoch(batches, meter, "epoch 1/1"):
-        assert given is meter
+    for _ in steps_of(trainer, batches, meter, accumulate):
+        pass
     return meter
+
+
+def steps_of(
+    trainer: Trainer,
+    batches: Iterable[Batch],
+    meter: EpochMeter,
+    accumulate: int = 1,
+    label: str = "epoch 1/1",
+) -> Iterator[EpochMeter]:
+    """Go through an epoch; yields the meter after each step."""
+    trainer.start_epoch(freeze_backbone=False)
+    for group in accumulated(batches, accumulate, meter):
+        assert trainer.step(group, meter, label)
+        yield meter
+    trainer.settle(meter, label)
 
 
 def copy_of(module: nn.Module) -> dict[str, Tensor]:

@@ -17,11 +17,13 @@ from utils.cli.train_config import TrainConfig
 from utils.training.builders import build_criterion
 
 
-def steps_of(model: nn.Module, criterion: nn.Module | None, batches: list[Batch], **options: object):
-    """Train a copy of equal weights, with batch normalization that sees no batch; returns its parameters."""
-    model.eval()
-    trainer = make_trainer(model, criterion, momentum=0.9, weight_decay=0.1, **options)
-    meter = train(trainer, batches)
+def steps_of(
+    model: nn.Module, criterion: nn.Module | None, batches: list[Batch], accumulate: int, **options: object
+):
+    """Train a network with batch normalization that sees no batch; returns its parameters."""
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    trainer = make_trainer(model, criterion, momentum=0.9, weight_decay=0.1, frozen_bn=norms, **options)
+    meter = train(trainer, batches, accumulate=accumulate)
     return nn.utils.parameters_to_vector(model.parameters()).detach(), meter
 
 
@@ -53,7 +55,8 @@ def test_a_step_is_that_of_the_summed_loss_over_all_positives() -> None:
     model, criterion, gradients = Net().eval(), Criterion(), []
     for images, targets in pieces:
         model.zero_grad()
-        sum(criterion.sums(model(images.float() / 255), targets).parts.values()).backward()
+        losses = criterion(model(images.float() / 255), targets, criterion.assign(targets, (4, 4)), 1)
+        sum(losses.values()).backward()
         gradients.append(model.head.bias.grad.item())
     moved = (parameters[-1] - model.head.bias).item() / -0.19  # 0.1 x 1.9, Nesterov's first step
     assert moved == pytest.approx(sum(gradients) / 5, rel=1e-4)
@@ -101,7 +104,7 @@ def test_the_real_network_takes_the_same_steps_in_pieces(
     whole = [merge(pieces[:3]), pieces[3]]  # the last step is of one batch
     start = nn.utils.parameters_to_vector(yolo[0].parameters()).detach()
     small, meter = steps_of(copy.deepcopy(yolo[0]), yolo[1], pieces, accumulate=3, **options)
-    large, other = steps_of(copy.deepcopy(yolo[0]), yolo[1], whole, **options)
+    large, other = steps_of(copy.deepcopy(yolo[0]), yolo[1], whole, accumulate=1, **options)
     assert meter.steps == other.steps == 2
     assert (large - start).abs().max() > 0.001
     assert (small - large).abs().max().item() < 1e-6

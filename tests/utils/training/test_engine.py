@@ -5,7 +5,16 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tests.utils.training.conftest import Criterion, Net, changed, copy_of, make_batches, make_trainer, train
+from tests.utils.training.conftest import (
+    Criterion,
+    Net,
+    changed,
+    copy_of,
+    make_batches,
+    make_trainer,
+    steps_of,
+    train,
+)
 from utils.training.engine import EpochMeter, pretrained_bn, set_train_mode
 
 
@@ -17,6 +26,15 @@ def test_an_epoch_without_batches_changes_nothing() -> None:
     assert meter.means() == {"box": 0.0, "objectness": 0.0, "class": 0.0}
     assert changed(before, trainer.model) == set()
     assert trainer.schedule.step == 0
+
+
+def test_a_process_that_is_asked_to_stop_takes_no_step() -> None:
+    trainer, meter = make_trainer(with_ema=True), EpochMeter()
+    trainer.start_epoch(freeze_backbone=False)
+    before = copy_of(trainer.model)
+    assert not trainer.step(make_batches([1, 1]), meter, stop=True)
+    assert meter == EpochMeter()
+    assert changed(before, trainer.model) == set()
 
 
 def test_an_empty_meter_has_a_row_and_a_line() -> None:
@@ -61,36 +79,36 @@ def test_losses_are_means_over_steps_and_counts_are_sums() -> None:
 
 
 def test_the_loss_of_a_step_is_its_sum_over_its_positives() -> None:
-    trainer = make_trainer(lr=0.0, accumulate=2)
+    trainer = make_trainer(lr=0.0, frozen_bn=["backbone.1"])
     batches = make_batches([1, 0], [3])
     trainer.model.eval()
     with torch.no_grad():
         outputs = [trainer.model(images.float() / 255) for images, _ in batches]
     box = sum((image + image**2).mean().item() for output in outputs for image in output)
-    meter = train(trainer, batches)
+    meter = train(trainer, batches, accumulate=2)
     assert meter.losses == pytest.approx({"box": box / 4, "objectness": 0.0, "class": 3 / 4}, rel=1e-5)
     assert (meter.batches, meter.steps) == (2, 1)
 
 
 def test_a_step_without_any_truth_is_divided_by_one() -> None:
-    meter = train(make_trainer(accumulate=2), make_batches([0, 0], [0]))
+    meter = train(make_trainer(), make_batches([0, 0], [0]), accumulate=2)
     assert meter.losses["class"] == 3.0
 
 
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, 5), (2, 3), (5, 1), (9, 1)])
 def test_a_step_takes_so_many_batches_and_the_last_what_is_left(accumulate: int, steps: int) -> None:
-    trainer = make_trainer(accumulate=accumulate, with_ema=True)
-    meter = train(trainer, make_batches(*[[1, 1]] * 5))
+    trainer = make_trainer(with_ema=True)
+    meter = train(trainer, make_batches(*[[1, 1]] * 5), accumulate=accumulate)
     assert (meter.batches, meter.steps, meter.images) == (5, steps, 10)
     assert trainer.schedule.step == steps
     assert trainer.ema.updates == steps
 
 
-def test_it_yields_after_each_step_when_all_of_it_is_done() -> None:
-    trainer = make_trainer(with_ema=True, accumulate=2, total_steps=9, warmup_steps=3)
+def test_all_of_a_step_is_done_when_it_returns() -> None:
+    trainer = make_trainer(with_ema=True, total_steps=9, warmup_steps=3)
     meter, seen = EpochMeter(), []
     before = copy_of(trainer.model)
-    for given in trainer.epoch(make_batches(*[[1, 1]] * 5), meter, "epoch 1/1"):
+    for given in steps_of(trainer, make_batches(*[[1, 1]] * 5), meter, accumulate=2):
         assert changed(before, trainer.model) >= {"head.weight", "backbone.1.running_mean"}
         before = copy_of(trainer.model)
         seen.append((given.batches, given.steps, trainer.schedule.step, trainer.ema.updates, given.lr))
@@ -179,7 +197,7 @@ def test_bfloat16_changes_numbers_a_little_and_the_loss_stays_float32() -> None:
     assert {value.dtype for value in mixed.model.parameters()} == {torch.float32}
     difference = (plain.model.head.weight - mixed.model.head.weight).abs().max().item()
     assert 0 < difference < 0.02
-    assert not mixed.scaler.is_enabled()
+    assert mixed.scaler.get_scale() == 1.0
 
 
 def test_a_compiled_network_runs_and_the_state_is_that_of_the_plain_one(
@@ -203,9 +221,10 @@ def test_a_compiled_network_runs_and_the_state_is_that_of_the_plain_one(
 @pytest.mark.parametrize("with_ema", [True, False])
 def test_freezing_holds_weights_and_statistics_of_the_backbone(frozen: bool, with_ema: bool) -> None:
     trainer = make_trainer(momentum=0.9, weight_decay=0.1, with_ema=with_ema)
-    set_train_mode(trainer.model, frozen)
     before = copy_of(trainer.model)
-    train(trainer, make_batches([1, 1, 1], [1, 1, 1]))
+    trainer.start_epoch(freeze_backbone=frozen)
+    for batch in make_batches([1, 1, 1], [1, 1, 1]):
+        trainer.step([batch], EpochMeter())
     moved = changed(before, trainer.model)
     backbone = {name for name in moved if name.startswith("backbone")}
     moving = {"backbone.1.running_mean", "backbone.1.num_batches_tracked", "backbone.1.bias"}
@@ -224,8 +243,7 @@ def test_thawing_gives_everything_back() -> None:
 
 
 def test_a_held_norm_keeps_its_statistics_and_learns_its_gain() -> None:
-    trainer = make_trainer(momentum=0.9)
-    set_train_mode(trainer.model, False, ["backbone.1"])
+    trainer = make_trainer(momentum=0.9, frozen_bn=["backbone.1"])
     before = copy_of(trainer.model)
     train(trainer, make_batches([1, 1, 1], [1, 1, 1]))
     moved = {name for name in changed(before, trainer.model) if name.startswith("backbone.1")}

@@ -12,7 +12,7 @@ from nets.config import ModelConfig
 from utils.cli.errors import UserError
 from utils.cli.parser import config_as_dict, save_args_yaml
 from utils.cli.train_config import TrainConfig
-from utils.training.builders import _autocast_dtype, build_model, prepare_process
+from utils.training.builders import build_model, prepare_process
 from utils.training.engine import EpochMeter
 from utils.training.resolve import resolve_config
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
@@ -233,24 +233,25 @@ def test_sync_bn_needs_gpus() -> None:
 
 
 @pytest.mark.parametrize(
-    ("amp", "device", "has_bfloat16", "expected"),
-    [
-        (None, "cpu", False, None),
-        (False, "cpu", True, None),
-        (True, "cpu", False, torch.bfloat16),
-        (None, "cuda", True, torch.bfloat16),
-        (None, "cuda", False, torch.float16),
-        (True, "cuda", False, torch.float16),
-        (False, "cuda", True, None),
-        (None, "mps", False, None),
-    ],
+    ("before", "amp", "warned"),
+    [("float32", None, False), ("bfloat16", None, True), ("bfloat16", True, False), ("float32", True, True)],
 )
-def test_mixed_precision(
+@pytest.mark.usefixtures("machine")
+def test_another_number_type_is_warned_of(
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    before: str,
     amp: bool | None,
-    device: str,
-    has_bfloat16: bool,
-    expected: torch.dtype | None,
+    warned: bool,
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
-    assert _autocast_dtype(amp, torch.device(device)) == expected
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # a CPU without bfloat16 instructions
+    resumed = resumed_with(threads=torch.get_num_threads())
+    resumed.training["precision"] = before
+    prepare_process(TrainConfig(amp=amp), CPU, resumed)
+    said = capsys.readouterr().err
+    now = "bfloat16" if amp else "float32"
+    assert said == (
+        f"warning: the run began in {before}, now {now}: results and speed will differ; see --amp\n"
+        if warned
+        else ""
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.utils.training.conftest import Net, changed, copy_of, make_batches, make_trainer, train
+from tests.utils.training.conftest import Net, changed, copy_of, make_batches, make_trainer, steps_of, train
 from utils.training.engine import EpochMeter, Trainer
 
 BATCHES = [[1, 1, 2], [2, 0], [1, 3, 1], [1, 1], [2, 2], [0, 1, 1], [1, 1]]
@@ -27,19 +28,19 @@ def build(seed: int, name: str, with_ema: bool, **options: object) -> Trainer:
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_going_on_gives_the_same_bits(tmp_path: Path, name: str, with_ema: bool, accumulate: int) -> None:
     batches = make_batches(*BATCHES)
-    whole, meter = build(0, name, with_ema, accumulate=accumulate), EpochMeter()
-    for _ in whole.epoch(batches, meter, "epoch 1/1"):
+    whole, meter = build(0, name, with_ema), EpochMeter()
+    for _ in steps_of(whole, batches, meter, accumulate):
         if meter.batches == 4:
             stored = {"trainer": whole.state_dict(), "meter": asdict(meter)}
             torch.save(stored, tmp_path / "state.pth")
             dropped = torch.get_rng_state()
     torch.manual_seed(99)
     torch.rand(7)
-    resumed = build(1, name, with_ema, accumulate=accumulate)
+    resumed = build(1, name, with_ema)
     stored = torch.load(tmp_path / "state.pth", weights_only=True)
     resumed.load_state_dict(stored["trainer"])
     assert torch.equal(torch.get_rng_state(), dropped)
-    again = train(resumed, batches[4:], EpochMeter(**stored["meter"]))
+    again = train(resumed, batches[4:], EpochMeter(**stored["meter"]), accumulate)
     assert changed(copy_of(whole.model), resumed.model) == set()
     assert changed(copy_of(whole.average), resumed.average) == set()
     assert resumed.schedule.step == whole.schedule.step == again.steps
@@ -76,10 +77,43 @@ def test_the_state_is_plain(tmp_path: Path) -> None:
     train(trainer, make_batches([1, 1]))
     state = trainer.state_dict()
     assert state.keys() == {
-        "model", "ema", "optimizer", "schedule", "scaler", "held_norms", "skipped_in_a_row", "random"
+        "model", "ema", "optimizer", "schedule", "precision", "scaler", "held_norms", "skipped_in_a_row",
+        "random",
     }  # fmt: skip
     torch.save(state, tmp_path / "state.pth")
     assert torch.load(tmp_path / "state.pth", weights_only=True)["schedule"] == {"step": 1}
+
+
+@pytest.mark.parametrize("before", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("after", [None, torch.bfloat16, torch.float16])
+def test_a_run_goes_on_in_another_precision(before: torch.dtype | None, after: torch.dtype | None) -> None:
+    """The scale of float16 is kept for float16 and made anew for it; elsewhere there is none."""
+    first, second = build(0, "sgd", True, autocast=before), build(1, "sgd", True, autocast=after)
+    if before == torch.float16:
+        first.scaler.load_state_dict({**first.scaler.state_dict(), "scale": 2.0**9})
+    train(first, make_batches([1, 1]))
+    second.load_state_dict(first.state_dict())
+    assert train(second, make_batches([1, 1])).skipped == 0
+    expected = {(True, True): 2.0**9, (False, True): 2.0**16}.get(
+        (before == torch.float16, after == torch.float16), 1.0
+    )
+    assert second.scaler.get_scale() == expected
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_checkpoint_of_before_resumes(name: str) -> None:
+    """It has no precision, no state of a scaler that was off, and an optimizer that was not fused."""
+    first, second, third = (build(seed, name, True) for seed in range(3))
+    train(first, make_batches([1, 1]))
+    state = first.state_dict()
+    del state["precision"]
+    groups = [{**group, "fused": None} for group in state["optimizer"]["param_groups"]]
+    old = {**state, "scaler": {}, "optimizer": {**state["optimizer"], "param_groups": groups}}
+    for trainer, stored in ((second, old), (third, first.state_dict())):
+        trainer.load_state_dict(copy.deepcopy(stored))
+        train(trainer, make_batches([1, 1], [2, 1]))
+    assert second.optimizer.param_groups[0]["fused"]
+    assert changed(copy_of(second.model), third.model) == set()
 
 
 def test_the_peak_is_not_lost_on_the_way() -> None:

@@ -94,15 +94,27 @@ def test_best_is_the_highest_map50_and_last_the_last(
     if map50s:
         last, shared = load_checkpoint(run.last), load_checkpoint(run.best)
         assert (last.weights["epoch"].item(), shared.weights["epoch"].item()) == (len(map50s), best)
-        assert last.training == {"epoch": len(map50s), "best_map50": run.best_map50, "risen_epoch": risen}
+        assert last.training == {
+            "epoch": len(map50s), "best_map50": run.best_map50, "risen_epoch": risen, "patience_epoch": risen
+        }  # fmt: skip
         assert shared.training == {}
         assert shared.run_config == {"lr": 0.1}
 
 
 def test_a_run_that_stopped_early_counts_its_patience_anew(tmp_path: Path) -> None:
     state = {"epoch": 7, "best_map50": 0.5, "risen_epoch": 3, "stopped_early": True}
-    assert Run(tmp_path, state, is_writer=False).risen_epoch == 7
-    assert Run(tmp_path, {**state, "stopped_early": False}, is_writer=False).risen_epoch == 3
+    run = Run(tmp_path, state, is_writer=False)
+    assert (run.risen_epoch, run.patience_epoch) == (3, 7)
+    again = Run(tmp_path, {**state, "stopped_early": False, "patience_epoch": 7}, is_writer=False)
+    assert (again.risen_epoch, again.patience_epoch) == (3, 7)
+    assert again.judge(9, reached(0.6))
+    assert (again.risen_epoch, again.patience_epoch) == (9, 9)
+
+
+def test_a_run_that_was_interrupted_counts_its_patience_on(tmp_path: Path) -> None:
+    state = {"epoch": 7, "best_map50": 0.5, "risen_epoch": 3, "stopped_early": False}  # an older checkpoint
+    run = Run(tmp_path, state, is_writer=False)
+    assert (run.risen_epoch, run.patience_epoch) == (3, 3)
 
 
 @pytest.mark.parametrize(("map50", "best"), [(0.4, 1), (0.5, 2), (0.6, 2), (None, 1)])
@@ -142,14 +154,16 @@ def test_kept_checkpoints_stand_under_their_number_and_can_be_resumed(
     assert files_in(tmp_path) == {"results.csv", "weights/best.pth", "weights/last.pth", *numbered}
     for epoch in kept:
         loaded = load_checkpoint(tmp_path / f"weights/epoch{epoch}.pth")
-        assert loaded.training == {"epoch": epoch, "best_map50": 0.3, "risen_epoch": 1}
+        state = {"best_map50": 0.3, "risen_epoch": 1, "patience_epoch": 1}
+        assert loaded.training == {"epoch": epoch, **state}
 
 
 def test_save_writes_last_and_what_was_best_so_far(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.judge(3, reached(0.25))
     run.save(checkpoint(3))
-    assert load_checkpoint(run.last).training == {"epoch": 3, "best_map50": 0.25, "risen_epoch": 3}
+    state = {"best_map50": 0.25, "risen_epoch": 3, "patience_epoch": 3}
+    assert load_checkpoint(run.last).training == {"epoch": 3, **state}
     assert not run.best.exists()
 
 

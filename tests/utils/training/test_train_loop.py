@@ -10,6 +10,7 @@ from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from tests.utils.training.conftest import CAT, MakeData, make_trainer
 from utils.cli.shared_config import DataConfig
+from utils.cli.signals import StopSignals
 from utils.cli.train_config import TrainConfig
 from utils.data.dataset import VocDataset
 from utils.data.prepare import TrainingData, prepare_training
@@ -18,7 +19,7 @@ from utils.inference.predictor import Predictor
 from utils.training import train_loop
 from utils.training.builders import build_criterion
 from utils.training.engine import EpochMeter, Trainer
-from utils.training.train_loop import Job, Position, build_predictor, evaluate_on_all_ranks, position_of
+from utils.training.train_loop import Job, Position, build_predictor, evaluate_epoch, position_of
 from utils.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -35,7 +36,7 @@ def trainer() -> Trainer:
 
 def job_of(trainer: Trainer, val: VocDataset | None = None, **settings: Any) -> Job:
     data = TrainingData(VocDataset([], ("cat",)), val, ("train",), ("val",))
-    return Job(TrainConfig(**settings), data, None, trainer, None, None)  # type: ignore[arg-type]
+    return Job(TrainConfig(**settings), data, None, trainer, None, StopSignals())  # type: ignore[arg-type]
 
 
 def test_the_predictor_is_of_the_average_and_at_the_settings_of_evaluate(trainer: Trainer) -> None:
@@ -48,7 +49,9 @@ def test_it_is_what_evaluate_finds(make_data: MakeData, trainer: Trainer) -> Non
     folder: Path = make_data({"train": {"a": [CAT]}, "val": {"b": [CAT], "c": [], "d": [CAT]}})
     val = prepare_training(DataConfig(str(folder)), val=("val",)).val
     assert val is not None
-    result, findings = evaluate_on_all_ranks(job_of(trainer), val)
+    evaluation = evaluate_epoch(job_of(trainer, val, epochs=1), Position())
+    assert evaluation is not None
+    result, findings = evaluation
     predictor = Predictor(trainer.average, trainer.average.config, ("cat",), conf=0.001)
     found = detect_dataset(predictor, val)
     expected = score_detections(found, val, weights="best.pth", splits=("val",))
@@ -58,25 +61,16 @@ def test_it_is_what_evaluate_finds(make_data: MakeData, trainer: Trainer) -> Non
     assert all(len(found) > 0 for found in findings.detections)
 
 
-def test_shares_of_two_processes_are_put_together(
-    make_data: MakeData, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("epoch", "is_due"), [(0, False), (1, True), (2, False), (4, True)])
+def test_evaluation_is_due_every_so_many_epochs_and_at_the_end(
+    make_data: MakeData, trainer: Trainer, epoch: int, is_due: bool
 ) -> None:
-    folder = make_data({"train": {c: [CAT] for c in "abc"}})
-    val = prepare_training(DataConfig(str(folder)), val=("train",)).val
-    assert val is not None
-    alone, _ = evaluate_on_all_ranks(job_of(trainer), val)
-    shares = []
-    monkeypatch.setattr(train_loop, "world_size", lambda: 2)
-    monkeypatch.setattr(train_loop, "broadcast_model", lambda _: None)
-    for rank in (0, 1):
-        monkeypatch.setattr(train_loop, "rank", lambda rank=rank: rank)
-        monkeypatch.setattr(train_loop, "all_gather", lambda item: shares.append(item) or [item])
-        evaluate_on_all_ranks(job_of(trainer), val)
-    assert [share.indices for share in shares] == [[0, 2], [1]]
-    monkeypatch.setattr(train_loop, "all_gather", lambda _: shares)
-    together, findings = evaluate_on_all_ranks(job_of(trainer), val)
-    assert findings.indices == [0, 1, 2]
-    assert {**together.as_dict(), "speed_ms": 0} == {**alone.as_dict(), "speed_ms": 0}
+    val = prepare_training(
+        DataConfig(str(make_data({"val": {"b": [CAT]}}))), train=("val",), val=("val",)
+    ).val
+    job = job_of(trainer, val, epochs=5, eval_interval=2)
+    assert (evaluate_epoch(job, Position(epoch)) is not None) == is_due
+    assert evaluate_epoch(job_of(trainer, None), Position(epoch)) is None
 
 
 # The position, and the checkpoint.

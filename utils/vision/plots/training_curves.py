@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from nets.loss import WEIGHTS
 from utils.vision.plots.figure import save_figure, write_empty
 
-LOSSES = ("box", "objectness", "class")
 _SCORES = {"map50": "mAP50", "map50_95": "mAP50-95", "voc_ap50_area": "VOC AP50"}
 _FEW_EPOCHS = 40  # up to here each epoch has a marker
 
@@ -26,7 +26,7 @@ def plot_results(path: Path, rows: Sequence[Mapping[str, str]]) -> Figure:
     """
     figure = Figure(figsize=(12, 8), layout="constrained")
     losses, scores, rate, speed = figure.subplots(2, 2).flat
-    for name in LOSSES:
+    for name in WEIGHTS:
         _draw_curve(losses, rows, name, name)
     for name, label in _SCORES.items():
         _draw_curve(scores, rows, name, label, "--" if name.startswith("voc") else "-")  # often like mAP50
