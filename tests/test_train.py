@@ -11,6 +11,7 @@ import yaml
 from torch import Tensor
 
 import train
+from nets import loss
 from nets.config import OFFICIAL_ANCHORS, ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.errors import UserError
@@ -18,6 +19,7 @@ from utils.cli.parser import config_as_dict
 from utils.cli.train_config import TrainConfig
 from utils.training import builders
 from utils.training.run_folder import Run
+from utils.vision.plots.training_curves import plot_results
 from utils.weights.checkpoint import load_checkpoint
 from utils.weights.load import load_model
 
@@ -210,3 +212,21 @@ def test_bad_usage_ends_in_one_line(
     assert len(errors) == 1
     assert named in errors[0]
     assert not Path("runs/train/exp").exists()
+
+
+def test_a_new_term_of_the_loss_is_shown_everywhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = loss.YoloLoss.forward
+
+    def with_size(self: loss.YoloLoss, raw_maps: Any, *args: Any) -> dict[str, torch.Tensor]:
+        return {**usual(self, raw_maps, *args), "size": loss.WEIGHTS["size"] * raw_maps[0].square().mean()}
+
+    monkeypatch.setitem(loss.WEIGHTS, "size", 0.5)
+    monkeypatch.setattr(loss.YoloLoss, "forward", with_size)
+    rows = rows_of(run("term", "--epochs", "1", "--val", "none"))
+    heading = next(line for line in capsys.readouterr().err.splitlines() if "objectness" in line)
+    assert heading.split()[:5] == ["epoch", "box", "objectness", "class", "size"]
+    assert float(rows[0]["size"]) > 0
+    lines = plot_results(Path("curves.png"), rows).axes[0].lines
+    assert [line.get_label() for line in lines] == ["box", "objectness", "class", "size"]

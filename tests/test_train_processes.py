@@ -163,6 +163,40 @@ def test_a_run_of_two_processes_is_one_run(whole: str, capsys: pytest.CaptureFix
     assert f"{evaluated['map50']:.4f}" in printed or f"{100 * evaluated['map50']:.2f}" in printed, printed
 
 
+ODD_BLOCK = """
+import os
+import torch
+from torch import nn
+
+class Odd(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.used, self.unused = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x):
+        with open(f"drawn{os.environ['RANK']}.txt", "a") as file:
+            print(torch.rand(1).item(), file=file)
+        return x + self.used(x)
+"""
+
+
+@pytest.mark.slow
+def test_a_block_with_unused_parameters_and_random_numbers_is_trained() -> None:
+    """Also through the change from a frozen backbone to a free one."""
+    Path("odd.py").write_text(ODD_BLOCK)
+    flags = ("--phi", "odd.py:Odd", "--freeze-epochs", "1", "--save-period", "1", "--name", "odd")
+    with joined_processes(*EXACT, *flags) as commands:
+        assert [command.wait() for command in commands] == [0, 0], commands[0].text + commands[1].text
+    before, after = (content_of(folder_of("odd") / "weights" / name) for name in ("epoch1.pth", "last.pth"))
+    assert [row["epoch"] for row in table_of("odd")] == ["1", "2"]
+    frozen = [
+        name for name in before["model"] if name.startswith("backbone") and name.endswith("conv.weight")
+    ]
+    assert not any(torch.equal(before["model"][name], after["model"][name]) for name in frozen)
+    drawn = [set(Path(f"drawn{rank}.txt").read_text().split()) for rank in range(2)]
+    assert len(drawn[0] & drawn[1]) < len(drawn[0]) / 2  # the trial of the block draws the same
+
+
 @pytest.mark.slow
 def test_going_on_with_another_number_of_processes_warns(
     whole: str, capsys: pytest.CaptureFixture[str]

@@ -221,7 +221,8 @@ class TrainConfig(RunConfig, DataConfig):
 
     amp: bool | None = setting(
         None,
-        "mixed precision: bfloat16 if the GPU has it, else float16 (default: on for CUDA only)",
+        "mixed precision: bfloat16, on a GPU without it float16 (default: on for CUDA, and on a CPU with "
+        "bfloat16 instructions)",
         group="machine",
     )
     compile: bool = setting(False, "compile the network with torch.compile", group="machine")
