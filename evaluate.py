@@ -72,9 +72,10 @@ def _measure(config: EvaluateConfig) -> int:
     for line in (*result.table().splitlines(), *result.error_table().splitlines()):
         print(one_line(line))
     speed = "  ".join(f"{part} {value:.1f} ms" for part, value in result.speed_ms.items())
-    print(f"time per image: {speed}")
+    print(f"time per image: {speed}{predictor.advise_amp()}")
     print(one_line(f"metrics.json, detections.json, ground_truth.json and pictures: {folder}"))
     same = {name: getattr(config, name) for name in ("weights", "phi", "classes", "imgsz")}
+    same["amp"] = config.amp or None  # False would be --no-amp
     arguments = [str(dataset.records[0].image_path), *as_arguments(PredictConfig, same)]
     print(one_line(f"next: {shlex.join(['python', 'predict.py', *arguments])}"))
     return 0

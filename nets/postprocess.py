@@ -28,6 +28,14 @@ def postprocess(
     Returns:
         One Detections per image, on the CPU, in network pixels, highest score first.
     """
+    if boxes.is_cuda:
+        return postprocess_at_once(
+            boxes,
+            scores,
+            conf_threshold=conf_threshold,
+            iou_threshold=iou_threshold,
+            max_detections=max_detections,
+        )
     results = []
     for image_boxes, image_scores in zip(boxes, scores, strict=True):
         indices, labels = (image_scores >= conf_threshold).nonzero(as_tuple=True)  # (P,), (P,)
@@ -38,6 +46,46 @@ def postprocess(
         candidates = Detections(image_boxes[indices].cpu(), values.cpu(), labels.cpu())
         results.append(_suppress(candidates, iou_threshold, max_detections))
     return results
+
+
+@torch.no_grad()
+def postprocess_at_once(
+    boxes: Tensor, scores: Tensor, *, conf_threshold: float, iou_threshold: float, max_detections: int
+) -> list[Detections]:
+    """Choose the detections of all images at once on their device, as `postprocess` does image by image.
+
+    The host waits for the device a few times per batch, not per image. Two things may differ: IoU is computed
+    in float64, and of equal scores at the limit of MAX_CANDIDATES the first ones are taken.
+    """
+    from torchvision.ops import nms  # its import takes seconds, which the CPU path does without
+
+    images, rows, labels = (scores >= conf_threshold).nonzero(as_tuple=True)  # (P,) each
+    if not len(images):
+        return [Detections.empty() for _ in boxes]
+    order = scores[images, rows, labels].argsort(descending=True, stable=True)
+    order = order[images[order].argsort(stable=True)]  # image by image, highest score first
+    images, rows, labels = images[order], rows[order], labels[order]
+    first = torch.searchsorted(images, images)  # where the candidates of the same image begin
+    if len(images) > MAX_CANDIDATES:
+        chosen = torch.arange(len(images), device=images.device) - first < MAX_CANDIDATES
+        images, rows, labels = images[chosen], rows[chosen], labels[chosen]
+        first = torch.searchsorted(images, images)
+    candidates, values = boxes[images, rows], scores[images, rows, labels]  # (P, 4), (P,)
+
+    # Each class of each image is moved to a place of its own, so that no other class or image overlaps it.
+    # Only float64 keeps fractions of a pixel there: batched_nms, which moves in float32, rounds them away.
+    corners = candidates.double().nan_to_num()
+    places = (images * scores.shape[2] + labels) * (corners.max() - corners.min() + 1)
+    corners = corners + places[:, None]
+    # Memory and time grow with the square of the candidates, so an untrained network's take several calls.
+    sizes = (first // MAX_CANDIDATES).unique_consecutive(return_counts=True)[1].tolist()
+    parts = torch.arange(len(images), device=images.device).split(sizes)
+    kept = torch.cat([part[nms(corners[part], values[part].double(), iou_threshold)] for part in parts])
+    columns = (candidates, values[:, None], labels[:, None], images[:, None])
+    found = torch.cat(columns, dim=1)[kept.sort().values].cpu()  # (D, 7): one transfer
+    counts = found[:, 6].long().bincount(minlength=len(boxes)).tolist()
+    detections = [Detections(one[:, :4], one[:, 4], one[:, 5].long()) for one in found.split(counts)]
+    return [one[torch.arange(len(one))[:max_detections]] for one in detections]
 
 
 def _suppress(found: Detections, iou_threshold: float, most: int) -> Detections:

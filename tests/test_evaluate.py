@@ -72,6 +72,19 @@ def test_split_and_knobs(room: Path) -> None:
     assert len(json.loads((folder / "detections.json").read_text())) <= 2
 
 
+@pytest.mark.parametrize("flags", [[], ["--amp"]])
+def test_amp_is_in_the_log_and_the_next_command_or_advised(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    monkeypatch.setattr("utils.inference.predictor.has_bfloat16", lambda device: True)
+    assert run("--split", "val", *flags) == 0
+    out, err = capsys.readouterr()
+    (times,) = (line for line in out.splitlines() if line.startswith("time per image: "))
+    assert ("device cpu bfloat16" in err) == bool(flags)
+    assert ("(--amp may be faster: this device has bfloat16)" in times) == (not flags)
+    assert ("--amp" in out.splitlines()[-1]) == bool(flags)
+
+
 @pytest.mark.parametrize("broken", ["header", "pixels", "annotation"])
 def test_a_broken_file_is_an_error_or_counted(
     room: Path, capsys: pytest.CaptureFixture[str], broken: str
@@ -106,6 +119,7 @@ def test_a_class_that_the_weights_lack_names_both_lists(
         (["--json", "missing/copy.json"], "missing/copy.json"),
         (["--iou-thres", "0.5"], "--nms-iou"),
         (["--conf", "nan"], "--conf"),
+        (["--amp", "--weights", "missing.onnx"], "--amp: missing.onnx computes in the number type"),
     ],
 )
 def test_mistakes_end_in_one_line(

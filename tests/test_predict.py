@@ -121,6 +121,24 @@ def test_only_ten_bad_files_are_named(work: Path, capsys: pytest.CaptureFixture[
     assert "skipped 12 of 14 images" in err
 
 
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+def test_amp_computes_in_bfloat16_and_warns_where_that_is_slow(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], has_bfloat16: bool
+) -> None:
+    monkeypatch.setattr("utils.inference.predictor.has_bfloat16", lambda device: has_bfloat16)
+    scores = []
+    for flags in ([], ["--amp"]):
+        assert run("photos", "--no-save", "--json", "found.jsonl", "--conf", "1e-6", *flags) == 0
+        lines = [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
+        scores.append([found["score"] for line in lines for found in line["detections"]])
+        err = capsys.readouterr().err
+        assert ("device cpu bfloat16  " in err) == ("--amp" in flags)
+        slow = "warning: --amp: this CPU has no bfloat16 instructions, so it is slower than float32; leave"
+        assert (slow in err) == ("--amp" in flags and not has_bfloat16)
+    assert scores[0] != scores[1]
+    assert scores[0][:10] == pytest.approx(scores[1][:10], rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("argv", "status", "named"),
     [
@@ -136,6 +154,8 @@ def test_only_ten_bad_files_are_named(work: Path, capsys: pytest.CaptureFixture[
         (["photos", "--project", ".", "--name", "photos", "--exist-ok"], 2, "also a source"),
         (["photos", "--weights", "missing.pth"], 2, "missing.pth"),
         (["photos", "--conf-thres", "0.3"], 2, "--conf"),
+        (["photos", "--amp", "--weights", "missing.onnx"], 2, "--amp: missing.onnx computes"),
+        (["photos", "--amp", "--weights", "missing.ncnn.param"], 2, "leave --amp out"),
         (["photos", "--attention-maps"], 2, "--attention-maps: these weights have no attention block"),
         (["photos", "--heatmap", "zebra"], 2, "--heatmap zebra: not among the classes cat, dog"),
         (["photos", "--heatmap", "photos/a.jpg"], 2, "put the sources before --heatmap"),

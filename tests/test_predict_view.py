@@ -107,6 +107,17 @@ def test_fps_prints_a_table_and_writes_nothing(
     assert set(work.rglob("*")) == before
 
 
+@pytest.mark.parametrize("flags", [[], ["--amp"]])
+def test_the_speed_names_amp_where_it_helps(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    monkeypatch.setattr("utils.inference.predictor.has_bfloat16", lambda device: True)
+    assert run("photos", "--fps", "1", *flags) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "images a second by the median" in line
+    assert line.endswith("(--amp may be faster: this device has bfloat16)") == (not flags)
+
+
 def test_the_table_is_of_these_figures() -> None:
     milliseconds = np.array([[1.0, 8.0, 1.0, 10.0]] * 19 + [[2.0, 30.0, 3.0, 35.0]] * 1)
     lines = speed.speed_table(milliseconds, "photo.jpg").splitlines()

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.cli.parser import setting
-from utils.cli.shared_config import CLASSES_HELP, DEVICE_HELP, DataConfig, RunConfig, WeightsConfig
+from utils.cli.shared_config import (
+    AMP_HELP,
+    CLASSES_HELP,
+    DEVICE_HELP,
+    DataConfig,
+    RunConfig,
+    WeightsConfig,
+    check_amp,
+)
 
 
 @dataclass(frozen=True)
@@ -17,6 +25,7 @@ class EvaluateConfig(RunConfig, DataConfig, WeightsConfig):
     )
     batch_size: int = setting(8, "images per batch", metavar="N", within="[1, 65536]")
     device: str = setting("auto", DEVICE_HELP)
+    amp: bool = setting(False, AMP_HELP)
     json: str | None = setting(None, "also write metrics.json to this file", metavar="FILE")
 
     conf: float = setting(0.001, "minimum score", group="detection", metavar="X", within="[0, 1]")
@@ -45,3 +54,4 @@ class EvaluateConfig(RunConfig, DataConfig, WeightsConfig):
     def __post_init__(self) -> None:
         self.check_data()
         self.check_weights()
+        check_amp(self.amp, self.weights)

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from utils.cli.errors import UserError
 from utils.cli.parser import check_settings, setting
-from utils.cli.shared_config import CLASSES_HELP, DEVICE_HELP, WEIGHTS_HELP, RunConfig, WeightsConfig
+from utils.cli.shared_config import (
+    AMP_HELP,
+    CLASSES_HELP,
+    DEVICE_HELP,
+    WEIGHTS_HELP,
+    RunConfig,
+    WeightsConfig,
+    check_amp,
+)
 
 ALL_CLASSES = "all"  # what --heatmap without a value stands for
 
@@ -29,6 +37,7 @@ class PredictConfig(RunConfig, WeightsConfig):
     only: tuple[str, ...] | None = setting(None, "keep only these classes", nargs="+", metavar="NAME")
     batch_size: int = setting(1, "images per batch", metavar="N", within="[1, 65536]")
     device: str = setting("auto", DEVICE_HELP)
+    amp: bool = setting(False, AMP_HELP)
     json: str | None = setting(
         None, "write the detections to this file, one JSON object per line", metavar="FILE"
     )
@@ -70,6 +79,7 @@ class PredictConfig(RunConfig, WeightsConfig):
     def __post_init__(self) -> None:
         check_settings(self)
         self.check_weights()
+        check_amp(self.amp, self.weights)
         self._check_outputs()
         if not self.sources and self.heatmap not in (None, ALL_CLASSES):
             raise UserError(

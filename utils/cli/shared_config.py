@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
 from nets.attention import attention_name
 from utils.cli.class_names import parse_renames
@@ -12,6 +13,7 @@ from utils.cli.inputs import check_data_folder
 from utils.cli.parser import as_arguments, check_settings, setting
 
 _SMALLEST, _LARGEST, _STEP = 32, 4096, 32  # of an input side in pixels; 32 is the network's stride
+_FIXED_PRECISION = (".onnx", ".param")  # run by ONNX Runtime and ncnn
 OWN_PHI_HELP = "your own attention block that the weights were trained with: path/to/file.py:Class"
 NAMED_WEIGHTS = "coco (the official Darknet weights), voc (ours for Pascal VOC), last (the newest best.pth)"
 NETWORK_HELP = f"{NAMED_WEIGHTS}, or a .pth or .weights file"
@@ -19,6 +21,10 @@ WEIGHTS_HELP = f"{NETWORK_HELP}, or an .onnx, .xml or .param that export.py wrot
 DATA_HELP = "a VOCdevkit, a folder in VOC layout, or a folder of images with their XML"
 UNLABELLED_HELP = "images without XML: skip (an error if a VOC list names them), or background (no objects)"
 DEVICE_HELP = "auto (CUDA if available, else CPU), cpu, cuda, cuda:1 or mps"
+AMP_HELP = (
+    "mixed precision: the network in bfloat16 (float16 on a GPU without it); faster on a GPU, and on a CPU "
+    "with bfloat16 instructions"
+)
 CLASSES_HELP = "file of class names, one per line, in label order"
 
 
@@ -95,6 +101,14 @@ def phi_name(phi: str | None) -> str | None:
         return None if phi is None else attention_name(phi)
     except ValueError as error:
         raise UserError(f"--phi {phi}: {error}") from None
+
+
+def check_amp(amp: bool, weights: Path | str) -> None:
+    """Check that --amp has an effect on a file of weights; raises a UserError for other exported models."""
+    if amp and Path(weights).suffix.lower() in _FIXED_PRECISION:
+        raise UserError(
+            f"--amp: {weights} computes in the number type that it was exported with; leave --amp out"
+        )
 
 
 def check_imgsz(imgsz: tuple[int, int] | None) -> None:

@@ -22,7 +22,7 @@ from utils.data.dataset_report import require_objects
 from utils.data.demo import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
 from utils.inference.evaluation import detect_dataset, match_classes, score_detections
-from utils.inference.predictor import Predictor, to_tensor
+from utils.inference.predictor import Predictor, to_batch, to_tensor
 from utils.inference.runtimes import DESCRIPTION_VERSION
 from utils.vision.image_reader import Pixels, read_image
 from utils.vision.letterbox import FILL, letterbox
@@ -151,4 +151,4 @@ class Calibration:
     def __iter__(self) -> Iterator[Tensor]:
         for path in self._paths:
             canvas, _ = letterbox(read_image(path), self._input_size)
-            yield to_tensor(canvas)[None]
+            yield to_batch([to_tensor(canvas)])

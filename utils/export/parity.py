@@ -22,7 +22,7 @@ from nets.structures import Detections
 from utils.cli.errors import UserError
 from utils.cli.predict_config import PredictConfig
 from utils.export.job import ExportJob
-from utils.inference.predictor import to_tensor
+from utils.inference.predictor import to_batch, to_tensor
 from utils.inference.runtimes import ExportedModel
 from utils.vision.letterbox import FILL, letterbox
 
@@ -106,7 +106,7 @@ def check_parity(name: str, job: ExportJob, runner: Runner) -> Parity:
         parity.heads = compare_heads(job, runner)
         check(f"raw heads{parity.unit}", parity.heads, limits.heads)
     for picture in job.pictures:
-        image = to_tensor(letterbox(picture, job.config.input_size)[0])[None]
+        image = to_batch([to_tensor(letterbox(picture, job.config.input_size)[0])])
         boxes, scores = _decode((runner.reference or job.model)(image), job)
         if job.ends_in_nms:
             assert isinstance(runner.run, ExportedModel)

@@ -1,6 +1,6 @@
 """Explanations of detections: attention maps and heat maps, as arrays and as images.
 
-Both run the network once more on a prepared image, so the detections stay the same.
+Both run the network once more on a prepared image, in float32, so the detections stay the same.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def attention_gates(predictor: Predictor, prepared: Prepared) -> list[GateMaps]:
     with ExitStack() as hooks:
         for place, block in blocks.items():
             hooks.enter_context(block.register_forward_pre_hook(partial(record, place)))
-        predictor.model(prepared.pixels[None].to(predictor.device))
+        predictor.model(predictor.to_input([prepared]))
     return [maps[place] for place in blocks]
 
 
@@ -152,7 +152,7 @@ def heat_map(predictor: Predictor, prepared: Prepared, detections: Detections) -
     Raises:
         UserError: a block of the user's own detaches the gradient.
     """
-    images = prepared.pixels[None].to(predictor.device).requires_grad_()  # frozen weights give a graph too
+    images = predictor.to_input([prepared]).requires_grad_()  # frozen weights give a graph too
     layers: dict[str, Tensor] = {}
 
     def record(name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:

@@ -24,12 +24,12 @@ from nets.decode import decode
 from nets.postprocess import MAX_CANDIDATES, postprocess
 from nets.structures import Detections
 from utils.cli.class_names import match_class_names, read_class_names
-from utils.cli.console import log
+from utils.cli.console import log, warn
 from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.predict_config import PredictConfig
-from utils.inference.device import choose_device
-from utils.inference.runtimes import ExportedModel, is_exported, load_exported
+from utils.inference.device import autocast_dtype, choose_device, has_bfloat16
+from utils.inference.runtimes import ExportedModel, OpenVinoModel, is_exported, load_exported
 from utils.vision.image_reader import from_pil, read_image
 from utils.vision.letterbox import Placement, letterbox
 from utils.weights.load import LoadedModel, load_model
@@ -59,7 +59,7 @@ class Prepared:
     """An image as the network takes it.
 
     Attributes:
-        pixels: Tensor[3, H, W] float32 in [0, 1], letterboxed to the input size.
+        pixels: Tensor[3, H, W] uint8, letterboxed to the input size.
         placement: where the image lies in the input.
         seconds: the time that preparing took.
     """
@@ -77,6 +77,7 @@ class Predictor:
         class_names: the name of each label.
         input_size: (height, width) of the network's input in pixels.
         device: where the network runs; images and detections are on the CPU.
+        amp_dtype: the number type of mixed precision, None for float32.
         source: the file that the weights came from, None for a network in memory.
     """
 
@@ -93,6 +94,7 @@ class Predictor:
         max_det: int = 100,
         input_size: tuple[int, int] | None = None,
         device: torch.device | str = "cpu",
+        amp: bool = False,
     ) -> None:
         """Move a network to the device and put it into evaluation mode.
 
@@ -105,11 +107,16 @@ class Predictor:
             max_det: maximum number of detections per image.
             input_size: (height, width), multiples of 32; None is the config's.
             device: where to compute.
+            amp: mixed precision: the network computes in bfloat16, or in float16 on a GPU without bfloat16;
+                boxes, scores and suppression stay in float32. An exported model has its own setting.
         """
         if len(class_names) != config.num_classes:
             raise ValueError(f"class_names must hold {config.num_classes} names, got {len(class_names)}")
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
+        self.amp_dtype = (
+            model.amp_dtype if isinstance(model, ExportedModel) else autocast_dtype(amp, self.device)
+        )
         self.config = config
         self.class_names = tuple(class_names)
         self.conf, self.nms_iou, self.max_det = conf, nms_iou, max_det
@@ -124,6 +131,7 @@ class Predictor:
         classes: Sequence[str] | None = None,
         phi: str | None = None,
         device: str = "auto",
+        amp: bool = False,
         conf: float = 0.25,
         nms_iou: float = 0.5,
         max_det: int = 100,
@@ -136,13 +144,15 @@ class Predictor:
         imported; `device` is "auto", "cpu", "cuda", "cuda:1" or "mps"; the rest is as in the constructor.
 
         Raises:
-            UserError: the file cannot be loaded, or there is no such device.
+            UserError: the file cannot be loaded, there is no such device, or `amp` is not for this format.
         """
         names = None if classes is None else tuple(classes)
         loaded: LoadedModel | ExportedModel
         model: nn.Module
         if is_exported(path):
-            loaded = model = load_exported(path, classes=names, phi=phi, input_size=input_size, device=device)
+            loaded = model = load_exported(
+                path, classes=names, phi=phi, input_size=input_size, device=device, amp=amp
+            )
             place = loaded.device
         else:
             place = choose_device(device)
@@ -150,19 +160,27 @@ class Predictor:
             model = loaded.model
             fold_norms(model.eval())
         options = dict[str, Any](conf=conf, nms_iou=nms_iou, max_det=max_det, input_size=input_size)
-        predictor = cls(model, loaded.config, loaded.class_names, device=place, **options)
+        predictor = cls(model, loaded.config, loaded.class_names, device=place, amp=amp, **options)
         predictor.source = loaded.path
         return predictor
 
     def describe(self) -> str:
-        """Return a line with weights, attention, input size, device and classes."""
+        """Return a line with weights, attention, input size, device, number type of --amp and classes."""
         height, width = self.input_size
         names = ", ".join(self.class_names[:20]) + (" ..." if len(self.class_names) > 20 else "")
+        precision = f" {self.amp_dtype}".replace("torch.", "") if self.amp_dtype else ""
         runtime = f" ({self.model.name})" if isinstance(self.model, ExportedModel) else ""
         return (
             f"weights {self.source or 'in memory'}  phi {self.config.phi}  input {height}x{width}  "
-            f"device {self.device}{runtime}  {len(self.class_names)} classes: {names}"
+            f"device {self.device}{precision}{runtime}  {len(self.class_names)} classes: {names}"
         )
+
+    def advise_amp(self) -> str:
+        """Return a remark for lines about speed: that --amp may be faster here, or nothing."""
+        takes_amp = isinstance(self.model, OpenVinoModel) or not isinstance(self.model, ExportedModel)
+        if self.amp_dtype or not takes_amp or not has_bfloat16(self.device):
+            return ""
+        return "  (--amp may be faster: this device has bfloat16)"
 
     def limited_to(self, labels: Sequence[int]) -> Predictor:
         """Return a predictor with the same network that detects only these classes; labels stay the same."""
@@ -215,14 +233,13 @@ class Predictor:
         if not batch:
             return []
         start = time.perf_counter()
-        images = torch.stack([prepared.pixels for prepared in batch]).to(self.device)  # (B, 3, H, W)
-        if self.device.type == "cpu" and not isinstance(self.model, ExportedModel):
-            images = images.contiguous(memory_format=torch.channels_last)  # saves a fifth of the time
+        images = self.to_input(batch)
         if isinstance(self.model, ExportedModel) and self.model.ends_in_nms:
             detections = self._detect(self.model, images)
             middle = time.perf_counter()
         else:
-            raw_maps = self.model(images)
+            with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
+                raw_maps = self.model(images)
             self._synchronize()
             middle = time.perf_counter()
             detections = self._postprocess(raw_maps)
@@ -233,6 +250,13 @@ class Predictor:
             timings.network += middle - start
             timings.postprocess += time.perf_counter() - middle
         return results
+
+    def to_input(self, batch: Sequence[Prepared]) -> Tensor:
+        """Return prepared images as the network takes them: float32 (B, 3, H, W) in [0, 1] on its device."""
+        prefers_channels_last = self.device.type != "mps" and not isinstance(self.model, ExportedModel)
+        # Saves a CPU a fifth of the network's time.
+        layout = torch.channels_last if prefers_channels_last else torch.contiguous_format
+        return to_batch([prepared.pixels for prepared in batch], self.device, layout)
 
     def decode(self, raw_maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Decode raw maps to boxes in network pixels and scores, see `nets.decode.decode`."""
@@ -265,8 +289,25 @@ class Predictor:
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
-    """Convert an image uint8 (H, W, 3) to a float32 Tensor[3, H, W] in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div_(255)
+    """Return an image uint8 (H, W, 3) as a Tensor[3, H, W] uint8, which shares its memory."""
+    return torch.from_numpy(image).permute(2, 0, 1)
+
+
+def to_batch(
+    pixels: Sequence[Tensor],
+    device: torch.device | str = "cpu",
+    layout: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    """Stack images, Tensor[3, H, W] uint8 each, to a float32 Tensor[B, 3, H, W] in [0, 1] on a device.
+
+    They are uploaded as uint8, a quarter of the memory. `layout` is that of the result.
+    """
+    images = torch.stack([image.permute(1, 2, 0) for image in pixels])  # (B, H, W, 3), as in memory
+    if is_cuda := torch.device(device).type == "cuda":
+        images = images.pin_memory()  # otherwise the host would wait for the upload
+    images = images.to(device, non_blocking=is_cuda).permute(0, 3, 1, 2)
+    # CUDA multiplies by the reciprocal of a plain number, which rounds otherwise than a division.
+    return images.to(torch.float32, memory_format=layout).div_(torch.full((), 255.0, device=device))
 
 
 def _as_array(image: ImageInput) -> np.ndarray:
@@ -291,19 +332,24 @@ def build_predictor(config: EvaluateConfig | PredictConfig) -> Predictor:
     """Build the predictor that the settings of a command describe, and log its description.
 
     Raises:
-        UserError: the weights or the class names cannot be read, or there is no such device or class.
+        UserError: the weights or the class names cannot be read, or there is no such device or class, or
+            --amp is not for this format.
     """
     predictor = Predictor.from_checkpoint(
         config.weights,
         classes=read_class_names(config.classes) if config.classes else None,
         phi=config.phi,
         device=config.device,
+        amp=config.amp,
         conf=config.conf,
         nms_iou=config.nms_iou,
         max_det=config.max_det,
         input_size=config.imgsz,
     )
     log(predictor.describe())
+    if config.amp and predictor.device.type == "cpu" and not has_bfloat16(predictor.device):
+        effect = "is slower than float32" if predictor.amp_dtype else "has no effect"
+        warn(f"--amp: this CPU has no bfloat16 instructions, so it {effect}; leave --amp out")
     if not isinstance(config, PredictConfig) or config.only is None:
         return predictor
     matched = match_class_names(predictor.class_names, config.only)

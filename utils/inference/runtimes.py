@@ -22,6 +22,7 @@ from nets.config import ModelConfig
 from nets.structures import Detections
 from utils.cli.class_names import choose_class_names
 from utils.cli.errors import UserError
+from utils.cli.shared_config import check_amp
 from utils.inference.device import choose_device
 from utils.weights.load import find_weights
 
@@ -49,6 +50,7 @@ class ExportedModel(nn.Module, ABC):
         batch: how many images it takes at a time, None for any number.
         ends_in_nms: whether it returns detections, by `detect`, in place of raw maps.
         device: where the raw maps are decoded.
+        amp_dtype: the number type of mixed precision, None where the runtime computes as exported.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ExportedModel(nn.Module, ABC):
     batch: int | None
     ends_in_nms = False
     device: torch.device
+    amp_dtype: torch.dtype | None = None
 
     @abstractmethod
     def run(self, images: np.ndarray, **thresholds: float) -> list[np.ndarray]:
@@ -215,8 +218,8 @@ class OnnxModel(ExportedModel):
 class OpenVinoModel(ExportedModel):
     """A model of `export.py --format openvino`, .xml and .bin, run by OpenVINO on the CPU; thread-safe."""
 
-    def __init__(self, path: Path, device: str = "auto") -> None:
-        """Load the model; see `OnnxModel`."""
+    def __init__(self, path: Path, device: str = "auto", amp: bool = False) -> None:
+        """Load the model; see `OnnxModel`. With `amp` it computes in bfloat16, if the CPU can."""
         super().__init__()
         runtime = import_runtime("openvino", path)
         self.path, self.name = path, f"OpenVINO {runtime.__version__.partition('-')[0]}"
@@ -224,7 +227,8 @@ class OpenVinoModel(ExportedModel):
         _check_openvino_xml(path)
         core = runtime.Core()
         # By default the CPU plugin computes in 16 bits where the processor can, and differs from PyTorch.
-        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        hint = "bf16" if amp else "f32"
+        options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         try:
             model = core.read_model(path)
             has_texts = model.has_rt_info(OPENVINO_DESCRIPTION)
@@ -233,6 +237,9 @@ class OpenVinoModel(ExportedModel):
             batch = model.input(IMAGES).partial_shape[0]
             self.batch = None if batch.is_dynamic else batch.get_length()
             self._compiled = core.compile_model(model, "CPU", options)
+            # Without bfloat16 instructions OpenVINO computes in float32 all the same, and says so here.
+            if self._compiled.get_property("INFERENCE_PRECISION_HINT") == runtime.Type.bf16:
+                self.amp_dtype = torch.bfloat16
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]  # the lines above name OpenVINO's source files
             raise UserError(f"{path}: OpenVINO cannot load the model: {reason}") from error
@@ -304,14 +311,16 @@ def load_exported(
     phi: str | None = None,
     input_size: tuple[int, int] | None = None,
     device: str = "auto",
+    amp: bool = False,
 ) -> ExportedModel:
-    """Load a model that export.py wrote; `phi` and `input_size` only confirm its own.
+    """Load a model that export.py wrote; `phi` and `input_size` only confirm its own, `amp` is for OpenVINO.
 
     Raises:
         UserError: it cannot be used so; the message says what to do.
     """
+    check_amp(amp, path)
     path = find_weights(str(path))
-    model = _MODELS[path.suffix.lower()](path, device)
+    model = OpenVinoModel(path, device, amp) if amp else _MODELS[path.suffix.lower()](path, device)
     model.class_names = choose_class_names(path, model.class_names, classes) or model.class_names
     num_classes, own_phi, own_size = model.config.num_classes, model.config.phi, model.config.input_size
     if len(model.class_names) != num_classes:

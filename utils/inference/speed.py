@@ -25,7 +25,8 @@ def print_speed(predictor: Predictor, sources: Sequence[Source], *, runs: int, b
     for stream in open_streams(sources, failures):
         for frame in stream.frames(predictor):
             milliseconds = measure_speed(predictor, frame.image, runs=runs, batch_size=batch_size)
-            print(speed_table(milliseconds, one_line(f"{frame.name}  {runs} runs  batch {batch_size}")))
+            table = speed_table(milliseconds, one_line(f"{frame.name}  {runs} runs  batch {batch_size}"))
+            print(f"{table}{predictor.advise_amp()}")
             return 0
     return failures.conclude()
 

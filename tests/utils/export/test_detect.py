@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 from PIL import Image
 
@@ -271,6 +272,7 @@ def test_a_camera_is_watched(
         (["in/a.png", "--model", "empty.param"], "empty.param: "),
         (["in/a.png", "--model", "alone.param"], "alone.param: "),
         (["in/a.png", "--fp16"], "--fp16: best.onnx is no ncnn model"),
+        (["in/a.png", "--amp"], "--amp: best.onnx is no OpenVINO model; leave --amp out"),
         (["nowhere.jpg"], "nowhere.jpg: no picture here"),
         (["none"], "none: no picture here"),
     ],
@@ -317,6 +319,21 @@ def test_16_bit_arithmetic_is_ncnns(models: Path) -> None:
     exact, fast = (detect.Detector(models / "best.ncnn.param", fp16=fp16) for fp16 in (False, True))
     boxes, found, _ = exact(image)
     assert fast(image)[1][:10] == pytest.approx(found[:10], abs=0.02)
+    assert len(boxes) > 30
+
+
+def test_bfloat16_is_openvinos(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, compile_model, hints = frame(80, 120), openvino.Core.compile_model, []
+
+    def spy(core: openvino.Core, model: object, device: str, options: dict[str, object]) -> object:
+        hints.append(options["INFERENCE_PRECISION_HINT"])
+        return compile_model(core, model, device, options)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", spy)
+    exact, fast = (detect.Detector(models / "best.xml", amp=amp) for amp in (False, True))
+    assert hints == ["f32", "bf16"]
+    boxes, scores, _ = exact(image)
+    assert fast(image)[1][:10] == pytest.approx(scores[:10], abs=0.02)
     assert len(boxes) > 30
 
 

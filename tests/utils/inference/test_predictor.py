@@ -13,7 +13,7 @@ from nets.config import STRIDES, ModelConfig
 from nets.structures import Detections
 from nets.yolo import YoloBody
 from utils.cli.errors import UserError
-from utils.inference.predictor import Predictor, Timings, to_tensor
+from utils.inference.predictor import Predictor, Timings, to_batch, to_tensor
 from utils.vision.letterbox import letterbox
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
@@ -200,6 +200,84 @@ def test_to_tensor() -> None:
     image = np.zeros((40, 60, 3), dtype=np.uint8)
     image[0, 0], image[-1, -1] = (255, 0, 0), 255
     tensor = to_tensor(image)
-    assert tensor.shape == (3, 40, 60)
-    assert tensor[:, -1, -1].tolist() == [1, 1, 1]
-    assert tensor[:, 0, 0].tolist() == [1, 0, 0]
+    assert (tensor.shape, tensor.dtype) == ((3, 40, 60), torch.uint8)
+    assert tensor[:, -1, -1].tolist() == [255, 255, 255]
+    assert tensor[:, 0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_to_batch_is_the_division_by_255(layout: torch.memory_format) -> None:
+    images = [np.arange(8 * 32 * 3, dtype=np.uint8).reshape(8, 32, 3), make_image(8, 32)]
+    batch = to_batch([to_tensor(image) for image in images], layout=layout)
+    expected = np.stack(images).transpose(0, 3, 1, 2) / np.float32(255)
+    assert expected.dtype == np.float32
+    assert np.array_equal(batch.numpy(), expected)  # to the last bit
+    assert batch.is_contiguous(memory_format=layout)
+
+
+class Watched(OneBox):
+    """Remembers the images it is given and their type after a convolution, and returns maps of that type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 1)
+        self.images = torch.empty(0)
+        self.dtype: torch.dtype | None = None
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        self.images, self.dtype = images, self.conv(images).dtype
+        return tuple(raw.to(self.dtype) for raw in super().forward(images))
+
+
+def test_the_network_is_fed_channels_last_floats() -> None:
+    predictor = Predictor(Watched(), CONFIG, NAMES)
+    prepared = [predictor.prepare(make_image(50, 20)), predictor.prepare(make_image(20, 50))]
+    predictor.detect(prepared)
+    assert torch.equal(predictor.model.images, torch.stack([one.pixels for one in prepared]) / 255)
+    assert predictor.model.images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("knobs", "dtype"), [({}, torch.float32), ({"amp": True}, torch.bfloat16)])
+def test_amp_computes_the_network_in_bfloat16(knobs: dict[str, bool], dtype: torch.dtype) -> None:
+    predictor = Predictor(Watched(), CONFIG, NAMES, **knobs)
+    assert len(predictor.detect([])) == 0
+    found, expected = predictor(make_image(128, 96)), make_predictor()(make_image(128, 96))
+    assert predictor.model.dtype == dtype
+    assert predictor.model.images.dtype == torch.float32
+    assert (found.boxes.dtype, found.scores.dtype) == (torch.float32, torch.float32)
+    assert torch.equal(found.boxes, expected.boxes)  # its logits are bfloat16 numbers
+    assert predictor.limited_to([0])(make_image(64, 96)).labels.tolist() == [0]
+    assert predictor.model.dtype == dtype
+    assert ("device cpu bfloat16" in predictor.describe()) == (dtype == torch.bfloat16)
+
+
+def test_amp_does_not_outlive_the_call() -> None:
+    Predictor(Watched(), CONFIG, NAMES, amp=True)(make_image(64, 96))
+    assert not torch.is_autocast_enabled("cpu")
+    with torch.autocast("cpu", torch.bfloat16):  # nor does a caller's decide
+        predictor = Predictor(Watched(), CONFIG, NAMES)
+        predictor(make_image(64, 96))
+    assert predictor.model.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("amp", "has_bfloat16", "advised"), [(False, False, False), (False, True, True), (True, True, False)]
+)
+def test_amp_is_advised_where_it_helps(
+    monkeypatch: pytest.MonkeyPatch, amp: bool, has_bfloat16: bool, advised: bool
+) -> None:
+    monkeypatch.setattr("utils.inference.predictor.has_bfloat16", lambda device: has_bfloat16)
+    assert ("--amp" in make_predictor(amp=amp).advise_amp()) == advised
+
+
+def test_amp_with_onnx_or_ncnn_is_refused_before_loading() -> None:
+    for name in ("gone.onnx", "gone.ncnn.param"):
+        with pytest.raises(UserError, match=f"^--amp: {name} computes .*; leave --amp out$"):
+            Predictor.from_checkpoint(name, amp=True)
+
+
+def test_from_checkpoint_takes_amp(tmp_path: Path) -> None:
+    model, path = YoloBody(ModelConfig(2, input_size=(64, 96))), tmp_path / "best.pth"
+    save_checkpoint(path, Checkpoint(model.config, NAMES, model.state_dict()))
+    assert Predictor.from_checkpoint(path, device="cpu").amp_dtype is None
+    assert Predictor.from_checkpoint(path, device="cpu", amp=True).amp_dtype == torch.bfloat16

@@ -93,7 +93,7 @@ def room(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def detect(weights: str) -> list[dict]:
+def detect(weights: str, *more: str) -> list[dict]:
     """Return what predict.py writes of each picture."""
     flags = [
         "--conf",
@@ -106,7 +106,7 @@ def detect(weights: str) -> list[dict]:
         "--json",
         "found.jsonl",
     ]
-    assert predict.main(["data/JPEGImages", "--weights", weights, *flags]) == 0
+    assert predict.main(["data/JPEGImages", "--weights", weights, *flags, *more]) == 0
     return [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
 
 
@@ -192,6 +192,25 @@ def test_python_finds_the_same(room: Path, ending: str) -> None:
     expected, got = ours(image), theirs(image)
     assert len(got) == len(expected) > 0
     torch.testing.assert_close(got.boxes, expected.boxes, rtol=0, atol=0.1)
+
+
+def test_amp_asks_openvino_for_bfloat16(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compile_model, hints = openvino.Core.compile_model, []
+
+    def spy(core: openvino.Core, model: object, device: str, options: dict[str, object]) -> object:
+        hints.append(options["INFERENCE_PRECISION_HINT"])
+        return compile_model(core, model, device, options)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", spy)
+    expected = detect("three/best.xml")
+    assert_same(expected, detect("three/best.xml", "--amp"), 1.0, 0.02)
+    assert hints == ["f32", "bf16"]
+    err = capsys.readouterr().err
+    can = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert ("device cpu bfloat16 (OpenVINO" in err) == can
+    assert ("--amp: this CPU has no bfloat16 instructions, so it has no effect" in err) == (not can)
 
 
 @pytest.mark.parametrize("ending", FORMATS.values())

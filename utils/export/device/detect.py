@@ -40,7 +40,7 @@ MAX_CANDIDATES = 10_000  # a picture; bounds the time of suppression
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes (N, 4), scores (N,), labels (N,)
 
 
-def load_onnx(path: Path, threads: int, fp16: bool) -> Any:
+def load_onnx(path: Path, threads: int, half: bool) -> Any:
     """Load an .onnx; a model that ends in NMS takes the thresholds as inputs and returns rows (B, D, 6)."""
     import onnxruntime
 
@@ -57,13 +57,14 @@ def load_onnx(path: Path, threads: int, fp16: bool) -> Any:
     return run, parse_metadata(session.get_modelmeta().custom_metadata_map), session.get_inputs()[0].shape[0]
 
 
-def load_openvino(path: Path, threads: int, fp16: bool) -> Any:
-    """Load an .xml with its .bin; computes in 32 bits."""
+def load_openvino(path: Path, threads: int, half: bool) -> Any:
+    """Load an .xml with its .bin; `half` takes bfloat16 where the processor has it, else 32 bits as usual."""
     import openvino
 
     core = openvino.Core()
     model = core.read_model(str(path))
-    options = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32"}
+    options |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
     request = core.compile_model(model, "CPU", options).create_infer_request()
     shape = model.input("images").partial_shape
     batch = shape[0].get_length() if shape.is_static else None
@@ -71,8 +72,8 @@ def load_openvino(path: Path, threads: int, fp16: bool) -> Any:
     return lambda images, thresholds: request.infer({"images": images}).to_tuple(), described, batch
 
 
-def load_ncnn(path: Path, threads: int, fp16: bool) -> Any:
-    """Load a .param with its .bin and .json."""
+def load_ncnn(path: Path, threads: int, half: bool) -> Any:
+    """Load a .param with its .bin and .json; `half` computes in float16."""
     import ncnn
 
     if not path.read_bytes().startswith(b"7767517"):  # ncnn crashes on some files
@@ -80,7 +81,7 @@ def load_ncnn(path: Path, threads: int, fp16: bool) -> Any:
     described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     path.with_suffix(".bin").stat()  # raises if it is missing; ncnn would print a page
     net = ncnn.Net()
-    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = fp16
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
     net.opt.use_bf16_storage, net.opt.num_threads = False, threads or net.opt.num_threads
     if net.load_param(str(path)) or net.load_model(str(path.with_suffix(".bin"))):
         raise ValueError("ncnn cannot load it")
@@ -104,16 +105,23 @@ LOADERS = {".onnx": load_onnx, ".xml": load_openvino, ".param": load_ncnn}
 class Detector:
     """A detector that is called with frames, from one thread; `class_names` are the names of the labels."""
 
-    def __init__(self, model: str | Path | None = None, *, threads: int = 0, fp16: bool = False) -> None:
-        """Load a model, by default the first beside this file; threads 0 lets the runtime choose."""
+    def __init__(
+        self, model: str | Path | None = None, *, threads: int = 0, fp16: bool = False, amp: bool = False
+    ) -> None:
+        """Load a model, by default the first beside this file; threads 0 lets the runtime choose.
+
+        ncnn computes in 16 bits with fp16, OpenVINO with amp (bfloat16).
+        """
         beside = [path for end in LOADERS for path in sorted(Path(__file__).resolve().parent.glob(f"*{end}"))]
         self.path = Path(model) if model else [*beside, Path("model")][0]
         if self.path.suffix not in LOADERS or not self.path.is_file():
             raise ValueError(f"{self.path}: no such model; give an .onnx, .xml or .param with --model")
         if fp16 and self.path.suffix != ".param":
             raise ValueError(f"--fp16: {self.path} is no ncnn model; leave --fp16 out")
+        if amp and self.path.suffix != ".xml":
+            raise ValueError(f"--amp: {self.path} is no OpenVINO model; leave --amp out")
         try:
-            self.run, self.metadata, batch = LOADERS[self.path.suffix](self.path, threads, fp16)
+            self.run, self.metadata, batch = LOADERS[self.path.suffix](self.path, threads, fp16 or amp)
             self.class_names, self.input_size = self.metadata["class_names"], self.metadata["input_size"]
             self.defaults = {name: self.metadata[name] for name in ("conf", "nms_iou", "max_det")}
         except Exception as error:  # a runtime may raise anything
@@ -324,6 +332,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--max-det", type=int, metavar="N", help="maximum detections a picture")
     add("--threads", type=int, default=0, metavar="N", help="threads (default: the runtime's own choice)")
     add("--fp16", action="store_true", help="16-bit arithmetic in ncnn, faster on ARM")
+    add("--amp", action="store_true", help="bfloat16 in OpenVINO, if the processor has it; faster there")
     add("--benchmark", type=int, nargs="?", const=100, metavar="N", help="time N runs")
     args = parser.parse_args(argv)
     ranges = {"conf": (0, 1), "nms_iou": (0, 1), "max_det": (1, 99999), "benchmark": (1, 99999)}
@@ -345,7 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bad: list[Path] = []
     status = 2
     try:
-        detector = Detector(args.model, threads=args.threads, fp16=args.fp16)
+        detector = Detector(args.model, threads=args.threads, fp16=args.fp16, amp=args.amp)
         targets = find_pictures(args.sources, Path(args.out or "results"))
         written = {os.path.realpath(path) for path in (*targets.values(), args.json) if path}
         if inputs := written & {os.path.realpath(path) for path in (*targets, *detector.files())}:
