@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -55,6 +56,22 @@ def build_priors(
     return Priors(*(part.to(device) for part in parts))
 
 
+@lru_cache(maxsize=32)
+def cached_priors(
+    grids: tuple[tuple[int, int], ...],
+    anchors: tuple[tuple[float, float], ...],
+    anchor_masks: tuple[tuple[int, ...], ...],
+    device: torch.device,
+) -> Priors:
+    """Build the priors of an input size once; not for a network that is being traced for export."""
+    return build_priors(grids, anchors, anchor_masks, device)
+
+
+def grids_of(raw_maps: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:
+    """Return (height, width) of raw maps (B, A*(5+K), h, w)."""
+    return tuple((raw.shape[2], raw.shape[3]) for raw in raw_maps)
+
+
 def flatten_maps(raw_maps: Sequence[Tensor], anchor_masks: Sequence[Sequence[int]]) -> Tensor:
     """Reorder raw maps (B, A*(5+K), h, w) to one Tensor[B, N, 5+K] in the order of the priors."""
     flat = [
@@ -82,6 +99,7 @@ def decode(
     anchors: Sequence[tuple[float, float]],
     anchor_masks: Sequence[Sequence[int]],
     scale_x_y: float,
+    priors: Priors | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Turn raw maps into boxes and scores.
 
@@ -90,13 +108,14 @@ def decode(
         anchors: (width, height) pairs in network pixels.
         anchor_masks: for each head the indices of its anchors.
         scale_x_y: how far a center may reach over its cell.
+        priors: those of the maps on their device; None builds them.
 
     Returns:
         boxes Tensor[B, N, 4], xyxy in network pixels, not clipped; scores Tensor[B, N, K] in [0, 1],
         objectness x class.
     """
-    grids = [(raw.shape[2], raw.shape[3]) for raw in raw_maps]
-    priors = build_priors(grids, anchors, anchor_masks, raw_maps[0].device)
+    if priors is None:
+        priors = build_priors(grids_of(raw_maps), anchors, anchor_masks, raw_maps[0].device)
     predictions = flatten_maps(raw_maps, anchor_masks).float()
     boxes = decode_boxes(predictions[..., :4], priors, scale_x_y)
     return boxes, predictions[..., 4:5].sigmoid() * predictions[..., 5:].sigmoid()

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from nets.assign import Assignment, assign
 from nets.boxes import box_iou, complete_iou_loss
 from nets.config import STRIDES
-from nets.decode import Priors, build_priors, decode_boxes, flatten_maps
+from nets.decode import cached_priors, decode_boxes, flatten_maps, grids_of
 from nets.structures import Target
 
 WEIGHTS = {"box": 2.0, "objectness": 1.0, "class": 1.0}  # of the terms, by name
@@ -41,8 +41,8 @@ class YoloLoss(nn.Module):
         self,
         *,
         num_classes: int,
-        anchors: Sequence[tuple[float, float]],
-        anchor_masks: Sequence[Sequence[int]],
+        anchors: tuple[tuple[float, float], ...],
+        anchor_masks: tuple[tuple[int, ...], ...],
         scale_x_y: float,
         label_smoothing: float = 0.0,
         normalization: str = "sums",
@@ -52,7 +52,6 @@ class YoloLoss(nn.Module):
         self.anchors, self.anchor_masks, self.scale_x_y = anchors, anchor_masks, scale_x_y
         self.label_smoothing = label_smoothing
         self.normalization = normalization
-        self._priors: dict[tuple[object, ...], Priors] = {}  # by grids and device
 
     def assign(self, targets: Sequence[Target], input_size: tuple[int, int]) -> Assignment:
         """Assign the truths of a batch to priors, where the targets are; needs no prediction.
@@ -80,11 +79,10 @@ class YoloLoss(nn.Module):
             divisor: the sum of `divisor` over all batches whose gradients make one step, at least 1.
         """
         device = raw_maps[0].device
-        grids = tuple((raw.shape[2], raw.shape[3]) for raw in raw_maps)
-        if (grids, device) not in self._priors:
-            self._priors[grids, device] = build_priors(grids, self.anchors, self.anchor_masks, device)
+        grids = grids_of(raw_maps)
+        priors = cached_priors(grids, self.anchors, self.anchor_masks, device)
         predictions = flatten_maps(raw_maps, self.anchor_masks).float()  # (B, N, 5+K)
-        boxes = decode_boxes(predictions[..., :4], self._priors[grids, device], self.scale_x_y)  # (B, N, 4)
+        boxes = decode_boxes(predictions[..., :4], priors, self.scale_x_y)  # (B, N, 4)
 
         def upload(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=True)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nets.blocks import fold_norms
 from nets.config import ModelConfig
-from nets.decode import decode
+from nets.decode import cached_priors, decode, grids_of
 from nets.postprocess import MAX_CANDIDATES, postprocess
 from nets.structures import Detections
 from utils.cli.class_names import match_class_names, read_class_names
@@ -261,7 +261,8 @@ class Predictor:
     def decode(self, raw_maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Decode raw maps to boxes in network pixels and scores, see `nets.decode.decode`."""
         anchors, masks, scale_x_y = self.config.anchors, self.config.anchor_masks, self.config.scale_x_y
-        return decode(raw_maps, anchors=anchors, anchor_masks=masks, scale_x_y=scale_x_y)
+        priors = cached_priors(grids_of(raw_maps), anchors, masks, raw_maps[0].device)
+        return decode(raw_maps, anchors=anchors, anchor_masks=masks, scale_x_y=scale_x_y, priors=priors)
 
     def _postprocess(self, raw_maps: list[Tensor]) -> list[Detections]:
         """Turn raw maps into detections in network pixels."""

@@ -137,10 +137,11 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def log_next_commands(config: TrainConfig, best: Path, data: TrainingData) -> None:
-    """Log what to type next: evaluate, predict and export commands for the best weights."""
+def log_next_commands(config: TrainConfig, best: Path, data: TrainingData, *, amp: bool = False) -> None:
+    """Log what to type next: evaluate (in the precision of the run), predict and export commands."""
     weights = ["--weights", str(best), *(["--phi", config.phi] if ":" in config.phi else [])]
     evaluate = ["python", "evaluate.py", *weights, *replace(config, classes=None).data_arguments()]
+    evaluate += ["--amp"] if amp else []
     try:
         choose_evaluation_splits(config.data)
     except UserError:

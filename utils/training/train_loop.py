@@ -121,7 +121,7 @@ def run_epochs(job: Job, position: Position) -> None:
     if stops_early:
         since, patience = job.run.risen_epoch, config.patience
         log(f"stopped early: mAP50 has not risen since epoch {since} (--patience {patience})")
-    log_next_commands(config, job.run.best, job.data)
+    log_next_commands(config, job.run.best, job.data, amp=job.trainer.autocast is not None)
 
 
 def train_epoch(job: Job, position: Position, *, is_first: bool) -> None:
@@ -208,9 +208,9 @@ def evaluate_epoch(job: Job, position: Position) -> Evaluation | None:
 
 
 def build_predictor(trainer: Trainer, class_names: tuple[str, ...]) -> Predictor:
-    """Build a predictor of the network to evaluate, with the settings of evaluate.py."""
-    average = trainer.average
-    return Predictor(average, average.config, class_names, conf=0.001, device=trainer.device)
+    """Build a predictor of the network to evaluate, as evaluate.py does, in the precision of the run."""
+    average, amp = trainer.average, trainer.autocast is not None
+    return Predictor(average, average.config, class_names, conf=0.001, device=trainer.device, amp=amp)
 
 
 def draw_data(job: Job) -> None:

@@ -118,8 +118,8 @@ def test_the_data_are_evaluated_as_they_were_trained_on(
     make_demo(tmp_path, train=1, val=1, test=1)
     data = prepare_training(DataConfig(str(tmp_path)), train=("train",), val=("none",))
     config = TrainConfig(data=str(tmp_path), unlabelled="background", skip_bad=True, rename=("a=b",))
-    run_log.log_next_commands(config, Path("best.pth"), data)
-    expected = f"--data {tmp_path} --rename a=b --unlabelled background --skip-bad\n"
+    run_log.log_next_commands(config, Path("best.pth"), data, amp=True)
+    expected = f"--data {tmp_path} --rename a=b --unlabelled background --skip-bad --amp\n"
     assert f"evaluate.py --weights best.pth {expected}" in capsys.readouterr().err
 
 
