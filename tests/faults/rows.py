@@ -226,7 +226,7 @@ ROWS: dict[str, Row] = {
     "split_crlf_blank": _OK,
     "split_columns": _OK,
     "split_bom": _OK,
-    "split_duplicate": Row("warned", "train.txt: 4 ids are listed twice", as_drawn),
+    "split_duplicate": Row("warned", "train.txt: 4 ids listed twice", as_drawn),
     "split_overlap": Row("warned", "2 images", as_drawn),
     "split_traversal": Row("error", ".."),
     "split_binary": Row("error", "train.txt"),

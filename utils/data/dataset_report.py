@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.cli.console import warn
+from utils.cli.console import plural, warn
 from utils.cli.errors import UserError
 from utils.data.annotation_cache import SampleContent, read_samples
 from utils.data.samples import Sample, exists
@@ -116,10 +116,10 @@ class DatasetReport:
         """Describe the data in lines: images, objects per class, and what was skipped."""
         objects = sum(self.class_counts.values())
         classes = ", ".join(f"{name} {count}" for name, count in sorted(self.class_counts.items()))
-        lines = [f"{len(self.records)} images, {objects} objects: {classes}"]
+        lines = [f"{plural(len(self.records), 'image')}, {plural(objects, 'object')}: {classes}"]
         if self.skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
-            lines.append(f"skipped {self.skipped.total()} of {self.total} images: {reasons}")
+            lines.append(f"skipped {self.skipped.total()} of {plural(self.total, 'image')}: {reasons}")
         clipped, skipped = self.count(CLIPPED), self.count(SKIPPED)
         if clipped or skipped:
             lines.append(f"objects clipped: {clipped}, skipped: {skipped}")

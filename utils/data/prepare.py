@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from utils.cli.class_names import match_class_names, read_class_names
-from utils.cli.console import log, warn
+from utils.cli.console import log, plural, warn
 from utils.cli.shared_config import DataConfig
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import (
@@ -78,7 +78,7 @@ def prepare_training(
     if holds_out:
         groups = group_near_duplicates([record.image_hash or 0 for record in report.records])
         kept, held = hold_out(report.records, groups, seed)
-        log(f"val: {len(held)} of the {len(report.records)} training images are held out (seed {seed})")
+        log(f"val: {len(held)} of {plural(len(report.records), 'training image')} held out (seed {seed})")
         return TrainingData(VocDataset(kept, names), VocDataset(held, names), train_splits, ())
     val_records = reports[1].records
     _announce("val", val_splits, reports[1])
@@ -166,7 +166,9 @@ def _announce(role: str, splits: Sequence[str], report: DatasetReport) -> None:
 
 def _warn_about_validation(val_splits: Sequence[str], overlap: int) -> None:
     if overlap:
-        warn(f"{overlap} images are in the training and the validation splits; the score will be optimistic")
+        warn(
+            f"{plural(overlap, 'image')} in both training and validation splits; the score will be optimistic"
+        )
     tests = [split for split in val_splits if split.rpartition("/")[2] == "test"]
     if tests:
         warn(f"{', '.join(tests)} selects the best epoch; its score is no test result")

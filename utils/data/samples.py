@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.cli.console import warn
+from utils.cli.console import plural, warn
 from utils.cli.errors import UserError
 from utils.cli.files import read_text
 from utils.cli.inputs import check_data_folder, describe_layouts
@@ -130,7 +130,7 @@ def list_unused(data_dir: Path | str) -> list[tuple[Path, str]]:
         named = {_resolve_id(line, images) for path in lists for line in _lines_of(path)}
         left = sorted(set(images) - named) if lists else []
         if left:
-            unused.append((folder, f"{len(left)} images are in no list, such as {left[0]}"))
+            unused.append((folder, f"in no list: {plural(len(left), 'image')}, such as {left[0]}"))
         lonely = sorted({path.stem for path in (folder / "Annotations").glob("*.xml")} - set(images))
         if lonely:
             unused.append((folder, f"{len(lonely)} annotations have no image, such as {lonely[0]}.xml"))
@@ -238,7 +238,7 @@ def _load_voc(
             prefix + name, images.get(name, []), folder / f"JPEGImages/{name}.jpg", xml_path
         )
     if repeated:
-        on_warning(f"{list_path}: {repeated} ids are listed twice; each counts once")
+        on_warning(f"{list_path}: {plural(repeated, 'id')} listed twice; each counts once")
     return list(found.values())
 
 

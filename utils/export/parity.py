@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from nets.boxes import box_iou
 from nets.decode import decode
 from nets.structures import Detections
+from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.predict_config import PredictConfig
 from utils.export.job import ExportJob
@@ -66,7 +67,7 @@ class Parity:
 
     def __str__(self) -> str:
         heads = "" if self.heads is None else f"raw heads{self.unit} by {self.heads:.2g}, "
-        boxes = f"{self.boxes} boxes by {self.pixels:.2g} px"
+        boxes = f"{plural(self.boxes, 'box', 'boxes')} by {self.pixels:.2g} px"
         if not self.boxes:
             boxes = f"no box scores {_CONF:g} in these pictures (choose others with --data)"
         return f"largest differences from PyTorch: {heads}scores by {self.score:.2g}, {boxes}"

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.data.dataset_report import clip_box, raise_errors, rotate_box, warn_each
 from utils.data.samples import IMAGE_SUFFIXES
@@ -84,16 +85,20 @@ class ConvertedDataset:
         """Describe the data in lines: images, objects per class, splits, what was skipped."""
         counts = Counter(item.name for image in self.images for item in image.objects)
         classes = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-        lines = [f"{len(self.images)} images, {counts.total()} objects: {classes or 'none'}"]
+        lines = [
+            f"{plural(len(self.images), 'image')}, {plural(counts.total(), 'object')}: {classes or 'none'}"
+        ]
         if self.splits:
             sizes = ", ".join(f"{name} {len(found)}" for name, found in self.splits.items())
             lines.append(f"splits: {sizes}")
             listed = {image.image_id for found in self.splits.values() for image in found}
             if unlisted := len(self.images) - len(listed):
-                lines.append(f"{unlisted} images are in no split; no list names them")
+                lines.append(f"in no split: {plural(unlisted, 'image')}; no list names them")
         if self.images_skipped or self.objects_skipped or self.clipped:
-            skipped = f"skipped: {self.images_skipped} images, {self.objects_skipped} objects"
-            lines.append(f"{skipped}; clipped: {self.clipped} objects")
+            skipped = (
+                f"skipped: {plural(self.images_skipped, 'image')}, {plural(self.objects_skipped, 'object')}"
+            )
+            lines.append(f"{skipped}; clipped: {plural(self.clipped, 'object')}")
         return lines
 
 

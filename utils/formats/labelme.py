@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import MAX_TEXT_BYTES
 from utils.data.voc_xml import Box
@@ -58,7 +59,9 @@ def read_labelme(folder: Path, images: Path | None = None) -> SourceDataset:
     seen = {image.path for image in source.images}
     others = [path for path in list_files((images or root).absolute()) if path not in seen]
     if others:
-        source.notes.append(f"{len(others)} images without a JSON file, such as {others[0]}, skipped")
+        source.notes.append(
+            f"{plural(len(others), 'image')} without a JSON file, such as {others[0]}, skipped"
+        )
     return source
 
 

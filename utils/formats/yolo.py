@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli.class_names import read_class_names
+from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import read_text
 from utils.data.samples import IMAGE_SUFFIXES
@@ -129,9 +130,9 @@ class _Reader:
     def finish(self) -> None:
         """Count polygons and images without labels in notes; report labels without an image."""
         if self.polygons:
-            self.source.notes.append(f"{self.polygons} polygons become their enclosing box")
+            self.source.notes.append(f"{plural(self.polygons, 'polygon')} replaced by the enclosing box")
         if self.unlabelled:
-            note = f"{self.unlabelled} images have no label file and are taken as images without objects"
+            note = f"{plural(self.unlabelled, 'image')} without a label file, taken as without objects"
             self.source.notes.append(note)
         stems = {path.stem for path in self.labels}
         for folder in sorted(self.label_folders):

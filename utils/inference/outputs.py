@@ -15,7 +15,7 @@ from typing import IO
 import cv2
 
 from nets.structures import Detections
-from utils.cli.console import one_line
+from utils.cli.console import one_line, plural
 from utils.cli.errors import Interrupted, UserError
 from utils.cli.files import atomic_write, check_output_file, new_run_folder
 from utils.cli.parser import save_args_yaml
@@ -184,7 +184,7 @@ class Outputs:
         counts, self._counts, self._video = self._counts, self._image_counts, None
         mean = counts.milliseconds / max(counts.images, 1)
         total = describe_counts(counts.total)
-        print(one_line(f"{stream.name}  {counts.images} frames  {total}  {mean:.0f} ms each"))
+        print(one_line(f"{stream.name}  {plural(counts.images, 'frame')}  {total}  {mean:.0f} ms each"))
         if self._config.count:
             print(one_line(f"at most in one frame of {stream.name}: {describe_counts(counts.most)}"))
 
@@ -221,7 +221,7 @@ class Outputs:
         """Print the counts of the image files and the places of the outputs."""
         config, counts = self._config, self._image_counts
         if config.count and counts.images:
-            print(one_line(f"in {counts.images} images: {describe_counts(counts.total)}"))
+            print(one_line(f"in {plural(counts.images, 'image')}: {describe_counts(counts.total)}"))
         for kind, place in (
             ("detections", config.json),
             ("annotations", config.xml),

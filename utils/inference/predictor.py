@@ -24,7 +24,7 @@ from nets.decode import cached_priors, decode, grids_of
 from nets.postprocess import MAX_CANDIDATES, postprocess
 from nets.structures import Detections
 from utils.cli.class_names import match_class_names, read_class_names
-from utils.cli.console import log, warn
+from utils.cli.console import log, plural, warn
 from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.predict_config import PredictConfig
@@ -169,10 +169,11 @@ class Predictor:
         height, width = self.input_size
         names = ", ".join(self.class_names[:20]) + (" ..." if len(self.class_names) > 20 else "")
         precision = f" {self.amp_dtype}".replace("torch.", "") if self.amp_dtype else ""
+        classes = plural(len(self.class_names), "class", "classes")
         runtime = f" ({self.model.name})" if isinstance(self.model, ExportedModel) else ""
         return (
             f"weights {self.source or 'in memory'}  phi {self.config.phi}  input {height}x{width}  "
-            f"device {self.device}{precision}{runtime}  {len(self.class_names)} classes: {names}"
+            f"device {self.device}{precision}{runtime}  {classes}: {names}"
         )
 
     def advise_amp(self) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 from nets.structures import Target
-from utils.cli.console import log, progress, warn
+from utils.cli.console import log, plural, progress, warn
 from utils.cli.files import atomic_write
 from utils.cli.tool_configs import JPEG_QUALITY, AugmentConfig
 from utils.data.dataset_report import Record, count_overlap
@@ -45,7 +45,7 @@ def run(config: AugmentConfig) -> int:
         splits += tests
         parts["test"] = prepare_splits(config, tests, training=False)[0].records
         if shared := count_overlap(data.train.records, parts["test"]):
-            warn(f"{shared} images are in the training and the test lists; their copies show test images")
+            warn(f"{plural(shared, 'image')} in both training and test lists; their copies show test images")
     records = {record.image_id: record for part in parts.values() for record in part}
     names = name_images(list(records), config.copies)
     if any("/" in image_id for image_id in records):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli.class_names import parse_renames, read_class_names
-from utils.cli.console import log
+from utils.cli.console import log, plural
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.cli.shared_config import DataConfig
@@ -278,7 +278,7 @@ def _find_overlaps(data_dir: Path, samples: Mapping[str, Sequence[Sample]]) -> I
         names = {first.rpartition("/")[2], second.rpartition("/")[2]}
         nested = names in ({"trainval", "val"}, {"trainval", "valid"})
         if shared and _role(first) != _role(second) and not nested:
-            reason = f"{first} and {second} share {len(shared)} images, such as {min(shared)}"
+            reason = f"{first} and {second} share {plural(len(shared), 'image')}, such as {min(shared)}"
             yield Finding("warning", "in two splits", data_dir, reason)
 
 

@@ -36,7 +36,7 @@ def test_a_tenth_is_held_out_aloud(make_voc: MakeVoc, capsys: pytest.CaptureFixt
     data = prepare_training(DataConfig(str(voc)))
     assert data.val is not None
     assert (len(data.train), len(data.val), data.val_splits) == (18, 2, ())
-    assert "val: 2 of the 20 training images are held out (seed 0)" in capsys.readouterr().err
+    assert "val: 2 of 20 training images held out (seed 0)" in capsys.readouterr().err
     assert prepare_training(DataConfig(str(voc)), seed=1).train.image_ids != data.train.image_ids
 
 
@@ -53,7 +53,7 @@ def test_selecting_on_a_test_list_or_on_training_images_is_told(
     voc = make_voc({"train": {"a": [CAT], "b": [CAT]}, "test": {"b": [CAT], "c": [CAT]}})
     prepare_training(DataConfig(str(voc)), train=["train"], val=["test"])
     said = capsys.readouterr().err
-    assert "1 images are in the training and the validation splits" in said
+    assert "1 image in both training and validation splits" in said
     assert "test selects the best epoch" in said
 
 

@@ -126,7 +126,7 @@ def test_doubled_ids_are_told(make_voc: MakeVoc, capsys: pytest.CaptureFixture[s
     voc = make_voc({"train": {"a": [CAT]}})
     (voc / "ImageSets" / "Main" / "train.txt").write_text("a\na\na\n")
     assert ids(voc, "train") == ["a"]
-    assert "2 ids are listed twice" in capsys.readouterr().err
+    assert "2 ids listed twice" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

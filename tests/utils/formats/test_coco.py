@@ -87,7 +87,7 @@ def test_box_partly_outside_is_clipped_and_said(tmp_path: Path, capsys: pytest.C
     assert boxes_of(tmp_path / "out")["a"][0].box == (30, 20, 40, 30)
     said = capsys.readouterr()
     assert "annotation 1 (猫): clipped, partly outside the image of 40x30" in said.err
-    assert "clipped: 1 objects" in said.out
+    assert "clipped: 1 object" in said.out
 
 
 def test_boxes_drawn_on_stored_pixels_are_turned(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_fault_is_named_and_can_be_skipped(
     assert "add --skip-bad" in said
     assert run_convert(source, "--out", tmp_path / "out", "--skip-bad") == 0
     result = capsys.readouterr()
-    assert f"skipped: {1 if 'images' in path else 0} images, " in result.out
+    assert f"skipped: {'1 image' if 'images' in path else '0 images'}, " in result.out
     assert reason in result.err
     assert len(boxes_of(tmp_path / "out")) == (1 if "images" in path else 2)
 

@@ -68,7 +68,7 @@ def test_what_is_no_rectangle_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     err = capsys.readouterr().err
     assert "shapes that become their enclosing box: 1 polygon" in err
     assert "shapes without area, skipped: 1 point" in err
-    assert f"1 images without a JSON file, such as {folder}/b.jpg, skipped" in err
+    assert f"1 image without a JSON file, such as {folder}/b.jpg, skipped" in err
     assert snapshot(folder) == before
 
 

@@ -129,7 +129,7 @@ def test_faults(
     (source / name).write_bytes(content)
     assert reason in refusal(capsys, source, "--out", tmp_path / "out")
     assert run_convert(source, "--out", tmp_path / "out", "--skip-bad") == 0
-    assert "skipped: 1 images" in capsys.readouterr().out
+    assert "skipped: 1 image" in capsys.readouterr().out
 
 
 def test_full_doubles_come_back_to_the_last_bit_but_one(tmp_path: Path) -> None:

@@ -83,8 +83,8 @@ def test_what_is_not_a_box_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
     assert boxes_of(tmp_path / "out")["background"] == []
     err = capsys.readouterr().err
-    assert "1 polygons become their enclosing box" in err
-    assert "1 images have no label file and are taken as images without objects" in err
+    assert "1 polygon replaced by the enclosing box" in err
+    assert "1 image without a label file, taken as without objects" in err
     assert snapshot(tmp_path / "in") == before
 
 
@@ -209,7 +209,7 @@ def test_fault_of_an_image(
     (tmp_path / "in" / name).write_bytes(content)
     assert reason in refusal(capsys, tmp_path / "in", "--out", tmp_path / "out")
     assert run_convert(tmp_path / "in", "--out", tmp_path / "out", "--skip-bad") == 0
-    assert "skipped: 1 images" in capsys.readouterr().out
+    assert "skipped: 1 image" in capsys.readouterr().out
     assert "good" in boxes_of(tmp_path / "out")
 
 
@@ -254,4 +254,4 @@ def test_one_folder_for_two_splits_is_read_once(tmp_path: Path, capsys: pytest.C
     assert "more, see above" not in refusal(capsys, tmp_path / "in", "--out", tmp_path / "out")
     assert run_convert(tmp_path / "in", "--out", tmp_path / "out", "--skip-bad") == 0
     assert lists_of(tmp_path / "out") == {"train": ["a"], "val": ["a"]}
-    assert "skipped: 0 images, 1 objects" in capsys.readouterr().out
+    assert "skipped: 0 images, 1 object" in capsys.readouterr().out

@@ -210,8 +210,8 @@ def test_an_image_in_two_splits(voc: Path) -> None:
     _, report = check()
     shared = [finding["reason"] for finding in report["findings"] if finding["kind"] == "in two splits"]
     assert shared == [
-        "train and test share 1 images, such as 00",
-        "val and test share 1 images, such as 11",
+        "train and test share 1 image, such as 00",
+        "val and test share 1 image, such as 11",
         "trainval and test share 2 images, such as 00",
     ]
 
@@ -221,7 +221,7 @@ def test_what_stands_in_no_list(voc: Path) -> None:
     write_annotation(voc / "Annotations" / "88.xml", "88.jpg", 40, 30, [])
     _, report = check()
     assert [finding["reason"] for finding in report["findings"]] == [
-        "1 images are in no list, such as 77",
+        "in no list: 1 image, such as 77",
         "1 annotations have no image, such as 88.xml",
     ]
 

@@ -51,7 +51,7 @@ def test_the_program_reads_what_is_written(tmp_path: Path, capsys: pytest.Captur
 
 def test_images_of_no_split_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_convert(make_yolo(tmp_path / "in", "train/a", "other/b"), "--out", tmp_path / "out") == 0
-    assert "1 images are in no split" in capsys.readouterr().out
+    assert "in no split: 1 image;" in capsys.readouterr().out
     assert lists_of(tmp_path / "out") == {"train": ["a"]}
 
 
