@@ -104,7 +104,7 @@ def build_makers(records: Sequence[Record], names: Sequence[str], share: float) 
     """Return the pipelines for mosaics (share 1) or single images (share 0), the baseline first."""
     settings, dataset = AugmentSettings(share, 0.0, "reference"), VocDataset(records, names)
     ours, cached = (TrainDataset(dataset, (SIDE, SIDE), settings, 1) for _ in range(2))
-    cached.cache()
+    cached.fill_cache()
     baseline = partial(make_by_pil, records, mosaic=share > 0)
     return {
         "PIL": baseline,

@@ -41,10 +41,12 @@ from utils.cli.errors import Interrupted, UserError
 from utils.cli.parser import given_settings
 from utils.cli.signals import StopSignals
 from utils.cli.train_config import TrainConfig
+from utils.data.train_dataset import TrainDataset
 from utils.training.builders import build_trainer
 from utils.training.distributed import process_group, rank, run_on_all_ranks
 from utils.training.engine import EpochMeter, Trainer
 from utils.training.resolve import resolve_config
+from utils.vision.image_reader import Pixels
 
 EXACT = (*QUICK, "--deterministic", "--epochs", "2", "--workers", "0")
 PATIENCE = 600  # seconds until torchrun and its processes have imported torch, on a busy machine
@@ -305,6 +307,43 @@ def test_the_signal_of_another_process_is_this_ones_first() -> None:
         with pytest.raises(Interrupted):
             stop.check(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)  # its own comes while it saves, and must not cut that
+
+
+# The cache of decoded images.
+
+
+@pytest.mark.slow
+def test_a_cache_is_one_file_for_all_processes_and_changes_no_bit(
+    whole: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = TrainDataset._read
+
+    def note(self: TrainDataset, index: int) -> Pixels:
+        with open(f"read{rank()}.txt", "a") as file:
+            file.write(f"{index}\n")
+        return read(self, index)
+
+    monkeypatch.setattr(TrainDataset, "_read", note)
+    with joined_processes(*EXACT, "--cache", "--workers", "1", "--name", "cached") as commands:
+        assert [command.wait() for command in commands] == [0, 0], commands[0].text + commands[1].text
+        (line,) = [line for line in commands[0].text.splitlines() if line.startswith("cache: ")]
+    assert sorted(map(int, Path("read0.txt").read_text().split())) == list(range(12))
+    assert not Path("read1.txt").exists()
+    assert line.startswith("cache: 0.00 GB of decoded images in ")
+    assert not Path(line.partition(" images in ")[2]).parent.exists()
+    assert are_same_runs("cached", whole)
+
+
+@pytest.mark.slow
+def test_an_image_that_cannot_be_cached_ends_all_processes() -> None:
+    shutil.copytree("data", "torn")
+    path = Path("torn/JPEGImages/3.jpg")
+    path.write_bytes(path.read_bytes()[:-200])
+    with joined_processes(*EXACT, "--data", "torn", "--cache", "--name", "never") as commands:
+        assert [command.wait() for command in commands] == [2, 2], commands[0].text + commands[1].text
+    (line,) = errors_of()
+    assert "3.jpg: cannot read the image" in line
+    assert not folder_of("never").exists()
 
 
 # Mistakes.

@@ -5,7 +5,9 @@ The sampler yields the epoch as part of each key. Workers have no state, so thei
 
 from __future__ import annotations
 
+import atexit
 import signal
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -57,7 +59,10 @@ class EpochSampler(Sampler[list[Key]]):
 
 
 class TrainLoader:
-    """Batches of training images, one epoch at a time."""
+    """Batches of training images, one epoch at a time.
+
+    The workers end with the loader, at the latest at exit.
+    """
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class TrainLoader:
                 f"--batch-size {batch_size}, {len(dataset)} images: cannot be shared by {world_size} "
                 f"processes; use a multiple of {world_size}"
             )
+        self.dataset = dataset
         self._sampler = EpochSampler(len(dataset), batch_size, dataset.seed, rank=rank, world_size=world_size)
         self._loader: DataLoader[Any] = DataLoader(
             _Batches(dataset),
@@ -95,6 +101,8 @@ class TrainLoader:
             persistent_workers=workers > 0,
             generator=torch.Generator().manual_seed(dataset.seed),  # not the global one
         )
+        # At exit this comes before torch's and Python's own handlers, which were registered earlier.
+        atexit.register(weakref.finalize(self, _end_workers, self._loader))
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
@@ -133,6 +141,17 @@ class _Batches(Dataset[Batch | UserError]):
         except UserError as error:
             return UserError(str(error), exit_code=1)
         return torch.stack(images), list(targets)
+
+
+def _end_workers(loader: DataLoader[Any]) -> None:
+    """End the workers of a loader while their queues work.
+
+    Torch does so when the iterator is deleted. At exit, or as part of a reference cycle, that comes after the
+    queues are closed: the workers get no message, and the end waits 20 seconds for them.
+    """
+    iterator: Any = loader._iterator
+    if iterator is not None:
+        iterator._shutdown_workers()
 
 
 def _keep(batch: Any) -> Any:

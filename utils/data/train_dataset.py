@@ -6,10 +6,7 @@ of workers changes nothing.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,17 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nets.structures import Target
-from utils.cli.console import progress
-from utils.cli.errors import UserError
 from utils.data.augmentation import Augmenter
 from utils.data.dataset import VocDataset
+from utils.data.image_cache import ImageCache, cache_images
 from utils.data.mosaic import MOSAIC_SCALE, ImageAndTarget, mixup, mosaic
 from utils.data.targets import build_target
 from utils.vision.image_reader import Pixels
 
 Key = tuple[int, int]  # epoch, index
-_MEMINFO = Path("/proc/meminfo")
-_MEMORY_SHARE = 0.8  # of the available memory for cached images
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,11 @@ class AugmentSettings:
 
 
 class TrainDataset(Dataset[tuple[Tensor, Target]]):
-    """Augmented training images of network size; the key is (epoch, index)."""
+    """Augmented training images of network size; the key is (epoch, index).
+
+    Attributes:
+        image_cache: the decoded images; None reads the files.
+    """
 
     def __init__(
         self,
@@ -68,33 +66,23 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         self.seed = seed
         self.close_epoch = close_epoch
         self._augmenter = Augmenter(input_size, settings.level)
-        self._cached: list[Pixels] | None = None
+        self.image_cache: ImageCache | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def cache(self) -> int:
-        """Decode all images into memory, before the loader forks its workers; returns their bytes.
+    def fill_cache(self) -> ImageCache:
+        """Decode all images into a file that other processes can map too, and use it from now on.
 
         Raises:
-            UserError: they need more than 80 % of the available memory, or one cannot be read.
+            UserError: as `cache_images`.
         """
-        needed, available = 0, available_memory()
+        sizes = []
         for index, record in enumerate(self.dataset.records):
             reduction = self._reduction(index)
-            needed += -(-record.height // reduction) * -(-record.width // reduction) * 3
-        if available is not None and needed > _MEMORY_SHARE * available:
-            raise UserError(
-                f"--cache: the images need {needed / 1e9:.1f} GB, more than {_MEMORY_SHARE:.0%} of the "
-                f"{available / 1e9:.1f} GB of available memory; leave it out"
-            )
-        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-        try:
-            images = pool.map(self._read, range(len(self)))
-            self._cached = list(progress(images, "caching", total=len(self)))
-        finally:
-            pool.shutdown(cancel_futures=True)  # an unreadable image ends the wait for the others
-        return needed
+            sizes.append((-(-record.height // reduction), -(-record.width // reduction)))
+        self.image_cache = cache_images(self._read, sizes)
+        return self.image_cache
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Target]:
         """Return one image, uint8 Tensor[3, H, W], and its target in network pixels."""
@@ -123,7 +111,7 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
 
     def _load(self, index: int) -> ImageAndTarget:
         """Return an image, reduced where possible, and its target in its pixels."""
-        image = self._read(index) if self._cached is None else self._cached[index]
+        image = self._read(index) if self.image_cache is None else self.image_cache[index]
         target = build_target(self.dataset, index)
         boxes = target.boxes / self._reduction(index)
         return image, Target(boxes, target.labels, target.difficult, target.image_id)
@@ -142,13 +130,3 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         reach = max(self._augmenter.max_scale, MOSAIC_SCALE[1])
         largest = min(height / record.height, width / record.width) * reach
         return next(reduction for reduction in (8, 4, 2, 1) if reduction * largest <= 1 or reduction == 1)
-
-
-def available_memory() -> int | None:
-    """Return the bytes of memory that a new process can use; None if the system does not tell."""
-    try:
-        lines = _MEMINFO.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None

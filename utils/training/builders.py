@@ -24,7 +24,9 @@ from utils.data.prepare import TrainingData, prepare_training
 from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.inference.device import autocast_dtype, precision_name
 from utils.training.distributed import (
+    all_gather,
     broadcast_from_rank_zero,
+    local_rank,
     rank,
     rank_device,
     run_on_all_ranks,
@@ -61,6 +63,8 @@ def prepare(
     torch.manual_seed(config.seed)
     data = broadcast_from_rank_zero(lambda: load_data(config))
     loader = run_on_all_ranks(lambda: build_loader(config, data.train, device))
+    if config.cache:
+        cache_training_images(loader)
     return device, data, loader
 
 
@@ -142,8 +146,6 @@ def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device)
         settings = AugmentSettings(0.0, 0.0, "none")
     close_epoch = config.epochs - min(config.close_mosaic, config.epochs // 2)
     samples = TrainDataset(dataset, config.imgsz, settings, config.seed, close_epoch=close_epoch)
-    if config.cache:
-        log(f"cache: {samples.cache() / 1e9:.2f} GB of decoded images in memory")
     return TrainLoader(
         samples,
         batch_size=config.batch_size,
@@ -152,6 +154,21 @@ def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device)
         rank=rank(),
         world_size=world_size(),
     )
+
+
+def cache_training_images(loader: TrainLoader) -> None:
+    """Decode the training images once per machine, for all of its ranks and their workers; call on all ranks.
+
+    Raises:
+        UserError: as `cache_images`, on all ranks.
+    """
+    samples = loader.dataset
+    own = run_on_all_ranks(lambda: samples.fill_cache() if local_rank() == 0 else None)
+    caches = all_gather(own)
+    if own is None:
+        samples.image_cache = caches[rank() - local_rank()]  # the ranks of a machine are consecutive
+    else:
+        log(f"cache: {own.nbytes / 1e9:.2f} GB of decoded images in {own.path}")
 
 
 def load_pretrained(config: TrainConfig, resumed: Checkpoint | None) -> WeightsFile | None:

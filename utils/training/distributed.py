@@ -36,6 +36,11 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def local_rank() -> int:
+    """Return this process's number among those of its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if is_distributed() else 0
+
+
 def is_distributed() -> bool:
     """Return whether torchrun started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -77,7 +82,7 @@ def rank_device(name: str) -> torch.device:
         raise UserError(f"--device {name}: under torchrun give cpu or cuda; each process takes its own GPU")
     device = choose_device(name)
     if device.type == "cuda":
-        device = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        device = choose_device(f"cuda:{local_rank()}")
         torch.cuda.set_device(device)
     return device
 
@@ -113,7 +118,7 @@ def run_on_all_ranks(function: Callable[[], Result]) -> Result:
         result = function()
     except UserError as caught:
         error = caught
-    errors = _gather(error)
+    errors = all_gather(error)
     failed = next((number for number, found in enumerate(errors) if found is not None), None)
     if failed is None:
         return cast(Result, result)
@@ -169,7 +174,7 @@ def _wait_for_all() -> None:
     sum_over_ranks(torch.zeros(1))
 
 
-def _gather(item: Result) -> list[Result]:
+def all_gather(item: Result) -> list[Result]:
     """Return the items of all ranks, in the order of the ranks; they are pickled."""
     if world_size() == 1:
         return [item]

@@ -63,13 +63,13 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
 
 
 def write_content(path: Path | str, content: object) -> None:
-    """Write a `.pth` file that `read_content` reads, whole or not at all.
+    """Write a `.pth` file that `read_content` reads, whole or not at all; its tensors are on the CPU.
 
     Raises:
         UserError: the file cannot be written.
     """
     buffer = io.BytesIO()  # on a full disk, torch's own writer would raise no OSError
-    torch.save(content, buffer)
+    torch.save(_on_cpu(content), buffer)
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())
 
@@ -134,6 +134,17 @@ def read_content(path: Path | str) -> object:
     except _DAMAGE as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise UserError(f"{path}: damaged or no checkpoint ({reason}); download or copy it again") from None
+
+
+def _on_cpu(value: Any) -> Any:
+    """Move the tensors in dicts, lists and tuples to the CPU, so that a file loads on any machine."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_on_cpu, value))
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import gc
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from tests.utils.data.conftest import MakeVoc, write_voc
 from utils.cli.errors import UserError
@@ -241,3 +247,84 @@ def test_an_image_lost_while_training_is_one_line(dataset: VocDataset) -> None:
     assert said[0] == said[1]
     assert str(path) in said[0]
     assert "\n" not in said[0]
+
+
+# Run in processes of their own: the start method is that of a whole process.
+START_METHOD = """
+import multiprocessing, sys
+from pathlib import Path
+from tests.utils.data.test_loader import assert_same, make
+from utils.data.dataset import VocDataset
+from utils.data.dataset_report import scan_samples
+from utils.data.loader import TrainLoader
+from utils.data.samples import load_samples
+
+method, folder = sys.argv[1:]
+multiprocessing.set_start_method(method)
+records = scan_samples(load_samples(Path(folder), "train")).records
+alone = TrainLoader(make(VocDataset(records, ("cat",))), batch_size=2, workers=0)
+expected = [list(alone.epoch(epoch)) for epoch in range(2)]
+helped = TrainLoader(make(VocDataset(records, ("cat",))), batch_size=2, workers=1)
+helped.dataset.fill_cache()
+for record in records:
+    record.image_path.unlink()
+for epoch in range(2):
+    assert_same(list(helped.epoch(epoch)), expected[epoch])
+print("same")
+"""
+
+
+# The loader is alive at the exit.
+EXIT = (
+    START_METHOD.split("alone =")[0]
+    + """
+kept = TrainLoader(make(VocDataset(records, ("cat",))), batch_size=2, workers=2)
+batches = multiprocessing.batches = kept.epoch(0)
+next(batches)
+"""
+)
+
+
+def run_program(program: str, method: str, make_voc: MakeVoc) -> str:
+    """Run a program on seven images; returns its output."""
+    voc = make_voc({"train": {f"{n}": [CAT] if n < 6 else [] for n in range(7)}})
+    command = [sys.executable, "-c", program, method, str(voc)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_every_start_method_change_nothing(make_voc: MakeVoc, method: str) -> None:
+    assert run_program(START_METHOD, method, make_voc) == "same\n"
+
+
+@pytest.mark.slow
+def test_workers_end_at_exit(make_voc: MakeVoc) -> None:
+    assert run_program(EXIT, "fork", make_voc) == ""  # a killed worker would be reported
+
+
+def test_workers_end_with_a_loader_that_only_the_collector_finds(dataset: VocDataset) -> None:
+    loader = TrainLoader(make(dataset), batch_size=2, workers=2)
+    batches = loader.epoch(0)
+    next(batches)
+    cycle: list[object] = [loader, batches]
+    cycle.append(cycle)
+    start = time.monotonic()
+    del loader, batches, cycle
+    gc.collect()
+    assert time.monotonic() - start < 5  # 20 if the queues are collected first
+
+
+def test_of_a_batch_the_images_are_pinned(dataset: VocDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    images, targets = next(TrainLoader(make(dataset), batch_size=2, workers=0).epoch(0))
+    ours, theirs = pin_memory((images, targets))
+    assert pinned == [images]
+    assert ours is images
+    assert theirs == targets
+    error = UserError("lost")
+    assert pin_memory(error) is error

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from utils.cli.errors import UserError
-from utils.data import train_dataset
 from utils.data.augmentation import LEVELS
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import Record
@@ -49,7 +48,7 @@ def build(
 
 
 def test_cache_of_nothing() -> None:
-    assert build(VocDataset([], ("thing",))).cache() == 0
+    assert build(VocDataset([], ("thing",))).fill_cache().nbytes == 0
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -94,9 +93,9 @@ def test_finished_picture_has_its_boxes(tmp_path: Path, mosaic: float) -> None:
 def test_a_cache_changes_no_pixel(tmp_path: Path, level: str, mosaic: float, mixup: float) -> None:
     dataset = marked(tmp_path, SIZES)
     plain, cached = build(dataset, level, mosaic, mixup), build(dataset, level, mosaic, mixup)
-    size = cached.cache()
-    assert cached._cached is not None
-    assert size == sum(picture.nbytes for picture in cached._cached)
+    images = cached.fill_cache()
+    assert images.nbytes == sum(images[index].nbytes for index in range(len(SIZES)))
+    assert not any(images[index].flags.writeable for index in range(len(SIZES)))  # so nothing draws on them
     expected = [plain[epoch, index] for epoch in range(2) for index in range(len(SIZES))]
     for record in dataset.records:
         record.image_path.unlink()  # from now on memory has to do
@@ -130,36 +129,9 @@ def test_level_none_is_what_inference_sees(tmp_path: Path, mosaic: float) -> Non
         assert torch.equal(target.boxes, torch.from_numpy(placement.apply(dataset.objects(index).boxes)))
 
 
-@pytest.mark.parametrize(
-    ("meminfo", "fits"),
-    [
-        ("MemTotal: 9 kB\nMemAvailable:   40 kB\n", True),
-        ("MemAvailable:   15 kB\n", True),  # 12 of 12.3 kB
-        ("MemAvailable:   14 kB\n", False),
-        ("MemTotal: 1 kB\n", True),  # the system does not say
-        (None, True),
-    ],
-)
-def test_a_cache_leaves_memory_to_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meminfo: str | None, fits: bool
-) -> None:
-    samples = build(marked(tmp_path, [(64, 64)]))
-    monkeypatch.setattr(train_dataset, "_MEMINFO", tmp_path / "meminfo")
-    if meminfo is not None:
-        (tmp_path / "meminfo").write_text(meminfo)
-    if fits:
-        assert samples.cache() == 64 * 64 * 3
-        return
-    with pytest.raises(
-        UserError, match=r"^--cache: the images need .* GB, more than 80% of the .* GB"
-    ) as caught:
-        samples.cache()
-    assert caught.value.exit_code == 2
-
-
 def test_a_picture_that_cannot_be_cached_is_named(tmp_path: Path) -> None:
     dataset = marked(tmp_path, SIZES)
     path = dataset.records[2].image_path
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"2\.jpg: cannot read the image: .*truncated"):
-        build(dataset).cache()
+        build(dataset).fill_cache()

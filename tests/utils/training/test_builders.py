@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,11 +14,13 @@ from nets.yolo import YoloBody
 from tests.utils.training.conftest import CAT, MakeData
 from utils.cli.class_names import MODEL_DATA, read_class_names
 from utils.cli.train_config import TrainConfig
+from utils.training import builders
 from utils.training.builders import (
     build_criterion,
     build_model,
     build_model_config,
     build_trainer,
+    cache_training_images,
     check_attention,
     load_data,
     load_pretrained,
@@ -240,3 +243,19 @@ def test_norms_keep_their_names_when_they_are_shared_between_gpus(capsys: pytest
     trainer = build_trainer(TrainConfig(sync_bn=True), model, 1, 16, CPU)
     assert trainer.frozen_bn == ["neck_p5.norm"]
     assert "--no-freeze-norms trains them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "local", "expected"), [(0, 0, None), (1, 1, "a"), (2, 0, None), (3, 1, "b"), (4, 2, "b")]
+)
+def test_each_machine_has_a_cache_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, number: int, local: int, expected: str | None
+) -> None:
+    """Ranks 0 and 1 are on one machine, the others on a second."""
+    own = SimpleNamespace(nbytes=0, path="own")
+    samples = SimpleNamespace(image_cache=None, fill_cache=lambda: own)
+    monkeypatch.setattr(builders, "rank", lambda: number)
+    monkeypatch.setattr(builders, "local_rank", lambda: local)
+    monkeypatch.setattr(builders, "all_gather", lambda item: ["a", None, "b", None, None])
+    cache_training_images(SimpleNamespace(dataset=samples))
+    assert samples.image_cache == expected  # an owner's is set by fill_cache

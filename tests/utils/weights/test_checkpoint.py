@@ -9,7 +9,7 @@ from torch import nn
 
 from nets.config import ModelConfig
 from utils.cli.errors import UserError
-from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_content
 from utils.weights.load import load_model
 from utils.weights.own_block import build_network
 
@@ -124,3 +124,34 @@ def test_a_limit_on_the_size_of_files_leaves_the_old_one(tmp_path, checkpoint):
     assert caught.value.exit_code == 1
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+class OnDevice(torch.Tensor):
+    """Stands for a tensor on a GPU: a file with one is refused, as it is no plain tensor."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_file_holds_tensors_of_the_cpu_however_deep(tmp_path, checkpoint):
+    on_cpu = torch.arange(3.0)
+    tensor = on_cpu.as_subclass(OnDevice)
+    training = {"optimizer": {"state": {0: {"momentum": tensor}}, "groups": [(tensor, 1)]}, "empty": {}}
+    weights = checkpoint.weights | {"added": tensor}
+    whole = Checkpoint(checkpoint.config, checkpoint.class_names, weights, training=training)
+    save_checkpoint(tmp_path / "last.pth", whole)
+    loaded = load_checkpoint(tmp_path / "last.pth")
+    found = loaded.training["optimizer"]
+    for value in (loaded.weights["added"], found["state"][0]["momentum"], found["groups"][0][0]):
+        assert torch.equal(value, on_cpu)
+    assert found["groups"][0][1] == 1
+    assert loaded.training["empty"] == {}
+    assert type(weights["added"]) is type(training["optimizer"]["groups"][0][0]) is OnDevice  # not in place
+
+
+def test_saving_copies_no_tensor_of_the_cpu(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(torch, "save", lambda content, file: saved.append(content))
+    tensor = torch.zeros(2)
+    write_content(tmp_path / "file.pth", {"a": [tensor]})
+    assert saved[0]["a"][0] is tensor
