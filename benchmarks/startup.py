@@ -27,11 +27,12 @@ import os, sys
 sys.argv = ["train.py", *sys.argv[1:]]
 import train
 from utils.training import engine
-step = engine.Trainer._step
+name = "step" if hasattr(engine.Trainer, "step") else "_step"  # in an older checkout (--repo)
+step = getattr(engine.Trainer, name)
 def stop(self, *args, **kwargs):
     step(self, *args, **kwargs)
     os._exit(0)
-engine.Trainer._step = stop
+setattr(engine.Trainer, name, stop)
 train.main(sys.argv[1:])
 """
 ANNOTATION = """<annotation><filename>{name}.jpg</filename>
