@@ -23,11 +23,12 @@ endif
 # Show a command as one would type it, then run it with the environment's programs.
 type = @echo '$$ $(1)' && PATH="$(BIN):$$PATH" $(1)
 
-.PHONY: help install demo test exhaustive quick check active-run active-dev
+.PHONY: help install demo test test-cuda exhaustive quick check active-run active-dev
 
 help:
 	@echo 'make demo     train, evaluate and predict on a small generated data set'
 	@echo 'make test     the tests that CI runs, about 8 minutes on 2 cores'
+	@echo 'make test-cuda   the tests that need a GPU; says how many were skipped'
 	@echo 'make exhaustive  also every data fault through every command'
 	@echo 'make quick    the fast tests of modules, not of whole commands, about a minute'
 	@echo 'make check    lint, format, types, layers'
@@ -43,6 +44,9 @@ demo: $(RUN_READY)
 
 test: $(DEV_READY)
 	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto -m "not exhaustive")
+
+test-cuda: $(DEV_READY)
+	$(call type,python -m pytest tests/cuda)
 
 exhaustive: $(DEV_READY)
 	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto)

@@ -24,7 +24,7 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     # Axis by axis: a last dimension of 2 would make every step twice as large, and slow to reduce.
     shared = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)  # (..., N, M)
     shared *= (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0)
-    areas, other_areas = ((one[..., 2:] - one[..., :2]).prod(dim=-1) for one in (boxes, others))
+    areas, other_areas = (_area(one[..., 2:] - one[..., :2]) for one in (boxes, others))
     return shared / (areas[..., :, None] + other_areas[..., None, :] - shared)
 
 
@@ -36,8 +36,8 @@ def complete_iou_loss(boxes: Tensor, others: Tensor) -> Tensor:
     """
     sizes, other_sizes = (one[:, 2:] - one[:, :2] for one in (boxes, others))
     low, high = torch.maximum(boxes[:, :2], others[:, :2]), torch.minimum(boxes[:, 2:], others[:, 2:])
-    shared = (high - low).clamp(min=0).prod(dim=-1)  # (N,)
-    iou = shared / (sizes.prod(dim=-1) + other_sizes.prod(dim=-1) - shared + _EPSILON)
+    shared = _area((high - low).clamp(min=0))  # (N,)
+    iou = shared / (_area(sizes) + _area(other_sizes) - shared + _EPSILON)
     enclosing = torch.maximum(boxes[:, 2:], others[:, 2:]) - torch.minimum(boxes[:, :2], others[:, :2])
     center, other_center = ((one[:, :2] + one[:, 2:]) / 2 for one in (boxes, others))
     offset = (center - other_center).square().sum(dim=-1)
@@ -64,6 +64,11 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
 def shape_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
     """Return the IoU (..., M, A) of sizes, Tensor[..., M, 2], and anchors, Tensor[A, 2], at one center."""
     return box_iou(_centered(sizes), _centered(anchors))
+
+
+def _area(sizes: Tensor) -> Tensor:
+    """Return width times height; the gradient of `prod` would ask the GPU for zeros, and wait for it."""
+    return sizes[..., 0] * sizes[..., 1]
 
 
 def _centered(sizes: Tensor) -> Tensor:

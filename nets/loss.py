@@ -84,22 +84,18 @@ class YoloLoss(nn.Module):
         predictions = flatten_maps(raw_maps, self.anchor_masks).float()  # (B, N, 5+K)
         boxes = decode_boxes(predictions[..., :4], priors, self.scale_x_y)  # (B, N, 4)
 
-        def upload(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
         truth_boxes, labels, _ = _padded(targets)  # (B, M, 4), (B, M)
-        positive = upload(assignment.images), upload(assignment.priors)
+        positive = _upload(assignment.images, device), _upload(assignment.priors, device)
         truth = assignment.images, assignment.truths
-        class_goal = upload(self._class_goal(labels[truth]))  # (P, K)
-        goal = torch.zeros_like(predictions[..., 4])  # (B, N)
-        goal[positive] = 1.0
-        overlap = box_iou(boxes.detach(), upload(truth_boxes))  # (B, N, M); padding overlaps nothing
-        counted = ~(overlap > _IGNORE_IOU).any(dim=-1)
-        counted[positive] = True
+        class_goal = _upload(self._class_goal(labels[truth]), device)  # (P, K)
+        is_positive = torch.zeros_like(predictions[..., 4], dtype=torch.bool)  # (B, N)
+        is_positive.index_put_(positive, is_positive.new_ones(()))  # "[positive] = True" waits for a GPU
+        overlap = box_iou(boxes.detach(), _upload(truth_boxes, device))  # (B, N, M); padding overlaps nothing
+        counted = is_positive | ~(overlap > _IGNORE_IOU).any(dim=-1)
 
         terms = {
-            "box": complete_iou_loss(boxes[positive], upload(truth_boxes[truth])),  # (P,)
-            "objectness": bce(predictions[..., 4], goal, reduction="none") * counted,  # (B, N)
+            "box": complete_iou_loss(boxes[positive], _upload(truth_boxes[truth], device)),  # (P,)
+            "objectness": bce(predictions[..., 4], is_positive.float(), reduction="none") * counted,  # (B, N)
             "class": bce(predictions[positive][:, 5:], class_goal, reduction="none").sum(dim=-1),  # (P,)
         }
         if self.normalization == "means":
@@ -122,7 +118,7 @@ class YoloLoss(nn.Module):
         head = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))  # (N,)
         head_of_positive = head[assignment.priors]  # (P,)
         per_head = head_of_positive.bincount(minlength=len(sizes)).clamp(min=1)
-        positives_share = (1 / per_head)[head_of_positive].to(counted.device, non_blocking=True)
+        positives_share = _upload((1 / per_head)[head_of_positive], counted.device)
         area = grids[0][0] * grids[0][1] * STRIDES[0] ** 2 / _USUAL_AREA
         background_share = torch.cat(
             [
@@ -137,6 +133,13 @@ class YoloLoss(nn.Module):
         """Return smoothed one-hot rows (P, K): 1 - s/2 for the class, s/2 for the others."""
         one_hot = nn.functional.one_hot(labels, self.num_classes).float()
         return one_hot * (1 - self.label_smoothing) + self.label_smoothing / 2
+
+
+def _upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device; to a GPU from pinned memory, as only such a copy does not wait for it."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _padded(targets: Sequence[Target]) -> tuple[Tensor, Tensor, Tensor]:

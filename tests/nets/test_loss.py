@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.profiler import profile
 from torchvision.ops import complete_box_iou_loss
 
 from nets.boxes import box_iou
@@ -51,6 +52,17 @@ def test_a_batch_without_any_object_is_finite_and_has_gradients():
     for raw in raw_maps:
         assert raw.grad.isfinite().all()
         assert raw.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("normalization", ["sums", "means"])
+def test_the_gradient_reads_no_value(normalization):
+    """A GPU would have to be waited for, as in the gradient of `prod`, which looks for zeros."""
+    losses = loss_of(maps(), [target([[2, 2, 30, 30], [20, 8, 60, 50]])], normalization=normalization)
+    with profile() as profiler:
+        sum(losses.values()).backward()
+    names = {event.name for event in profiler.events()}
+    assert "aten::mul" in names  # it has seen the gradient's operations
+    assert not names & {"aten::_local_scalar_dense", "aten::nonzero"}
 
 
 def test_one_object_hand_worked():

@@ -237,10 +237,10 @@ class Trainer:
             self.ema.update(self.model, is_finite)
 
         numbers = torch.cat((sum_over_ranks(losses) / world_size(), is_finite[None]))
-        numbers, arrival = numbers.to("cpu", non_blocking=True), None
+        numbers, arrival = numbers.to("cpu", non_blocking=self.device.type == "cuda"), None
         if self.device.type == "cuda":
             arrival = torch.cuda.Event()
-            arrival.record()
+            arrival.record(torch.cuda.current_stream(self.device))  # not that of another GPU
         self._unsettled = TakenStep(numbers, arrival, batches, num_images, unassigned)
         if not self._is_late:
             self.settle(meter, label)
