@@ -225,12 +225,12 @@ class Trainer:
         meter.lr = self.schedule.set_lr()
         self.scaler.unscale_(self.optimizer)
         parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm([cast(Tensor, parameter.grad) for parameter in parameters])
+        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+        is_finite = nn.utils.get_total_norm(gradients, math.inf).isfinite()  # of the largest value
         if self.clip_grad:
-            nn.utils.clip_grads_with_norm_(parameters, self.clip_grad, norm)
+            nn.utils.clip_grad_norm_(parameters, self.clip_grad)
         self.scaler.step(self.optimizer)  # skips the step if the gradient is not finite, as does what follows
         self.scaler.update()
-        is_finite = norm.isfinite()
         for buffer, before in zip(self.model.buffers(), statistics, strict=True):
             buffer.copy_(torch.where(is_finite, buffer, before))
         if self.ema is not None:
