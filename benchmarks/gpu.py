@@ -60,7 +60,7 @@ def train_for(trainer: Trainer, batches: Iterable[Batch], seconds: float) -> tup
         images += len(group[0][0])
         if time.perf_counter() - started >= seconds:
             break
-    trainer.settle(meter)  # waits for the last step
+    trainer.finish_step(meter)  # waits for the last step
     return images / (time.perf_counter() - started), meter
 
 

@@ -1,7 +1,7 @@
 """The training loss: CIoU for boxes, binary cross entropy for objectness and classes.
 
-A new term takes two edits in this file: its weight in `WEIGHTS` and its values in `YoloLoss.forward`. The
-log, results.csv and the curves show it by its name.
+A new term takes two edits in this file: its weight in `WEIGHTS` and its values in `YoloLoss.forward` (for
+`--loss means` also in `_as_means`). The log, results.csv and the curves show it by its name.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class YoloLoss(nn.Module):
             terms = self._as_means(terms, assignment, counted, grids)
         else:
             terms = {name: WEIGHTS[name] * values for name, values in terms.items()}
-        return {name: values.sum() / divisor for name, values in terms.items()}
+        return {name: terms[name].sum() / divisor for name in WEIGHTS}
 
     def _as_means(
         self,

@@ -78,7 +78,7 @@ def take_steps(trainer: Trainer, *batches: Batch, freeze_backbone: bool = False)
     meter = EpochMeter()
     for batch in batches:
         assert trainer.step([batch], meter)
-    trainer.settle(meter)
+    trainer.finish_step(meter)
     return meter
 
 
@@ -239,7 +239,7 @@ def test_a_step_does_not_wait_for_the_gpu(settings: dict[str, Any]) -> None:
         trainer.step(others[1:3], meter)  # accumulates
         with pytest.raises(RuntimeError, match="synchronizing"):
             trainer.model.head_p5.predict.bias.sum().item()
-    trainer.settle(meter)
+    trainer.finish_step(meter)
     assert (meter.steps, meter.batches, meter.skipped) == (3, 4, 0)
 
 
@@ -251,7 +251,7 @@ def test_all_that_a_step_uploads_is_pinned() -> None:
     trainer.step([first], meter)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         trainer.step([second], meter)
-        trainer.settle(meter)
+        trainer.finish_step(meter)
     copies = {event.name for event in profiler.events() if event.name.startswith("Memcpy HtoD")}
     if not copies:
         pytest.skip("the profiler cannot watch this GPU")

@@ -152,7 +152,7 @@ def _estimate_seconds(config: TrainConfig, network: ModelConfig) -> float:
             for _ in range(2):  # the first step includes one-time set-up
                 meter.seconds = 0.0
                 trainer.step(batches, meter)
-                trainer.settle(meter)
+                trainer.finish_step(meter)
             seconds += epochs * meter.seconds / config.batch_size
     return seconds
 

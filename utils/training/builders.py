@@ -22,7 +22,7 @@ from utils.data.dataset import VocDataset
 from utils.data.loader import TrainLoader
 from utils.data.prepare import TrainingData, prepare_training
 from utils.data.train_dataset import AugmentSettings, TrainDataset
-from utils.inference.device import autocast_dtype, precision_name
+from utils.inference.device import autocast_dtype, has_bfloat16, precision_name
 from utils.training.distributed import (
     all_gather,
     broadcast_from_rank_zero,
@@ -58,6 +58,8 @@ def prepare(
     log(f"device {device}, precision {precision_name(autocast_dtype(config.amp, device))}")
     if device.type == "cpu" and torch.cuda.is_available():
         log("there is a GPU: --device cuda uses it")
+    if config.amp and device.type == "cpu" and not has_bfloat16(device):
+        warn("--amp: this CPU has no bfloat16 instructions, so it is slower than float32; leave --amp out")
     run_on_all_ranks(lambda: prepare_process(config, device, resumed))
     run_on_all_ranks(lambda: check_attention(config))
     torch.manual_seed(config.seed)
@@ -94,7 +96,7 @@ def prepare_process(config: TrainConfig, device: torch.device, resumed: Checkpoi
     precision = precision_name(autocast_dtype(config.amp, device))
     before = resumed.training.get("precision", precision)  # missing in older checkpoints
     if before != precision:
-        warn(f"the run began in {before}, now {precision}: results and speed will differ; see --amp")
+        warn(f"the run began in {before}, now {precision}: results and speed will differ")
 
 
 def check_attention(config: TrainConfig, batch_size: int | None = None) -> None:
@@ -281,21 +283,18 @@ def build_trainer(
         clip_grad=config.clip_grad,
         autocast=autocast_dtype(config.amp, device),
         compiled=config.compile,
-        find_unused=world_size() > 1 and any(not _train_block(config, place, 2) for place in config.phi_at),
+        find_unused=":" in config.phi,  # nobody knows what a block of the user's own leaves out
     )
 
 
-def _train_block(config: TrainConfig, place: str, batch: int) -> bool:
-    """Run forward and backward through a block; returns whether all its parameters took part."""
+def _train_block(config: TrainConfig, place: str, batch: int) -> None:
     height, width = (side // _STRIDES[place] for side in config.imgsz)
     features = torch.rand(batch, PLACES[place], height, width, requires_grad=True)
     # The gradient of the sigmoid needs its output, which a block must not change in place.
-    block = build_attention(config.phi, PLACES[place]).train()
-    output = block(features.sigmoid())
+    output = build_attention(config.phi, PLACES[place]).train()(features.sigmoid())
     if not isinstance(output, Tensor):
         raise TypeError(f"a block must return one tensor, this one returns {type(output).__name__}")
     if output.shape != features.shape or output.dtype != features.dtype:
         expected, actual = ((tuple(tensor.shape), tensor.dtype) for tensor in (features, output))
         raise TypeError(f"a block must keep shape and type, {expected}; this one returns {actual}")
     output.sum().backward()
-    return all(parameter.grad is not None for parameter in block.parameters())

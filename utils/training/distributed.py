@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -125,6 +125,11 @@ def run_on_all_ranks(function: Callable[[], Result]) -> Result:
     if error is not None and failed == rank():
         raise error
     raise SystemExit(cast(UserError, errors[failed]).exit_code)
+
+
+def raise_on_rank_zero(error: UserError) -> NoReturn:
+    """Raise an error that all ranks have found: rank 0 prints it, the others end with the same status."""
+    raise error if rank() == 0 else SystemExit(error.exit_code)
 
 
 @contextmanager

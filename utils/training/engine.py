@@ -20,14 +20,20 @@ from nets.yolo import YoloBody
 from utils.cli.console import warn
 from utils.cli.errors import UserError
 from utils.inference.device import precision_name
-from utils.training.distributed import rank, sum_over_ranks, world_size, wrap_distributed
+from utils.training.distributed import (
+    all_gather,
+    raise_on_rank_zero,
+    rank,
+    sum_over_ranks,
+    world_size,
+    wrap_distributed,
+)
 from utils.training.ema import ModelEma
 from utils.training.optim import Schedule, load_optimizer
 
 Batch = tuple[Tensor, list[Target]]
 MAX_SKIPPED = 5  # steps in a row with a loss or gradient that is not finite, before the run stops
 MAX_OVERFLOWS = 20  # the same for a gradient in float16, whose scale then reaches 1
-_FLOAT16_SCALE, _FLOAT16_GROWTH = 2.0**16, 2000  # torch's defaults; the steps until the scale is doubled
 
 
 @dataclass
@@ -78,8 +84,8 @@ class EpochMeter:
 
 
 @dataclass(frozen=True)
-class TakenStep:
-    """A step whose numbers may still be on their way from the GPU.
+class LastStep:
+    """The step that was taken last, whose numbers may still be on their way from the GPU.
 
     Attributes:
         numbers: Tensor[terms + 1] on the CPU, the losses by term and whether the gradient was finite.
@@ -137,19 +143,16 @@ class Trainer:
         self.frozen_bn = list(frozen_bn)
         self.clip_grad, self.autocast = clip_grad, autocast
         self.device = next(model.parameters()).device
-        # Its check of the gradient lets the optimizer skip a step without asking the device. Only float16
-        # needs the scale, which elsewhere is 1.
-        scales = autocast == torch.float16
+        # In every precision the scaler checks the gradient on the device, so that the optimizer skips a step
+        # without asking it. Only float16 needs a scale other than 1.
         self.scaler = torch.amp.GradScaler(
-            self.device.type,
-            init_scale=_FLOAT16_SCALE if scales else 1.0,
-            growth_interval=_FLOAT16_GROWTH if scales else 2**31 - 1,
+            self.device.type, init_scale=2.0**16 if autocast == torch.float16 else 1.0
         )
         self._compiled, self._find_unused = compiled, find_unused
         self._network: Any = model
         self._is_frozen: bool | None = None  # the backbone
-        self._unsettled: TakenStep | None = None
-        self._is_late = self.device.type == "cuda"  # a step is settled during the next one
+        self._last: LastStep | None = None
+        self._is_late = self.device.type == "cuda"  # a step is finished during the next one
         self._skipped_in_a_row = 0
 
     @property
@@ -204,7 +207,7 @@ class Trainer:
         stops, divisor, num_images, unassigned = totals.tolist()
         if stops:
             return False
-        share = max(divisor, 1) / world_size()  # DistributedDataParallel takes the mean over the processes
+        divisor = max(divisor, 1) / world_size()  # DistributedDataParallel takes the mean over the ranks
 
         statistics = [buffer.clone() for buffer in self.model.buffers()]
         losses = torch.zeros(len(WEIGHTS), device=self.device)
@@ -215,39 +218,40 @@ class Trainer:
             with self._reduced(is_last=assignment is assignments[-1]):
                 with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
                     raw_maps = self._network(images)
-                terms = torch.stack(list(self.criterion(raw_maps, targets, assignment, share).values()))
+                by_name = self.criterion(raw_maps, targets, assignment, divisor)
+                terms = torch.stack([by_name[name] for name in WEIGHTS])
                 losses += terms.detach()
                 # A term that is not finite may have a gradient that is; then this makes it NaN.
                 factors = torch.where(terms.isfinite(), 1.0, math.nan)
                 self.scaler.scale((terms * factors).sum()).backward()
 
-        self.settle(meter, label)  # the step before, on which the learning rate of this one depends
+        self.finish_step(meter, label)  # the step before, on which the learning rate of this one depends
         meter.lr = self.schedule.set_lr()
         self.scaler.unscale_(self.optimizer)
         parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
-        is_finite = nn.utils.get_total_norm(gradients, math.inf).isfinite()  # of the largest value
+        is_taken = nn.utils.get_total_norm(gradients, math.inf).isfinite()  # the largest value
         if self.clip_grad:
             nn.utils.clip_grad_norm_(parameters, self.clip_grad)
         self.scaler.step(self.optimizer)  # skips the step if the gradient is not finite, as does what follows
-        self.scaler.update()
+        self.scaler.update(None if self.autocast == torch.float16 else 1.0)
         for buffer, before in zip(self.model.buffers(), statistics, strict=True):
-            buffer.copy_(torch.where(is_finite, buffer, before))
+            buffer.copy_(torch.where(is_taken, buffer, before))
         if self.ema is not None:
-            self.ema.update(self.model, is_finite)
+            self.ema.update(self.model, is_taken)
 
-        numbers = torch.cat((sum_over_ranks(losses) / world_size(), is_finite[None]))
+        numbers = torch.cat((sum_over_ranks(losses) / world_size(), is_taken[None]))
         numbers, arrival = numbers.to("cpu", non_blocking=self.device.type == "cuda"), None
         if self.device.type == "cuda":
             arrival = torch.cuda.Event()
             arrival.record(torch.cuda.current_stream(self.device))  # not that of another GPU
-        self._unsettled = TakenStep(numbers, arrival, batches, num_images, unassigned)
+        self._last = LastStep(numbers, arrival, batches, num_images, unassigned)
         if not self._is_late:
-            self.settle(meter, label)
+            self.finish_step(meter, label)
         meter.seconds += time.perf_counter() - started
         return True
 
-    def settle(self, meter: EpochMeter, label: str = "") -> None:
+    def finish_step(self, meter: EpochMeter, label: str = "") -> None:
         """Count the step that was taken last, if that is not done yet.
 
         On a GPU it is done a step later or at the end of an epoch: by then the numbers have arrived, so that
@@ -256,46 +260,47 @@ class Trainer:
         Raises:
             UserError: as in `step`.
         """
-        if self._unsettled is None:
+        if self._last is None:
             return
-        taken, self._unsettled = self._unsettled, None
-        if taken.arrival is not None:
-            taken.arrival.synchronize()
-        *losses, is_finite = taken.numbers.tolist()
-        meter.batches += len(taken.batches)
+        last, self._last = self._last, None
+        if last.arrival is not None:
+            last.arrival.synchronize()
+        *losses, is_taken = last.numbers.tolist()
+        meter.batches += len(last.batches)
         meter.steps += 1
-        if not is_finite:
-            self._skip(taken, meter, label, is_loss_finite=math.isfinite(sum(losses)))
+        if not is_taken:
+            self._skip(last, meter, label, is_loss_finite=math.isfinite(sum(losses)))
             return
         self._skipped_in_a_row = 0
         self.schedule.step += 1
         if self.ema is not None:
             self.ema.updates += 1
-        meter.images += taken.num_images
-        meter.unassigned += taken.unassigned
+        meter.images += last.num_images
+        meter.unassigned += last.unassigned
         for name, loss in zip(WEIGHTS, losses, strict=True):
-            meter.losses[name] += loss
+            meter.losses[name] = meter.losses.get(name, 0.0) + loss  # a resumed meter may lack a new term
 
     def _reduced(self, *, is_last: bool) -> AbstractContextManager[None]:
         """Reduce the gradients over the processes in the backward pass of a step's last batch."""
         return nullcontext() if is_last or world_size() == 1 else self._network.no_sync()
 
-    def _skip(self, taken: TakenStep, meter: EpochMeter, label: str, *, is_loss_finite: bool) -> None:
+    def _skip(self, last: LastStep, meter: EpochMeter, label: str, *, is_loss_finite: bool) -> None:
         meter.skipped += 1
         self._skipped_in_a_row += 1
         # float16 overflows now and then; the scaler halves its scale.
         is_overflow = self.autocast == torch.float16 and is_loss_finite
         most = MAX_OVERFLOWS if is_overflow else MAX_SKIPPED
-        names = ", ".join(target.image_id for _, targets in taken.batches for target in targets)
+        own = [target.image_id for _, targets in last.batches for target in targets]
+        names = ", ".join(name for names in all_gather(own) for name in names)
         what = "gradient" if is_loss_finite else "loss"
         place = f"{what} is not finite at {label} step {meter.steps}, images {names}"
         if self._skipped_in_a_row >= most:
-            raise UserError(f"{place}: {most} steps in a row; try a lower --lr", exit_code=1)
+            raise_on_rank_zero(UserError(f"{place}: {most} steps in a row; try a lower --lr", exit_code=1))
         if not is_overflow:
             warn(f"{place}; the step is skipped")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state for resuming, of settled steps; it loads with `weights_only=True`."""
+        """Return the state for resuming, after `finish_step`; it loads with `weights_only=True`."""
         # Only a custom block may draw random numbers.
         cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
         return {
@@ -321,9 +326,7 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         self.frozen_bn = list(state.get("held_norms", ()))  # missing in the first checkpoints
         self._skipped_in_a_row = state["skipped_in_a_row"]
-        if (
-            rank() > 0
-        ):  # the state is that of rank 0; a block that draws random numbers must not draw the same
+        if rank() > 0:  # the state is that of rank 0, whose random numbers another rank must not draw
             torch.manual_seed(torch.initial_seed() + self.schedule.step)
             return
         torch.set_rng_state(state["random"]["cpu"])

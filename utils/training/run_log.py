@@ -35,16 +35,20 @@ _HEADING_EVERY = 20  # lines
 
 
 class RunEstimate:
-    """Estimate of a run's duration from steps of its first epoch, logged once.
+    """Estimate of a run's duration from its first steps, logged once.
 
     These steps take what they take with the precision, processes, batch size and data workers of the run; the
     first one, which includes one-time set-up, is left out.
     """
 
-    def __init__(self, config: TrainConfig, num_images: int, epochs_done: int, device: torch.device) -> None:
-        self._config, self._num_images, self._device = config, num_images, device
-        self._epochs_done = epochs_done
-        self._start: tuple[int, float] | None = None  # images and seconds after the first step
+    def __init__(
+        self, config: TrainConfig, num_images: int, epochs_done: int, meter: EpochMeter, device: torch.device
+    ) -> None:
+        """Take the position of the run: the whole epochs that are done, and the meter of the current one."""
+        self._config, self._device, self._epochs_done = config, device, epochs_done
+        self._num_images, self._images_done = num_images, meter.images
+        self._seen: EpochMeter | None = None
+        self._images, self._seconds = 0, 0.0
         self._is_logged = False
 
     def update(self, meter: EpochMeter) -> None:
@@ -52,17 +56,24 @@ class RunEstimate:
 
         For a long run on a CPU also log flags that shorten it.
         """
-        if self._start is None:
-            self._start = meter.images, meter.seconds
-        images, seconds = meter.images - self._start[0], meter.seconds - self._start[1]
-        if self._is_logged or images == 0 or seconds < _MEASURED:
+        if self._is_logged:
             return
-        self._is_logged = True
+        if self._seen is not None:
+            before = self._seen if meter.steps > self._seen.steps else EpochMeter()  # a new epoch
+            self._images += meter.images - before.images
+            self._seconds += meter.seconds - before.seconds
+        self._seen = replace(meter)
+        if self._images and self._seconds >= _MEASURED:
+            self._is_logged = True
+            self._log()
+
+    def _log(self) -> None:
         config, done = self._config, self._epochs_done
         frozen = max(min(config.freeze_epochs, config.epochs) - done, 0)
         free = config.epochs - done - frozen
-        epochs = frozen + _FREE_TO_FROZEN * free if frozen else free  # of those measured
-        duration = seconds / images * self._num_images * epochs
+        share = self._images_done / self._num_images  # of an epoch
+        epochs = (frozen + _FREE_TO_FROZEN * free if frozen else free) - share  # in units of those measured
+        duration = self._seconds / self._images * self._num_images * epochs
         what = (
             f"{plural(self._num_images, 'image')}, {plural(config.epochs - done, 'epoch')} on {self._device}"
         )

@@ -104,12 +104,13 @@ def run_epochs(job: Job, position: Position) -> None:
         UserError: the loss is not finite, or the weights at the end.
     """
     config, first, stops_early = job.config, position.epoch, False
+    estimate = RunEstimate(config, len(job.data.train), position.epoch, position.meter, job.trainer.device)
     table = EpochTable(config.epochs, first)
     try:
         while position.epoch < config.epochs and not stops_early:
             job.check_signals()  # one may have come while the epoch was saved
             with job.stop.deferred():
-                train_epoch(job, position, is_first=position.epoch == first)
+                train_epoch(job, position, estimate, is_first=position.epoch == first)
                 stops_early = broadcast_from_rank_zero(partial(finish_epoch, job, position, table, first))
             position = Position(position.epoch + 1)
     except Interrupted as interruption:
@@ -124,7 +125,7 @@ def run_epochs(job: Job, position: Position) -> None:
     log_next_commands(config, job.run.best, job.data, amp=job.trainer.autocast is not None)
 
 
-def train_epoch(job: Job, position: Position, *, is_first: bool) -> None:
+def train_epoch(job: Job, position: Position, estimate: RunEstimate, *, is_first: bool) -> None:
     """Train on the rest of an epoch, `is_first` of this process.
 
     Raises:
@@ -133,23 +134,29 @@ def train_epoch(job: Job, position: Position, *, is_first: bool) -> None:
     """
     config, trainer, meter = job.config, job.trainer, position.meter
     label = f"epoch {position.epoch + 1}/{config.epochs}"
-    estimate = RunEstimate(config, len(job.data.train), position.epoch, trainer.device) if is_first else None
+    per_epoch = math.ceil(len(job.loader) / config.accumulate)
+    done = meter.batches // config.accumulate  # steps
     trainer.start_epoch(freeze_backbone=position.epoch < config.freeze_epochs)
-    num_steps = math.ceil((len(job.loader) - meter.batches) / config.accumulate)
     batches = job.loader.epoch(position.epoch, meter.batches)
-    steps = accumulated(batches, config.accumulate, meter)
-    for number, group in enumerate(progress(steps, label, total=num_steps, unit="step", status=meter.line)):
+    steps = progress(
+        accumulated(batches, config.accumulate, meter),
+        label,
+        total=per_epoch - done,
+        unit="step",
+        status=meter.line,
+    )
+    for number, group in enumerate(steps, start=position.epoch * per_epoch + done + 1):  # over the run
         if not trainer.step(group, meter, label, stop=job.stop.requested is not None):
-            trainer.settle(meter, label)
+            trainer.finish_step(meter, label)
             job.check_signals()
-        if is_first and number == 0:  # not before the first step, which need not wait for matplotlib
+        if is_first:  # not before the first step, which need not wait for matplotlib
             draw_data(job)
-        if estimate is not None:
-            estimate.update(meter)
-        if config.save_steps and trainer.schedule.step % config.save_steps == 0:
-            trainer.settle(meter, label)
+            is_first = False
+        estimate.update(meter)
+        if config.save_steps and number % config.save_steps == 0:
+            trainer.finish_step(meter, label)
             save(job, position)
-    trainer.settle(meter, label)
+    trainer.finish_step(meter, label)
 
 
 def save(job: Job, position: Position) -> bool:

@@ -144,7 +144,7 @@ def steps_of(
     for group in accumulated(batches, accumulate, meter):
         assert trainer.step(group, meter, label)
         yield meter
-    trainer.settle(meter, label)
+    trainer.finish_step(meter, label)
 
 
 def copy_of(module: nn.Module) -> dict[str, Tensor]:

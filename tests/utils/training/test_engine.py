@@ -37,6 +37,13 @@ def test_a_process_that_is_asked_to_stop_takes_no_step() -> None:
     assert changed(before, trainer.model) == set()
 
 
+def test_a_meter_of_before_a_new_term_goes_on() -> None:
+    meter = EpochMeter(losses={"box": 1.0})
+    train(make_trainer(), make_batches([1, 1]), meter)
+    assert meter.losses.keys() == {"box", "objectness", "class"}
+    assert meter.losses["class"] == 1.0
+
+
 def test_an_empty_meter_has_a_row_and_a_line() -> None:
     assert set(EpochMeter().as_row().values()) == {0}
     assert EpochMeter().line() == "box 0.000  objectness 0.000  class 0.000"

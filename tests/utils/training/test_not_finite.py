@@ -128,6 +128,12 @@ def test_an_epoch_of_nothing_but_left_out_steps_has_means(spoilt: Callable[..., 
     assert (meter.images, meter.skipped) == (0, 1)
 
 
+def test_the_scale_of_float32_stays_1(spoilt: Callable[..., Trainer]) -> None:
+    trainer = spoilt("0_0", "2_0", "4_0")
+    assert train(trainer, make_batches(*[[1]] * 6)).skipped == 3
+    assert trainer.scaler.get_scale() == 1.0
+
+
 def test_float16_scales_the_loss_and_takes_the_same_step() -> None:
     plain = make_trainer(criterion=Criterion(0.1))
     scaled = make_trainer(criterion=Criterion(0.1), autocast=torch.float16)

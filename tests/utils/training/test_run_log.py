@@ -208,14 +208,15 @@ def test_format_duration(seconds: float, words: str) -> None:
     assert run_log.format_duration(seconds) == words
 
 
-def estimate(device: str = "cpu", done: int = 0, **settings: object) -> EpochMeter:
+def estimate(device: str = "cpu", done: int = 0, within: int = 0, **settings: object) -> None:
     """Log the estimate of a run over 100 images: steps of 8 images, of 1 s an image behind the first."""
     config = TrainConfig(**{"epochs": 10, **settings})
-    meter, estimate = EpochMeter(), RunEstimate(config, 100, done, torch.device(device))
+    meter = EpochMeter(steps=within, images=8 * within, seconds=999.0)
+    estimate = RunEstimate(config, 100, done, meter, torch.device(device))
     for number in range(4):
-        meter.images, meter.seconds = meter.images + 8, meter.seconds + (8 if number else 100)
+        seconds = meter.seconds + (8 if number else 100)
+        meter = EpochMeter(steps=meter.steps + 1, images=meter.images + 8, seconds=seconds)
         estimate.update(meter)
-    return meter
 
 
 @pytest.mark.parametrize(
@@ -241,10 +242,22 @@ def test_the_estimate_counts_frozen_and_free_epochs_that_are_left(
 
 
 def test_nothing_is_estimated_from_one_step_or_a_moment(capsys: pytest.CaptureFixture[str]) -> None:
-    estimate = RunEstimate(TrainConfig(), 100, 0, torch.device("cpu"))
-    for images, seconds in ((8, 100.0), (16, 104.0)):
-        estimate.update(EpochMeter(images=images, seconds=seconds))
+    estimate = RunEstimate(TrainConfig(), 100, 0, EpochMeter(), torch.device("cpu"))
+    for steps, seconds in ((1, 100.0), (2, 104.0)):
+        estimate.update(EpochMeter(steps=steps, images=8 * steps, seconds=seconds))
     assert capsys.readouterr().err == ""
+
+
+def test_short_epochs_are_added_up(capsys: pytest.CaptureFixture[str]) -> None:
+    estimate = RunEstimate(TrainConfig(), 8, 0, EpochMeter(), torch.device("cpu"))
+    for _ in range(4):
+        estimate.update(EpochMeter(steps=1, images=8, seconds=2.0))
+    assert "8 images, 100 epochs on cpu: about 3 min 20 s" in capsys.readouterr().err
+
+
+def test_the_part_of_an_epoch_that_is_done_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    estimate(done=9, within=6)  # 48 of 100 images
+    assert "100 images, 1 epoch on cpu: about 52 s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("settings", [{"epochs": 1, "imgsz": (32, 32)}, {"device": "cuda"}])
