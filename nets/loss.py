@@ -102,7 +102,7 @@ class YoloLoss(nn.Module):
             terms = self._as_means(terms, assignment, counted, grids)
         else:
             terms = {name: WEIGHTS[name] * values for name, values in terms.items()}
-        return {name: terms[name].sum() / divisor for name in WEIGHTS}
+        return {name: values.sum() / divisor for name, values in terms.items()}
 
     def _as_means(
         self,
