@@ -122,18 +122,20 @@ def rewrite_annotation(
         UserError: `source` is not well-formed XML, or `target` cannot be written.
     """
     root = _parse(source)
-    named = root.find("filename")
+    named = next((node for node in root if node.tag.lower() == "filename"), None)
     if named is None:
         named = ET.Element("filename")
         root.insert(0, named)
     named.text = filename
-    for node in root.findall("object"):
-        label = node.find("name")
-        name = None if label is None else rename((label.text or "").strip())
-        if label is None or name is None:
-            root.remove(node)
-        else:
-            label.text = name
+    for parent in (root, *(node for node in root if node.tag.lower() == "objects")):
+        for node in [node for node in parent if node.tag.lower() == "object"]:
+            # Its own name, not that of a part or an attribute.
+            label = next((inner for inner in (*node, *node.iter()) if inner.tag.lower() == "name"), None)
+            name = None if label is None else rename((label.text or "").strip())
+            if label is None or name is None:
+                parent.remove(node)
+            else:
+                label.text = name
     _write(target, root)
 
 

@@ -232,7 +232,7 @@ def write_xml(
         if right - left >= _MIN_SIDE and bottom - top >= _MIN_SIDE
     ]
     written = objects if float_boxes else round_boxes(objects, width, height)
-    folder = as_utf8(frame.path.resolve().parent.name)
+    folder = as_utf8(os.path.basename(os.path.dirname(os.path.abspath(frame.path))))
     write_annotation(target, as_utf8(frame.path.name), width, height, written, folder=folder)
 
 

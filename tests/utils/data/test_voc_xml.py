@@ -9,7 +9,14 @@ import pytest
 
 from utils.cli.errors import UserError
 from utils.data.dataset_report import clip_box
-from utils.data.voc_xml import VocAnnotation, VocObject, read_annotation, round_boxes, write_annotation
+from utils.data.voc_xml import (
+    VocAnnotation,
+    VocObject,
+    read_annotation,
+    rewrite_annotation,
+    round_boxes,
+    write_annotation,
+)
 
 BOX = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>10</xmax><ymax>12</ymax></bndbox>"
 OBJECT = f"<object><name>cat</name>{BOX}</object>"
@@ -177,6 +184,25 @@ def test_all_elements_of_voc_are_written_in_its_order(tmp_path: Path) -> None:
         ("xmin", "3"), ("ymin", "4"), ("xmax", "10"), ("ymax", "12")
     ]  # fmt: skip
     assert (second[-1].tag, second[-1].text) == ("score", "0.666667")
+
+
+def test_rewriting_finds_objects_however_their_tags_are_written(tmp_path: Path) -> None:
+    part = "<part><name>cat</name></part>"
+    text = (
+        f"<Annotation><objects><Object>{part}<Name> cat </Name></Object><object><name>dog</name></object>"
+        "<object/></objects></Annotation>"
+    )
+    (tmp_path / "a.xml").write_text(text)
+    rewrite_annotation(tmp_path / "a.xml", tmp_path / "b.xml", "b.jpg", {"cat": "animal"}.get)
+    assert (
+        (tmp_path / "b.xml")
+        .read_text()
+        .endswith(
+            f"<Annotation><filename>b.jpg</filename><objects><Object>{part}<Name>animal</Name></Object>"
+            "</objects></Annotation>"
+        )
+    )
+    assert (tmp_path / "a.xml").read_text() == text
 
 
 def as_torchvision(node: ElementTree.Element) -> dict:
