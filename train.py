@@ -9,7 +9,7 @@ from typing import Any
 
 from utils.cli.console import log, run_command
 from utils.cli.files import new_run_folder
-from utils.cli.inputs import locate_checkpoint
+from utils.cli.inputs import check_data_folder, locate_checkpoint
 from utils.cli.parser import given_settings
 from utils.cli.presets import build_train_config
 from utils.cli.signals import StopSignals
@@ -33,6 +33,8 @@ def _parse_and_train(argv: list[str]) -> int:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         if given.get("resume") is not None:
             locate_checkpoint(given["resume"])
+            if "data" in given:
+                check_data_folder(given["data"])
         else:
             build_train_config(given).check_inputs()
     return train(given)

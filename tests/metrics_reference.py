@@ -5,9 +5,10 @@ The references read what ground_truth.json and detections.json hold.
 
 from __future__ import annotations
 
-import copy
+import json
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -127,20 +128,34 @@ def devkit_ap(truth: dict, found: Rows, category: int) -> tuple[float, float] | 
 
 
 def devkit_iou(one: list[float], other: list[float]) -> float:
+    both = intersection(one, other)
+    return both and both / (one[2] * one[3] + other[2] * other[3] - both)
+
+
+def share_inside(one: list[float], region: list[float]) -> float:
+    both = intersection(one, region)
+    return both and both / (one[2] * one[3])
+
+
+def intersection(one: list[float], other: list[float]) -> float:
     (x, y, w, h), (u, v, p, q) = one, other
     width, height = min(x + w, u + p) - max(x, u), min(y + h, v + q) - max(y, v)
-    if width <= 0 or height <= 0:
-        return 0.0
-    return width * height / (w * h + p * q - width * height)
+    return width * height if min(width, height) > 0 else 0.0
 
 
-def stock_coco(truth: dict, found: Rows) -> CocoResult:
-    """The unchanged COCOeval, which knows nothing of difficult objects."""
+def save_files(boxes: FlatBoxes, folder: Path) -> tuple[Path, Path]:
+    """Write ground_truth.json and detections.json."""
+    paths = folder / "ground_truth.json", folder / "detections.json"
+    for path, content in zip(paths, as_files(boxes), strict=True):
+        path.write_text(json.dumps(content), encoding="utf-8")
+    return paths
+
+
+def plain_coco(truth: Path, found: Path) -> CocoResult:
+    """Compute what anybody does with pycocotools from the two files."""
     with redirect_stdout(StringIO()):
-        index = COCO()
-        index.dataset = copy.deepcopy(truth)
-        index.createIndex()
-        evaluation = COCOeval(index, index.loadRes(copy.deepcopy(found)), "bbox")
+        index = COCO(str(truth))
+        evaluation = COCOeval(index, index.loadRes(str(found)), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -42,10 +44,27 @@ def test_xml_holds_the_detections_in_whole_pixels(work: Path) -> None:
         expected = [
             (one["label"], tuple(round(edge) for edge in one["box"]))
             for one in line["detections"]
-            if all(round(one["box"][axis + 2]) - round(one["box"][axis]) >= 2 for axis in (0, 1))
+            if all(one["box"][axis + 2] - one["box"][axis] >= 2 for axis in (0, 1))
         ]
         assert [(item.name, item.box) for item in annotation.objects] == expected
         assert expected
+
+
+def test_xml_with_scores_and_exact_boxes(work: Path) -> None:
+    flags = ["--no-save", "--xml", "labels", "--scores", "--float-boxes"]
+    assert run("photos/a.jpg", *EVERYTHING, *flags) == 0
+    (line,) = found_by("photos/a.jpg", *EVERYTHING)
+    kept = [one for one in line["detections"] if np.subtract(one["box"][2:], one["box"][:2]).min() >= 2]
+    found = read_annotation("labels/a.xml").objects
+    assert np.array([item.box for item in found]) == pytest.approx(
+        np.array([o["box"] for o in kept]), abs=1e-3
+    )
+    root = ElementTree.parse("labels/a.xml").getroot()
+    assert root.findtext("folder") == "photos"
+    scores = [node.findtext("score") or "" for node in root.findall("object")]
+    assert all(re.fullmatch(r"[01]\.\d{6}", score) for score in scores)
+    assert [float(score) for score in scores] == [one["score"] for one in kept]
+    assert len(scores) > 1
 
 
 @pytest.mark.slow
@@ -193,7 +212,8 @@ def test_a_name_that_is_no_text(work: Path) -> None:
     ("argv", "status", "named"),
     [
         (["photos", "--no-save", "--crop"], 2, "--no-save"),
-        (["photos", "--txt-scores"], 2, "--txt-scores"),
+        (["photos", "--txt-scores"], 2, "--scores: needs --xml DIR or --txt DIR"),
+        (["photos", "--float-boxes"], 2, "--float-boxes: needs --xml DIR"),
         (["photos", "--xml", "photos/a.jpg"], 2, "--xml photos/a.jpg"),
         (["photos", "--txt", ""], 2, "--txt ''"),
         (["photos", "--save-txt"], 2, "here it is --txt"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -94,6 +95,36 @@ def test_a_signal_finishes_the_step_and_saves(
     assert content_of(last)["schedule"]["step"] == step
     assert resume(name) == 0
     assert are_same_runs(name, whole)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_its_data_has_moved_to(whole: str, at_step: Any, capsys: Captured) -> None:
+    at_step(signal.SIGTERM, 8)  # in the second epoch
+    assert train.main([*EXACT, "--name", "moved"]) == 143
+    shutil.copytree("data", "other/place")
+    shutil.move("data", "away")
+    try:
+        assert resume("moved") == 2
+        (error,) = errors_in(capsys.readouterr().err)
+        assert f"its data data is missing, relative to the current folder {Path.cwd()};" in error
+        assert error.endswith("name where the data is now: --data DIR")
+        assert resume("moved", "--data", "nowhere") == 2
+        assert "error: nowhere: no such folder" in capsys.readouterr().err
+        listed = Path("away/ImageSets/Main/train.txt")
+        text = listed.read_text()
+        listed.write_text("".join(text.splitlines(keepends=True)[1:]))
+        assert resume("moved", "--data", "away") == 2
+        (error,) = errors_in(capsys.readouterr().err)
+        count = len(text.split())
+        assert (
+            f"--data away: not the data of the run: train has {count - 1} images, the run {count};" in error
+        )
+        listed.write_text(text)
+        assert resume("moved", "--data", "other/place") == 0
+        assert are_same_runs("moved", whole)
+        assert "data: other/place" in (folder_of("moved") / "args.yaml").read_text()
+    finally:
+        shutil.move("away", "data")
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ _FOREIGN_NAMES = {
     "project": "out output output_dir save_dir",
     "save": "nosave",
     "txt": "save_txt",
-    "txt_scores": "save_conf",
+    "scores": "save_conf txt_scores",
     "crop": "save_crop",
     "xml": "save_xml",
     "view": "view_img show",
@@ -294,7 +294,8 @@ def _help_of(cls: type, field: Field) -> list[str]:
     text = text() if callable(text) else text
     if _is_switch(cls, field):
         name = flag.replace("--", "--no-", 1) if default else flag
-        return _entry(f"{flag}, {flag.replace('--', '--no-', 1)}" if default is None else name, text)
+        flags = [flag, flag.replace("--", "--no-", 1)] if default is None else [name]
+        return _entry(", ".join([*flags, *field.metadata["aliases"]]), text)
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
     note = f" (default: {shown})" if default not in (None, ()) else ""
     names = ", ".join([flag, *field.metadata["aliases"]])
@@ -362,15 +363,14 @@ def _build_parser(cls: type) -> _Parser:
     parser.add_argument("--config")
     parser.add_argument("--debug", action="store_true")
     for field in _fields(cls).values():
-        meta = field.metadata
+        meta, names = field.metadata, [flag_of(field), *field.metadata["aliases"]]
         if meta["positional"]:
             parser.add_argument(field.name, nargs="*")
         elif _is_switch(cls, field):
             says_no = flag_of(field).startswith("--no-")  # its opposite needs no flag
             action = "store_true" if says_no else argparse.BooleanOptionalAction
-            parser.add_argument(flag_of(field), dest=field.name, action=action)
+            parser.add_argument(*names, dest=field.name, action=action)
         else:
-            names = [flag_of(field), *meta["aliases"]]
             parser.add_argument(*names, dest=field.name, nargs=meta["nargs"], const=meta["bare"])
     return parser
 

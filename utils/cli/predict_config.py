@@ -10,6 +10,7 @@ from utils.cli.shared_config import (
     AMP_HELP,
     CLASSES_HELP,
     DEVICE_HELP,
+    FLOAT_BOXES_HELP,
     WEIGHTS_HELP,
     RunConfig,
     WeightsConfig,
@@ -43,7 +44,7 @@ class PredictConfig(RunConfig, WeightsConfig):
     )
     xml: str | None = setting(
         None,
-        "write VOC XML to this folder, for labelImg and train.py; may be the images' own folder",
+        "write VOC XML to this folder, for labeling tools and train.py; may be the images' own folder",
         metavar="DIR",
     )
     txt: str | None = setting(
@@ -73,7 +74,13 @@ class PredictConfig(RunConfig, WeightsConfig):
     classes: str | None = setting(
         None, f"{CLASSES_HELP} (default: from the weights)", group="detection", metavar="FILE"
     )
-    txt_scores: bool = setting(False, "append the score to the lines of --txt", group="output")
+    scores: bool = setting(
+        False,
+        "append the score to the objects of --xml and the lines of --txt",
+        group="output",
+        aliases=("--txt-scores",),
+    )
+    float_boxes: bool = setting(False, FLOAT_BOXES_HELP, group="output")
     project: str = setting("runs/predict", "parent folder of the runs", group="output", metavar="DIR")
 
     def __post_init__(self) -> None:
@@ -112,5 +119,7 @@ class PredictConfig(RunConfig, WeightsConfig):
         unmeasured = [*files, *(flag for flag, wanted in shown.items() if wanted)]
         if self.fps is not None and unmeasured:
             raise UserError(f"--fps: only measures; remove {unmeasured[0]}")
-        if self.txt_scores and self.txt is None:
-            raise UserError("--txt-scores: needs --txt DIR")
+        if self.scores and self.xml is None and self.txt is None:
+            raise UserError("--scores: needs --xml DIR or --txt DIR")
+        if self.float_boxes and self.xml is None:
+            raise UserError("--float-boxes: needs --xml DIR")

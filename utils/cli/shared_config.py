@@ -25,6 +25,7 @@ AMP_HELP = (
     "mixed precision: the network in bfloat16 (float16 on a GPU without it); faster on a GPU, and on a CPU "
     "with bfloat16 instructions"
 )
+FLOAT_BOXES_HELP = "write exact boxes to the XML instead of whole pixels, which every program can read"
 CLASSES_HELP = "file of class names, one per line, in label order"
 
 

@@ -11,7 +11,7 @@ from nets.config import ModelConfig
 from utils.cli.errors import UserError
 from utils.cli.files import check_output_file
 from utils.cli.parser import check_settings, setting
-from utils.cli.shared_config import DataConfig, RunConfig, check_imgsz
+from utils.cli.shared_config import FLOAT_BOXES_HELP, DataConfig, RunConfig, check_imgsz
 from utils.cli.train_config import AUGMENT_LEVELS
 
 SOURCE_FORMATS = ("coco", "yolo", "labelme", "list", "voc")  # that convert reads
@@ -158,6 +158,7 @@ class AugmentConfig(DataConfig):
         0.5, "probability that a copy is a mosaic of four images", metavar="P", within="[0, 1]"
     )
     seed: int = _seed("the augmentation")
+    float_boxes: bool = setting(False, f"{FLOAT_BOXES_HELP} (of the copies)")
 
     def __post_init__(self) -> None:
         self.check_data()
@@ -189,9 +190,9 @@ class ConvertConfig:
     )
     target_format: str | None = setting(
         None,
-        "voc or coco (default: voc; coco if SOURCE is voc)",
+        "voc, coco or yolo (default: voc; coco if SOURCE is voc)",
         flag="--to",
-        choices=("voc", "coco"),
+        choices=("voc", "coco", "yolo"),
         metavar="FORMAT",
     )
     images: str | None = setting(
@@ -203,6 +204,7 @@ class ConvertConfig:
         "faults",
         metavar="FILE",
     )
+    float_boxes: bool = setting(False, FLOAT_BOXES_HELP)
     skip_bad: bool = setting(False, "skip faulty images and objects (counted and named) instead of stopping")
 
     def __post_init__(self) -> None:
@@ -299,7 +301,7 @@ VERBS = {
     ),
     "convert": Verb(
         ConvertConfig,
-        "convert COCO, YOLO, labelme or 2007_train.txt to VOC, or VOC to COCO",
+        "convert COCO, YOLO, labelme or 2007_train.txt to VOC, or any of them to COCO or YOLO",
         "python data.py convert instances_train.json --images pictures --out VOCdevkit/mine",
     ),
     "download": Verb(

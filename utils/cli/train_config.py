@@ -71,11 +71,11 @@ class TrainConfig(RunConfig, DataConfig):
     )
     resume: str | None = setting(
         None,
-        "resume from this last.pth (no value: the newest)",
+        "resume from this last.pth (no value: the newest); --data DIR if the data has moved",
         nargs="?",
         bare="auto",
         metavar="FILE",
-        alone_with=("epochs", "device", "workers", "phi"),
+        alone_with=("epochs", "device", "workers", "phi", "data"),
     )
     demo: bool = setting(False, "draw a small data set in runs/demo and train on it")
     overfit: int | None = setting(

@@ -24,7 +24,7 @@ from utils.data.voc_xml import VocAnnotation, VocObject, read_annotation
 from utils.vision.image_reader import ImageHeader, hash_image, read_header, verify_image
 
 CACHE = Path("runs") / "cache"
-_FORMAT = 2  # version of the cache files; others are ignored
+_FORMAT = 3  # version of the cache files; others are ignored
 _PROGRESS_FROM = 500  # images
 
 
@@ -168,7 +168,8 @@ def _from_json(stored: Sequence[Any]) -> VocAnnotation:
     return VocAnnotation(
         None if size is None else (size[0], size[1]),
         tuple(
-            VocObject(name, (box[0], box[1], box[2], box[3]), difficult) for name, box, difficult in objects
+            VocObject(name, (box[0], box[1], box[2], box[3]), difficult, score)
+            for name, box, difficult, score in objects
         ),
         tuple((number, name, reason) for number, name, reason in errors),
     )

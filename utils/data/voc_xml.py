@@ -1,7 +1,7 @@
 """Pascal VOC annotations: reading and writing XML files.
 
 VOC counts pixels from 1 and includes both ends, so x1 = xmin - 1, y1 = ymin - 1, x2 = xmax, y2 = ymax are the
-edges of the box in pixels. A round trip is exact.
+edges of the box in pixels. A round trip is exact. Other programs expect whole pixels: `round_boxes`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from defusedxml.common import DefusedXmlException
@@ -20,6 +20,7 @@ from utils.cli.errors import UserError
 from utils.cli.files import atomic_write, read_bytes
 
 _LARGEST_COORDINATE = 1e6
+_SMALLEST_SIDE = 2  # pixels of a rounded box
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 
 Box = tuple[float, float, float, float]
@@ -27,11 +28,15 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class VocObject:
-    """One annotated object: class name, box as (x1, y1, x2, y2) edges in pixels, VOC's difficult flag."""
+    """One annotated object: class name, box as (x1, y1, x2, y2) edges in pixels, VOC's difficult flag.
+
+    `score` is the number in <score>, which a model wrote; None without one.
+    """
 
     name: str
     box: Box
     difficult: bool = False
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,24 +77,90 @@ def read_annotation(path: Path | str) -> VocAnnotation:
 
 
 def write_annotation(
-    path: Path | str, filename: str, width: int, height: int, objects: Sequence[VocObject]
+    path: Path | str,
+    filename: str,
+    width: int,
+    height: int,
+    objects: Sequence[VocObject],
+    *,
+    folder: str = "JPEGImages",
 ) -> None:
     """Write one XML annotation atomically, the inverse of `read_annotation`.
 
-    `filename` is that of the image, without a folder; sizes and boxes are in pixels.
+    It has all elements of Pascal VOC in its order, since some readers stop without one. `filename` is that of
+    the image, in `folder`; sizes and boxes are in pixels.
 
     Raises:
         UserError: the file cannot be written.
     """
     root = ET.Element("annotation")
-    ET.SubElement(root, "filename").text = filename
+    _add_children(root, {"folder": folder, "filename": filename})
+    _add_children(ET.SubElement(root, "source"), {"database": "Unknown"})
     _add_children(ET.SubElement(root, "size"), {"width": width, "height": height, "depth": 3})
+    _add_children(root, {"segmented": 0})
     for item in objects:
         node = ET.SubElement(root, "object")
-        _add_children(node, {"name": item.name, "difficult": int(item.difficult)})
+        state = {"pose": "Unspecified", "truncated": 0, "difficult": int(item.difficult)}
+        _add_children(node, {"name": item.name, **state})
         x1, y1, x2, y2 = item.box
         _add_children(ET.SubElement(node, "bndbox"), {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2})
+        if item.score is not None:
+            _add_children(node, {"score": f"{item.score:.6f}"})
     ET.indent(root)
+    _write(path, root)
+
+
+def rewrite_annotation(
+    source: Path | str, target: Path | str, filename: str, rename: Callable[[str], str | None]
+) -> None:
+    """Copy one XML annotation with other class names, atomically; all other elements stay as they are.
+
+    `rename` returns the new name of a class, or None to leave its objects out. `filename` is that of the
+    image of the copy, without a folder.
+
+    Raises:
+        UserError: `source` is not well-formed XML, or `target` cannot be written.
+    """
+    root = _parse(source)
+    named = next((node for node in root if node.tag.lower() == "filename"), None)
+    if named is None:
+        named = ET.Element("filename")
+        root.insert(0, named)
+    named.text = filename
+    for parent in (root, *(node for node in root if node.tag.lower() == "objects")):
+        for node in [node for node in parent if node.tag.lower() == "object"]:
+            # Its own name, not that of a part or an attribute.
+            label = next((inner for inner in (*node, *node.iter()) if inner.tag.lower() == "name"), None)
+            name = None if label is None else rename((label.text or "").strip())
+            if label is None or name is None:
+                parent.remove(node)
+            else:
+                label.text = name
+    _write(target, root)
+
+
+def round_boxes(objects: Sequence[VocObject], width: int, height: int) -> list[VocObject]:
+    """Round the boxes to whole pixels inside an image of width x height pixels.
+
+    A side that would be under two pixels, which the reader refuses, gets two where the image has them.
+    """
+    return [
+        replace(item, box=(x1, y1, x2, y2))
+        for item in objects
+        for x1, x2 in [_round_edges(item.box[0], item.box[2], width)]
+        for y1, y2 in [_round_edges(item.box[1], item.box[3], height)]
+    ]
+
+
+def _round_edges(low: float, high: float, side: int) -> tuple[float, float]:
+    first, last = max(round(low), 0), min(round(high), side)
+    if last - first < _SMALLEST_SIDE:
+        first = max(min(round((low + high - _SMALLEST_SIDE) / 2), side - _SMALLEST_SIDE), 0)
+        last = min(first + _SMALLEST_SIDE, side)
+    return float(first), float(last)
+
+
+def _write(path: Path | str, root: ET.Element) -> None:
     with atomic_write(path) as file:
         file.write(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 

@@ -1,8 +1,8 @@
 """COCO JSON for object detection, such as instances_train2017.json: reader and writer.
 
-A box is [x1, y1, w, h] on edges in pixels. `ignore` is VOC's difficult flag. A crowd (`iscrowd`) becomes a
-difficult object, which is neither trained on nor scored. An object without a box gets the one around its
-polygons.
+A box is [x1, y1, w, h] on edges in pixels. VOC's difficult objects are COCO's crowds (`iscrowd`), in both
+directions: neither trained on nor scored. `ignore` says the same for readers that know it. An object without
+a box gets the one around its polygons.
 """
 
 from __future__ import annotations
@@ -239,6 +239,7 @@ def _as_coco(split: str, images: Sequence[ConvertedImage], class_names: Sequence
             width, height = x2 - x1, y2 - y1
             annotation = {"id": len(annotations) + 1, "image_id": image_id, "category_id": ids[item.name]}
             box = {"bbox": [x1, y1, width, height], "area": width * height}
-            annotations.append({**annotation, **box, "iscrowd": 0, "ignore": int(item.difficult)})
+            flags = {"iscrowd": int(item.difficult), "ignore": int(item.difficult)}
+            annotations.append({**annotation, **box, **flags})
     categories = [{"id": number, "name": name} for name, number in ids.items()]
     return {"info": {"split": split}, "images": entries, "categories": categories, "annotations": annotations}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.data.samples import Sample, list_main_splits, list_splits, load_samples
-from utils.data.voc_xml import read_annotation, write_annotation
+from utils.data.voc_xml import read_annotation, round_boxes, write_annotation
 from utils.formats.intermediate import ConvertedDataset, SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import clean_name
 
@@ -59,17 +60,26 @@ def _read_image(sample: Sample, source: SourceDataset) -> SourceImage | None:
     return SourceImage(sample.image_path, objects, size=annotation.size)
 
 
-def write_voc(folder: Path, dataset: ConvertedDataset) -> None:
+def write_voc(folder: Path, dataset: ConvertedDataset, *, float_boxes: bool = False) -> list[str]:
     """Write Annotations/ and, if the source has splits, ImageSets/Main/<split>.txt.
+
+    Boxes are rounded to whole pixels, unless `float_boxes`; a line is returned if any changes.
 
     A lone split `all` gets no list: it is what the reader makes of a folder without lists.
     """
     (folder / "Annotations").mkdir()
     (folder / "ImageSets" / "Main").mkdir(parents=True)
+    rounded = 0
     for image in dataset.images:
         xml = folder / "Annotations" / f"{image.image_id}.xml"
-        write_annotation(xml, image.file_name, image.width, image.height, image.objects)
+        objects = round_boxes(image.objects, image.width, image.height)
+        rounded += sum(new != old for new, old in zip(objects, image.objects, strict=True))
+        written = image.objects if float_boxes else objects
+        write_annotation(xml, image.file_name, image.width, image.height, written)
     splits = dataset.splits if list(dataset.splits) != ["all"] else {}
     for split, images in splits.items():
         with atomic_write(folder / "ImageSets" / "Main" / f"{clean_name(split)}.txt", "w") as file:
             file.writelines(f"{image.image_id}\n" for image in images)
+    if not rounded or float_boxes:
+        return []
+    return [f"boxes rounded to whole pixels: {plural(rounded, 'object')}; --float-boxes keeps fractions"]

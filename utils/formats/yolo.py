@@ -1,28 +1,40 @@
-"""Reader of YOLO label files: one text file per image, one line `class cx cy w h` per object, normalized.
+"""Reader and writer of YOLO label files: one per image, one line `class cx cy w h` per object, normalized.
 
-The layouts are those of ultralytics (images/train beside labels/train), of Roboflow (train/images beside
-train/labels), and images with their labels side by side. The last folder `images` in an image's path is
-`labels` in its label's. A data.yaml gives names and splits; without it names come from classes.txt or a
-.names file, and splits from folders train, val and test. An image without a label file has no objects. A line
-of points, `class x1 y1 x2 y2 x3 y3 ...`, becomes its enclosing box.
+The layouts are those of ultralytics (images/train beside labels/train), which is written, of Roboflow
+(train/images beside train/labels), and images with their labels side by side. The last folder `images` in an
+image's path is `labels` in its label's. A data.yaml gives names and splits; without it names come from
+classes.txt or a .names file, and splits from folders train, val and test. An image without a label file has
+no objects. A line of points, `class x1 y1 x2 y2 x3 y3 ...`, becomes its enclosing box.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from utils.cli.class_names import read_class_names
 from utils.cli.console import plural
 from utils.cli.errors import UserError
-from utils.cli.files import read_text
+from utils.cli.files import atomic_write, read_text
 from utils.data.samples import IMAGE_SUFFIXES
-from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
+from utils.data.voc_xml import Box
+from utils.formats.intermediate import (
+    ConvertedDataset,
+    ConvertedImage,
+    SourceDataset,
+    SourceImage,
+    SourceObject,
+)
 from utils.formats.parsing import (
+    clean_name,
     enclosing_box,
     folder_split,
+    guess_split,
     list_files,
     parse_numbers,
     path_inside,
@@ -33,6 +45,8 @@ from utils.formats.parsing import (
 
 _SPLITS = ("train", "val", "test")  # keys of data.yaml
 _NAMES_FILES = ("classes.txt", "labels/classes.txt")
+_KEY_OF = {"train": "train", "trainval": "train", "val": "val", "test": "test"}  # by kind of split
+_UNLISTED = "images/unlisted"  # images in no split
 _TOLERANCE = 0.01  # by which rounding may push a fraction out of [0, 1]
 
 
@@ -234,3 +248,65 @@ def _read_names(where: Path, root: Path, config: dict[str, Any]) -> tuple[str, .
     if len(set(found)) < len(found):
         raise UserError(f"{where}: `names` has a duplicate name; give --classes FILE")
     return found
+
+
+def place_images(dataset: ConvertedDataset) -> dict[str, list[ConvertedImage]]:
+    """Return the images of each folder that is written: images/<split>, or images without splits.
+
+    A split trainval has only what train and val lack, as it is their sum.
+    """
+    if list(dataset.splits) in ([], ["all"]):
+        return {"images": dataset.images}
+    parts = [images for split, images in dataset.splits.items() if guess_split(split) in ("train", "val")]
+    in_parts, listed = (
+        {image.image_id for images in found for image in images} for found in (parts, dataset.splits.values())
+    )
+    places = {_UNLISTED: [image for image in dataset.images if image.image_id not in listed]}
+    for split, images in dataset.splits.items():
+        left_out = in_parts if guess_split(split) == "trainval" else ()
+        place = f"images/{clean_name(split)}"
+        places[place] = places.get(place, []) + [i for i in images if i.image_id not in left_out]
+    return {place: images for place, images in places.items() if images}
+
+
+def write_yolo(
+    folder: Path, places: Mapping[str, Sequence[ConvertedImage]], class_names: Sequence[str], root: Path
+) -> list[str]:
+    """Write labels/ beside images/, and data.yaml, whose `path` is `root`; returns lines about what is lost.
+
+    An image without objects gets an empty file. Difficult objects are left out, as by the VOC converter of
+    ultralytics: YOLO has no such flag.
+    """
+    numbers = {name: number for number, name in enumerate(class_names)}
+    difficult: dict[str, int] = {}  # by image, which may be in two splits
+    for place, images in places.items():
+        labels = folder / place.replace("images", "labels", 1)
+        labels.mkdir(parents=True)
+        for image in images:
+            lines = [_label_line(numbers[o.name], o.box, image) for o in image.objects if not o.difficult]
+            difficult[image.image_id] = len(image.objects) - len(lines)
+            with atomic_write(labels / f"{image.image_id}.txt", "w") as file:
+                file.writelines(lines)
+    keys = {place: _KEY_OF.get(guess_split(place) or "") for place in places}
+    keys |= {"images": "train"} if "images" in keys else {}
+    splits = {split: [place for place, key in keys.items() if key == split] for split in _SPLITS}
+    config = {split: found if len(found) > 1 else found[0] for split, found in splits.items() if found}
+    names = {"nc": len(class_names), "names": list(class_names)}
+    with atomic_write(folder / "data.yaml", "w") as file:
+        yaml.safe_dump({"path": str(root), **config, **names}, file, sort_keys=False, allow_unicode=True)
+    lost = sum(difficult.values())
+    unnamed = ", ".join(place for place, key in keys.items() if key is None)
+    missing = " and no ".join(split for split in ("train", "val") if split not in config)
+    advice = "add the line, or convert data with such lists"
+    return [
+        *([f"left out: {plural(lost, 'difficult object')}; YOLO has no such flag"] if lost else []),
+        *([f"not named in data.yaml: {unnamed}; the names do not say train, val or test"] if unnamed else []),
+        *([f"data.yaml has no {missing}, which most YOLO trainers need; {advice}"] if missing else []),
+    ]
+
+
+def _label_line(number: int, box: Box, image: ConvertedImage) -> str:
+    x1, y1, x2, y2 = box
+    center = (x1 + x2) / 2 / image.width, (y1 + y2) / 2 / image.height
+    values = *center, (x2 - x1) / image.width, (y2 - y1) / image.height
+    return f"{number} {' '.join(f'{value:.8f}' for value in values)}\n"

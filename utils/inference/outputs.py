@@ -195,9 +195,11 @@ class Outputs:
         if self._json:
             self._json.write(json_line(frame, detections, self._class_names) + "\n")
         if self._xml:
-            write_xml(self._xml[frame.path], frame, detections, self._class_names)
+            scores, exact = self._config.scores, self._config.float_boxes
+            target = self._xml[frame.path]
+            write_xml(target, frame, detections, self._class_names, scores=scores, float_boxes=exact)
         if self._txt:
-            write_txt(self._txt[frame.path], frame, detections, scores=self._config.txt_scores)
+            write_txt(self._txt[frame.path], frame, detections, scores=self._config.scores)
         if self.folder and self._config.crop:
             stem = self._crop_stems[frame.path]
             write_crops(self.folder / "crops", stem, frame, detections, self._class_names)

@@ -21,7 +21,7 @@ from nets.structures import Detections
 from utils.cli.console import warn
 from utils.cli.errors import Interrupted, UserError
 from utils.cli.files import atomic_write
-from utils.data.voc_xml import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, round_boxes, write_annotation
 from utils.inference.sources import VIDEO_SUFFIXES
 from utils.inference.streams import Frame
 from utils.vision.image_reader import Pixels
@@ -211,16 +211,29 @@ def write_crops(
         write_image(crop, folder / safe / f"{stem}_{number}.jpg")
 
 
-def write_xml(target: Path, frame: Frame, detections: Detections, class_names: Sequence[str]) -> None:
-    """Write the VOC annotation of an image, boxes rounded to whole pixels, which is what labelImg reads."""
+def write_xml(
+    target: Path,
+    frame: Frame,
+    detections: Detections,
+    class_names: Sequence[str],
+    *,
+    scores: bool,
+    float_boxes: bool,
+) -> None:
+    """Write the VOC annotation of an image, boxes in whole pixels unless `float_boxes`, with scores if asked.
+
+    Detections less than two pixels wide or high are left out.
+    """
     height, width = frame.image.shape[:2]
-    rows = zip(detections.boxes.round().tolist(), detections.labels.tolist(), strict=True)
+    rows = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True)
     objects = [
-        VocObject(class_names[label], (left, top, right, bottom))
-        for (left, top, right, bottom), label in rows
+        VocObject(class_names[label], (left, top, right, bottom), score=score if scores else None)
+        for (left, top, right, bottom), score, label in rows
         if right - left >= _MIN_SIDE and bottom - top >= _MIN_SIDE
     ]
-    write_annotation(target, as_utf8(frame.path.name), width, height, objects)
+    written = objects if float_boxes else round_boxes(objects, width, height)
+    folder = as_utf8(os.path.basename(os.path.dirname(os.path.abspath(frame.path))))
+    write_annotation(target, as_utf8(frame.path.name), width, height, written, folder=folder)
 
 
 def write_txt(target: Path, frame: Frame, detections: Detections, *, scores: bool) -> None:

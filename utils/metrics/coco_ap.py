@@ -1,7 +1,9 @@
 """COCO average precision by pycocotools, and the two JSON files that it reads.
 
-VOC's difficult objects are ignored ground truth: one detection of an ignored object counts neither as right
-nor as wrong, further ones as wrong. faster-coco-eval computes the same several times faster; optional.
+VOC's difficult objects are COCO's crowd regions (`iscrowd`): they need not be detected, and detections inside
+one count neither as right nor as wrong, however many there are. Inside means that at an IoU threshold of X at
+least the share X of the detection's area is in the region. Any COCO evaluation of the two files gives the
+same values. faster-coco-eval computes them several times faster; optional.
 """
 
 from __future__ import annotations
@@ -51,23 +53,9 @@ class CocoResult:
     ap50_95: tuple[float | None, ...]
 
 
-def _keep_ignored(base: Any) -> Any:
-    """Return a COCOeval that keeps `ignore`, which the original overwrites by `iscrowd`."""
-
-    class Evaluation(base):
-        def _prepare(self) -> None:
-            annotations = self.cocoGt.dataset["annotations"]
-            ignored = [annotation["ignore"] for annotation in annotations]
-            super()._prepare()
-            for annotation, ignore in zip(annotations, ignored, strict=True):
-                annotation["ignore"] = ignore
-
-    return Evaluation
-
-
-ENGINES: dict[str, tuple[Any, Any]] = {"pycocotools": (COCO, _keep_ignored(COCOeval))}
+ENGINES: dict[str, tuple[Any, Any]] = {"pycocotools": (COCO, COCOeval)}
 if faster is not None:
-    ENGINES["faster-coco-eval"] = (faster.COCO, _keep_ignored(faster.COCOeval_faster))
+    ENGINES["faster-coco-eval"] = (faster.COCO, faster.COCOeval_faster)
 ENGINE = [*ENGINES][-1]  # the default
 
 
@@ -108,7 +96,10 @@ def coco_ap(boxes: FlatBoxes, engine: str = ENGINE) -> CocoResult:
 
 
 def list_truths(boxes: FlatBoxes) -> list[dict[str, Any]]:
-    """Return the ground truths as COCO annotations, ids from 1; `ignore` is VOC's difficult."""
+    """Return the ground truths as COCO annotations, ids from 1; VOC's difficult objects are crowds.
+
+    `ignore` repeats the flag for readers that know it; COCOeval overwrites it by `iscrowd`.
+    """
     columns = (boxes.truth_image, boxes.truth_label, boxes.truth_box, boxes.difficult)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
@@ -118,7 +109,7 @@ def list_truths(boxes: FlatBoxes) -> list[dict[str, Any]]:
             "category_id": label + 1,
             "bbox": box,
             "area": box[2] * box[3],
-            "iscrowd": 0,
+            "iscrowd": int(difficult),
             "ignore": int(difficult),
         }
         for number, (image, label, box, difficult) in enumerate(rows, start=1)

@@ -3,8 +3,8 @@
 All other metrics are computed from this: IoU is computed once, on exactly the numbers that detections.json
 and ground_truth.json hold. Source: COCOeval.evaluateImg and accumulate of
 https://github.com/cocodataset/cocoapi: the detections of an image and class, best first and at most 100, each
-take the free object with the highest IoU, a difficult one only if there is no other; a detection that took a
-difficult object does not count.
+take the free object with the highest IoU. VOC's difficult objects are COCO's crowd regions: a detection that
+took no object does not count if at least half of its area is inside a difficult object of its class.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Matching:
     Attributes:
         boxes: all detections and ground truths.
         overlaps: the pairs that overlap.
-        taken: int64 (N,), the ground truth that each detection took, -1 for none.
+        taken: int64 (N,), the ground truth that each detection took, never a difficult one, -1 for none.
         taker: int64 (M,), the detection that took each ground truth, -1 for none.
         ranked: int64 (C,), the detections that count, highest score first, equals in the order of `boxes`.
         right: bool (C,), which of `ranked` took an object.
@@ -179,17 +179,17 @@ def match(boxes: FlatBoxes) -> Matching:
     place[order] = np.arange(len(order))
 
     is_same = boxes.label[overlaps.detection] == boxes.truth_label[overlaps.truth]
-    pairs = overlaps[is_same & (overlaps.iou >= IOU) & is_kept[overlaps.detection]]
-    # Each detection's candidates in order: not difficult first, then the highest IoU, the last of equals.
-    choice = np.lexsort((-pairs.truth, -pairs.iou, boxes.difficult[pairs.truth], place[pairs.detection]))
+    is_near = is_same & (overlaps.iou >= IOU) & ~boxes.difficult[overlaps.truth]
+    pairs = overlaps[is_near & is_kept[overlaps.detection]]
+    # Each detection's candidates in order: the highest IoU first, the last of equals.
+    choice = np.lexsort((-pairs.truth, -pairs.iou, place[pairs.detection]))
     taken, taker = [-1] * len(boxes.label), [-1] * len(boxes.truth_label)
     for detection, truth in zip(pairs.detection[choice].tolist(), pairs.truth[choice].tolist(), strict=True):
         if taken[detection] < 0 and taker[truth] < 0:
             taken[detection], taker[truth] = truth, detection
 
     takes = np.array(taken, dtype=np.int64)
-    counts = is_kept & ~np.append(boxes.difficult, False)[takes]  # -1 is the False
-    ranked = np.flatnonzero(counts)
+    ranked = np.flatnonzero(is_kept & ((takes >= 0) | ~_inside_difficult(boxes)))
     ranked = ranked[np.argsort(-boxes.score[ranked], kind="stable")]
     return Matching(
         boxes=boxes,
@@ -252,14 +252,34 @@ def _rank_in_images(boxes: FlatBoxes) -> tuple[Integers, Integers]:
     return order, rank
 
 
+def _inside_difficult(boxes: FlatBoxes) -> Bools:
+    """Return which detections (N,) have at least half of their area in a difficult object of their class."""
+    inside = np.zeros(len(boxes.label), dtype=bool)
+    for image in np.unique(boxes.truth_image[boxes.difficult]).tolist():
+        found, truth = (
+            slice(*np.searchsorted(images, (image, image + 1))) for images in (boxes.image, boxes.truth_image)
+        )
+        both = _intersection(boxes.box[found], boxes.truth_box[truth])
+        area = boxes.box[found, 2:].prod(axis=1, keepdims=True)
+        covered = np.divide(both, area, out=np.zeros_like(both), where=both > 0)
+        is_same = boxes.label[found, None] == boxes.truth_label[truth]
+        inside[found] = (is_same & boxes.difficult[truth] & (covered >= IOU)).any(axis=1)
+    return inside
+
+
 def _iou(found: Floats, truth: Floats) -> Floats:
     """Return the IoU (N, M) of boxes (x1, y1, width, height), in the order of pycocotools' operations."""
+    both = _intersection(found, truth)
+    union = found[:, 2:].prod(axis=1, keepdims=True) + truth[:, 2:].prod(axis=1) - both
+    return np.divide(both, union, out=np.zeros_like(both), where=both > 0)
+
+
+def _intersection(found: Floats, truth: Floats) -> Floats:
+    """Return the common area (N, M) of boxes (x1, y1, width, height)."""
     (x, y, width, height), (truth_x, truth_y, truth_width, truth_height) = found.T[:, :, None], truth.T
     across = np.minimum(width + x, truth_width + truth_x) - np.maximum(x, truth_x)
     down = np.minimum(height + y, truth_height + truth_y) - np.maximum(y, truth_y)
-    both = across.clip(0) * down.clip(0)
-    union = width * height + truth_width * truth_height - both
-    return np.divide(both, union, out=np.zeros_like(both), where=both > 0)
+    return across.clip(0) * down.clip(0)
 
 
 def _join(tensors: Sequence[Tensor]) -> NDArray:

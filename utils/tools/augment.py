@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 
 from nets.structures import Target
+from utils.cli.class_names import read_class_names
 from utils.cli.console import log, plural, progress, warn
 from utils.cli.files import atomic_write
 from utils.cli.tool_configs import JPEG_QUALITY, AugmentConfig
@@ -19,7 +20,7 @@ from utils.data.dataset_report import Record, count_overlap
 from utils.data.prepare import TrainingData, prepare_splits, prepare_training
 from utils.data.samples import list_splits, load_samples
 from utils.data.train_dataset import AugmentSettings, TrainDataset
-from utils.data.voc_xml import VocObject, write_annotation
+from utils.data.voc_xml import VocObject, rewrite_annotation, round_boxes, write_annotation
 from utils.tools.atomic_folder import atomic_folder, check_unused
 from utils.tools.printing import next_command, print_lines
 from utils.vision.image_reader import Pixels
@@ -58,7 +59,7 @@ def run(config: AugmentConfig) -> int:
         for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
             (folder / name).mkdir(parents=True)
         for image_id in progress(records, "copying"):
-            _copy(folder, names[image_id][0], records[image_id], xml.get(image_id))
+            _copy(folder, names[image_id][0], records[image_id], xml.get(image_id), config)
         _write_copies(folder, config, data, names)
         for name, listed in lists.items():
             with atomic_write(folder / "ImageSets" / "Main" / f"{name}.txt", "w") as file:
@@ -93,10 +94,7 @@ def name_images(image_ids: Sequence[str], copies: int) -> dict[str, list[str]]:
 
 
 def _find_xml(config: AugmentConfig, splits: Sequence[str]) -> dict[str, Path]:
-    """Return the XML to copy of each image; none if classes are renamed or selected."""
-    if config.rename or config.classes:
-        log("all XML is rewritten, with the classes of --classes and the names of --rename")
-        return {}
+    """Return the XML of each image that has one."""
     return {
         sample.image_id: sample.xml_path
         for split in splits
@@ -107,19 +105,23 @@ def _find_xml(config: AugmentConfig, splits: Sequence[str]) -> dict[str, Path]:
     }
 
 
-def _copy(folder: Path, name: str, record: Record, xml: Path | None) -> None:
-    """Copy an image with its XML, which is written from the record if there is none to copy."""
+def _copy(folder: Path, name: str, record: Record, xml: Path | None, config: AugmentConfig) -> None:
+    """Copy an image with its XML, byte by byte where neither classes nor the image's name change."""
     image_name = name + record.image_path.suffix
     shutil.copyfile(record.image_path, folder / "JPEGImages" / image_name)
     target = folder / "Annotations" / f"{name}.xml"
-    if xml is not None:
+    if xml is None:
+        write_annotation(target, image_name, record.width, record.height, ())
+    elif config.rename or config.classes or image_name != record.image_path.name:
+        wanted = read_class_names(config.classes) if config.classes else None
+
+        def rename(written: str) -> str | None:
+            label = config.renames.get(written, written)
+            return label if wanted is None or label in wanted else None
+
+        rewrite_annotation(xml, target, image_name, rename)
+    else:
         shutil.copyfile(xml, target)
-        return
-    objects = [
-        VocObject(label, (box[0], box[1], box[2], box[3]), bool(difficult))
-        for label, box, difficult in zip(record.names, record.boxes.tolist(), record.difficult, strict=True)
-    ]
-    write_annotation(target, image_name, record.width, record.height, objects)
 
 
 def _write_copies(
@@ -133,23 +135,20 @@ def _write_copies(
         name = names[data.train.records[index].image_id][copy]
         _write_jpeg(folder / "JPEGImages" / f"{name}.jpg", image)
         height, width = config.imgsz
-        objects = whole_objects(target, data.train.class_names)
+        objects = list_objects(target, data.train.class_names)
+        if not config.float_boxes:
+            objects = round_boxes(objects, width, height)
         write_annotation(folder / "Annotations" / f"{name}.xml", f"{name}.jpg", width, height, objects)
 
 
-def whole_objects(target: Target, class_names: Sequence[str]) -> list[VocObject]:
-    """Return the objects of a target with edges in whole pixels, which every VOC reader accepts.
-
-    A side of at least 2 pixels, the pipeline's minimum, stays at least 2 pixels. Smaller objects are
-    skipped, as the reader would.
-    """
-    objects = []
-    for (x1, y1, x2, y2), label, difficult in zip(
-        target.boxes.round().tolist(), target.labels.tolist(), target.difficult.tolist(), strict=True
-    ):
-        if min(x2 - x1, y2 - y1) >= 2:
-            objects.append(VocObject(class_names[label], (x1, y1, x2, y2), difficult))
-    return objects
+def list_objects(target: Target, class_names: Sequence[str]) -> list[VocObject]:
+    """Return the objects of a target."""
+    return [
+        VocObject(class_names[label], (x1, y1, x2, y2), difficult)
+        for (x1, y1, x2, y2), label, difficult in zip(
+            target.boxes.tolist(), target.labels.tolist(), target.difficult.tolist(), strict=True
+        )
+    ]
 
 
 def _write_jpeg(path: Path, image: Pixels) -> None:

@@ -1,4 +1,4 @@
-"""data.py convert: annotations from COCO, YOLO, labelme or lists to VOC, and from VOC to COCO.
+"""data.py convert: annotations from COCO, YOLO, labelme, lists or VOC to VOC, COCO or YOLO.
 
 The source is only read. Everything is checked before the first file is written, and the new folder appears
 complete or not at all. Images are copied byte by byte.
@@ -23,7 +23,7 @@ from utils.formats.intermediate import ConvertedDataset, SourceDataset, build_da
 from utils.formats.labelme import read_labelme
 from utils.formats.parsing import list_files
 from utils.formats.voc import read_voc, write_voc
-from utils.formats.yolo import looks_like_yolo, read_yolo
+from utils.formats.yolo import looks_like_yolo, place_images, read_yolo, write_yolo
 from utils.tools.atomic_folder import atomic_folder, check_unused
 from utils.tools.printing import next_command, print_lines
 
@@ -49,12 +49,11 @@ def run(config: ConvertConfig) -> int:
     if names:
         _select_classes(source, names)
     dataset = build_dataset(source, skip_bad=config.skip_bad)
-    written = _write(dataset, target, out)
+    written = _write(dataset, target, out, config)
     following = ["check", "--data", str(config.out)]
-    if target == "coco":
+    if target != "voc":
         following = ["convert", str(config.out), "--out", str(config.out).rstrip("/\\") + "_voc"]
-    lines = [f"{kind} -> {target}  {config.out}", *dataset.summary()]
-    lines += [f"{config.out}/{name}" for name in written]
+    lines = [f"{kind} -> {target}  {config.out}", *dataset.summary(), *written]
     print_lines([*lines, next_command("data.py", *following)])
     return 0
 
@@ -64,6 +63,8 @@ def _choose_formats(config: ConvertConfig, sources: Sequence[Path]) -> tuple[str
     target = config.target_format or ("coco" if kind == "voc" else "voc")
     if kind == target:
         raise UserError(f"--to {target}: {sources[0]} is {kind} already; give --from if it is not")
+    if config.float_boxes and target != "voc":
+        raise UserError(f"--float-boxes: is for --to voc; the boxes of {target} are exact without it")
     if len(sources) > 1 and kind not in ("coco", "list"):
         raise UserError(f"{sources[1]}: {kind} takes one SOURCE only; convert them one by one")
     if kind == "list" and not config.classes:
@@ -143,14 +144,20 @@ def _select_classes(source: SourceDataset, names: tuple[str, ...]) -> None:
         image.objects = [item for item in image.objects if item.name in names]
 
 
-def _write(dataset: ConvertedDataset, target: str, out: Path) -> list[str]:
-    """Write the new folder; returns the annotation files of COCO."""
+def _write(dataset: ConvertedDataset, target: str, out: Path, config: ConvertConfig) -> list[str]:
+    """Write the new folder; returns lines about it."""
+    places = {"JPEGImages" if target == "voc" else "images": dataset.images}
+    if target == "yolo":
+        places = place_images(dataset)
     with atomic_folder(out) as folder:
-        image_folder = folder / ("JPEGImages" if target == "voc" else "images")
-        image_folder.mkdir()
-        for image in progress(dataset.images, "copying"):
-            shutil.copyfile(image.path, image_folder / image.file_name)
+        for place in places:
+            (folder / place).mkdir(parents=True)
+        copies = [(place, image) for place, images in places.items() for image in images]
+        for place, image in progress(copies, "copying"):
+            shutil.copyfile(image.path, folder / place / image.file_name)
         if target == "coco":
-            return write_coco(folder, dataset)
-        write_voc(folder, dataset)
-    return []
+            return [f"{config.out}/{name}" for name in write_coco(folder, dataset)]
+        if target == "yolo":
+            lines = write_yolo(folder, places, dataset.class_names, out)
+            return [f"{config.out}/data.yaml", *lines]
+        return write_voc(folder, dataset, float_boxes=config.float_boxes)

@@ -34,6 +34,7 @@ from utils.training.distributed import (
 )
 from utils.training.ema import ModelEma
 from utils.training.engine import Trainer, pretrained_bn
+from utils.training.fingerprint import check_same_data
 from utils.training.optim import Schedule, build_optimizer
 from utils.training.resolve import default_lr_and_ema
 from utils.weights.checkpoint import Checkpoint
@@ -63,7 +64,7 @@ def prepare(
     run_on_all_ranks(lambda: prepare_process(config, device, resumed))
     run_on_all_ranks(lambda: check_attention(config))
     torch.manual_seed(config.seed)
-    data = broadcast_from_rank_zero(lambda: load_data(config))
+    data = broadcast_from_rank_zero(lambda: load_data(config, resumed))
     loader = run_on_all_ranks(lambda: build_loader(config, data.train, device))
     if config.cache:
         cache_training_images(loader)
@@ -128,17 +129,19 @@ def check_batch_of_one(config: TrainConfig, num_images: int) -> None:
     check_attention(config, batch_size=1)
 
 
-def load_data(config: TrainConfig) -> TrainingData:
-    """Read and check the images to train and to validate on."""
+def load_data(config: TrainConfig, resumed: Checkpoint | None = None) -> TrainingData:
+    """Read and check the images to train and to validate on; those of a resumed run must be the same."""
     val = ("none",) if config.overfit else config.val
     data = prepare_training(config, config.train, val, config.seed)
     check_batch_of_one(config, len(data.train))
-    if config.overfit is None:
-        return data
-    records = [record for record in data.train.records if record.names][: config.overfit]
-    few = VocDataset(records, data.train.class_names)
-    log(f"overfit: trains and validates on the same {plural(len(few), 'image')}")
-    return dataclasses.replace(data, train=few, val=few, val_splits=data.train_splits)
+    if config.overfit is not None:
+        records = [record for record in data.train.records if record.names][: config.overfit]
+        few = VocDataset(records, data.train.class_names)
+        log(f"overfit: trains and validates on the same {plural(len(few), 'image')}")
+        data = dataclasses.replace(data, train=few, val=few, val_splits=data.train_splits)
+    if resumed is not None:
+        check_same_data(config.data, data, resumed)
+    return data
 
 
 def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device) -> TrainLoader:

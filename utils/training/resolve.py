@@ -68,7 +68,16 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
         )
     older = {"freeze_norms": False, "ema_memory": "recent"}  # of runs before these settings existed
     stored = config_from_dict(TrainConfig, older | checkpoint.run_config, source=str(path))
-    config = dataclasses.replace(stored, **{name: given[name] for name in given if name != "resume"})
+    replaced = {name: given[name] for name in given if name != "resume"}
+    if "data" in given:
+        replaced["demo"] = False  # which would draw pictures into that folder
+    elif not stored.demo and not Path(stored.data).is_dir():
+        start = "" if Path(stored.data).is_absolute() else f", relative to the current folder {Path.cwd()}"
+        raise UserError(
+            f"--resume {path}: its data {stored.data} is missing{start}; resume from the folder where the "
+            "run began, or name where the data is now: --data DIR"
+        )
+    config = dataclasses.replace(stored, **replaced)
     epochs_done = plural(done, "epoch")
     if config.epochs <= done:
         raise UserError(f"--resume {path}: {epochs_done} done; to train longer give a larger --epochs")

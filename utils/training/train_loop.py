@@ -6,7 +6,7 @@ import dataclasses
 import math
 import shlex
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from utils.inference.predictor import Predictor
 from utils.metrics.diagnose import ENOUGH_STEPS, explain_low_map
 from utils.training.distributed import broadcast_from_rank_zero, max_over_ranks, world_size
 from utils.training.engine import EpochMeter, Trainer, accumulated
+from utils.training.fingerprint import fingerprint
 from utils.training.run_folder import Run
 from utils.training.run_log import EpochTable, RunEstimate, log_next_commands, peak_memory
 from utils.training.run_pictures import save_train_batch, save_val_batch
@@ -80,6 +81,7 @@ class Job:
             "stopped_early": stopped_early,
             "threads": torch.get_num_threads(),
             "processes": world_size(),
+            "data": self._fingerprint,
             **self.trainer.state_dict(),
         }
         return Checkpoint(
@@ -90,6 +92,10 @@ class Job:
             run_config=config_as_dict(self.config),
             training=training,
         )
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
+        return fingerprint(self.data)
 
     def check_signals(self) -> None:
         """Raise Interrupted if a signal came to any rank."""

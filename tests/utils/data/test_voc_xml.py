@@ -2,11 +2,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from utils.cli.errors import UserError
-from utils.data.voc_xml import VocAnnotation, VocObject, read_annotation, write_annotation
+from utils.data.dataset_report import clip_box
+from utils.data.voc_xml import (
+    VocAnnotation,
+    VocObject,
+    read_annotation,
+    rewrite_annotation,
+    round_boxes,
+    write_annotation,
+)
 
 BOX = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>10</xmax><ymax>12</ymax></bndbox>"
 OBJECT = f"<object><name>cat</name>{BOX}</object>"
@@ -154,3 +164,94 @@ def test_writer_is_the_exact_inverse(tmp_path: Path) -> None:
     write_annotation(tmp_path / "a.xml", "a.jpg", 40, 30, objects)
     assert read_annotation(tmp_path / "a.xml") == VocAnnotation((40, 30), objects)
     assert "<xmin>1</xmin>" in (tmp_path / "a.xml").read_text(encoding="utf-8")
+
+
+def test_all_elements_of_voc_are_written_in_its_order(tmp_path: Path) -> None:
+    objects = (VocObject("cat", (2.0, 3.0, 10.0, 12.0), True), VocObject("dog", (0.5, 0, 9, 9), score=2 / 3))
+    write_annotation(tmp_path / "a.xml", "a.jpg", 40, 30, objects, folder="shots")
+    root = ElementTree.parse(tmp_path / "a.xml").getroot()
+    assert [node.tag for node in root] == [
+        "folder", "filename", "source", "size", "segmented", "object", "object"
+    ]  # fmt: skip
+    texts = {node.tag: node.text for node in root.iter() if not len(node)}
+    assert (texts["folder"], texts["filename"], texts["database"]) == ("shots", "a.jpg", "Unknown")
+    assert (texts["width"], texts["height"], texts["depth"], texts["segmented"]) == ("40", "30", "3", "0")
+    first, second = root.findall("object")
+    assert [(node.tag, node.text) for node in first if not len(node)] == [
+        ("name", "cat"), ("pose", "Unspecified"), ("truncated", "0"), ("difficult", "1")
+    ]  # fmt: skip
+    assert [(node.tag, node.text) for node in first[-1]] == [
+        ("xmin", "3"), ("ymin", "4"), ("xmax", "10"), ("ymax", "12")
+    ]  # fmt: skip
+    assert (second[-1].tag, second[-1].text) == ("score", "0.666667")
+
+
+def test_rewriting_finds_objects_however_their_tags_are_written(tmp_path: Path) -> None:
+    part = "<part><name>cat</name></part>"
+    text = (
+        f"<Annotation><objects><Object>{part}<Name> cat </Name></Object><object><name>dog</name></object>"
+        "<object/></objects></Annotation>"
+    )
+    (tmp_path / "a.xml").write_text(text)
+    rewrite_annotation(tmp_path / "a.xml", tmp_path / "b.xml", "b.jpg", {"cat": "animal"}.get)
+    assert (
+        (tmp_path / "b.xml")
+        .read_text()
+        .endswith(
+            f"<Annotation><filename>b.jpg</filename><objects><Object>{part}<Name>animal</Name></Object>"
+            "</objects></Annotation>"
+        )
+    )
+    assert (tmp_path / "a.xml").read_text() == text
+
+
+def as_torchvision(node: ElementTree.Element) -> dict:
+    """Parse as torchvision's VOCDetection: repeated tags become lists, <object> always is one."""
+    texts = {node.tag: (node.text or "").strip()}
+    if not len(node):
+        return texts
+    found: dict[str, list] = {}
+    for child in map(as_torchvision, node):
+        for tag, value in child.items():
+            found.setdefault(tag, []).append(value)
+    if node.tag == "annotation":
+        found["object"] = [found.get("object", [])]
+    return {node.tag: {tag: values[0] if len(values) == 1 else values for tag, values in found.items()}}
+
+
+def test_the_usual_readers_take_what_is_written(tmp_path: Path) -> None:
+    """They call int() or int(float()) on texts that they look up without asking whether they are there."""
+    objects = round_boxes([VocObject("cat", (1.6, 2.0, 9.7, 12.2), True)], 40, 30)
+    write_annotation(tmp_path / "a.xml", "a.jpg", 40, 30, objects)
+    root = ElementTree.parse(tmp_path / "a.xml").getroot()
+    parsed = as_torchvision(root)["annotation"]
+    (found,) = parsed["object"]
+    assert [int(found["bndbox"][edge]) for edge in ("xmin", "ymin", "xmax", "ymax")] == [3, 3, 10, 12]
+    assert (int(found["difficult"]), int(found["truncated"]), found["pose"]) == (1, 0, "Unspecified")
+    assert (int(parsed["size"]["width"]), int(parsed["size"]["height"])) == (40, 30)
+    vision = pytest.importorskip("torchvision.datasets.voc")
+    assert vision.VOCDetection.parse_voc_xml(root)["annotation"] == parsed
+
+
+def test_rounded_boxes_keep_two_pixels() -> None:
+    """Sides of 2 pixels anywhere stay 2 pixels or more; the reader takes a box of one for a slip."""
+    assert round_boxes([], 40, 30) == []
+    for low in np.arange(0, 28, 0.05).tolist():
+        for side in (1.0, 1.2, 2.0, 2.4, 11.5):
+            high = min(low + side, 30.0)
+            (found,) = round_boxes([VocObject("cat", (low, low, high, high))], 30, 30)
+            x1, y1, x2, y2 = found.box
+            assert (x1, x2) == (y1, y2)
+            assert 0 <= x1 <= x2 - 2 <= 28
+            assert all(edge.is_integer() for edge in found.box)
+            assert clip_box(found.box, 30, 30) == (found.box, "")
+            if side >= 2:
+                assert max(abs(x1 - low), abs(x2 - high)) <= 0.5
+            else:
+                assert abs((x1 + x2) - (low + high)) <= 2
+
+
+def test_a_rounded_box_ends_at_the_image() -> None:
+    odd = [VocObject("cat", (-0.4, 28.9, 40.2, 30.1)), VocObject("cat", (39.2, 0, 40, 30))]
+    assert [item.box for item in round_boxes(odd, 40, 30)] == [(0, 28, 40, 30), (38, 0, 40, 30)]
+    assert round_boxes([VocObject("cat", (0, 0, 1, 30))], 1, 30)[0].box == (0, 0, 1, 30)

@@ -33,7 +33,7 @@ def test_lines_by_hand(tmp_path: Path, classes: Path) -> None:
     train = save_text(tmp_path / "in/2007_train.txt", f"\ufeff{first} 3,4,10,12,1 1,1,40,30,0\r\n\r\nc.jpg\n")
     val = save_text(tmp_path / "in/2007_val.txt", "d.jpg 2.5,3.25,12,6.25,0  3,4,10,12,1 \n")
     before = snapshot(tmp_path / "in")
-    assert run_convert(train, val, "--classes", classes, "--out", tmp_path / "out") == 0
+    assert run_convert(train, val, "--classes", classes, "--float-boxes", "--out", tmp_path / "out") == 0
     # The numbers are VOC's, as voc_annotation.py copies them: xmin 3 is the edge 2.
     assert boxes_of(tmp_path / "out") == {
         "a b": [VocObject("dog", (2, 3, 10, 12)), VocObject("cat", (0, 0, 40, 30))],

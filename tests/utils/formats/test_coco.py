@@ -47,7 +47,7 @@ def test_no_images_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_boxes_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = make(tmp_path / "in")
     before = snapshot(tmp_path / "in")
-    assert run_convert(source, "--out", tmp_path / "out") == 0
+    assert run_convert(source, "--float-boxes", "--out", tmp_path / "out") == 0
     assert boxes_of(tmp_path / "out") == {
         "a": [VocObject("猫", (2, 3, 10, 12)), VocObject("dog", (1.5, 2.25, 12, 6.25), True)],
         "b": [],
@@ -282,7 +282,7 @@ def test_one_image_with_two_different_annotations(tmp_path: Path, capsys: pytest
 
 
 def test_pycocotools_reads_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_convert(make(tmp_path / "in"), "--out", tmp_path / "voc") == 0
+    assert run_convert(make(tmp_path / "in"), "--float-boxes", "--out", tmp_path / "voc") == 0
     assert run_convert(tmp_path / "voc", "--out", tmp_path / "coco") == 0
     assert f"{tmp_path}/coco/annotations/instances_train.json" in capsys.readouterr().out
     coco = COCO(str(tmp_path / "coco/annotations/instances_train.json"))
@@ -293,7 +293,7 @@ def test_pycocotools_reads_what_is_written(tmp_path: Path, capsys: pytest.Captur
     assert first["bbox"] == [2, 3, 8, 9]
     assert (first["category_id"], first["ignore"], first["area"], first["iscrowd"]) == (2, 0, 72, 0)
     assert second["bbox"] == [1.5, 2.25, 10.5, 4]
-    assert (second["category_id"], second["ignore"]) == (1, 1)
+    assert (second["category_id"], second["ignore"], second["iscrowd"]) == (1, 1, 1)
     assert json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())["info"] == {
         "split": "train"
     }

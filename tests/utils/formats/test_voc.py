@@ -61,7 +61,7 @@ def test_to_coco_and_back_changes_nothing(tmp_path: Path, seed: int) -> None:
     source = make(tmp_path / "voc", images, splits)
     before = snapshot(source)
     assert run_convert(source, "--out", tmp_path / "coco") == 0
-    assert run_convert(tmp_path / "coco", "--out", tmp_path / "back") == 0
+    assert run_convert(tmp_path / "coco", "--float-boxes", "--out", tmp_path / "back") == 0
     assert boxes_of(tmp_path / "back") == boxes_of(source)
     assert lists_of(tmp_path / "back") == splits
     for path in (source / "JPEGImages").iterdir():
@@ -78,7 +78,7 @@ def test_folder_without_lists_comes_back_without(tmp_path: Path) -> None:
     source = make(tmp_path / "voc", {"a": [CAT], "b": []}, {})
     assert run_convert(source, "--out", tmp_path / "coco") == 0
     assert [path.name for path in (tmp_path / "coco/annotations").iterdir()] == ["instances_all.json"]
-    assert run_convert(tmp_path / "coco", "--out", tmp_path / "back") == 0
+    assert run_convert(tmp_path / "coco", "--float-boxes", "--out", tmp_path / "back") == 0
     assert lists_of(tmp_path / "back") == {}
     assert list_splits(tmp_path / "back") == ["all"]
     assert len(load_samples(tmp_path / "back", "all")) == 2
@@ -108,7 +108,7 @@ def test_images_with_xml_beside_them(tmp_path: Path) -> None:
         save_picture(tmp_path / f"in/{split}/{split}1.jpg")
         write_annotation(tmp_path / f"in/{split}/{split}1.xml", f"{split}1.jpg", 40, 30, [CAT])
     assert run_convert(tmp_path / "in", "--out", tmp_path / "coco") == 0
-    assert run_convert(tmp_path / "coco", "--out", tmp_path / "back") == 0
+    assert run_convert(tmp_path / "coco", "--float-boxes", "--out", tmp_path / "back") == 0
     assert lists_of(tmp_path / "back") == {"train": ["train1"], "valid": ["valid1"]}
     assert boxes_of(tmp_path / "back") == {"train1": [CAT], "valid1": [CAT]}
 
@@ -139,6 +139,6 @@ def test_full_doubles_come_back_to_the_last_bit_but_one(tmp_path: Path) -> None:
     boxes = np.hstack([low - 1, high])
     source = make(tmp_path / "voc", {"a": [VocObject("cat", tuple(box)) for box in boxes.tolist()]}, {})
     assert run_convert(source, "--out", tmp_path / "coco") == 0
-    assert run_convert(tmp_path / "coco", "--out", tmp_path / "back") == 0
+    assert run_convert(tmp_path / "coco", "--float-boxes", "--out", tmp_path / "back") == 0
     found = np.array([item.box for item in boxes_of(tmp_path / "back")["a"]])
     np.testing.assert_allclose(found, boxes, rtol=3e-16)

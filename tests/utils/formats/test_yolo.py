@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from tests.utils.tools.conversion import (
     boxes_of,
@@ -14,7 +17,7 @@ from tests.utils.tools.conversion import (
     save_text,
     snapshot,
 )
-from utils.data.voc_xml import VocObject
+from utils.data.voc_xml import VocObject, write_annotation
 
 NAMES = "names: [cat, dog]\n"
 
@@ -48,7 +51,7 @@ def test_folder_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str
 )  # fmt: skip
 def test_lines_by_hand(tmp_path: Path, lines: list[str], expected: list[VocObject]) -> None:
     make(tmp_path / "in", *lines)
-    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert run_convert(tmp_path / "in", "--float-boxes", "--out", tmp_path / "out") == 0
     assert boxes_of(tmp_path / "out") == {"a": expected}
     assert lists_of(tmp_path / "out") == {}
 
@@ -255,3 +258,114 @@ def test_one_folder_for_two_splits_is_read_once(tmp_path: Path, capsys: pytest.C
     assert run_convert(tmp_path / "in", "--out", tmp_path / "out", "--skip-bad") == 0
     assert lists_of(tmp_path / "out") == {"train": ["a"], "val": ["a"]}
     assert "skipped: 0 images, 1 object" in capsys.readouterr().out
+
+
+# The writer.
+
+
+def make_voc(folder: Path, splits: dict[str, dict[str, list[VocObject]]]) -> Path:
+    for split, images in splits.items():
+        for name, objects in images.items():
+            save_picture(folder / f"JPEGImages/{name}.jpg", 613, 457)
+            (folder / "Annotations").mkdir(exist_ok=True)
+            write_annotation(folder / f"Annotations/{name}.xml", f"{name}.jpg", 613, 457, objects)
+        save_text(folder / f"ImageSets/Main/{split}.txt", "".join(f"{name}\n" for name in images))
+    return folder
+
+
+def written_yaml(folder: Path) -> dict:
+    return yaml.safe_load((folder / "data.yaml").read_text(encoding="utf-8"))
+
+
+def random_objects(random: np.random.Generator) -> list[VocObject]:
+    low, size = random.uniform(0, 300, (5, 2)), random.uniform(2, 150, (5, 2))
+    boxes = np.concatenate((low, low + size), axis=1).round(2).tolist()
+    return [VocObject(str(random.choice(["cat", "yes", "猫"])), tuple(box)) for box in boxes]
+
+
+def test_without_lists_images_and_labels_are_flat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = make_voc(tmp_path / "voc", {"all": {"a": [VocObject("cat", (0, 0, 613, 457))], "b": []}})
+    (source / "ImageSets/Main/all.txt").unlink()
+    assert run_convert(source, "--to", "yolo", "--out", tmp_path / "out") == 0
+    files = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
+    assert files == ["data.yaml", "images/a.jpg", "images/b.jpg", "labels/a.txt", "labels/b.txt"]
+    assert (tmp_path / "out/labels/b.txt").read_bytes() == b""
+    assert (tmp_path / "out/labels/a.txt").read_text() == "0 0.50000000 0.50000000 1.00000000 1.00000000\n"
+    assert written_yaml(tmp_path / "out") == {
+        "path": str(tmp_path / "out"), "train": "images", "nc": 1, "names": ["cat"]
+    }  # fmt: skip
+    out = capsys.readouterr().out
+    assert "data.yaml has no val, which most YOLO trainers need; add the line," in out
+    assert out.splitlines()[0].startswith("voc -> yolo")
+    assert run_convert(tmp_path / "out", "--out", tmp_path / "back") == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_written_is_read_back(tmp_path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    splits = {"train": ["a", "b.c"], "val": ["画像 1"], "test": ["t"]}
+    made = {split: {name: random_objects(random) for name in names} for split, names in splits.items()}
+    source = make_voc(tmp_path / "voc", made)
+    assert run_convert(source, "--to", "yolo", "--out", tmp_path / "out") == 0
+    found = {split: written_yaml(tmp_path / "out")[split] for split in splits}
+    assert found == {split: f"images/{split}" for split in splits}
+    assert run_convert(tmp_path / "out", "--float-boxes", "--out", tmp_path / "back") == 0
+    assert lists_of(tmp_path / "back") == splits
+    expected = {name: objects for images in made.values() for name, objects in images.items()}
+    back = boxes_of(tmp_path / "back")
+    assert back.keys() == expected.keys()
+    for name, objects in expected.items():
+        assert [item.name for item in back[name]] == [item.name for item in objects]
+        boxes = [[item.box for item in items] for items in (back[name], objects)]
+        np.testing.assert_allclose(*boxes, atol=1e-4)
+
+
+def test_ultralytics_finds_each_label_beside_its_image(tmp_path: Path) -> None:
+    """It replaces the last /images/ of the path, and starts at `path` where that is absolute."""
+    made = {"train": {"a": []}, "val": {"b": []}}
+    assert run_convert(make_voc(tmp_path / "voc", made), "--to", "yolo", "--out", tmp_path / "out") == 0
+    config = written_yaml(tmp_path / "out")
+    assert config["nc"] == len(config["names"]) == 0
+    for split in ("train", "val"):
+        (image,) = (Path(config["path"]) / config[split]).iterdir()
+        label = "/labels/".join(str(image).rsplit("/images/", 1)).rsplit(".", 1)[0] + ".txt"
+        assert Path(label).is_file()
+
+
+def test_splits_of_several_years_and_trainval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An image is written once although VOC lists it in train and in trainval."""
+    made = {"train": {"a": []}, "val": {"b": []}, "trainval": {"a": [], "b": []}}
+    make_voc(tmp_path / "kit/VOC2007", made | {"test": {"t": []}})
+    make_voc(tmp_path / "kit/VOC2012", {"trainval": {"c": []}, "rest": {"d": []}})
+    assert run_convert(tmp_path / "kit", "--to", "yolo", "--out", tmp_path / "out") == 0
+    config = written_yaml(tmp_path / "out")
+    assert config["train"] == ["images/VOC2007_train", "images/VOC2012_trainval"]
+    assert (config["val"], config["test"]) == ("images/VOC2007_val", "images/VOC2007_test")
+    folders = {path.name for path in (tmp_path / "out/images").iterdir()}
+    assert folders == {f"VOC2007_{split}" for split in ("train", "val", "test")} | {
+        "VOC2012_trainval", "VOC2012_rest"
+    }  # fmt: skip
+    assert len(list((tmp_path / "out").rglob("*.jpg"))) == 5
+    assert "not named in data.yaml: images/VOC2012_rest;" in capsys.readouterr().out
+
+
+def test_difficult_objects_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hard = VocObject("cat", (2, 3, 20, 30), True)
+    made = {"train": {"a": [hard, replace(hard, difficult=False)], "b": [hard]}, "val": {"c": []}}
+    assert run_convert(make_voc(tmp_path / "voc", made), "--to", "yolo", "--out", tmp_path / "out") == 0
+    assert "left out: 2 difficult objects; YOLO has no such flag" in capsys.readouterr().out
+    labels = tmp_path / "out/labels/train"
+    assert [len((labels / f"{name}.txt").read_text().splitlines()) for name in "ab"] == [1, 0]
+
+
+def test_images_in_no_split_are_kept_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train/a", "val/b", "c"):
+        shape = {"label": "cat", "points": [[2, 3], [20, 30]], "shape_type": "rectangle"}
+        save_picture(tmp_path / f"in/{name}.jpg")
+        text = json.dumps({"shapes": [shape], "imagePath": f"{Path(name).name}.jpg"})
+        save_text(tmp_path / f"in/{name}.json", text)
+    assert run_convert(tmp_path / "in", "--to", "yolo", "--out", tmp_path / "out") == 0
+    assert (tmp_path / "out/labels/unlisted/c.txt").is_file()
+    assert "not named in data.yaml: images/unlisted;" in capsys.readouterr().out

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from nets.structures import Detections, Target
-from tests.metrics_reference import as_files, devkit_iou, make_detections, make_target, random_case
+from tests.metrics_reference import (
+    as_files,
+    devkit_iou,
+    make_detections,
+    make_target,
+    random_case,
+    share_inside,
+)
 from utils.metrics.coco_ap import coco_ap
 from utils.metrics.matching import FlatBoxes, Matching, flatten, match
 
@@ -22,21 +29,19 @@ def coco_greedy(boxes: FlatBoxes) -> tuple[list[int], list[int]]:
     for image, category in {(row["image_id"], row["category_id"]) for row in found}:
         where = {"image_id": image, "category_id": category}
         objects = [i for i, row in enumerate(truth["annotations"]) if where.items() <= row.items()]
-        objects.sort(key=lambda i: truth["annotations"][i]["ignore"])
         rows = [i for i, row in enumerate(found) if where.items() <= row.items()]
         rows.sort(key=lambda i: -found[i]["score"])
         for row in rows[:100]:
             best, iou = -1, 0.5
             for index in objects:
                 one = truth["annotations"][index]
-                if index in taken:
+                if index in taken or one["iscrowd"]:
                     continue
-                if best >= 0 and one["ignore"] and not truth["annotations"][best]["ignore"]:
-                    break
                 if devkit_iou(found[row]["bbox"], one["bbox"]) >= iou:
                     best, iou = index, devkit_iou(found[row]["bbox"], one["bbox"])
             taken[row] = best
-            if best < 0 or not truth["annotations"][best]["ignore"]:
+            crowds = [one for i in objects if (one := truth["annotations"][i])["iscrowd"]]
+            if best >= 0 or not any(share_inside(found[row]["bbox"], one["bbox"]) >= 0.5 for one in crowds):
                 counting.append(row)
     return taken, sorted(counting)
 
@@ -50,7 +55,7 @@ def test_nothing_at_all(images: int) -> None:
 
 def test_only_difficult_objects() -> None:
     matching = match(flatten([make_detections((BOX, 0, 0.9))], [make_target((BOX, 0, True))], 1))
-    assert (matching.taken.tolist(), matching.taker.tolist(), len(matching.ranked)) == ([0], [0], 0)
+    assert (matching.taken.tolist(), matching.taker.tolist(), len(matching.ranked)) == ([-1], [-1], 0)
     assert matching.map50() is None
 
 
@@ -60,16 +65,16 @@ def test_objects_without_detections() -> None:
 
 
 def test_hand_worked() -> None:
-    """A duplicate, another class, a difficult object with two detections, one beside everything."""
+    """A duplicate, another class, two detections inside a difficult object, one beside everything."""
     found = make_detections(
         (BOX, 0, 0.9), (BOX, 0, 0.8), (BOX, 1, 0.7), (OTHER, 0, 0.6), (OTHER, 0, 0.5), (FAR, 0, 0.4)
     )  # fmt: skip
     matching = match(flatten([found], [make_target((BOX, 0), (OTHER, 0, True))], 2))
-    assert matching.taken.tolist() == [0, -1, -1, 1, -1, -1]
-    assert matching.taker.tolist() == [0, 3]
-    assert matching.ranked.tolist() == [0, 1, 2, 4, 5]
-    assert matching.right.tolist() == [True, False, False, False, False]
-    assert [reaching(matching, conf) for conf in (0.0, 0.5, 0.6, 0.7, 0.9, 1.0)] == [5, 4, 3, 3, 1, 0]
+    assert matching.taken.tolist() == [0, -1, -1, -1, -1, -1]
+    assert matching.taker.tolist() == [0, -1]
+    assert matching.ranked.tolist() == [0, 1, 2, 5]
+    assert matching.right.tolist() == [True, False, False, False]
+    assert [reaching(matching, conf) for conf in (0.0, 0.4, 0.5, 0.7, 0.9, 1.0)] == [4, 4, 3, 3, 1, 0]
     assert matching.map50() == pytest.approx(1.0)
 
 

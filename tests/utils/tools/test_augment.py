@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -11,14 +12,13 @@ import torch
 
 import data
 import train
-from nets.structures import Target
 from tests.utils.data.conftest import write_voc
 from utils.cli.shared_config import DataConfig
 from utils.data.prepare import prepare_training
 from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.data.voc_xml import VocObject, read_annotation
 from utils.tools import augment
-from utils.tools.augment import name_images, whole_objects
+from utils.tools.augment import name_images
 
 CAT, DOG = VocObject("cat", (2.0, 3.0, 20.0, 22.0)), VocObject("dog", (5.0, 5.0, 35.0, 25.0), difficult=True)
 OUT = Path("out")
@@ -213,15 +213,52 @@ def test_names_do_not_collide(image_ids: list[str], names: dict[str, list[str]])
     assert name_images(image_ids, 1) == names
 
 
-def test_whole_edges_keep_what_the_pipeline_keeps() -> None:
-    """Sides of 2 pixels anywhere stay 2 pixels or more; the reader takes a box of one for a slip."""
-    low = torch.arange(0, 30, 0.05)[:, None].repeat(1, 2)
-    boxes = torch.cat([low, low + 2], dim=1)
-    labels = torch.zeros(len(boxes), dtype=torch.int64)
-    target = Target(boxes, labels, labels.bool(), "x")
-    assert all(item.box[2] - item.box[0] >= 2 for item in whole_objects(target, ["cat"]))
-    assert len(whole_objects(target, ["cat"])) == len(boxes)
-    assert whole_objects(target[labels.bool()], ["cat"]) == []
+BOX = "<bndbox><xmin>6</xmin><ymin>6</ymin><xmax>35</xmax><ymax>25</ymax></bndbox>"
+OTHER = f"<object><name>dog</name>{BOX}</object>"
+CVAT = f"""<annotation verified="yes">
+  <folder>shots</folder>
+  <filename>cam0/frame_000001.jpg</filename>
+  <source><database>Unknown</database></source>
+  <size><width>40</width><height>30</height><depth></depth></size>
+  <owner><name>me</name></owner>
+  <object id="7">
+    <name>cat</name><occluded>1</occluded><pose>Left</pose>
+    <bndbox><xmin>3.25</xmin><ymin>4</ymin><xmax>20</xmax><ymax>22.5</ymax></bndbox>
+    <attributes><attribute><name>color</name><value>red</value></attribute></attributes>
+  </object>
+  {OTHER}
+</annotation>
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "old", "new"),
+    [(["--rename", "cat=animal"], ">cat<", ">animal<"), (["--classes", "names.txt"], OTHER, "")],
+)
+def test_rewritten_xml_keeps_what_is_not_known_here(argv: list[str], old: str, new: str) -> None:
+    (usual() / "Annotations/a.xml").write_text(CVAT)
+    Path("names.txt").write_text("cat\n")
+    assert run(*argv) == 0
+    expected = CVAT.replace(old, new).replace("cam0/frame_000001.jpg", "a.jpg")
+    written = ElementTree.parse(OUT / "Annotations/a.xml").getroot()
+    assert listed(written) == listed(ElementTree.fromstring(expected))
+
+
+def listed(node: ElementTree.Element) -> list:
+    inner = [listed(child) for child in node]
+    return [node.tag, node.attrib, (node.text or "").strip(), inner]
+
+
+def test_float_boxes_of_the_copies_are_the_pipelines() -> None:
+    usual()
+    assert run("--float-boxes") == 0
+    pipeline = TrainDataset(
+        prepare_training(DataConfig("voc")).train, (64, 64), AugmentSettings(0.5, 0.0, "default"), seed=0
+    )
+    boxes = pipeline.render((1, 1))[1].boxes
+    found = [item.box for item in read_annotation(OUT / "Annotations/b_aug1.xml").objects]
+    assert torch.tensor(found).numpy() == pytest.approx(boxes.numpy(), abs=1e-4)
+    assert not torch.equal(boxes, boxes.round())
 
 
 @pytest.mark.slow

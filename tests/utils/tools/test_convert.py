@@ -55,6 +55,17 @@ def test_images_of_no_split_are_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lists_of(tmp_path / "out") == {"train": ["a"]}
 
 
+def test_boxes_are_rounded_unless_asked_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = make_yolo(tmp_path / "in", "a", line="0 0.5 0.5 0.25 0.42\n0 0.5 0.5 0.25 0.4")
+    assert run_convert(source, "--out", tmp_path / "out") == 0
+    said = "boxes rounded to whole pixels: 1 object; --float-boxes keeps fractions"
+    assert said in capsys.readouterr().out.splitlines()
+    assert boxes_of(tmp_path / "out")["a"] == [VocObject("cat", (15, 9, 25, 21))] * 2
+    assert run_convert(source, "--float-boxes", "--out", tmp_path / "exact") == 0
+    assert "boxes rounded" not in capsys.readouterr().out
+    assert boxes_of(tmp_path / "exact")["a"][0] == VocObject("cat", (15, 8.7, 25, 21.3))
+
+
 def test_any_format_becomes_coco(tmp_path: Path) -> None:
     source = make_yolo(tmp_path / "in", "train/a")
     assert run_convert(source, "--to", "coco", "--out", tmp_path / "coco") == 0
@@ -150,7 +161,9 @@ def test_wanted_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["yolo", "--from", "voc", "--out", "new"], "yolo: no data in VOC layout;"),
         (["yolo", "--from", "coco", "--out", "new"], "no COCO annotation file in it"),
         (["yolo", "--from", "darknet", "--out", "new"], "--from darknet: choose from coco, yolo"),
-        (["yolo", "--to", "yolo", "--out", "new"], "--to yolo: choose from voc, coco"),
+        (["yolo", "--to", "labelme", "--out", "new"], "--to labelme: choose from voc, coco, yolo"),
+        (["yolo", "--to", "yolo", "--out", "new"], "--to yolo: yolo is yolo already"),
+        (["yolo", "--to", "coco", "--float-boxes", "--out", "new"], "--float-boxes: is for --to voc;"),
         (["both", "--from", "coco", "--to", "coco", "--out", "new"], "--to coco: both is coco already"),
         (["yolo", "--output", "new"], "unknown flag --output"),
     ],

@@ -20,6 +20,13 @@ from utils.weights.checkpoint import Checkpoint, save_checkpoint
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand beside the folder that --data names by default."""
+    monkeypatch.chdir(tmp_path)
+    Path("VOCdevkit").mkdir()
+
+
 def store(folder: Path, config: TrainConfig, *, phi: str = "none", **training: object) -> Path:
     """Write the folder of a run with three epochs done; returns its last.pth."""
     path = folder / "weights/last.pth"
@@ -65,9 +72,26 @@ def test_resuming_goes_on_in_the_run_s_folder_from_wherever_it_is_typed(
 ) -> None:
     for place, typed in ((last.parent, "last.pth"), (last.parent.parent, "weights/last.pth")):
         monkeypatch.chdir(place)
-        folder = resolve_config({"resume": typed})[1]
+        folder = resolve_config({"resume": typed, "data": "../VOCdevkit"})[1]
         assert folder is not None
         assert folder.resolve() == last.parent.parent.resolve()
+
+
+def test_resuming_without_the_data_tells_where_it_was_looked_for(last: Path, tmp_path: Path) -> None:
+    Path("VOCdevkit").rmdir()
+    place = rf"VOCdevkit is missing, relative to the current folder {tmp_path}; .* --data DIR"
+    with pytest.raises(UserError, match=place):
+        resolve_config({"resume": str(last)})
+    assert resolve_config({"resume": str(last), "data": "moved"})[0].data == "moved"
+    path = store(tmp_path / "far", TrainConfig(epochs=10, data=str(tmp_path / "gone")))
+    with pytest.raises(UserError, match=f"its data {tmp_path}/gone is missing; resume"):
+        resolve_config({"resume": str(path)})
+
+
+def test_the_demo_is_not_drawn_into_a_folder_that_is_named(tmp_path: Path) -> None:
+    path = store(tmp_path / "demo", TrainConfig(epochs=10, demo=True, data="runs/demo"))
+    assert resolve_config({"resume": str(path)})[0].demo
+    assert not resolve_config({"resume": str(path), "data": "mine"})[0].demo
 
 
 def test_resuming_a_missing_file_names_it(tmp_path: Path) -> None:

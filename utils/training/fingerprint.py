@@ -1,0 +1,65 @@
+"""Fingerprint of a run's data, by which a resumed run knows its data set wherever that has moved to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from utils.cli.console import log, plural, warn
+from utils.cli.errors import UserError
+from utils.data.dataset import VocDataset
+from utils.data.prepare import TrainingData
+from utils.weights.checkpoint import Checkpoint
+
+
+def fingerprint(data: TrainingData) -> dict[str, Any]:
+    """Describe the training and the validation images in plain values.
+
+    Returns:
+        For each part that there is: `images`, their number; `ids`, a hash of their ids in order; `objects`,
+        their number by class.
+    """
+    parts = {"train": data.train, "val": data.val}
+    return {part: _describe(dataset) for part, dataset in parts.items() if dataset is not None}
+
+
+def check_same_data(folder: str, data: TrainingData, resumed: Checkpoint) -> None:
+    """Compare the data in a folder with what a run began with; a change in the same folder causes a warning.
+
+    Raises:
+        UserError: the folder is another one, and so is its data.
+    """
+    has_moved = resumed.run_config["data"] != folder
+    before = resumed.training.get("data")  # missing in older checkpoints
+    if before is None:
+        if has_moved:
+            log(f"--data {folder}: only the classes are compared: the checkpoint is of an older version")
+        return
+    difference = _compare(before, fingerprint(data))
+    if difference and has_moved:
+        raise UserError(f"--data {folder}: not the data of the run: {difference}; choose another folder")
+    if difference:
+        warn(f"{folder}: has changed since the run began: {difference}; results will differ")
+
+
+def _describe(dataset: VocDataset) -> dict[str, Any]:
+    ids = "\n".join(dataset.image_ids).encode("utf-8", "surrogateescape")
+    objects = Counter(name for record in dataset.records for name in record.names)
+    return {"images": len(dataset), "ids": hashlib.sha256(ids).hexdigest(), "objects": dict(objects)}
+
+
+def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the first difference of two fingerprints in words, empty if there is none."""
+    for part in ("train", "val"):
+        old, new = (found.get(part, {"images": 0, "ids": "", "objects": {}}) for found in (before, now))
+        if old["images"] != new["images"]:
+            return f"{part} has {plural(new['images'], 'image')}, the run {old['images']}"
+        if old["ids"] != new["ids"]:
+            return f"{part} has {plural(new['images'], 'image')}, as the run, but not the same ones"
+        for name in sorted({*old["objects"], *new["objects"]}):
+            counts = [found["objects"].get(name, 0) for found in (new, old)]
+            if counts[0] != counts[1]:
+                return f"{part} has {plural(counts[0], 'object')} of {name}, the run {counts[1]}"
+    return ""
