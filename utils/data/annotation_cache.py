@@ -24,7 +24,7 @@ from utils.data.voc_xml import VocAnnotation, VocObject, read_annotation
 from utils.vision.image_reader import ImageHeader, hash_image, read_header, verify_image
 
 CACHE = Path("runs") / "cache"
-_FORMAT = 3  # version of the cache files; others are ignored
+_FORMAT = 5  # version of the cache files; others are ignored
 _PROGRESS_FROM = 500  # images
 
 
@@ -164,7 +164,7 @@ def _read_sample(sample: Sample, cache: AnnotationCache, decode: bool, hashes: b
 
 def _from_json(stored: Sequence[Any]) -> VocAnnotation:
     """Return the annotation whose `astuple` this was; JSON turns tuples into lists."""
-    size, objects, errors = stored
+    size, objects, errors, counted = stored
     return VocAnnotation(
         None if size is None else (size[0], size[1]),
         tuple(
@@ -172,4 +172,5 @@ def _from_json(stored: Sequence[Any]) -> VocAnnotation:
             for name, box, difficult, score in objects
         ),
         tuple((number, name, reason) for number, name, reason in errors),
+        counted,
     )
