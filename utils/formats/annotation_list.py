@@ -15,7 +15,7 @@ from pathlib import Path
 
 from utils.cli.errors import UserError
 from utils.cli.files import read_text
-from utils.data.samples import IMAGE_SUFFIXES
+from utils.data.folder_walk import IMAGE_SUFFIXES
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import guess_split, parse_numbers
 
