@@ -30,7 +30,10 @@ _XML_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml", "labels")
 SPLIT_NAMES = {name: name for name in ("train", "trainval", "val", "valid", "test")}
 SPLIT_NAMES |= {"training": "train", "validation": "val", "testing": "test"}
 _SPLIT_FOLDER = re.compile(r"([a-z]+?)[\W_]*(?:images?|imgs?|set|data)?\d*")
-_COLUMNS = re.compile(r"(.*\S)\s+(?:(-?1|0)|\S.*\.xml[\"']?)", re.IGNORECASE)  # of a line in a list
+_SUFFIX = "|".join(map(re.escape, IMAGE_SUFFIXES))
+_COLUMNS = re.compile(  # a line of a list with a second column
+    rf"""(.*\S)\s+(?:-1|0|1)|(.*(?:{_SUFFIX})["']?)\s+.*\.xml["']?""", re.IGNORECASE
+)
 _LIST_FOLDERS = (["imagesets", "main"], ["imagesets"])
 _MAX_DEPTH = 4  # of a VOCdevkit below the data folder
 
@@ -103,9 +106,8 @@ class ListedNames:
         text = nfc(line.strip("\"'"))
         if text in self._ids:
             return text
-        columns = _COLUMNS.fullmatch(line)
-        if columns and (columns[2] or is_image(columns[1].strip("\"'"))):
-            text = nfc(columns[1].strip("\"'"))
+        if columns := _COLUMNS.fullmatch(line):
+            text = nfc((columns[1] or columns[2]).strip("\"'"))
         path = PurePosixPath(text.replace("\\", "/"))
         if ".." in path.parts:
             raise ValueError(repr(line[:80]))
@@ -269,7 +271,7 @@ def _group(items: Iterable[str], key: Callable[[str], str]) -> dict[str, list[st
 
 
 def describe_contents(walk: FolderWalk) -> str:
-    """Say what a folder without annotated images has, and what to do with it; empty if it is empty."""
+    """Say what a folder without annotated images has, and what to do; empty if that are no annotations."""
     suffixes = {
         "image": IMAGE_SUFFIXES,
         "XML file": (".xml",),
@@ -282,13 +284,13 @@ def describe_contents(walk: FolderWalk) -> str:
         for noun, files in found.items()
         if files
     ]
-    if not counts:
-        return ""
-    if found["image"] and found["XML file"]:
-        advice = "the XML of an image has its name"
-    elif found["JSON file"] or found["TXT file"]:
-        data = shlex.quote(str(walk.root))
-        advice = f"COCO, YOLO and labelme: python data.py convert {data} --out {data}_voc"
-    else:
-        advice = "its images have no XML; annotate them" if found["image"] else "where are the images?"
-    return f"it has {', '.join(counts)}; {advice}"
+    folder = shlex.quote(str(walk.root))
+    if not found["image"]:
+        advice = "and no images; give the folder that has both"
+        return f"{', '.join(counts)} {advice}" if found["XML file"] or found["JSON file"] else ""
+    if found["XML file"]:
+        return f"{', '.join(counts)}, but no XML file has the name of an image; rename or move them"
+    if found["JSON file"] or found["TXT file"]:
+        convert = f"python data.py convert {folder} --out {folder}_voc"
+        return f"{', '.join(counts)} and no XML; convert COCO, YOLO and labelme: {convert}"
+    return f"{counts[0]} and no XML; annotate them first (predict.py --xml DIR suggests boxes)"

@@ -174,7 +174,7 @@ def _announce_unused(config: DataConfig, folder: DataFolder) -> None:
     counts = [
         count_files(kind, files)
         for kind, files in folder.account(config.unlabelled).items()
-        if kind.startswith(("image ", "XML ")) and not kind.endswith(NO_XML)
+        if kind.startswith(("image ", "annotation ")) and not kind.endswith(NO_XML)
     ]
     if counts:
         log(f"not used: {', '.join(counts)}; which: python data.py check --data {shlex.quote(config.data)}")

@@ -101,7 +101,7 @@ class DataFolder:
             splits: those that are used; None takes all main splits.
 
         Returns:
-            The used files by "image", "XML" and "list"; the others by such a word and the reason.
+            The used files by "image", "annotation" and "list"; the others by such a word and the reason.
         """
         kinds: dict[str, str] = {}
         chosen = self.list_main_splits() if splits is None else splits
@@ -129,8 +129,8 @@ class DataFolder:
                     reason = "with the name of another"
                 kinds.update(dict.fromkeys(files, f"image {reason}".rstrip()))
                 if xml is not None:
-                    kinds[xml] = f"XML of an image {reason}" if reason else "XML"
-            kinds.update(dict.fromkeys(part.lonely_xml, "XML without image"))
+                    kinds[xml] = f"annotation of an image {reason}" if reason else "annotation"
+            kinds.update(dict.fromkeys(part.lonely_xml, "annotation without image"))
         found: dict[str, list[str]] = defaultdict(list)
         for file in self._walk.files:
             found[kinds.get(file) or self._other_kind(file)].append(file)
@@ -141,7 +141,7 @@ class DataFolder:
     def _other_kind(self, file: str) -> str:
         suffix = PurePosixPath(file).suffix.lower()
         if is_image(file) or suffix == ".xml":
-            return f"{'XML' if suffix == '.xml' else 'image'} outside the folders of the layout"
+            return f"{'annotation' if suffix == '.xml' else 'image'} outside the folders of the layout"
         if suffix == ".txt" and "imagesets" in file.casefold().split("/"):
             return "list of another task"
         return f"other file ({suffix or 'no suffix'})"
@@ -284,7 +284,7 @@ def load_samples(
 def count_files(kind: str, files: Sequence[str]) -> str:
     """Return "2 images in no list" for two files of the kind "image in no list" of `DataFolder.account`."""
     noun, _, reason = kind.partition(" ")
-    return f"{plural(len(files), noun, noun if noun == 'XML' else None)} {reason}".rstrip()
+    return f"{plural(len(files), noun)} {reason}"
 
 
 def exists(path: Path) -> bool:

@@ -28,7 +28,7 @@ from utils.tools.printing import next_command, print_lines, text_table
 _MIN_OBJECTS = 5  # of a class; fewer teach little
 _LEVELS = ("error", "warning", "note")
 _ROLES = ("train", "val", "test")  # what a split is for; later ones have the stricter rule
-_USED = ("image", "XML", "list")  # kinds of files; all other kinds are not used
+_USED = ("image", "annotation", "list")  # kinds of files; all other kinds are not used
 _SPLIT_ORDER = ("train", "val", "valid", "trainval", "test")
 
 
@@ -286,19 +286,20 @@ def _account(
         for path in (sample.image_path, sample.xml_path)
         if path is not None
     }
-    for kind in ("image", "XML") if unusable else ():
-        bad = {file for file in files.get(kind, ()) if str(folder.root / file) in unusable}
-        files[f"{kind} of an image with an error"] = sorted(bad)
+    for kind, reason in (("image", "with an error"), ("annotation", "of an image with an error")):
+        bad = {file for file in files.get(kind, ()) if unusable and str(folder.root / file) in unusable}
+        files[f"{kind} {reason}"] = sorted(bad)
         files[kind] = [file for file in files.get(kind, ()) if file not in bad]
-    order = {kind: place for place, kind in enumerate(_USED)}
-    return {kind: files[kind] for kind in sorted(files, key=lambda kind: order.get(kind, 9)) if files[kind]}
+    nouns = (*_USED, "other", "system")
+    order = sorted(files, key=lambda kind: (kind not in _USED, nouns.index(kind.split()[0]), kind))
+    return {kind: files[kind] for kind in order if files[kind]}
 
 
 def _find_unused(root: Path, files: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     """Yield a note for each kind of images and annotations that are in no split."""
     for kind, found in files.items():
         known = kind in _USED or kind.endswith((NO_XML, "of another split", "with an error"))
-        if kind.startswith(("image", "XML")) and not known:
+        if kind.startswith(("image", "annotation")) and not known:
             yield Finding("note", "not used", root, f"{count_files(kind, found)}, such as {found[0]}")
 
 

@@ -222,7 +222,7 @@ def test_what_stands_in_no_list(voc: Path) -> None:
     _, report = check()
     assert [finding["reason"] for finding in report["findings"]] == [
         "1 image in no list, such as JPEGImages/77.jpg",
-        "1 XML without image, such as Annotations/88.xml",
+        "1 annotation without image, such as Annotations/88.xml",
     ]
 
 
