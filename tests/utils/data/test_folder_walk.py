@@ -48,13 +48,7 @@ def test_linked_folders_are_entered_once_and_loops_are_not(tmp_path: Path) -> No
     (data / "x" / "up").symlink_to(data)
     (data / "x" / "self").symlink_to("self")
     (data / "gone.jpg").symlink_to("nowhere")
-    assert walk_folder(data).files == [
-        "gone.jpg",
-        "train/a.jpg",
-        "train/deep/b.jpg",
-        "x/c.jpg",
-        "x/self",
-    ] or (walk_folder(data).files == ["gone.jpg", "train/a.jpg", "train/deep/b.jpg", "x/self", "x/c.jpg"])
+    assert walk_folder(data).files == ["gone.jpg", "train/a.jpg", "train/deep/b.jpg", "x/c.jpg", "x/self"]
 
 
 def test_a_folder_called_like_an_image_is_listed(tmp_path: Path) -> None:
@@ -64,7 +58,7 @@ def test_a_folder_called_like_an_image_is_listed(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="gone/?: cannot list the files: No such file"):
+    with pytest.raises(UserError, match=r"gone/?: cannot list the files: No such file"):
         walk_folder(tmp_path / "gone")
     make(tmp_path, "x/a.jpg")
     real = os.scandir

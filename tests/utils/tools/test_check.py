@@ -203,6 +203,16 @@ def test_duplicates_across_and_within_splits(voc: Path) -> None:
     assert (within["level"], within["reason"]) == ("note", "train has 1 group of near-duplicate images")
 
 
+def test_duplicates_name_the_split_that_the_table_names(voc: Path) -> None:
+    (voc / "ImageSets/Main/train.txt").rename(voc / "ImageSets/Main/trainval.txt")
+    (voc / "ImageSets/Main/val.txt").rename(voc / "ImageSets/Main/test.txt")
+    shutil.copy(voc / "JPEGImages/00.jpg", voc / "JPEGImages/10.jpg")
+    shutil.copy(voc / "JPEGImages/02.jpg", voc / "JPEGImages/03.jpg")
+    across, within = check()[1]["findings"]
+    assert across["reason"] == "in test, is the same file as voc/JPEGImages/00.jpg in trainval"
+    assert within["reason"] == "trainval has 1 group of near-duplicate images"
+
+
 def test_an_image_in_two_splits(voc: Path) -> None:
     lists = voc / "ImageSets" / "Main"
     (lists / "test.txt").write_text("11\n00\n")

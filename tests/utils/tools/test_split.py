@@ -199,7 +199,17 @@ def test_what_cannot_be_balanced_is_said(capsys: pytest.CaptureFixture[str]) -> 
     out = capsys.readouterr().out
     assert "not balanced: b: its only image is in train" in out
     assert "not balanced: c: val has 0 of 2 images" in out
+    assert "the images are in" not in out  # each image is a group of its own
     assert "once" in ids_of("train")
+
+
+def test_classes_whose_images_stay_together_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    make({f"{n:02}": "a" for n in range(20)} | {"cam_1": "b", "cam_2": "b", "cam_3": "c"})
+    assert run("--group-by", "^(cam)_", "--test", "0") == 0
+    out = capsys.readouterr().out
+    assert "23 images, 3 of them in 1 group that stay together" in out
+    assert "not balanced: b: all its 2 images stay together, in train" in out
+    assert "not balanced: c: its only image is in train" in out
 
 
 def test_pictures_that_all_look_alike_are_divided_and_nothing_else_is_said(
