@@ -57,21 +57,6 @@ def test_weights_bring_their_anchors_and_their_classes(
     assert "classes loaded by name: dog" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("given", "class_names", "lr"),
-    [
-        ({"weights": "none"}, ("cat",), 0.01),
-        ({}, ("dog", "cat"), 0.001),  # in whichever order
-        ({"optimizer": "adamw"}, ("cat",), 0.0001),
-        ({}, ("cat", "cell"), 0.01),
-        ({"new_heads": True}, ("cat",), 0.01),
-        ({"anchors": "anchors.txt"}, ("cat",), 0.01),
-        ({"overfit": 1}, ("cat",), 0.01),
-        ({"lr": 0.25}, ("cat",), 0.25),
-        ({"lr": 0.0}, ("cat",), 0.0),
-    ],
-)
 @pytest.mark.parametrize(
     ("settings", "given", "expected"),
     [
@@ -108,6 +93,21 @@ def test_only_a_demo_starts_from_the_bundled_weights_without_network(
     assert builders.fetch_weights(config, given, None) == config
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "class_names", "lr"),
+    [
+        ({"weights": "none"}, ("cat",), 0.01),
+        ({}, ("dog", "cat"), 0.001),  # in whichever order
+        ({"optimizer": "adamw"}, ("cat",), 0.0001),
+        ({}, ("cat", "cell"), 0.01),
+        ({"new_heads": True}, ("cat",), 0.01),
+        ({"anchors": "anchors.txt"}, ("cat",), 0.01),
+        ({"overfit": 1}, ("cat",), 0.01),
+        ({"lr": 0.25}, ("cat",), 0.25),
+        ({"lr": 0.0}, ("cat",), 0.0),
+    ],
+)
 def test_weights_that_know_every_class_are_trained_gently(
     tmp_path: Path, given: dict, class_names: tuple[str, ...], lr: float
 ) -> None:
