@@ -28,7 +28,7 @@ train.main(sys.argv[1:])
 
 
 def main() -> int:
-    """Print a Markdown row for each command: seconds and the peak memory of its process."""
+    """Print a Markdown row for each command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="a VOCdevkit with real images")
     parser.add_argument("--images", type=int, default=NUM_IMAGES, help="number of images")
@@ -41,10 +41,10 @@ def main() -> int:
         work = Path(folder)
         make_data(options.data, work / "data", options.images)
         print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-        print(f"\n| {options.images:,} images | seconds | peak memory, MB |\n|---|---|---|")
+        print(f"\n| {options.images:,} images | seconds | CPU seconds | peak memory, MB |\n|---|---|---|---|")
         for name, command in rows.items():
-            seconds, megabytes = measure(command, work, options.repo)
-            print(f"| {name} | {seconds:.1f} | {megabytes:.0f} |", flush=True)
+            cells = [f"{number:.0f}" for number in measure(command, work, options.repo)]
+            print(f"| {name} | {' | '.join(cells)} |", flush=True)
     return 0
 
 
@@ -66,8 +66,8 @@ def make_data(source: Path, folder: Path, number: int) -> None:
         (folder / "ImageSets" / "Main" / f"{name}.txt").write_text("".join(f"{i}\n" for i in listed))
 
 
-def measure(command: list[str], work: Path, repo: Path) -> tuple[float, float]:
-    """Run a command in `work` and return its seconds and the peak memory of its process in MB."""
+def measure(command: list[str], work: Path, repo: Path) -> tuple[float, float, float]:
+    """Run a command in `work`; return its seconds, CPU seconds of all threads, and peak memory in MB."""
     started = time.monotonic()
     process = subprocess.Popen(
         command,
@@ -79,7 +79,7 @@ def measure(command: list[str], work: Path, repo: Path) -> tuple[float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)}: exit status {os.waitstatus_to_exitcode(status)}")
-    return time.monotonic() - started, usage.ru_maxrss / 1024
+    return time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from utils.cli.console import log, one_line, progress
 from utils.cli.errors import UserError
 from utils.cli.files import MAX_TEXT_BYTES
 from utils.cli.tool_configs import SOURCE_FORMATS, ConvertConfig
-from utils.data.samples import list_splits
 from utils.formats.annotation_list import read_annotation_lists
 from utils.formats.coco import find_coco_files, read_coco, write_coco
 from utils.formats.intermediate import ConvertedDataset, SourceDataset, build_dataset
@@ -108,16 +107,10 @@ def _formats_of(path: Path) -> list[str]:
         "coco": bool(coco_files) and not _is_labelme(coco_files[0]),
         "yolo": looks_like_yolo(path),
         "labelme": any(_is_labelme(file) for file in list(list_files(path, (".json",)))[:1]),
-        "voc": _is_voc(path),
+        "voc": any(any(path.glob(pattern)) for pattern in ("JPEGImages", "*/JPEGImages"))
+        or any(list_files(path, (".xml",))),
     }
     return [name for name, shows in signs.items() if shows]
-
-
-def _is_voc(folder: Path) -> bool:
-    try:
-        return bool(list_splits(folder))
-    except UserError:
-        return False
 
 
 def _is_labelme(path: Path) -> bool:
