@@ -127,10 +127,17 @@ LAYOUTS = {
         {
             **in_folders("train/images", "train/annotations", "a", "b"),
             **in_folders("val/images", "val/annotations", "c"),
-            **side_by_side("test/d.jpg"),
         },
-        {"train": ["train/a", "train/b"], "val": ["val/c"], "test": ["test/d"]},
+        {"train": ["train/a", "train/b"], "val": ["val/c"]},
         ON_TRAIN,
+    ),
+    "splits of both kinds": Layout(
+        {**in_folders("train/images", "train/annotations", "a", "b"), **side_by_side("test/d.jpg")},
+        {"train": ["train/images/a", "train/images/b"], "test": ["test/d"]},
+        ON_TRAIN,
+    ),
+    "XML beside the images and a folder of others": Layout(
+        {**side_by_side("a.jpg"), **in_folders("images", "xml", "b")}, {"all": ["a", "images/b"]}
     ),
     "images and annotations of splits": Layout(
         {

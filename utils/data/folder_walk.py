@@ -61,7 +61,7 @@ def is_system_file(name: str) -> bool:
 
 def is_image(path: Path | str) -> bool:
     """Tell by its suffix whether a file is an image."""
-    return str(path).lower().endswith(IMAGE_SUFFIXES)
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
 def nfc(text: str) -> str:

@@ -2,11 +2,12 @@
 
 The first layout that fits is taken:
 
-1. a VOC folder: JPEGImages/ and Annotations/, or folders with such names (images/ and annotations/xmls/);
-   a split is a list in ImageSets/Main, else a subfolder train/, val/ or test/ of the images, else `all`;
-2. a VOCdevkit: a folder of those; a split is `VOC2007/trainval`, or `train` for train/images;
+1. a VOC folder: JPEGImages/ and Annotations/; a split is a list in ImageSets/Main, else a subfolder train/,
+   val/ or test/ of the images, else `all`;
+2. a VOCdevkit: a folder of VOC folders; a split is `VOC2007/trainval`;
 3. a flat folder: images with XML beside them, at any depth; a split is a folder train/, valid/ or test/, and
-   the training part has the images beside such folders too; else `all`.
+   the training part has the images beside such folders too; else `all`;
+4. as 1 and 2, with other names or deeper: images/ and annotations/xmls/; a split of train/images/ is `train`.
 
 The id of an image is its path below the folder of images, without suffix. Its annotation has the same path.
 """
@@ -35,7 +36,7 @@ _COLUMNS = re.compile(  # a line of a list with a second column
     rf"""(.*\S)\s+(?:-1|0|1)|(.*(?:{_SUFFIX})["']?)\s+.*\.xml["']?""", re.IGNORECASE
 )
 _LIST_FOLDERS = (["imagesets", "main"], ["imagesets"])
-_MAX_DEPTH = 4  # of a VOCdevkit below the data folder
+_MAX_DEPTH = 4  # levels of folders that are searched for VOC folders, with the data folder
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,6 @@ class DataPart:
     def is_flat(self) -> bool:
         """Whether images and XML are in the same folders."""
         return self.image_folder == self.xml_folder
-
-    @property
-    def has_xml_beside_images(self) -> bool:
-        """Whether at least one XML file is in the folder of its image and has its name."""
-        return any(_key(file, self.xml_folder) == image_id for image_id, file in self.xml.items())
 
     def list_splits(self) -> Iterator[tuple[str, str]]:
         """Yield the full and the own name of each split."""
@@ -103,8 +99,7 @@ class ListedNames:
         Raises:
             ValueError: the line leads out of the data folder.
         """
-        text = nfc(line.strip("\"'"))
-        if text in self._ids:
+        if (text := nfc(line)) in self._ids or (text := nfc(line.strip("\"'"))) in self._ids:
             return text
         if columns := _COLUMNS.fullmatch(line):
             text = nfc((columns[1] or columns[2]).strip("\"'"))
@@ -130,38 +125,40 @@ class ListedNames:
 
 def find_parts(walk: FolderWalk) -> list[DataPart]:
     """Divide a data folder by the first layout that fits; the last, a flat folder, fits any."""
-    level = [""]
-    for depth in range(_MAX_DEPTH):
-        if depth == 2 and (flat := _make_part(walk, "", "", "")).has_xml_beside_images:
-            return [flat]
-        named = {folder: found for folder in level if (found := _find_named_folders(walk, folder))}
-        if named:
-            beside = [folder for folder in level if folder not in named and split_of(folder)]
-            flat_parts = [_make_part(walk, folder, folder, folder) for folder in beside]
-            parts = [_make_part(walk, folder, *folders) for folder, folders in named.items()]
-            return parts + [part for part in flat_parts if part.xml]  # test/a.jpg beside train/images/b.jpg
-        level = [f"{folder}{name}/" for folder in level for name in walk.subfolders[folder]]
-    return [_make_part(walk, "", "", "")]
+    levels = [[""]]
+    while len(levels) < _MAX_DEPTH:
+        levels.append([f"{above}{name}/" for above in levels[-1] for name in walk.subfolders.get(above, ())])
+    for level in levels[:2]:
+        if parts := _find_named(walk, level, _find_voc_folders):
+            return parts
+    flat = _make_part(walk, "", "", "")
+    if any(_key(file, "") == image_id for image_id, file in flat.xml.items()):  # XML beside an image
+        return [flat]
+    for level in levels:
+        if parts := _find_named(walk, level, _find_similar_folders):
+            return parts
+    return [flat]
 
 
-def _find_named_folders(walk: FolderWalk, folder: str) -> tuple[str, str] | None:
-    """Return the folders of images and of XML directly in a folder, None if it lacks one of them.
+def _find_named(
+    walk: FolderWalk, level: Sequence[str], find: Callable[[FolderWalk, str], tuple[str, str] | None]
+) -> list[DataPart]:
+    """Return the parts among folders in which `find` finds a folder of images and one of XML."""
+    return [_make_part(walk, folder, *found) for folder in level if (found := find(walk, folder))]
 
-    JPEGImages/ and Annotations/ make a VOC folder even while they are empty.
-    """
-    names = {name.casefold(): f"{folder}{name}/" for name in reversed(walk.subfolders.get(folder, ()))}
-    if {f"{folder}JPEGImages/", f"{folder}Annotations/"} <= set(names.values()):
-        return f"{folder}JPEGImages/", f"{folder}Annotations/"
-    images = (
-        names[name]
-        for name in _IMAGE_FOLDERS
-        if name in names and any(map(is_image, walk.below(names[name])))
-    )
-    xml = (
-        names[name] for name in _XML_FOLDERS if name in names and any(map(_is_xml, walk.below(names[name])))
-    )
-    image_folder, xml_folder = next(images, None), next(xml, None)
-    return (image_folder, xml_folder) if image_folder and xml_folder else None
+
+def _find_voc_folders(walk: FolderWalk, folder: str) -> tuple[str, str] | None:
+    has_both = {"JPEGImages", "Annotations"} <= set(walk.subfolders.get(folder, ()))
+    return (f"{folder}JPEGImages/", f"{folder}Annotations/") if has_both else None
+
+
+def _find_similar_folders(walk: FolderWalk, folder: str) -> tuple[str, str] | None:
+    names = {name.casefold(): f"{folder}{name}/" for name in walk.subfolders.get(folder, ())}
+    images = [names[name] for name in _IMAGE_FOLDERS if name in names]
+    xml = [names[name] for name in _XML_FOLDERS if name in names]
+    filled = [place for place in images if any(map(is_image, walk.below(place)))][:1]
+    filled += [place for place in xml if any(map(_is_xml, walk.below(place)))][:1]
+    return (filled[0], filled[1]) if len(filled) == 2 else None
 
 
 def _make_part(walk: FolderWalk, prefix: str, image_folder: str, xml_folder: str) -> DataPart:
