@@ -15,7 +15,8 @@ from pathlib import Path
 from utils.cli.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
-_SYSTEM_NAMES = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx", "@eadir"})
+_SYSTEM_NAMES = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found"})
+_SYSTEM_NAMES |= {"$recycle.bin", "system volume information"}
 
 
 @dataclass
@@ -79,6 +80,8 @@ def _enter(
             entries = sorted(found, key=lambda entry: entry.name)
         state = os.stat(path)
     except OSError as error:
+        if is_system:
+            return
         raise UserError(f"{path}: cannot list the files: {error.strerror}") from None
     above |= {(state.st_dev, state.st_ino)}
     first, inside = len(walk.files), []

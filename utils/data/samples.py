@@ -51,10 +51,10 @@ class DataFolder:
         self._walk = walk_folder(self.root)
         self._parts = find_parts(self._walk)
         self._ids: dict[str, list[str]] = {}
-        self._splits: dict[str, list[tuple[DataPart, str]]] = defaultdict(list)
+        self._splits: dict[str, list[tuple[DataPart, str]]] = {}
         for part in self._parts:
             for split, name in part.list_splits():
-                self._splits[split].append((part, name))
+                self._splits.setdefault(split, []).append((part, name))
         if not any(part.xml or not part.is_flat for part in self._parts):
             raise UserError(describe_layouts(root, describe_contents(self._walk)))
 

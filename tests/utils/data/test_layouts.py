@@ -13,7 +13,7 @@ from tests.layout_folders import LAYOUTS, Layout, in_folders, side_by_side
 from utils.cli.errors import UserError
 from utils.cli.shared_config import DataConfig
 from utils.data.folder_walk import is_image, is_system_file
-from utils.data.prepare import prepare_evaluation, prepare_training
+from utils.data.prepare import prepare_evaluation, prepare_splits, prepare_training
 from utils.data.samples import DataFolder, choose_training_splits, load_samples
 from utils.inference.sources import find_sources
 
@@ -80,11 +80,21 @@ NOTHING = [
 @pytest.mark.parametrize(("layout", "reason"), NOTHING)
 def test_a_folder_without_a_layout_says_what_is_in_it(layout: Layout, reason: str) -> None:
     Path("my").mkdir()
-    with pytest.raises(UserError) as caught:
-        DataFolder(layout.write(Path("my")))
-    assert str(caught.value).startswith("my: no data in VOC layout")
-    assert reason in str(caught.value)
-    assert len(str(caught.value)) < 400
+    layout.write(Path("my"))
+    for read in (prepare_training, prepare_evaluation, prepare_splits):
+        with pytest.raises(UserError) as caught:
+            read(DataConfig("my"))
+        assert str(caught.value).startswith("my: no data in VOC layout")
+        assert reason in str(caught.value)
+        assert len(str(caught.value)) < 400
+
+
+def test_xml_that_is_missing_in_a_folder_of_its_own_is_an_error() -> None:
+    Layout(in_folders("images", "annotations", "a") | {"images/b.jpg": None}, {}).write(Path("my"))
+    with pytest.raises(UserError, match=r"my/annotations/b\.xml: no such file"):
+        prepare_training(DataConfig("my"), val=("none",))
+    data = prepare_training(DataConfig("my", unlabelled="background"), val=("none",))
+    assert [record.image_id for record in data.train.records] == ["a", "b"]
 
 
 def test_folders_beside_a_training_folder_are_not_read_but_told(capsys: pytest.CaptureFixture[str]) -> None:
