@@ -47,7 +47,13 @@ def train(given: dict[str, Any]) -> int:
         given: settings by name, only those that were given.
     """
     from utils.data.demo import make_demo
-    from utils.training.builders import build_model, build_trainer, load_pretrained, prepare
+    from utils.training.builders import (
+        build_model,
+        build_trainer,
+        fetch_weights,
+        load_pretrained,
+        prepare,
+    )
     from utils.training.distributed import (
         broadcast_from_rank_zero,
         is_distributed,
@@ -66,7 +72,8 @@ def train(given: dict[str, Any]) -> int:
             broadcast_from_rank_zero(lambda: make_demo(Path(config.data)))
         device, data, loader = prepare(config, resumed)
         class_names = data.train.class_names
-        with rank_zero_first():  # which fetches the weights
+        with rank_zero_first():
+            config = fetch_weights(config, given, resumed)
             source = load_pretrained(config, resumed)
             config = resolve_lr_and_ema(config, source, class_names)
             model = build_model(config, class_names, source, resumed)

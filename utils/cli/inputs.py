@@ -81,9 +81,11 @@ def check_class_file(classes: str | None) -> None:
         read_class_names(classes)
 
 
-def describe_layouts(data: Path | str) -> str:
-    """Return the message for a folder that is missing or has none of the layouts."""
+def describe_layouts(data: Path | str, contents: str = "") -> str:
+    """Return the message for a folder that is missing or has no layout; `contents` is what it has."""
     state = "no data in VOC layout" if Path(data).is_dir() else "no such folder"
+    if contents:
+        return f"{data}: {state}: {contents}"
     return (
         f"{data}: {state}; give a VOCdevkit, a folder with Annotations/, JPEGImages/ and ImageSets/Main/, "
         "or images with XML beside them; to try it without data of your own: --demo"

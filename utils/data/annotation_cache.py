@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,8 @@ class AnnotationCache:
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         paths = [path for sample in samples for path in (sample.image_path, sample.xml_path) if path]
-        self._folders: dict[Path, dict[str, dict[str, Any]]] = {path.parent: {} for path in paths}
-        self._changed: set[Path] = set()
+        self._folders: dict[str, dict[str, dict[str, Any]]] = {os.path.dirname(path): {} for path in paths}
+        self._changed: set[str] = set()
 
     def __enter__(self) -> AnnotationCache:
         for folder, files in self._folders.items():
@@ -96,44 +96,51 @@ class AnnotationCache:
                     file.write(json.dumps({"format": _FORMAT, "files": self._folders[folder]}))
                 os.replace(own, path)
 
-    def has(self, path: Path, key: str) -> bool:
-        """Tell whether `read` would find its answer in the cache."""
-        with suppress(OSError):
-            return key in self._entry(path)
-        return False
+    def open(self, path: Path) -> CachedFile:
+        """Return what is known of a file."""
+        folder, name = os.path.split(path)
+        try:
+            state = os.stat(path)
+        except OSError:
+            return CachedFile(path, {}, lambda _: None)  # the reader's message names the reason
+        stamp = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+        entry = self._folders[folder].get(name)
 
-    def read(self, path: Path, key: str, reader: Callable[[Path], Any]) -> Any:
+        def keep(changed: dict[str, Any]) -> None:
+            self._folders[folder][name] = changed
+            self._changed.add(folder)
+
+        return CachedFile(path, entry if entry and entry["stamp"] == stamp else {"stamp": stamp}, keep)
+
+
+@dataclass(frozen=True)
+class CachedFile:
+    """What reading one file gave before; `keep` stores the entry when there is more."""
+
+    path: Path
+    entry: dict[str, Any]
+    keep: Callable[[dict[str, Any]], None]
+
+    def read(self, key: str, reader: Callable[[Path], Any]) -> Any:
         """Return reader(path), a JSON value, from the cache if the file is unchanged; `key` names the reader.
 
         Raises:
             UserError: the reader raised it, now or before.
         """
-        try:
-            entry = self._entry(path)
-        except OSError:
-            return reader(path)  # its message names the reason
-        if key not in entry:
+        if key not in self.entry:
             try:
-                entry[key] = {"value": reader(path)}
+                self.entry[key] = {"value": reader(self.path)}
             except UserError as error:
                 if isinstance(error.__context__, OSError) and error.__context__.errno:
                     raise  # permissions or a disk error: not about the content, so not cached
-                entry[key] = {"error": str(error)}
-            self._folders[path.parent][path.name] = entry
-            self._changed.add(path.parent)
-        if "error" in entry[key]:
-            raise UserError(entry[key]["error"])
-        return entry[key]["value"]
-
-    def _entry(self, path: Path) -> dict[str, Any]:
-        """Return the entry of a file, an empty one if the file has changed."""
-        state = os.stat(path)
-        stamp = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
-        entry = self._folders[path.parent].get(path.name)
-        return entry if entry is not None and entry["stamp"] == stamp else {"stamp": stamp}
+                self.entry[key] = {"error": str(error)}
+            self.keep(self.entry)
+        if "error" in self.entry[key]:
+            raise UserError(self.entry[key]["error"])
+        return self.entry[key]["value"]
 
 
-def _cache_file(folder: Path) -> Path:
+def _cache_file(folder: str) -> Path:
     """Return the cache file of a folder. Error messages have the folder as given, so that is in the key."""
     name = f"{Path.cwd()}\0{folder}"
     return CACHE / f"{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.json"
@@ -147,19 +154,35 @@ def _read_sample(sample: Sample, cache: AnnotationCache, decode: bool, hashes: b
     xml_error = image_error = ""
     try:
         if sample.xml_path is not None:
-            stored = cache.read(sample.xml_path, "annotation", lambda path: astuple(read_annotation(path)))
-            annotation = _from_json(stored)
+            annotation = _from_json(cache.open(sample.xml_path).read("annotation", _annotation_to_json))
     except UserError as error:
         annotation, xml_error = None, str(error)
     try:
-        sides = cache.read(sample.image_path, "header", lambda path: astuple(read_header(path)))
-        if decode or cache.has(sample.image_path, "decoded"):  # damage found once is reported every time
-            cache.read(sample.image_path, "decoded", verify_image)
-        image_hash = cache.read(sample.image_path, "hash", hash_image) if hashes else None
+        file = cache.open(sample.image_path)
+        if hashes or "hash" in file.entry:  # damage found once is reported every time
+            *sides, image_hash = file.read("hash", _hash_to_json)
+        else:
+            sides = file.read("header", lambda path: _header_to_json(read_header(path)))
+        if decode or "decoded" in file.entry:
+            file.read("decoded", verify_image)
         header = ImageHeader(*sides)
     except UserError as error:
         image_error = str(error)
-    return SampleContent(annotation, header, xml_error, image_error, image_hash)
+    return SampleContent(annotation, header, xml_error, image_error, image_hash if hashes else None)
+
+
+def _header_to_json(header: ImageHeader) -> list[int]:
+    return [header.height, header.width, header.orientation]
+
+
+def _hash_to_json(path: Path) -> list[int]:
+    header, image_hash = hash_image(path)
+    return [*_header_to_json(header), image_hash]
+
+
+def _annotation_to_json(path: Path) -> list[Any]:
+    values = vars(read_annotation(path))  # `astuple` copies every number, which takes longer than parsing
+    return list({**values, "objects": [tuple(vars(item).values()) for item in values["objects"]]}.values())
 
 
 def _from_json(stored: Sequence[Any]) -> VocAnnotation:

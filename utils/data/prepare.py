@@ -18,7 +18,15 @@ from utils.data.dataset_report import (
     require_objects,
     scan_samples,
 )
-from utils.data.samples import Sample, choose_evaluation_splits, choose_training_splits, load_samples
+from utils.data.samples import (
+    NO_XML,
+    DataFolder,
+    Sample,
+    choose_evaluation_splits,
+    choose_training_splits,
+    count_files,
+    load_samples,
+)
 from utils.data.stratify import group_near_duplicates, hold_out
 
 
@@ -60,11 +68,13 @@ def prepare_training(
     Raises:
         UserError: the data cannot be used.
     """
-    train_splits, default_val = choose_training_splits(config.data, train)
+    folder = DataFolder(config.data)
+    train_splits, default_val = choose_training_splits(folder, train)
     without = val is not None and tuple(val) == ("none",)
     val_splits = () if without else tuple(default_val if val is None else val)
     names = read_class_names(config.classes) if config.classes else None
-    train_samples, val_samples = _load(config, train_splits), _load(config, val_splits)
+    train_samples, val_samples = (_load(config, folder, splits) for splits in (train_splits, val_splits))
+    _announce_unused(config, folder)
     holds_out = not val_splits and not without
     options: dict[str, Any] = {"renames": config.renames, "skip_unreviewed": config.skip_unreviewed}
     report = scan_samples(train_samples, class_names=names, hashes=holds_out, **options)
@@ -107,8 +117,10 @@ def prepare_evaluation(
     Raises:
         UserError: the data cannot be used.
     """
-    chosen = tuple(splits) if splits else choose_evaluation_splits(config.data)
-    dataset, report = prepare_splits(config, chosen, training=False)
+    folder = DataFolder(config.data)
+    chosen = tuple(splits) if splits else choose_evaluation_splits(folder)
+    _announce_unused(config, folder)
+    dataset, report = _scan_splits(config, folder, chosen, training=False)
     if known and not config.classes:
         dataset = VocDataset(dataset.records, _join_names(known, dataset.class_names))
     return dataset, report, chosen
@@ -136,10 +148,18 @@ def prepare_splits(
     Raises:
         UserError: the data cannot be used.
     """
-    chosen = tuple(splits) if splits else choose_training_splits(config.data)[0]
+    folder = DataFolder(config.data)
+    chosen = tuple(splits) if splits else choose_training_splits(folder)[0]
+    return _scan_splits(config, folder, chosen, training=training, hashes=hashes)
+
+
+def _scan_splits(
+    config: DataConfig, folder: DataFolder, chosen: tuple[str, ...], *, training: bool, hashes: bool = False
+) -> tuple[VocDataset, DatasetReport]:
     names = read_class_names(config.classes) if config.classes else None
+    samples = _load(config, folder, chosen)
     report = scan_samples(
-        _load(config, chosen),
+        samples,
         class_names=names,
         renames=config.renames,
         training=training,
@@ -151,9 +171,20 @@ def prepare_splits(
     return VocDataset(report.records, names or report.class_names), report
 
 
-def _load(config: DataConfig, splits: Sequence[str]) -> list[Sample]:
-    found = (load_samples(config.data, split, unlabelled=config.unlabelled) for split in splits)
+def _load(config: DataConfig, folder: DataFolder, splits: Sequence[str]) -> list[Sample]:
+    found = (load_samples(folder, split, unlabelled=config.unlabelled) for split in splits)
     return [sample for samples in found for sample in samples]
+
+
+def _announce_unused(config: DataConfig, folder: DataFolder) -> None:
+    """Log how many images and annotations are in no split; those without XML are in a warning already."""
+    counts = [
+        count_files(kind, files)
+        for kind, files in folder.account(config.unlabelled).items()
+        if kind.startswith(("image ", "annotation ")) and not kind.endswith(NO_XML)
+    ]
+    if counts:
+        log(f"not used: {', '.join(counts)}; which: python data.py check --data {shlex.quote(config.data)}")
 
 
 def _report(config: DataConfig, reports: Sequence[DatasetReport]) -> None:

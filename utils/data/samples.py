@@ -1,28 +1,24 @@
-"""Samples of a data set: its splits in one of three folder layouts, and the files of each image.
-
-1. a VOCdevkit: a folder of folders in VOC layout; a split is `VOC2007/trainval`, a list in ImageSets/Main;
-2. one folder in VOC layout (Annotations/, JPEGImages/, ImageSets/Main/); a split is `trainval`;
-3. images and XML side by side, as labelImg writes them: one split `all`, or folders train/, valid/ and test/.
-
-A folder in VOC layout without lists has the one split `all` too.
-"""
+"""Samples of a data set: the splits of a data folder, and the files of each image; see layouts.py."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from utils.cli.console import plural, warn
 from utils.cli.errors import UserError
 from utils.cli.files import read_text
 from utils.cli.inputs import check_data_folder, describe_layouts
+from utils.data.folder_walk import is_image, walk_folder
+from utils.data.layouts import EVERYTHING, SPLIT_NAMES, DataPart, ListedNames, describe_contents, find_parts
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
-EVERYTHING = "all"
-FLAT_SPLITS = ("train", "trainval", "valid", "val", "test")
+LONE_LIST = "default"  # CVAT's list of all images
+NO_XML = "without XML"
 
 
 @dataclass(frozen=True)
@@ -42,40 +38,183 @@ class Sample:
     problem: str = ""
 
 
-def list_splits(data_dir: Path | str) -> list[str]:
-    """List the names of all splits of the data, sorted.
+class DataFolder:
+    """A data folder: its splits, their samples, and what each file in it is for.
 
     Raises:
-        UserError: the folder is missing, or in none of the three layouts.
+        UserError: the folder is missing, cannot be read, or has none of the layouts; says what is in it.
     """
-    root = Path(data_dir)
-    if is_voc(root):
-        return _list_names(root)
-    if years := _list_years(root):
-        return [f"{year.name}/{name}" for year in years for name in _list_names(year)]
-    folders = [name for name in FLAT_SPLITS if _has_images(root / name)]
-    if folders:
-        return sorted(folders)
-    if _has_images(root):
-        return [EVERYTHING]
-    raise UserError(describe_layouts(root))
+
+    def __init__(self, root: Path | str) -> None:
+        check_data_folder(root)
+        self.root = Path(root)
+        self._walk = walk_folder(self.root)
+        self._parts = find_parts(self._walk)
+        self._ids: dict[str, list[str]] = {}
+        self._splits: dict[str, list[tuple[DataPart, str]]] = {}
+        for part in self._parts:
+            for split, name in part.list_splits():
+                self._splits.setdefault(split, []).append((part, name))
+        if not any(part.xml or not part.is_flat for part in self._parts):
+            raise UserError(describe_layouts(root, describe_contents(self._walk)))
+
+    def list_splits(self) -> list[str]:
+        """List the names of all splits."""
+        return list(self._splits)
+
+    def list_main_splits(self) -> list[str]:
+        """List the splits without VOC's lists of one class, such as cat_train."""
+        return [name for name in self._splits if not self._is_class_list(name)] or list(self._splits)
+
+    def voc_folders(self) -> list[Path]:
+        """List the folders that can have lists: this one, or those of a VOCdevkit; none for a flat folder."""
+        return [self.root / part.prefix for part in self._parts if not part.is_flat]
+
+    def load(self, split: str, unlabelled: str, on_warning: Callable[[str], None]) -> list[Sample]:
+        """List the images of one split; see `load_samples`."""
+        found: dict[str, Sample] = {}
+        skipped = 0
+        for part, name in self._find(split):
+            ids = self._ids_of(part, name)
+            for image_id in dict.fromkeys(ids):
+                sample = self._make_sample(part, image_id, unlabelled)
+                if sample is None:
+                    skipped += 1
+                else:
+                    found[sample.image_id] = sample
+            if repeated := len(ids) - len(set(ids)):
+                listed = self.root / part.lists[name]
+                on_warning(f"{listed}: {plural(repeated, 'id')} listed twice; each counts once")
+        place = self.root / split if (self.root / split).is_dir() else self.root
+        if skipped:
+            advice = "--unlabelled background keeps them as empty"
+            on_warning(f"{place}: skipped {plural(skipped, 'image')} without XML; {advice}")
+            if not found:
+                raise UserError(f"{place}: no image has an XML file beside it; {advice}")
+        return list(found.values())
+
+    def account(self, unlabelled: str, splits: Sequence[str] | None = None) -> dict[str, list[str]]:
+        """Say of every file below the folder whether it is used: the files, relative, by what they are.
+
+        Args:
+            unlabelled: as for `load_samples`.
+            splits: those that are used; None takes all main splits.
+
+        Returns:
+            The used files by "image", "annotation" and "list"; the others by such a word and the reason.
+        """
+        kinds: dict[str, str] = {}
+        chosen = self.list_main_splits() if splits is None else splits
+        found_in = [pair for split in chosen for pair in self._find(split)]
+        for part in self._parts:
+            own = {name for owner, name in found_in if owner is part}
+            used: set[str] = set()
+            others: set[str] = set()
+            for split, name in {*part.list_splits(), *((part.prefix + name, name) for name in own)}:
+                is_main = name in own or not self._is_class_list(split)
+                if name in part.lists:
+                    other = "list of another split" if is_main else "list of one class"
+                    kinds[part.lists[name]] = "list" if name in own else other
+                with suppress(UserError):  # of a list that is empty or not text: check reports it
+                    (used if name in own else others).update(self._ids_of(part, name) if is_main else ())
+            for image_id, files in part.images.items():
+                xml, reason = part.xml.get(image_id), ""
+                if image_id in others and image_id not in used:
+                    reason = "of another split"
+                elif image_id not in used:
+                    reason = "in no list" if part.lists else "beside the folders of the splits"
+                elif xml is None and part.is_flat and unlabelled == "skip":
+                    reason = NO_XML
+                elif len(files) > 1:
+                    reason = "with the name of another"
+                kinds.update(dict.fromkeys(files, f"image {reason}".rstrip()))
+                if xml is not None:
+                    kinds[xml] = f"annotation of an image {reason}" if reason else "annotation"
+            kinds.update(dict.fromkeys(part.lonely_xml, "annotation without image"))
+        found: dict[str, list[str]] = defaultdict(list)
+        for file in self._walk.files:
+            found[kinds.get(file) or self._other_kind(file)].append(file)
+        if self._walk.system_files:
+            found["system file"] = self._walk.system_files
+        return dict(found)
+
+    def _other_kind(self, file: str) -> str:
+        suffix = PurePosixPath(file).suffix.lower()
+        if is_image(file) or suffix == ".xml":
+            return f"{'annotation' if suffix == '.xml' else 'image'} outside the folders of the layout"
+        if suffix == ".txt" and "imagesets" in file.casefold().split("/"):
+            return "list of another task"
+        return f"other file ({suffix or 'no suffix'})"
+
+    def _find(self, split: str) -> list[tuple[DataPart, str]]:
+        """Return the parts that a split is of, each with the split's name there."""
+        folder, slash, name = split.rpartition("/")
+        plain = SPLIT_NAMES.get(name.casefold(), name)
+        for spelling in (name, plain, {"val": "valid", "valid": "val"}.get(plain, plain)):
+            if (found := folder + slash + spelling) in self._splits:
+                return self._splits[found]
+        for part in self._parts:
+            if part.prefix == folder + slash and not part.is_flat:
+                if name == EVERYTHING:
+                    return [(part, EVERYTHING)]
+                place = self.root / part.prefix / "ImageSets" / "Main" / f"{name}.txt"
+                raise UserError(_no_such_split(place, name, [own for _, own in part.list_splits()]))
+        raise UserError(_no_such_split(self.root, split, self.list_splits()))
+
+    def _ids_of(self, part: DataPart, name: str) -> list[str]:
+        """Return the ids of a split in the order of its list; a repeated one is in it again."""
+        if name not in part.lists:
+            return part.groups.get(name, sorted(part.images))
+        if (file := part.lists[name]) not in self._ids:
+            path = self.root / file
+            lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+            if not lines:
+                raise UserError(f"{path}: the split is empty; write one image id a line")
+            names = ListedNames(part)
+            try:
+                self._ids[file] = [names.resolve(line) for line in lines]
+            except ValueError as error:
+                raise UserError(f"{path}: the id {error} is outside the data folder") from None
+        return self._ids[file]
+
+    def _is_class_list(self, split: str) -> bool:
+        """Tell whether a split is VOC's list of one class: ids with a column of 1, 0 (difficult) or -1."""
+        (part, name), *_ = self._splits[split]
+        if name not in part.lists or not re.search("_(train|val|trainval|test)$", name):
+            return False
+        try:
+            rows = [line.split() for line in read_text(self.root / part.lists[name]).splitlines()[:100]]
+        except UserError:
+            return False
+        return any(rows) and all(len(row) == 2 and row[1] in ("1", "0", "-1") for row in rows if row)
+
+    def _make_sample(self, part: DataPart, image_id: str, unlabelled: str) -> Sample | None:
+        """Return the sample of an id, None if it is skipped for want of an XML file."""
+        files = part.images.get(image_id, [])
+        xml = part.xml.get(image_id)
+        if xml is None and unlabelled == "skip":
+            if part.is_flat:
+                return None
+            xml = f"{part.xml_folder}{image_id}.xml"  # the scan reports that it is missing
+        path = self.root / (files[0] if files else f"{part.image_folder}{image_id}.jpg")
+        problem = "" if files else f"{path}: no image with this id"
+        if len(files) > 1:
+            problem = f"{path}: {PurePosixPath(files[1]).name} lies beside it; keep one of the two"
+        return Sample(part.prefix + image_id, path, self.root / xml if xml else None, problem)
 
 
-def list_main_splits(data_dir: Path | str) -> list[str]:
-    """List the splits as `list_splits` does, without VOC's lists of one class, such as cat_train."""
-    root = Path(data_dir)
-    names = list_splits(root)
-    return [name for name in names if not _is_class_list(root, name)] or names
+def open_data(data: Path | str | DataFolder) -> DataFolder:
+    """Return a data folder, as it is or from its path; raises a UserError as `DataFolder`."""
+    return data if isinstance(data, DataFolder) else DataFolder(data)
 
 
-def voc_folders(data_dir: Path | str) -> list[Path]:
-    """List the folders in VOC layout: this one, or those of a VOCdevkit; none for a flat folder."""
-    root = Path(data_dir)
-    return [root] if is_voc(root) else _list_years(root)
+def list_splits(data: Path | str | DataFolder) -> list[str]:
+    """List the names of all splits of the data; raises a UserError as `DataFolder`."""
+    return open_data(data).list_splits()
 
 
 def choose_training_splits(
-    data_dir: Path | str, named: Sequence[str] | None = None
+    data: Path | str | DataFolder, named: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Choose the splits to train and to validate on, or the latter beside the training splits that are named.
 
@@ -85,7 +224,8 @@ def choose_training_splits(
     Raises:
         UserError: no layout is recognized, or there is no list to train on.
     """
-    splits = list_splits(data_dir)
+    folder_of_data = open_data(data)
+    splits = folder_of_data.list_splits()
     groups: dict[str, list[str]] = defaultdict(list)
     for split in splits:
         folder, slash, name = split.rpartition("/")
@@ -100,68 +240,51 @@ def choose_training_splits(
     if not train:
         for folder, names in groups.items():
             wanted = ("train",) if f"{folder}train" in val_of else ("trainval", "train", EVERYTHING)
+            wanted = (LONE_LIST,) if names == [LONE_LIST] else wanted
             train += [folder + name for name in wanted if name in names][:1]
     if not train:
         raise UserError(
-            f"{data_dir}: no ImageSets/Main/train.txt, trainval.txt or folder train; name one of "
+            f"{folder_of_data.root}: no ImageSets/Main/train.txt, trainval.txt or folder train; name one of "
             f"{_listed(splits)} with --train"
         )
     val = tuple(val_of[split] for split in train if split in val_of)
     return tuple(train), tuple(split for split in val if split not in train)
 
 
-def choose_evaluation_splits(data_dir: Path | str) -> tuple[str, ...]:
+def choose_evaluation_splits(data: Path | str | DataFolder) -> tuple[str, ...]:
     """Choose the splits to evaluate on: test, else val lists; a UserError tells that there is neither."""
-    names = list_splits(data_dir)
+    folder = open_data(data)
+    names = folder.list_splits()
     for wanted in (("test",), ("val", "valid")):
         found = tuple(name for name in names if name.rpartition("/")[2] in wanted)
         if found:
             return found
-    raise UserError(f"{data_dir}: no test or val list; name one of {_listed(names)} with --split")
-
-
-def list_unused(data_dir: Path | str) -> list[tuple[Path, str]]:
-    """List VOC folders with images in no list or annotations without an image, and what is unused."""
-    root = Path(data_dir)
-    unused = []
-    for folder in voc_folders(root):
-        images = _index_images(folder / "JPEGImages")
-        lists = sorted((folder / "ImageSets" / "Main").glob("*.txt"))
-        named = {_resolve_id(line, images) for path in lists for line in _lines_of(path)}
-        left = sorted(set(images) - named) if lists else []
-        if left:
-            unused.append((folder, f"in no list: {plural(len(left), 'image')}, such as {left[0]}"))
-        lonely = sorted({path.stem for path in (folder / "Annotations").glob("*.xml")} - set(images))
-        if lonely:
-            unused.append((folder, f"{len(lonely)} annotations have no image, such as {lonely[0]}.xml"))
-    return unused
+    raise UserError(f"{folder.root}: no test or val list; name one of {_listed(names)} with --split")
 
 
 def load_samples(
-    data_dir: Path | str, split: str, *, unlabelled: str = "skip", on_warning: Callable[[str], None] = warn
+    data: Path | str | DataFolder,
+    split: str,
+    *,
+    unlabelled: str = "skip",
+    on_warning: Callable[[str], None] = warn,
 ) -> list[Sample]:
     """List the images of one split with their annotations, in the order of the list.
 
     A repeated id counts once. A missing file is no error here: the scan reports it with all the others. In a
     flat folder images without XML are skipped with a warning, unless `unlabelled` is "background": then they,
-    and those without XML in VOC lists, are images without objects.
+    and those without XML in other layouts, are images without objects.
 
     Raises:
         UserError: the split does not exist, or its list is empty, not text, or has an id outside the folder.
     """
-    root = Path(data_dir)
-    check_data_folder(root)
-    year, _, name = split.rpartition("/")
-    if is_voc(root) and not year:
-        return _load_voc(root, name, "", unlabelled, on_warning)
-    if year and ".." not in Path(year).parts and not Path(year).is_absolute() and is_voc(root / year):
-        return _load_voc(root / year, name, f"{year}/", unlabelled, on_warning)
-    names = list_splits(root)
-    name = {"val": "valid", "valid": "val"}.get(split, split) if split not in names else split
-    if name not in names or voc_folders(root):
-        raise UserError(_no_such_split(root, split, names))
-    folder, prefix = (root, "") if name == EVERYTHING else (root / name, f"{name}/")
-    return _load_flat(folder, prefix, unlabelled, on_warning)
+    return open_data(data).load(split, unlabelled, on_warning)
+
+
+def count_files(kind: str, files: Sequence[str]) -> str:
+    """Return "2 images in no list" for two files of the kind "image in no list" of `DataFolder.account`."""
+    noun, _, reason = kind.partition(" ")
+    return f"{plural(len(files), noun)} {reason}"
 
 
 def exists(path: Path) -> bool:
@@ -172,138 +295,12 @@ def exists(path: Path) -> bool:
         return True
 
 
-def is_voc(folder: Path) -> bool:
-    """Tell whether this is a folder in VOC layout."""
-    return (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()
-
-
-def _has_images(folder: Path) -> bool:
-    return folder.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
-
-
-def _no_such_split(root: Path, split: str, names: Sequence[str], path: Path | None = None) -> str:
-    """Return the error message for a missing split; `path` is where its list would be."""
+def _no_such_split(place: Path, split: str, names: Sequence[str]) -> str:
+    """Return the error message for a missing split; `place` is where it would be."""
     near = difflib.get_close_matches(split, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"{path or root}: no split {split!r}{hint}; there are: {_listed(names)}"
-
-
-def _list_years(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if is_voc(path)) if root.is_dir() else []
-
-
-def _list_names(folder: Path) -> list[str]:
-    """List the splits of a folder in VOC layout: its lists, or all images if it has none."""
-    lists = sorted(path.stem for path in (folder / "ImageSets" / "Main").glob("*.txt"))
-    return lists or [EVERYTHING]
-
-
-def _is_class_list(root: Path, split: str) -> bool:
-    """Tell whether a split is VOC's list of one class: ids with a column of 1, 0 (difficult) or -1."""
-    folder, _, name = split.rpartition("/")
-    if name.rpartition("_")[2] not in ("train", "val", "trainval", "test") or "_" not in name:
-        return False
-    try:
-        text = (root / folder / "ImageSets" / "Main" / f"{name}.txt").read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return False
-    rows = [line.split() for line in text.splitlines() if line.strip()]
-    return bool(rows) and all(len(row) == 2 and row[1] in ("1", "0", "-1") for row in rows)
+    return f"{place}: no split {split!r}{hint}; there are: {_listed(names)}"
 
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
-
-
-def _load_voc(
-    folder: Path, split: str, prefix: str, unlabelled: str, on_warning: Callable[[str], None]
-) -> list[Sample]:
-    images = _index_images(folder / "JPEGImages")
-    list_path = folder / "ImageSets" / "Main" / f"{split}.txt"
-    if split == EVERYTHING and not list_path.exists():
-        lines = sorted(images)
-    else:
-        lines = _read_list(list_path, folder)
-    found: dict[str, Sample] = {}
-    repeated = 0
-    for line in lines:
-        name = _resolve_id(line, images)
-        if ".." in Path(name).parts or Path(name).is_absolute() or "\\" in name:
-            raise UserError(f"{list_path}: the id {name[:80]!r} is outside the data folder")
-        repeated += name in found
-        xml_path: Path | None = folder / "Annotations" / f"{name}.xml"
-        if unlabelled == "background" and xml_path is not None and not exists(xml_path):
-            xml_path = None
-        found[name] = _make_sample(
-            prefix + name, images.get(name, []), folder / f"JPEGImages/{name}.jpg", xml_path
-        )
-    if repeated:
-        on_warning(f"{list_path}: {plural(repeated, 'id')} listed twice; each counts once")
-    return list(found.values())
-
-
-def _make_sample(image_id: str, candidates: Sequence[Path], expected: Path, xml_path: Path | None) -> Sample:
-    image_path, problem = expected, f"{expected}: no image with this id"
-    if candidates:
-        image_path, problem = candidates[0], ""
-    if len(candidates) > 1:
-        problem = f"{candidates[0]}: {candidates[1].name} lies beside it; keep one of the two"
-    return Sample(image_id, image_path, xml_path, problem)
-
-
-def _load_flat(folder: Path, prefix: str, unlabelled: str, on_warning: Callable[[str], None]) -> list[Sample]:
-    samples = []
-    skipped = 0
-    for name, candidates in sorted(_index_images(folder).items()):
-        xml_path: Path | None = folder / f"{name}.xml"
-        if xml_path is not None and not exists(xml_path):
-            if unlabelled == "skip":
-                skipped += 1
-                continue
-            xml_path = None
-        samples.append(_make_sample(prefix + name, candidates, candidates[0], xml_path))
-    if skipped:
-        advice = "--unlabelled background keeps them as empty"
-        on_warning(f"{folder}: skipped {skipped} images without XML; {advice}")
-    if not samples:
-        raise UserError(f"{folder}: no image has an XML file beside it")
-    return samples
-
-
-def _read_list(path: Path, folder: Path) -> list[str]:
-    if not exists(path):
-        raise UserError(_no_such_split(folder, path.stem, _list_names(folder), path))
-    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    if not lines:
-        raise UserError(f"{path}: the split is empty; write one image id a line")
-    return lines
-
-
-def _lines_of(path: Path) -> list[str]:
-    """Return the lines of a list, none if it cannot be read."""
-    try:
-        return _read_list(path, path.parents[2])
-    except UserError:
-        return []
-
-
-def _resolve_id(line: str, images: dict[str, list[Path]]) -> str:
-    """Return the id in a line, without a file suffix or a second column of 1, 0 or -1."""
-    first, _, last = line.rpartition(" ") if " " in line else line.rpartition("\t")
-    name = first.strip() if last in ("1", "0", "-1") and line not in images and first.strip() else line
-    if name not in images and name.lower().endswith(IMAGE_SUFFIXES):
-        return name.rpartition(".")[0]
-    return name
-
-
-def _index_images(folder: Path) -> dict[str, list[Path]]:
-    """Map each stem to its image files; subfolders are not searched."""
-    index: dict[str, list[Path]] = defaultdict(list)
-    try:
-        paths = sorted(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"{folder}: cannot list the images: {error.strerror}") from None
-    for path in paths:
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            index[path.stem].append(path)
-    return dict(index)

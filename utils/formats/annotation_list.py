@@ -16,7 +16,7 @@ from pathlib import Path
 from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import read_text
-from utils.data.samples import IMAGE_SUFFIXES
+from utils.data.folder_walk import IMAGE_SUFFIXES
 from utils.formats.image_folder import ImageFolder
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import guess_split, parse_numbers

@@ -16,7 +16,7 @@ from pathlib import Path
 from utils.cli.console import plural, warn
 from utils.cli.errors import UserError
 from utils.data.dataset_report import clip_box, raise_errors, rotate_box, warn_each
-from utils.data.samples import IMAGE_SUFFIXES
+from utils.data.folder_walk import IMAGE_SUFFIXES
 from utils.data.voc_xml import Box, VocObject
 from utils.formats.parsing import clean_name
 from utils.vision.image_reader import ImageHeader, read_header

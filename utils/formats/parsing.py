@@ -14,7 +14,7 @@ import yaml
 from utils.cli.class_names import normalize_name
 from utils.cli.errors import UserError
 from utils.cli.files import MAX_TEXT_BYTES, read_text
-from utils.data.samples import IMAGE_SUFFIXES
+from utils.data.folder_walk import IMAGE_SUFFIXES, walk_folder
 from utils.data.voc_xml import Box
 
 MAX_JSON_BYTES = 1_000_000_000
@@ -157,9 +157,7 @@ def path_inside(root: Path, text: Any, base: Path | None = None) -> Path | None:
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:
-    """Yield the files with one of the suffixes below a folder, sorted; linked folders are not entered."""
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            if name.lower().endswith(suffixes):
-                yield Path(place, name)
+    """Yield the files with one of the suffixes below a folder, sorted; see `walk_folder`."""
+    for name in walk_folder(folder).files:
+        if name.lower().endswith(suffixes):
+            yield folder / name

@@ -10,7 +10,7 @@ from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.data.dataset_report import describe_counted
-from utils.data.samples import Sample, list_main_splits, list_splits, load_samples
+from utils.data.samples import DataFolder, Sample, load_samples
 from utils.data.voc_xml import read_annotation, round_boxes, write_annotation
 from utils.formats.intermediate import ConvertedDataset, SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import clean_name
@@ -26,13 +26,14 @@ def read_voc(root: Path) -> SourceDataset:
     """
     source = SourceDataset()
     counted: Counter[str] = Counter()
-    names = list_main_splits(root)
-    class_lists = sorted(set(list_splits(root)) - set(names))
+    folder = DataFolder(root)
+    names = folder.list_main_splits()
+    class_lists = sorted(set(folder.list_splits()) - set(names))
     if class_lists:
         source.notes.append(f"{len(class_lists)} lists of single classes, such as {class_lists[0]}, skipped")
     read: dict[str, SourceImage | None] = {}
     for name in names:
-        for sample in load_samples(root, name):
+        for sample in load_samples(folder, name):
             if sample.image_id not in read:
                 read[sample.image_id] = _read_image(sample, source, counted)
             image = read[sample.image_id]

@@ -22,7 +22,7 @@ from utils.cli.class_names import read_class_names
 from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write, read_text
-from utils.data.samples import IMAGE_SUFFIXES
+from utils.data.folder_walk import IMAGE_SUFFIXES
 from utils.data.voc_xml import Box
 from utils.formats.image_folder import ImageFolder
 from utils.formats.intermediate import (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from utils.cli.errors import UserError
-from utils.data.samples import IMAGE_SUFFIXES
+from utils.data.folder_walk import IMAGE_SUFFIXES, is_system_file
 
 _ACCEPTED = "give an image, a video, a folder, a glob such as 'photos/*.jpg', a camera number or a stream URL"
 VIDEO_SUFFIXES = (
@@ -87,8 +87,8 @@ def _expand(source: str) -> list[Source]:
 
 def _visible_among(paths: Iterable[Path]) -> list[Source]:
     suffixes = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-    found = sorted(path for path in paths if path.suffix.lower() in suffixes and not path.is_dir())
-    return [_as_source(path) for path in found]
+    found = (path for path in paths if path.suffix.lower() in suffixes and not path.is_dir())
+    return [_as_source(path) for path in sorted(found) if not any(map(is_system_file, path.parts))]
 
 
 def _as_source(path: Path) -> Source:

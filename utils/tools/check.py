@@ -21,13 +21,14 @@ from utils.cli.shared_config import DataConfig
 from utils.cli.tool_configs import CheckConfig
 from utils.data.anchor_boxes import read_anchors
 from utils.data.dataset_report import MAX_SHOWN, DatasetReport, Finding, Record, require_objects, scan_samples
-from utils.data.samples import Sample, choose_training_splits, list_main_splits, list_unused, load_samples
+from utils.data.samples import NO_XML, DataFolder, Sample, choose_training_splits, count_files, load_samples
 from utils.data.stratify import group_near_duplicates
 from utils.tools.printing import next_command, print_lines, text_table
 
 _MIN_OBJECTS = 5  # of a class; fewer teach little
 _LEVELS = ("error", "warning", "note")
 _ROLES = ("train", "val", "test")  # what a split is for; later ones have the stricter rule
+_USED = ("image", "annotation", "list")  # kinds of files; all other kinds are not used
 _SPLIT_ORDER = ("train", "val", "valid", "trainval", "test")
 
 
@@ -50,6 +51,7 @@ class CheckReport:
     findings: list[Finding] = field(default_factory=list)  # errors first, then warnings, then notes
     splits_of: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by image_id
     renames: list[str] = field(default_factory=list)  # for --rename, to merge class names that are alike
+    files: dict[str, list[str]] = field(default_factory=dict)  # every file, by what it is used for or why not
 
     def count(self, level: str) -> int:
         """Count the findings of a level: error, warning or note."""
@@ -99,7 +101,7 @@ def run(config: CheckConfig) -> int:
 
 
 def _count_lines(report: CheckReport) -> list[str]:
-    """Return two tables: a row per split, and a row per class with a column per split."""
+    """Return three tables: a row per split, a row per class with a column per split, and all files."""
     splits = list(report.splits.items())
     rows: list[list[object]] = [["split", "images", "usable", "background", "objects", "difficult"]]
     for name, split in splits:
@@ -108,7 +110,9 @@ def _count_lines(report: CheckReport) -> list[str]:
     names = sorted({name for _, split in splits for name in split.objects})
     classes: list[list[object]] = [["class", *report.splits]]
     classes += [[name, *(split.objects[name] for _, split in splits)] for name in names]
-    return [*text_table(rows), *(["", *text_table(classes)] if names else [])]
+    kinds = [(f"{kind}, used" if kind in _USED else kind, len(files)) for kind, files in report.files.items()]
+    files: list[list[object]] = [["file", "count"], *map(list, kinds), ["all", sum(n for _, n in kinds)]]
+    return [*text_table(rows), *(["", *text_table(classes)] if names else []), "", *text_table(files)]
 
 
 def _finding_lines(report: CheckReport) -> Iterator[str]:
@@ -160,7 +164,13 @@ def _write_report(config: CheckConfig, report: CheckReport, counts: dict[str, in
             name: {**vars(split), "objects": dict(sorted(split.objects.items()))}
             for name, split in report.splits.items()
         }
-        content = {"data": config.data, "splits": splits, **counts, "findings": rows, "next": following}
+        files = {
+            "total": sum(map(len, report.files.values())),
+            "used": {kind: len(report.files.get(kind, ())) for kind in _USED},
+            "not_used": {kind: files for kind, files in report.files.items() if kind not in _USED},
+        }
+        content = {"data": config.data, "splits": splits, "files": files, **counts, "findings": rows}
+        content["next"] = following
         with atomic_write(config.json, "w") as file:
             json.dump(content, file, indent=1, ensure_ascii=False)
             file.write("\n")
@@ -184,8 +194,9 @@ def _check(config: CheckConfig) -> CheckReport:
     with report.collect("anchors"):
         _ = read_anchors(config.anchors) if config.anchors else None
     root = Path(config.data)
-    samples = _list_samples(config, report)
-    learned, tested = _divide_by_role(root, samples)
+    folder = DataFolder(root)
+    samples = _list_samples(config, folder, report)
+    learned, tested = _divide_by_role(folder, samples)
     options: dict[str, Any] = {"renames": config.renames, "decode": config.decode, "hashes": True}
     options["skip_unreviewed"] = config.skip_unreviewed
     training = scan_samples(learned, class_names=names, **options)
@@ -199,25 +210,25 @@ def _check(config: CheckConfig) -> CheckReport:
     report.findings += _find_overlaps(root, samples)
     report.findings += _find_duplicates(list(records.values()), report.splits_of)
     _check_classes(root, training, testing, report)
-    unused = list_unused(root) if config.split is None else ()
-    report.findings += [Finding("note", "in no list", folder, reason) for folder, reason in unused]
+    report.files = _account(config, folder, samples, records)
+    report.findings += _find_unused(root, report.files)
     report.findings.sort(key=lambda finding: _LEVELS.index(finding.level))
     return report
 
 
-def _list_samples(config: CheckConfig, report: CheckReport) -> dict[str, list[Sample]]:
+def _list_samples(config: CheckConfig, folder: DataFolder, report: CheckReport) -> dict[str, list[Sample]]:
     """Return the images of each split; what is wrong with the lists goes into the report."""
     kind = "split list"
-    names = list(dict.fromkeys(config.split or sorted(list_main_splits(config.data), key=_sort_key)))
+    names = list(dict.fromkeys(config.split or sorted(folder.list_main_splits(), key=_sort_key)))
     if not config.split:
         with report.collect(kind):
-            choose_training_splits(config.data)
+            choose_training_splits(folder)
     samples: dict[str, list[Sample]] = {}
     for split in names:
         warnings: list[str] = []
         with report.collect(kind):
             samples[split] = load_samples(
-                config.data, split, unlabelled=config.unlabelled, on_warning=warnings.append
+                folder, split, unlabelled=config.unlabelled, on_warning=warnings.append
             )
         for line in warnings:
             report.add_line("warning", kind, line)
@@ -241,7 +252,7 @@ def _strictest_role(splits: Sequence[str]) -> str:
 
 
 def _divide_by_role(
-    data_dir: Path, samples: Mapping[str, Sequence[Sample]]
+    folder: DataFolder, samples: Mapping[str, Sequence[Sample]]
 ) -> tuple[list[Sample], list[Sample]]:
     """Return the images that training would use, and those of val and test lists.
 
@@ -249,7 +260,7 @@ def _divide_by_role(
     are checked like training images.
     """
     try:
-        chosen = choose_training_splits(data_dir)[0]
+        chosen = choose_training_splits(folder)[0]
     except UserError:
         chosen = ()
     by_role = [split for split in samples if _role(split) == "train"]
@@ -259,6 +270,39 @@ def _divide_by_role(
     seen = {sample.image_id for sample in (*learned, *tested)}
     rest = [sample for split in by_role for sample in samples[split] if sample.image_id not in seen]
     return [*learned, *rest], tested
+
+
+def _account(
+    config: CheckConfig,
+    folder: DataFolder,
+    samples: Mapping[str, Sequence[Sample]],
+    records: Mapping[str, Record],
+) -> dict[str, list[str]]:
+    """Return all files by kind; those of images that cannot be used are kinds of their own."""
+    files = folder.account(config.unlabelled, list(samples))
+    unusable = {
+        str(path)
+        for part in samples.values()
+        for sample in part
+        if sample.image_id not in records
+        for path in (sample.image_path, sample.xml_path)
+        if path is not None
+    }
+    for kind, reason in (("image", "with an error"), ("annotation", "of an image with an error")):
+        bad = {file for file in files.get(kind, ()) if unusable and str(folder.root / file) in unusable}
+        files[f"{kind} {reason}"] = sorted(bad)
+        files[kind] = [file for file in files.get(kind, ()) if file not in bad]
+    nouns = (*_USED, "other", "system")
+    order = sorted(files, key=lambda kind: (kind not in _USED, nouns.index(kind.split()[0]), kind))
+    return {kind: files[kind] for kind in order if files[kind]}
+
+
+def _find_unused(root: Path, files: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """Yield a note for each kind of images and annotations that are in no split."""
+    for kind, found in files.items():
+        known = kind in _USED or kind.endswith((NO_XML, "of another split", "with an error"))
+        if kind.startswith(("image", "annotation")) and not known:
+            yield Finding("note", "not used", root, f"{count_files(kind, found)}, such as {found[0]}")
 
 
 def _summarize(samples: Iterable[Sample], records: Mapping[str, Record]) -> SplitSummary:
@@ -286,23 +330,24 @@ def _find_overlaps(data_dir: Path, samples: Mapping[str, Sequence[Sample]]) -> I
 
 def _find_duplicates(records: Sequence[Record], splits_of: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     """Yield a warning for each look-alike across train, val and test, and a note with their count in one."""
-    roles = [_strictest_role(splits_of[record.image_id]) for record in records]
+    places = [max(splits_of[record.image_id], key=lambda s: _ROLES.index(_role(s))) for record in records]
+    roles = [_role(place) for place in places]
     within: Counter[str] = Counter()
     for group in group_near_duplicates([record.image_hash or 0 for record in records]):
         first = min(group, key=lambda index: _ROLES.index(roles[index]))
         others = [index for index in group if roles[index] != roles[first]]
-        within[roles[first]] += len(group) - len(others) > 1
+        within[places[first]] += len(group) - len(others) > 1
         for index in others:
             record, twin = records[index], records[first]
             exact = filecmp.cmp(record.image_path, twin.image_path, shallow=False)
             likeness = "the same file as" if exact else "nearly the same image as"
-            reason = f"in {roles[index]}, is {likeness} {twin.image_path} in {roles[first]}"
+            reason = f"in {places[index]}, is {likeness} {twin.image_path} in {places[first]}"
             kind = f"{'exact' if exact else 'near'} duplicate across splits"
             yield Finding("warning", kind, record.image_path, reason, image_id=record.image_id)
-    for role, groups in within.items():
+    for place, groups in within.items():
         if groups:
-            folder = records[roles.index(role)].image_path.parent
-            reason = f"{role} has {groups} groups of near-duplicate images"
+            folder = records[places.index(place)].image_path.parent
+            reason = f"{place} has {plural(groups, 'group')} of near-duplicate images"
             yield Finding("note", "near duplicates within a split", folder, reason)
 
 

@@ -10,13 +10,13 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from utils.cli.console import warn
+from utils.cli.console import plural, warn
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.cli.tool_configs import SplitConfig
 from utils.data.dataset_report import Record, require_objects
 from utils.data.prepare import prepare_splits
-from utils.data.samples import list_splits, voc_folders
+from utils.data.samples import DataFolder
 from utils.data.stratify import count_images, group_near_duplicates, merge_groups, split_with_fallback
 from utils.tools.printing import next_command, print_lines, text_table
 
@@ -52,8 +52,8 @@ def run(config: SplitConfig) -> int:
     ids["trainval"] = sorted(ids["train"] + ids.get("val", []))
     write_lists(lists, ids)
     several = [group for group in groups if len(group) > 1]
-    grouped = f"{sum(map(len, several))} of them in {len(several)} groups that stay together"
-    lines = [f"{len(records)} images, {grouped if several else 'each a group of its own'}", ""]
+    grouped = f"{sum(map(len, several))} of them in {plural(len(several), 'group')} that stay together"
+    lines = [f"{plural(len(records), 'image')}, {grouped if several else 'each a group of its own'}", ""]
     lines += [*tabulate(parts), "", *find_imbalance(parts, groups, shares, records)]
     lines.append(f"written: {', '.join(f'{name}.txt' for name in ids)} in {lists}")
     print_lines([*lines, next_command("train.py", *config.data_arguments())])
@@ -61,8 +61,7 @@ def run(config: SplitConfig) -> int:
 
 
 def _find_folder(data: str) -> Path:
-    list_splits(data)  # reports a folder without any layout
-    folders = voc_folders(data)
+    folders = DataFolder(data).voc_folders()
     if not folders:
         raise UserError(
             f"{data}: has images with XML beside them, and no place for lists; move the images into "
@@ -141,14 +140,16 @@ def find_imbalance(
         for name, count in sorted(holders.items()):
             total = sum(found[name] for found in images.values())
             if count == 1:
-                yield f"{name}: all {total} image(s) are in one group, which is in train"
+                alone = "its only image is" if total == 1 else f"all its {total} images stay together,"
+                yield f"{name}: {alone} in train"
                 continue
             for part, found in images.items():
                 target, off = shares[part] * total, abs(found[name] - shares[part] * total)
+                kept = f"; they stay together in {count} groups" if count < total else ""
                 if not found[name] or (part != "train" and off > max(_TOLERANCE[0] * target, _TOLERANCE[1])):
                     yield (
-                        f"{name}: {part} has {found[name]} of {total} images, its target is {target:.1f}; "
-                        f"the images are in {count} groups"
+                        f"{name}: {part} has {found[name]} of {total} images, its target is "
+                        f"{target:.1f}{kept}"
                     )
 
     return [f"not balanced: {line}" for line in unbalanced()] or ["every class is balanced in every part"]

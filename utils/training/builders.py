@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from nets.yolo import YoloBody
 from utils.cli.class_names import read_class_names
 from utils.cli.console import log, plural, warn
 from utils.cli.errors import UserError
+from utils.cli.inputs import COCO_WEIGHTS, VOC_WEIGHTS
 from utils.cli.train_config import TrainConfig
 from utils.data.anchor_boxes import read_anchors
 from utils.data.dataset import VocDataset
@@ -38,6 +40,7 @@ from utils.training.fingerprint import check_same_data
 from utils.training.optim import Schedule, build_optimizer
 from utils.training.resolve import default_lr_and_ema
 from utils.weights.checkpoint import Checkpoint
+from utils.weights.fetch import ensure_coco_weights
 from utils.weights.load import WeightsFile, read_weights, usual_class_names
 from utils.weights.own_block import build_network, import_block
 from utils.weights.transfer import transfer
@@ -174,6 +177,28 @@ def cache_training_images(loader: TrainLoader) -> None:
         samples.image_cache = caches[rank() - local_rank()]  # the ranks of a machine are consecutive
     else:
         log(f"cache: {own.nbytes / 1e9:.2f} GB of decoded images in {own.path}")
+
+
+def fetch_weights(
+    config: TrainConfig, given: Mapping[str, object], resumed: Checkpoint | None
+) -> TrainConfig:
+    """Download the COCO weights if the run starts from them and they are missing.
+
+    A demo that cannot download them, because there is no network, starts from the bundled VOC weights.
+
+    Raises:
+        UserError: the download fails.
+    """
+    if resumed is not None or config.weights != "coco" or COCO_WEIGHTS.exists():
+        return config
+    try:
+        ensure_coco_weights(COCO_WEIGHTS)
+    except UserError:
+        if not config.demo or "weights" in given or not VOC_WEIGHTS.is_file():
+            raise
+        warn(f"the COCO weights could not be downloaded; the demo starts from the bundled {VOC_WEIGHTS}")
+        return dataclasses.replace(config, weights="voc")
+    return config
 
 
 def load_pretrained(config: TrainConfig, resumed: Checkpoint | None) -> WeightsFile | None:

@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from utils.cli.parser import as_arguments
 from utils.cli.presets import with_preset
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
 from utils.data.prepare import TrainingData
-from utils.data.samples import choose_evaluation_splits
+from utils.data.samples import DataFolder, choose_evaluation_splits, load_samples
 from utils.training.engine import EpochMeter
 
 try:
@@ -158,11 +158,24 @@ def log_next_commands(config: TrainConfig, best: Path, data: TrainingData, *, am
     except UserError:
         evaluate += ["--split", *data.train_splits]
         log("no test or val split: evaluate below takes the training images; the score will be optimistic")
-    predict = ["python", "predict.py", str(data.train.records[0].image_path), *weights]
+    predict = ["python", "predict.py", str(_find_unseen_picture(config, data)), *weights]
     log(f"best weights: {best}")
     log(f"evaluate: {shlex.join(evaluate)}")
     log(f"predict:  {shlex.join(predict)}")
     log(f"export:   {shlex.join(['python', 'export.py', *weights])}")
+
+
+def _find_unseen_picture(config: TrainConfig, data: TrainingData) -> Path:
+    """Return an image of val or test, or one of training if there is no other."""
+    if data.val is not None:
+        return data.val.records[0].image_path
+    with suppress(UserError):
+        folder = DataFolder(config.data)
+        for split in choose_evaluation_splits(folder):
+            for sample in load_samples(folder, split, unlabelled="background", on_warning=lambda _: None):
+                if not sample.problem:
+                    return sample.image_path
+    return data.train.records[0].image_path
 
 
 @contextmanager

@@ -117,13 +117,7 @@ def read_header(path: Path | str) -> ImageHeader:
         UserError: as `read_image`, except for damage in the middle of the file.
     """
     with _opened(path) as image:
-        if not _is_complete(path, image.format):
-            image.load()
-        width, height = image.size
-        orientation = _orientation(image)
-    if orientation >= 5:
-        height, width = width, height
-    return ImageHeader(height, width, orientation)
+        return _read_header(path, image)
 
 
 def verify_image(path: Path | str) -> None:
@@ -133,17 +127,32 @@ def verify_image(path: Path | str) -> None:
     read_image(path)
 
 
-def hash_image(path: Path | str) -> int:
-    """Compute the 64-bit difference hash: is each of 8 x 8 gray cells brighter than its left neighbor."""
+def hash_image(path: Path | str) -> tuple[ImageHeader, int]:
+    """Read the header, and compute the 64-bit difference hash of the pixels.
+
+    A bit tells of each of 8 x 8 gray cells of the displayed image whether it is brighter than its left
+    neighbor. Raises as `read_image`.
+    """
     with _opened(path) as image:
-        orientation = _orientation(image)
+        header = _read_header(path, image)
+        orientation = header.orientation
         image.draft("L", (72, 64))  # a JPEG is decoded at an eighth if that is enough
         image.load()
         gray = image if image.mode == "L" else Image.fromarray(_to_rgb(image, 1)).convert("L")
         if orientation in _ROTATIONS:
             gray = gray.transpose(_ROTATIONS[orientation])
         cells = np.asarray(gray.resize((9, 8), Image.Resampling.BOX))
-    return int.from_bytes(np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes(), "big")
+    return header, int.from_bytes(np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes(), "big")
+
+
+def _read_header(path: Path | str, image: Image.Image) -> ImageHeader:
+    if not _is_complete(path, image.format):
+        image.load()
+    width, height = image.size
+    orientation = _orientation(image)
+    if orientation >= 5:
+        height, width = width, height
+    return ImageHeader(height, width, orientation)
 
 
 @contextmanager

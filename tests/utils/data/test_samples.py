@@ -122,6 +122,48 @@ def test_lists_are_read_leniently(make_voc: MakeVoc, content: str) -> None:
     assert ids(voc, "train") == (["a", "b b"] if "b b" in content else ["a"])
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('"cam0/a"', "cam0/a"),
+        ("'b b'", "b b"),
+        ('"b b" 1', "b b"),
+        ("cam0/a.jpg", "cam0/a"),
+        ("./cam0/a", "cam0/a"),
+        ("cam0\\a.jpg", "cam0/a"),
+        ("a.xml", "a"),
+        ("JPEGImages/cam0/a.jpg Annotations/cam0/a.xml", "cam0/a"),
+        ("JPEGImages/b b.jpg\tAnnotations/b b.xml", "b b"),
+        ('"JPEGImages/a.jpg" "Annotations/a.xml"', "a"),
+        ("images/a.jpg", "a"),
+        ("VOC2007/JPEGImages/a.jpg", "a"),
+        ("/home/x/VOC2007/JPEGImages/cam0/a.jpg", "cam0/a"),
+        ("/home/x/only.jpg", "cam0/only"),
+        ("D:\\data\\only.JPG", "cam0/only"),
+        ("only", "cam0/only"),
+        ("CAM0/A", "cam0/a"),
+        ("cam1/a", None),  # not a.jpg of another folder
+        ("twin", None),  # in two folders
+        ("gone.jpg", None),
+    ],
+)
+def test_lines_of_other_tools(make_voc: MakeVoc, line: str, expected: str | None) -> None:
+    voc = make_voc({"train": {"a": [CAT], "b b": [CAT]}})
+    for place in ("JPEGImages/{}.jpg", "Annotations/{}.xml"):
+        for name in ("cam0/a", "cam0/only", "cam0/twin", "cam1/twin"):
+            target = voc / place.format(name)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(voc / place.format("a"), target)
+    (voc / "ImageSets" / "Main" / "train.txt").write_text(f"{line}\n")
+    (sample,) = load_samples(voc, "train")
+    if expected is None:
+        assert "no image with this id" in sample.problem
+    else:
+        assert (sample.image_id, sample.problem) == (expected, "")
+        assert sample.image_path == voc / "JPEGImages" / f"{expected}.jpg"
+        assert sample.xml_path == voc / "Annotations" / f"{expected}.xml"
+
+
 def test_doubled_ids_are_told(make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]) -> None:
     voc = make_voc({"train": {"a": [CAT]}})
     (voc / "ImageSets" / "Main" / "train.txt").write_text("a\na\na\n")
@@ -139,6 +181,9 @@ def test_doubled_ids_are_told(make_voc: MakeVoc, capsys: pytest.CaptureFixture[s
         (b"../../a\n", r"'\.\./\.\./a' is outside"),
         (b"/etc/passwd\n", "is outside"),
         (b"..\\a\n", "is outside"),
+        (b"/home/x/gone.jpg\n", "is outside"),
+        (b"C:\\gone.jpg\n", "is outside"),
+        (b"JPEGImages/../../a.jpg\n", "is outside"),
     ],
 )
 def test_broken_lists_are_named(make_voc: MakeVoc, content: bytes, reason: str) -> None:

@@ -200,7 +200,17 @@ def test_duplicates_across_and_within_splits(voc: Path) -> None:
     assert (exact["kind"], exact["file"]) == ("exact duplicate across splits", "voc/JPEGImages/10.jpg")
     assert exact["reason"] == "in val, is the same file as voc/JPEGImages/00.jpg in train"
     assert (near["kind"], near["file"]) == ("near duplicate across splits", "voc/JPEGImages/11.jpg")
-    assert (within["level"], within["reason"]) == ("note", "train has 1 groups of near-duplicate images")
+    assert (within["level"], within["reason"]) == ("note", "train has 1 group of near-duplicate images")
+
+
+def test_duplicates_name_the_split_that_the_table_names(voc: Path) -> None:
+    (voc / "ImageSets/Main/train.txt").rename(voc / "ImageSets/Main/trainval.txt")
+    (voc / "ImageSets/Main/val.txt").rename(voc / "ImageSets/Main/test.txt")
+    shutil.copy(voc / "JPEGImages/00.jpg", voc / "JPEGImages/10.jpg")
+    shutil.copy(voc / "JPEGImages/02.jpg", voc / "JPEGImages/03.jpg")
+    across, within = check()[1]["findings"]
+    assert across["reason"] == "in test, is the same file as voc/JPEGImages/00.jpg in trainval"
+    assert within["reason"] == "trainval has 1 group of near-duplicate images"
 
 
 def test_an_image_in_two_splits(voc: Path) -> None:
@@ -221,8 +231,8 @@ def test_what_stands_in_no_list(voc: Path) -> None:
     write_annotation(voc / "Annotations" / "88.xml", "88.jpg", 40, 30, [])
     _, report = check()
     assert [finding["reason"] for finding in report["findings"]] == [
-        "in no list: 1 image, such as 77",
-        "1 annotations have no image, such as 88.xml",
+        "1 image in no list, such as JPEGImages/77.jpg",
+        "1 annotation without image, such as Annotations/88.xml",
     ]
 
 

@@ -158,7 +158,7 @@ def test_wanted_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["both", "--out", "new"], "both: looks like coco and yolo; choose one with --from"),
         (["yolo", "both/annotations/x.json", "--out", "new"], "has several formats (coco, yolo)"),
         (["yolo", "yolo", "--out", "new"], "yolo takes one SOURCE only"),
-        (["yolo", "--from", "voc", "--out", "new"], "yolo: no data in VOC layout;"),
+        (["yolo", "--from", "voc", "--out", "new"], "yolo: no data in VOC layout: 1 image"),
         (["yolo", "--from", "coco", "--out", "new"], "no COCO annotation file in it"),
         (["yolo", "--from", "darknet", "--out", "new"], "--from darknet: choose from coco, yolo"),
         (["yolo", "--to", "labelme", "--out", "new"], "--to labelme: choose from voc, coco, yolo"),

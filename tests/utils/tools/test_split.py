@@ -170,7 +170,7 @@ def test_near_duplicates_stay_together(capsys: pytest.CaptureFixture[str]) -> No
         parts = [set(ids_of(name)) & {"00", "04", "05", "21"} for name in ("train", "val", "test")]
         assert sorted(map(len, parts)) == [0, 0, 4]
         shutil.rmtree(LISTS)
-    assert "40 images, 4 of them in 1 groups that stay together" in capsys.readouterr().out
+    assert "40 images, 4 of them in 1 group that stay together" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("pattern", ["^(cam\\d)_", "^cam\\d"])
@@ -197,9 +197,19 @@ def test_what_cannot_be_balanced_is_said(capsys: pytest.CaptureFixture[str]) -> 
     make({f"{n:02}": "a" for n in range(20)} | {"once": "b", "one": "c", "two": "c"})
     assert run() == 0
     out = capsys.readouterr().out
-    assert "not balanced: b: all 1 image(s) are in one group, which is in train" in out
+    assert "not balanced: b: its only image is in train" in out
     assert "not balanced: c: val has 0 of 2 images" in out
+    assert "the images are in" not in out  # each image is a group of its own
     assert "once" in ids_of("train")
+
+
+def test_classes_whose_images_stay_together_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    make({f"{n:02}": "a" for n in range(20)} | {"cam_1": "b", "cam_2": "b", "cam_3": "c"})
+    assert run("--group-by", "^(cam)_", "--test", "0") == 0
+    out = capsys.readouterr().out
+    assert "23 images, 3 of them in 1 group that stay together" in out
+    assert "not balanced: b: all its 2 images stay together, in train" in out
+    assert "not balanced: c: its only image is in train" in out
 
 
 def test_pictures_that_all_look_alike_are_divided_and_nothing_else_is_said(
@@ -211,5 +221,5 @@ def test_pictures_that_all_look_alike_are_divided_and_nothing_else_is_said(
     out, err = capsys.readouterr()
     assert "near-duplicates are not kept together" in err
     assert "40 images, each a group of its own" in out
-    assert "all 40 image(s)" not in out
+    assert "stay together" not in out
     assert len(ids_of("val")) == 8

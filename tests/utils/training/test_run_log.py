@@ -112,6 +112,31 @@ def test_next_commands_can_be_run_as_printed(
     assert ("optimistic" in err) == bool(measure)
 
 
+@pytest.mark.parametrize(
+    ("lists", "val", "picture"),
+    [
+        (("train", "val", "test"), None, "val_0000"),
+        (("train", "test"), ("none",), "test_0000"),
+        (("train", "val"), ("none",), "val_0000"),
+        (("train",), ("none",), "train_0000"),
+    ],
+)
+def test_the_picture_to_predict_is_none_of_training(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    lists: tuple[str, ...],
+    val: tuple[str, ...] | None,
+    picture: str,
+) -> None:
+    make_demo(tmp_path, train=1, val=1, test=1)
+    for path in (tmp_path / "ImageSets" / "Main").iterdir():
+        if path.stem not in lists:
+            path.unlink()
+    data = prepare_training(DataConfig(str(tmp_path)), val=val)
+    run_log.log_next_commands(TrainConfig(data=str(tmp_path)), Path("best.pth"), data)
+    assert f"predict.py {tmp_path}/JPEGImages/{picture}.jpg " in capsys.readouterr().err
+
+
 def test_the_data_are_evaluated_as_they_were_trained_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

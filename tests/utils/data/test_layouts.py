@@ -1,0 +1,219 @@
+"""Every layout of a data folder, and every command that reads one, sees the same images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import data
+from tests.layout_folders import LAYOUTS, Layout, in_folders, side_by_side
+from utils.cli.errors import UserError
+from utils.cli.shared_config import DataConfig
+from utils.data.folder_walk import is_image, is_system_file
+from utils.data.prepare import prepare_evaluation, prepare_splits, prepare_training
+from utils.data.samples import DataFolder, choose_training_splits, load_samples
+from utils.inference.sources import find_sources
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_all_commands_see_the_same_images(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = layout.write(Path("my"))
+    opened = DataFolder(folder)
+    samples = {split: load_samples(opened, split) for split in opened.list_splits()}
+    assert {split: [s.image_id for s in found] for split, found in samples.items()} == layout.expected
+    for sample in (sample for found in samples.values() for sample in found):
+        assert sample.problem == ""
+        assert sample.image_path.is_file()
+        assert sample.xml_path is not None
+        assert sample.xml_path.is_file()
+    assert choose_training_splits(opened)[0] == layout.train
+
+    config = DataConfig("my")
+    chosen = prepare_training(config, val=("none",))
+    assert {r.image_id for r in chosen.train.records} == {i for s in layout.train for i in layout.expected[s]}
+    for split, ids in layout.expected.items():
+        assert [record.image_id for record in prepare_evaluation(config, [split])[0].records] == ids
+    assert "not used" not in capsys.readouterr().err
+
+    assert data.main(["check", "--data", "my", "--json", "report.json"]) == 0
+    report = json.loads(Path("report.json").read_text())
+    assert {split: row["usable"] for split, row in report["splits"].items()} == {
+        split: len(ids) for split, ids in layout.expected.items()
+    }
+    assert report["files"]["total"] == sum(path.is_file() for path in Path("my").rglob("*"))
+    assert report["files"]["used"]["image"] == report["files"]["used"]["annotation"] == len(layout.images)
+    assert set(report["files"]["not_used"]) <= {"system file"}
+
+    assert data.main(["convert", "my", "--out", "coco"]) == 0
+    converted = [json.loads(path.read_text()) for path in Path("coco").rglob("*.json")]
+    names = {image["file_name"] for content in converted for image in content["images"]}
+    assert len(names) == len(layout.images) == len(list(Path("coco/images").iterdir()))
+    assert len(converted) == len(layout.expected)
+
+    seen = {source.path for source in find_sources(["my/**/*"])}
+    assert seen == {sample.image_path for found in samples.values() for sample in found}
+
+
+NOTHING = [
+    (Layout({}, {}), "give a VOCdevkit"),
+    (Layout({}, {}, texts={"README.md": ""}), "give a VOCdevkit"),
+    (Layout({}, {}, texts={"a.xml": "<annotation/>"}), "1 XML file (a.xml) and no images"),
+    (Layout({"a.jpg": None, "x/b.jpg": None}, {}), "2 images (a.jpg, ...) and no XML; annotate them first"),
+    (Layout({"a.jpg": None}, {}, texts={"b.xml": "<annotation/>"}), "no XML file has the name of an image"),
+    (
+        Layout({"images/a.jpg": None}, {}, texts={"labels/a.txt": ""}),
+        "1 image (images/a.jpg), 1 TXT file (labels/a.txt) and no XML; convert COCO, YOLO and labelme: "
+        "python data.py convert my --out my_voc",
+    ),
+    (Layout({"a.jpg": None}, {}, texts={"b.json": "{}"}), "1 JSON file (b.json) and no XML; convert"),
+]
+
+
+@pytest.mark.parametrize(("layout", "reason"), NOTHING)
+def test_a_folder_without_a_layout_says_what_is_in_it(layout: Layout, reason: str) -> None:
+    Path("my").mkdir()
+    layout.write(Path("my"))
+    for read in (prepare_training, prepare_evaluation, prepare_splits):
+        with pytest.raises(UserError) as caught:
+            read(DataConfig("my"))
+        assert str(caught.value).startswith("my: no data in VOC layout")
+        assert reason in str(caught.value)
+        assert len(str(caught.value)) < 400
+
+
+def test_xml_that_is_missing_in_a_folder_of_its_own_is_an_error() -> None:
+    Layout(in_folders("images", "annotations", "a") | {"images/b.jpg": None}, {}).write(Path("my"))
+    with pytest.raises(UserError, match=r"my/annotations/b\.xml: no such file"):
+        prepare_training(DataConfig("my"), val=("none",))
+    data = prepare_training(DataConfig("my", unlabelled="background"), val=("none",))
+    assert [record.image_id for record in data.train.records] == ["a", "b"]
+
+
+def test_folders_beside_a_training_folder_are_not_read_but_told(capsys: pytest.CaptureFixture[str]) -> None:
+    Layout(side_by_side("train/a.jpg", "old/b.jpg", "old/c.jpg"), {}).write(Path("my"))
+    assert [s.image_id for s in load_samples("my", "train")] == ["train/a"]
+    prepare_training(DataConfig("my"), val=("none",))
+    err = capsys.readouterr().err
+    assert "not used: 2 images beside the folders of the splits, 2 annotations of an image beside" in err
+    assert "; which: python data.py check --data my\n" in err
+
+
+def test_names_that_fit_several_are_not_guessed() -> None:
+    """XML of one name and pictures of the same name in two folders: which one it is of is open."""
+    layout = Layout({"images/x/a.jpg": "annotations/a.xml", "images/y/a.jpg": None, "images/b.jpg": None}, {})
+    folder = layout.write(Path("my"))
+    shutil.copy("my/annotations/a.xml", "my/annotations/B.xml")
+    shutil.copy("my/annotations/a.xml", "my/annotations/B.XML")
+    found = {s.image_id: s.xml_path and s.xml_path.exists() for s in load_samples(folder, "all")}
+    assert found == {"x/a": False, "y/a": False, "b": False}
+
+
+def test_the_spelling_of_the_image_comes_first() -> None:
+    Layout({"a.jpg": "a.xml", "A.jpg": "A.xml", "b.jpg": "b.xml"}, {}).write(Path("my"))
+    shutil.copy("my/b.xml", "my/B.xml")
+    assert {s.image_id: s.xml_path for s in load_samples("my", "all")} == {
+        name: Path(f"my/{name}.xml") for name in ("A", "a", "b")
+    }
+
+
+def everything(folder: Path) -> Path:
+    """Write a VOC folder with every kind of file that is not used, and some that are."""
+    good = in_folders("JPEGImages", "Annotations", "a", "b", "c")
+    more = {"JPEGImages/unlisted.jpg": "Annotations/unlisted.xml", "JPEGImages/twice.jpg": None}
+    more |= {"outside.jpg": "outside.xml", "JPEGImages/bare.jpg": None, "SegmentationClass/a.png": None}
+    texts = {
+        "ImageSets/Main/train.txt": "a\nb\ntwice\n",
+        "ImageSets/Main/val.txt": "c\n",
+        "ImageSets/Main/cat_train.txt": "a 1\nb -1\n",
+        "ImageSets/Segmentation/train.txt": "a\n",
+        "Annotations/lonely.xml": "<annotation/>",
+        "README.md": "",
+        "LICENSE": "",
+        "JPEGImages/clip.mp4": "",
+        "JPEGImages/._a.jpg": "",
+        "__MACOSX/._x": "",
+        ".git/HEAD": "",
+        "Thumbs.db": "",
+    }
+    Layout(good | more, {}, texts=texts).write(folder)
+    shutil.copy(folder / "Annotations/a.xml", folder / "Annotations/twice.xml")
+    shutil.copy(folder / "JPEGImages/a.jpg", folder / "JPEGImages/twice.png")
+    (folder / "JPEGImages/b.jpg").write_text("no image")
+    return folder
+
+
+def test_check_accounts_for_every_file(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = everything(Path("my"))
+    assert data.main(["check", "--data", "my", "--json", "report.json", "--skip-bad"]) == 0
+    files = json.loads(Path("report.json").read_text())["files"]
+    assert files["used"] == {"image": 2, "annotation": 2, "list": 2}
+    assert {kind: sorted(found) for kind, found in files["not_used"].items()} == {
+        "image with an error": ["JPEGImages/b.jpg"],
+        "annotation of an image with an error": ["Annotations/b.xml"],
+        "image with the name of another": ["JPEGImages/twice.jpg", "JPEGImages/twice.png"],
+        "annotation of an image with the name of another": ["Annotations/twice.xml"],
+        "image in no list": ["JPEGImages/bare.jpg", "JPEGImages/unlisted.jpg"],
+        "annotation of an image in no list": ["Annotations/unlisted.xml"],
+        "annotation without image": ["Annotations/lonely.xml"],
+        "image outside the folders of the layout": ["SegmentationClass/a.png", "outside.jpg"],
+        "annotation outside the folders of the layout": ["outside.xml"],
+        "list of one class": ["ImageSets/Main/cat_train.txt"],
+        "list of another task": ["ImageSets/Segmentation/train.txt"],
+        "other file (.md)": ["README.md"],
+        "other file (.mp4)": ["JPEGImages/clip.mp4"],
+        "other file (no suffix)": ["LICENSE"],
+        "system file": [".git/HEAD", "JPEGImages/._a.jpg", "Thumbs.db", "__MACOSX/._x"],
+    }
+    total = sum(path.is_file() for path in folder.rglob("*"))
+    assert files["total"] == total == 6 + sum(map(len, files["not_used"].values()))
+    rows = [line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert ["annotation without image", "1"] in rows
+    assert ["all", str(total)] in rows
+
+
+def test_check_of_one_split_accounts_for_the_others() -> None:
+    Layout(side_by_side("train/a.jpg", "test/b.jpg"), {}).write(Path("my"))
+    assert data.main(["check", "--data", "my", "--split", "train", "--json", "report.json"]) == 0
+    report = json.loads(Path("report.json").read_text())
+    assert report["files"]["not_used"] == {
+        "image of another split": ["test/b.jpg"],
+        "annotation of an image of another split": ["test/b.xml"],
+    }
+    assert [finding["kind"] for finding in report["findings"]] == ["few objects"]
+
+
+@pytest.mark.parametrize("unlabelled", ["skip", "background"])
+def test_what_a_flat_folder_does_not_use_is_counted(
+    unlabelled: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Layout(side_by_side("a.jpg") | {"b.jpg": None}, {}, texts={"c.xml": "<annotation/>"}).write(Path("my"))
+    prepare_training(DataConfig("my", unlabelled=unlabelled), val=("none",))
+    err = capsys.readouterr().err
+    assert "not used: 1 annotation without image; which: python data.py check --data my" in err
+    assert ("skipped 1 image without XML" in err) == (unlabelled == "skip")
+    assert data.main(["check", "--data", "my", "--unlabelled", unlabelled, "--json", "report.json"]) == 0
+    report = json.loads(Path("report.json").read_text())
+    not_used = {"image without XML": ["b.jpg"]} if unlabelled == "skip" else {}
+    assert report["files"]["not_used"] == not_used | {"annotation without image": ["c.xml"]}
+    assert "1 annotation without image, such as c.xml" in [
+        finding["reason"] for finding in report["findings"]
+    ]
+
+
+def test_predict_sees_no_leftovers_of_macos() -> None:
+    LAYOUTS["macOS leftovers"].write(Path("my"))
+    Path("my/JPEGImages/__MACOSX").mkdir()
+    shutil.copy("my/JPEGImages/a.jpg", "my/JPEGImages/__MACOSX/x.jpg")
+    for source in ("my/JPEGImages", "my/JPEGImages/**/*"):
+        assert [found.path.name for found in find_sources([source])] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert is_image("a.JFIF")
+    assert is_system_file("._a.jpg")
+    assert not is_system_file("_a.jpg")

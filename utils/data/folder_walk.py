@@ -1,0 +1,112 @@
+"""Files of a data folder: all of them listed once, and which of them are images.
+
+Every command sees the same files. Those that macOS, Windows and a NAS leave behind never count, nor does
+anything in a hidden folder such as .git.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from utils.cli.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+_SYSTEM_NAMES = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found"})
+_SYSTEM_NAMES |= {"$recycle.bin", "system volume information"}
+
+
+@dataclass
+class FolderWalk:
+    """Files below a folder.
+
+    Attributes:
+        root: the folder.
+        files: paths below it as on disk, with slashes; those of a folder before those of its subfolders.
+        system_files: paths that never count.
+        subfolders: names of the folders in each folder; folders end with a slash, "" is the root.
+    """
+
+    root: Path
+    files: list[str] = field(default_factory=list)
+    system_files: list[str] = field(default_factory=list)
+    subfolders: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _ranges: dict[str, slice] = field(default_factory=dict)
+
+    def below(self, folder: str) -> list[str]:
+        """Return the files below a folder such as "VOC2007/JPEGImages/"; none if there is no such folder."""
+        return self.files[self._ranges.get(folder, slice(0, 0))]
+
+
+def walk_folder(root: Path | str) -> FolderWalk:
+    """List the files below a folder, sorted by name within each folder.
+
+    Linked folders are entered, except for those that lead back to a folder above and those inside a linked
+    folder. A folder with the suffix of an image is listed like a file: reading it says what is wrong.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+    walk = FolderWalk(Path(root))
+    _enter(walk, "", is_system=False, is_linked=False, above=frozenset())
+    return walk
+
+
+def is_system_file(name: str) -> bool:
+    """Tell whether a file or folder of this name never counts."""
+    return name.startswith("._") or name.casefold() in _SYSTEM_NAMES
+
+
+def is_image(path: Path | str) -> bool:
+    """Tell by its suffix whether a file is an image."""
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
+
+
+def nfc(text: str) -> str:
+    """Return text in Unicode NFC: macOS decomposes the letters of file names, most programs do not."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _enter(
+    walk: FolderWalk, folder: str, *, is_system: bool, is_linked: bool, above: frozenset[tuple[int, int]]
+) -> None:
+    """List one folder, then its subfolders; `above` are the folders on the way to it."""
+    path = os.path.join(walk.root, folder)
+    try:
+        with os.scandir(path) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        state = os.stat(path)
+    except OSError as error:
+        if is_system:
+            return
+        raise UserError(f"{path}: cannot list the files: {error.strerror}") from None
+    above |= {(state.st_dev, state.st_ino)}
+    first, inside = len(walk.files), []
+    for entry in entries:
+        system = is_system or is_system_file(entry.name)
+        if _is_folder(entry) and (system or not is_image(entry.name)):
+            if not entry.is_symlink() or not (is_linked or _leads_back(entry.path, above)):
+                inside.append((entry, system or entry.name.startswith(".")))
+        else:
+            (walk.system_files if system else walk.files).append(folder + entry.name)
+    for entry, system in inside:
+        if not system:
+            walk.subfolders[folder].append(entry.name)
+        linked = is_linked or entry.is_symlink()
+        _enter(walk, f"{folder}{entry.name}/", is_system=system, is_linked=linked, above=above)
+    walk._ranges[folder] = slice(first, len(walk.files))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _leads_back(path: str, above: frozenset[tuple[int, int]]) -> bool:
+    state = os.stat(path)
+    return (state.st_dev, state.st_ino) in above

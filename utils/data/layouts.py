@@ -1,0 +1,293 @@
+"""Layouts of a data folder: which files are the images, the annotations and the split lists.
+
+The first layout that fits is taken:
+
+1. a VOC folder: JPEGImages/ and Annotations/; a split is a list in ImageSets/Main, else a subfolder train/,
+   val/ or test/ of the images, else `all`;
+2. a VOCdevkit: a folder of VOC folders; a split is `VOC2007/trainval`;
+3. a flat folder: images with XML beside them, at any depth; a split is a folder train/, valid/ or test/, and
+   the training part has the images beside such folders too; else `all`;
+4. as 1 and 2, with other names or deeper: images/ and annotations/xmls/; a split of train/images/ is `train`.
+
+The id of an image is its path below the folder of images, without suffix. Its annotation has the same path.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from utils.cli.console import plural
+from utils.data.folder_walk import IMAGE_SUFFIXES, FolderWalk, is_image, nfc
+
+EVERYTHING = "all"
+_IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")  # in any case; the first one found counts
+_XML_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml", "labels")
+SPLIT_NAMES = {name: name for name in ("train", "trainval", "val", "valid", "test")}
+SPLIT_NAMES |= {"training": "train", "validation": "val", "testing": "test"}
+_SPLIT_FOLDER = re.compile(r"([a-z]+?)[\W_]*(?:images?|imgs?|set|data)?\d*")
+_SUFFIX = "|".join(map(re.escape, IMAGE_SUFFIXES))
+_COLUMNS = re.compile(  # a line of a list with a second column
+    rf"""(.*\S)\s+(?:-1|0|1)|(.*(?:{_SUFFIX})["']?)\s+.*\.xml["']?""", re.IGNORECASE
+)
+_LIST_FOLDERS = (["imagesets", "main"], ["imagesets"])
+_MAX_DEPTH = 4  # levels of folders that are searched for VOC folders, with the data folder
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """A VOC folder, or all of a flat folder. Ids are without the prefix, files relative to the data folder.
+
+    Attributes:
+        prefix: of its ids and splits, "" or "VOC2007/"; also the folder.
+        image_folder, xml_folder: what is searched, with a slash at the end; equal in a flat folder.
+        images: the files of each id; more than one is an error.
+        xml: the annotation of each id that has one.
+        lonely_xml: XML files without an image.
+        lists: the list of each split, by its own name.
+        groups: the ids of each split, if there are no lists.
+    """
+
+    prefix: str
+    image_folder: str
+    xml_folder: str
+    images: dict[str, list[str]]
+    xml: dict[str, str]
+    lonely_xml: list[str]
+    lists: dict[str, str]
+    groups: dict[str, list[str]]
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether images and XML are in the same folders."""
+        return self.image_folder == self.xml_folder
+
+    def list_splits(self) -> Iterator[tuple[str, str]]:
+        """Yield the full and the own name of each split."""
+        for name in sorted(self.lists or self.groups):
+            own_folder = split_of(self.prefix) if name == EVERYTHING else ""
+            yield own_folder or self.prefix + name, name
+
+
+class ListedNames:
+    """The ids of a part by what lists write: file names, paths of another machine, another case."""
+
+    def __init__(self, part: DataPart) -> None:
+        self._ids = part.images
+        self._image_folders = {*_IMAGE_FOLDERS, PurePosixPath(part.image_folder).name.casefold()}
+
+    @cached_property
+    def _by_case(self) -> dict[str, list[str]]:
+        return _group(self._ids, str.casefold)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        return _group(self._ids, lambda image_id: _last_name(image_id).casefold())
+
+    def resolve(self, line: str) -> str:
+        """Return the id in a line of a list; if there is no such image, what the id should be.
+
+        The line may be quoted, and have a second column: 1, 0 or -1, or the annotation. A suffix is left out.
+        Of a path counts what follows the folder of images. Of an absolute path, and of a name that is not
+        found, the name decides if only one image has it.
+
+        Raises:
+            ValueError: the line leads out of the data folder.
+        """
+        if (text := nfc(line)) in self._ids or (text := nfc(line.strip("\"'"))) in self._ids:
+            return text
+        if columns := _COLUMNS.fullmatch(line):
+            text = nfc((columns[1] or columns[2]).strip("\"'"))
+        path = PurePosixPath(text.replace("\\", "/"))
+        if ".." in path.parts:
+            raise ValueError(repr(line[:80]))
+        is_absolute = path.is_absolute() or path.as_posix()[1:2] == ":"
+        starts = [n + 1 for n, name in enumerate(path.parts[:-1]) if name.casefold() in self._image_folders]
+        below = "/".join(path.parts[max(starts, default=0) :])
+        for key in (path.as_posix(), _without_suffix(path.as_posix()), below, _without_suffix(below)):
+            if key in self._ids:
+                return key
+        nearest = [self._by_case.get(_without_suffix(below).casefold(), [])]
+        if is_absolute or "/" not in below:
+            nearest.append(self._by_name.get(_without_suffix(path.name).casefold(), []))
+        for found in nearest:
+            if len(found) == 1:
+                return found[0]
+        if is_absolute:
+            raise ValueError(repr(line[:80]))
+        return _without_suffix(below)
+
+
+def find_parts(walk: FolderWalk) -> list[DataPart]:
+    """Divide a data folder by the first layout that fits; the last, a flat folder, fits any."""
+    levels = [[""]]
+    while len(levels) < _MAX_DEPTH:
+        levels.append([f"{above}{name}/" for above in levels[-1] for name in walk.subfolders.get(above, ())])
+    for level in levels[:2]:
+        if parts := _find_named(walk, level, _find_voc_folders):
+            return parts
+    flat = _make_part(walk, "", "", "")
+    if any(_key(file, "") == image_id for image_id, file in flat.xml.items()):  # XML beside an image
+        return [flat]
+    for level in levels:
+        if parts := _find_named(walk, level, _find_similar_folders):
+            return parts
+    return [flat]
+
+
+def _find_named(
+    walk: FolderWalk, level: Sequence[str], find: Callable[[FolderWalk, str], tuple[str, str] | None]
+) -> list[DataPart]:
+    """Return the parts among folders in which `find` finds a folder of images and one of XML."""
+    return [_make_part(walk, folder, *found) for folder in level if (found := find(walk, folder))]
+
+
+def _find_voc_folders(walk: FolderWalk, folder: str) -> tuple[str, str] | None:
+    has_both = {"JPEGImages", "Annotations"} <= set(walk.subfolders.get(folder, ()))
+    return (f"{folder}JPEGImages/", f"{folder}Annotations/") if has_both else None
+
+
+def _find_similar_folders(walk: FolderWalk, folder: str) -> tuple[str, str] | None:
+    names = {name.casefold(): f"{folder}{name}/" for name in walk.subfolders.get(folder, ())}
+    images = [names[name] for name in _IMAGE_FOLDERS if name in names]
+    xml = [names[name] for name in _XML_FOLDERS if name in names]
+    filled = [place for place in images if any(map(is_image, walk.below(place)))][:1]
+    filled += [place for place in xml if any(map(_is_xml, walk.below(place)))][:1]
+    return (filled[0], filled[1]) if len(filled) == 2 else None
+
+
+def _make_part(walk: FolderWalk, prefix: str, image_folder: str, xml_folder: str) -> DataPart:
+    """Match the images of a VOC folder, or of a flat one, with their annotations, and find its splits."""
+    images = _group(filter(is_image, walk.below(image_folder)), lambda file: _key(file, image_folder))
+    files = sorted(filter(_is_xml, walk.below(xml_folder)), key=lambda file: not file.endswith(".xml"))
+    is_flat = image_folder == xml_folder
+    xml, lonely = _match(images, {file: _key(file, xml_folder) for file in files}, is_flat=is_flat)
+    lists = {} if is_flat else _find_lists(walk, prefix)
+    groups = {} if lists else _group_by_folder(sorted(images))
+    return DataPart(prefix, image_folder, xml_folder, images, xml, lonely, lists, groups)
+
+
+def _match(
+    images: Iterable[str], key_of: Mapping[str, str], *, is_flat: bool
+) -> tuple[dict[str, str], list[str]]:
+    """Return the XML file of each image id, and the XML files without an image.
+
+    Both have the same path. Where there is none, a path that is nearly the same counts if it is that of one
+    image and one file: without folders such as xmls/ on the way, a.jpg.xml, another case, and XML in one
+    folder for images in subfolders.
+    """
+    forms: list[Callable[[str], str]] = [str, _without_folders, _without_suffix, str.casefold]
+    if not is_flat and not any("/" in _without_folders(key) for key in key_of.values()):
+        forms.append(_last_name)
+    found: dict[str, str] = {}
+    ids, keys = {image_id: image_id for image_id in images}, dict(key_of)
+    for form in forms:
+        ids, keys = ({name: form(text) for name, text in texts.items()} for texts in (ids, keys))
+        candidates = _group(keys, keys.__getitem__)
+        exact = form is str  # ids differ, and of two files the first one counts
+        for text, names in _group(ids, ids.__getitem__).items():
+            files = candidates.get(text, [])
+            if files and (exact or len(names) == len(files) == 1):
+                found[names[0]] = files[0]
+                del ids[names[0]], keys[files[0]]
+    return found, list(keys)
+
+
+def _find_lists(walk: FolderWalk, prefix: str) -> dict[str, str]:
+    """Return the lists in ImageSets/Main, or ImageSets itself, by the names of their splits."""
+    lists: dict[str, str] = {}
+    for file in sorted(walk.below(prefix), key=lambda file: -file.count("/")):
+        *folders, name = file[len(prefix) :].split("/")
+        stem, _, suffix = name.rpartition(".")
+        if suffix.lower() == "txt" and [folder.casefold() for folder in folders] in _LIST_FOLDERS:
+            lists.setdefault(stem, file)
+    for stem in list(lists):
+        if (plain := SPLIT_NAMES.get(stem.casefold(), stem)) not in lists:
+            lists[plain] = lists.pop(stem)
+    return lists
+
+
+def _group_by_folder(ids: Sequence[str]) -> dict[str, list[str]]:
+    """Divide ids by the folder train/, val/ or test/ they are in; `all` if there is none.
+
+    Without a training folder all else is the training part, with one only what lies beside it.
+    """
+    groups = _group(ids, split_of)
+    rest = groups.pop("", [])
+    if not groups:
+        return {EVERYTHING: rest}
+    home = next((name for name in ("train", "trainval") if name in groups), "")
+    rest = [image_id for image_id in rest if not home or "/" not in image_id]
+    if rest:
+        groups[home or "train"] = sorted([*groups.get(home, []), *rest])
+    return groups
+
+
+def split_of(path: str) -> str:
+    """Return the split of the first folder in a path called train, Validation, test_images or so, else ""."""
+    for folder in path.split("/")[:-1]:
+        match = _SPLIT_FOLDER.fullmatch(folder.casefold())
+        if match and match[1] in SPLIT_NAMES:
+            return SPLIT_NAMES[match[1]]
+    return ""
+
+
+def _key(file: str, folder: str) -> str:
+    """Return the path of a file below a folder without suffix, in NFC."""
+    return nfc(file[len(folder) :].rpartition(".")[0])
+
+
+def _is_xml(file: str) -> bool:
+    return file.lower().endswith(".xml")
+
+
+def _last_name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _without_suffix(path: str) -> str:
+    return path.rpartition(".")[0] if path.lower().endswith((*IMAGE_SUFFIXES, ".xml")) else path
+
+
+def _without_folders(path: str) -> str:
+    """Leave folders such as images/ and xmls/ out of a path."""
+    *folders, name = path.split("/")
+    return "/".join([*(f for f in folders if f.casefold() not in _IMAGE_FOLDERS + _XML_FOLDERS), name])
+
+
+def _group(items: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return dict(groups)
+
+
+def describe_contents(walk: FolderWalk) -> str:
+    """Say what a folder without annotated images has, and what to do; empty if that are no annotations."""
+    suffixes = {
+        "image": IMAGE_SUFFIXES,
+        "XML file": (".xml",),
+        "JSON file": (".json",),
+        "TXT file": (".txt",),
+    }
+    found = {noun: [f for f in walk.files if f.lower().endswith(ends)] for noun, ends in suffixes.items()}
+    counts = [
+        f"{plural(len(files), noun)} ({files[0][-60:]}{', ...' if len(files) > 1 else ''})"
+        for noun, files in found.items()
+        if files
+    ]
+    folder = shlex.quote(str(walk.root))
+    if not found["image"]:
+        advice = "and no images; give the folder that has both"
+        return f"{', '.join(counts)} {advice}" if found["XML file"] or found["JSON file"] else ""
+    if found["XML file"]:
+        return f"{', '.join(counts)}, but no XML file has the name of an image; rename or move them"
+    if found["JSON file"] or found["TXT file"]:
+        convert = f"python data.py convert {folder} --out {folder}_voc"
+        return f"{', '.join(counts)} and no XML; convert COCO, YOLO and labelme: {convert}"
+    return f"{counts[0]} and no XML; annotate them first (predict.py --xml DIR suggests boxes)"
