@@ -35,11 +35,14 @@ ANCHORS = "10,14, 23,27, 37,58, 81,82, 135,169, 344,319"
 Captured = pytest.CaptureFixture[str]
 
 
+def bndbox(box: tuple[Any, ...]) -> str:
+    pairs = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    return f"<bndbox>{''.join(f'<{tag}>{value}</{tag}>' for tag, value in pairs)}</bndbox>"
+
+
 def item(name: str = "square", box: tuple[Any, ...] = SQUARE, more: str = "<difficult>0</difficult>") -> str:
     """Write one <object>."""
-    pairs = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
-    coordinates = "".join(f"<{tag}>{value}</{tag}>" for tag, value in pairs)
-    return f"<object><name>{name}</name>{more}<bndbox>{coordinates}</bndbox></object>"
+    return f"<object><name>{name}</name>{more}{bndbox(box)}</object>"
 
 
 def size(width: int = WIDTH, height: int = HEIGHT) -> str:

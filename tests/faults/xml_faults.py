@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from tests.faults.workspace import BOTH, CIRCLE, SQUARE, TRAIN, VAL, WIDTH, Workspace, item, size
+from tests.faults.workspace import BOTH, CIRCLE, SQUARE, TRAIN, VAL, WIDTH, Workspace, bndbox, item, size
 
 CANARY = "CANARY-7c1e42"
 XML_FAULTS: dict[str, Callable[[Workspace], object]] = {}
@@ -113,6 +113,28 @@ def xml_reordered(workspace: Workspace) -> None:
     workspace.xml.write_text(workspace.xml.read_text().replace("</annotation>", f"{size()}</annotation>"))
 
 
+X1, Y1, X2, Y2 = SQUARE[0] - 1, SQUARE[1] - 1, *SQUARE[2:]  # edges
+_CORNERS = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((X1, Y1), (X2, Y1), (X2, Y2), (X1, Y2)))
+_SIDES = f"<w>{Y2 - Y1}</w><h>{X2 - X1}</h><angle>1.57079633</angle>"  # turned by 90 degrees
+_CENTER = f"<cx>{(X1 + X2) / 2}</cx><cy>{(Y1 + Y2) / 2}</cy>"
+
+
+def shaped(name: str, shape: str) -> None:
+    """Register the row whose square has another element than <bndbox>."""
+    worded(name, item().replace(bndbox(SQUARE), shape) + item("circle", CIRCLE))
+
+
+shaped("xml_several_boxes", bndbox(SQUARE) + bndbox(CIRCLE))
+shaped("xml_polygon", f"<polygon>{_CORNERS}</polygon>")
+shaped("xml_rotated_box", f"<robndbox>{_CENTER}{_SIDES}</robndbox>")
+shaped("xml_unknown_box", f"<bbox>{_CORNERS}</bbox>")
+worded("xml_several_names", BOTH.replace("<name>", "<name>circle</name><name>", 1))
+worded("xml_objects_element", f"<objects>{BOTH}</objects>")
+worded("xml_upper_case", BOTH.replace("object>", "Object>").replace("name>", "NAME>"))
+worded("xml_unknown_element", f"<labels>{BOTH}</labels>")
+worded("xml_normalized", item(box=("0.105", "0.2", "0.4", "0.6")) * 2)
+worded("xml_score", item(more="<score>0.9</score>") + item("circle", CIRCLE))
+worded("xml_deleted", item("zebra", more="<deleted>1</deleted>") + BOTH)
 worded("xml_attribute", root='annotation verified="yes"')
 worded("xml_namespace", root='annotation xmlns="http://example.org/voc"')
 worded("xml_duplicate_object", item() + BOTH)

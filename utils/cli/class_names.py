@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,14 @@ _ALIASES = {
 }
 
 
+def normalize_name(text: str) -> str:
+    """Return a class name as it is compared and stored: without surrounding blanks, in Unicode NFC.
+
+    macOS writes "é" as two characters (NFD), which look like the one of NFC.
+    """
+    return unicodedata.normalize("NFC", text.strip())
+
+
 def canonical_name(name: str) -> str:
     """Return the common name of two spellings of one class."""
     return _ALIASES.get(name, name)
@@ -29,6 +38,7 @@ def canonical_name(name: str) -> str:
 
 def match_class_names(sources: Sequence[str], wanted: Sequence[str]) -> list[int | None]:
     """Find for each wanted class its index among the sources, by name, else through the aliases, or None."""
+    sources, wanted = [*map(normalize_name, sources)], [*map(normalize_name, wanted)]
     exact = {name: index for index, name in enumerate(sources)}
     alias = {canonical_name(name): index for index, name in enumerate(sources)}
     return [exact.get(name, alias.get(canonical_name(name))) for name in wanted]
@@ -61,7 +71,7 @@ def parse_renames(pairs: Sequence[str]) -> dict[str, str]:
     """
     renames: dict[str, str] = {}
     for pair in pairs:
-        old, equals, new = (part.strip() for part in pair.partition("="))
+        old, equals, new = map(normalize_name, pair.partition("="))
         if not (old and equals and new):
             raise UserError(f"--rename {pair}: write OLD=NEW, such as Cat=cat")
         if renames.get(old, new) != new:
@@ -80,7 +90,7 @@ def read_class_names(path: Path | str) -> tuple[str, ...]:
         UserError: the file is missing, not text, empty, or names a class twice.
     """
     text = read_text(path)
-    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    names = tuple(normalize_name(line) for line in text.splitlines() if line.strip())
     if not names:
         raise UserError(f"{path}: no class names in it; write one name per line")
     doubled = sorted({name for name in names if names.count(name) > 1})

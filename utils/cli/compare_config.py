@@ -13,7 +13,8 @@ from utils.cli.presets import with_preset
 from utils.cli.shared_config import phi_name
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
 
-EVALUATION_SETTINGS = ("data", "rename", "unlabelled", "skip_bad", "device")  # beside --from, for --split
+# Beside --from, for --split.
+EVALUATION_SETTINGS = ("data", "rename", "unlabelled", "skip_bad", "skip_unreviewed", "device")
 FREE = {"device", "workers"}  # without influence on the results
 # Set by the grid, or senseless for several runs.
 NOT_PASSED_ON = {"phi", "seed", "preset", "resume", "demo", "project", "name", "exist_ok"}

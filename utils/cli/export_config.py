@@ -78,7 +78,7 @@ class ExportConfig(RunConfig, DataConfig, WeightsConfig):
         if self.int8:
             raise UserError("--int8: needs images for calibration and evaluation; add --data DIR")
         usual = {field.name: field.default for field in dataclasses.fields(self)}
-        for name in ("split", "rename", "skip_bad", "unlabelled"):
+        for name in ("split", "rename", "skip_bad", "skip_unreviewed", "unlabelled"):
             if getattr(self, name) != usual[name]:
                 raise UserError(f"--{name.replace('_', '-')}: needs --data DIR")
 

@@ -20,6 +20,9 @@ NETWORK_HELP = f"{NAMED_WEIGHTS}, or a .pth or .weights file"
 WEIGHTS_HELP = f"{NETWORK_HELP}, or an .onnx, .xml or .param that export.py wrote"
 DATA_HELP = "a VOCdevkit, a folder in VOC layout, or a folder of images with their XML"
 UNLABELLED_HELP = "images without XML: skip (an error if a VOC list names them), or background (no objects)"
+SKIP_UNREVIEWED_HELP = (
+    "leave out objects with a score, as labeling tools write predictions that nobody has reviewed"
+)
 DEVICE_HELP = "auto (CUDA if available, else CPU), cpu, cuda, cuda:1 or mps"
 AMP_HELP = (
     "mixed precision: the network in bfloat16 (float16 on a GPU without it); faster on a GPU, and on a CPU "
@@ -46,6 +49,7 @@ class DataConfig:
     )
     unlabelled: str = setting("skip", UNLABELLED_HELP, group="data", choices=("skip", "background"))
     skip_bad: bool = setting(False, "skip broken files, named and counted, instead of stopping", group="data")
+    skip_unreviewed: bool = setting(False, SKIP_UNREVIEWED_HELP, group="data")
 
     @property
     def renames(self) -> dict[str, str]:

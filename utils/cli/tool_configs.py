@@ -11,7 +11,13 @@ from nets.config import ModelConfig
 from utils.cli.errors import UserError
 from utils.cli.files import check_output_file
 from utils.cli.parser import check_settings, setting
-from utils.cli.shared_config import FLOAT_BOXES_HELP, DataConfig, RunConfig, check_imgsz
+from utils.cli.shared_config import (
+    FLOAT_BOXES_HELP,
+    SKIP_UNREVIEWED_HELP,
+    DataConfig,
+    RunConfig,
+    check_imgsz,
+)
 from utils.cli.train_config import AUGMENT_LEVELS
 
 SOURCE_FORMATS = ("coco", "yolo", "labelme", "list", "voc")  # that convert reads
@@ -174,8 +180,8 @@ class ConvertConfig:
 
     sources: tuple[str, ...] = setting(
         (),
-        "annotations: a COCO .json, a YOLO folder or data.yaml, a labelme folder, a 2007_train.txt, or data "
-        "in VOC layout; several .json or .txt files are several splits",
+        "annotations: a COCO .json, a YOLO folder, data.yaml or obj.data, a labelme folder, a "
+        "2007_train.txt, or data in VOC layout; several .json or .txt files are several splits",
         positional=True,
         nargs="+",
         metavar="SOURCE",
@@ -196,7 +202,9 @@ class ConvertConfig:
         metavar="FORMAT",
     )
     images: str | None = setting(
-        None, "folder of the images, if they are not beside the annotations", metavar="DIR"
+        None,
+        "folder of the images, if they are not beside the annotations or have paths of another machine",
+        metavar="DIR",
     )
     classes: str | None = setting(
         None,
@@ -206,6 +214,7 @@ class ConvertConfig:
     )
     float_boxes: bool = setting(False, FLOAT_BOXES_HELP)
     skip_bad: bool = setting(False, "skip faulty images and objects (counted and named) instead of stopping")
+    skip_unreviewed: bool = setting(False, SKIP_UNREVIEWED_HELP)
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -24,7 +24,7 @@ from utils.data.voc_xml import VocAnnotation, VocObject, read_annotation
 from utils.vision.image_reader import ImageHeader, hash_image, read_header, verify_image
 
 CACHE = Path("runs") / "cache"
-_FORMAT = 4  # version of the cache files; others are ignored
+_FORMAT = 6  # version of the cache files; others are ignored
 _PROGRESS_FROM = 500  # images
 
 
@@ -187,7 +187,7 @@ def _annotation_to_json(path: Path) -> list[Any]:
 
 def _from_json(stored: Sequence[Any]) -> VocAnnotation:
     """Return the annotation whose `astuple` this was; JSON turns tuples into lists."""
-    size, objects, errors = stored
+    size, objects, errors, counted = stored
     return VocAnnotation(
         None if size is None else (size[0], size[1]),
         tuple(
@@ -195,4 +195,5 @@ def _from_json(stored: Sequence[Any]) -> VocAnnotation:
             for name, box, difficult, score in objects
         ),
         tuple((number, name, reason) for number, name, reason in errors),
+        counted,
     )

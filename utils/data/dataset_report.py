@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,14 @@ from utils.cli.console import plural, warn
 from utils.cli.errors import UserError
 from utils.data.annotation_cache import SampleContent, read_samples
 from utils.data.samples import Sample, exists
-from utils.data.voc_xml import Box
+from utils.data.voc_xml import DELETED, Box
 from utils.vision.image_reader import ImageHeader
 
 MAX_SHOWN = 10  # findings of a kind; the others are counted
 SKIPPED = "object skipped"
 CLIPPED = "object clipped"
 UNKNOWN = "unknown class"
+UNREVIEWED = "unreviewed predictions"
 _MIN_SIDE = 1.0  # pixels of a clipped box
 _MIN_AREA = 0.2  # of the annotated box
 
@@ -89,6 +91,8 @@ class DatasetReport:
         total: images scanned.
         skipped: images that cannot be used, counted by reason.
         written_names: class names as in the annotations, before renaming.
+        unreviewed: objects with a score, in the records or left out.
+        counted: objects read from another shape or left out as deleted, as in `VocAnnotation`.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -97,6 +101,8 @@ class DatasetReport:
     total: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     written_names: set[str] = field(default_factory=set)
+    unreviewed: int = 0
+    counted: Counter[str] = field(default_factory=Counter)
 
     @property
     def unknown_classes(self) -> Counter[str]:
@@ -123,7 +129,15 @@ class DatasetReport:
         clipped, skipped = self.count(CLIPPED), self.count(SKIPPED)
         if clipped or skipped:
             lines.append(f"objects clipped: {clipped}, skipped: {skipped}")
-        return lines
+        return lines + ([describe_counted(self.counted)] if self.counted else [])
+
+
+def describe_counted(counted: Mapping[str, int]) -> str:
+    """Describe the `counted` of annotations in a line."""
+    shapes = ", ".join(f"{count} <{tag}>" for tag, count in counted.items() if tag != DELETED)
+    said = [f"read as the box around the shape: {shapes}"] if shapes else []
+    deleted = counted.get(DELETED, 0)
+    return "; ".join([*said, *([f"left out as <deleted>: {plural(deleted, 'object')}"] if deleted else [])])
 
 
 def scan_samples(
@@ -134,6 +148,7 @@ def scan_samples(
     training: bool = True,
     decode: bool = False,
     hashes: bool = False,
+    skip_unreviewed: bool = False,
 ) -> DatasetReport:
     """Scan images: parse the XML, read the image header, check every box.
 
@@ -144,18 +159,20 @@ def scan_samples(
         training: False applies the rule of val and test: a skipped object is an error.
         decode: read every pixel too.
         hashes: give the records their `image_hash`.
+        skip_unreviewed: leave out objects with a score, and images that have no others.
     """
     unique = list({sample.image_id: sample for sample in samples}.values())
     wanted = None if class_names is None else frozenset(class_names)
     report = DatasetReport(total=len(unique))
     contents = read_samples(unique, decode=decode, hashes=hashes)
+    options: dict[str, Any] = {"training": training, "skip_unreviewed": skip_unreviewed}
     for sample, content in zip(unique, contents, strict=True):
-        record, findings = _inspect_sample(
-            sample, content, wanted=wanted, renames=renames or {}, training=training
-        )
+        record, findings = _inspect_sample(sample, content, wanted=wanted, renames=renames or {}, **options)
         report.findings += findings
         if content.annotation:
             report.written_names |= {item.name for item in content.annotation.objects}
+            report.unreviewed += sum(item.score is not None for item in content.annotation.objects)
+            report.counted.update(content.annotation.counted)
         if record is None:
             report.skipped[findings[0].kind] += 1
         else:
@@ -171,6 +188,7 @@ def _inspect_sample(
     wanted: Collection[str] | None,
     renames: Mapping[str, str],
     training: bool,
+    skip_unreviewed: bool,
 ) -> tuple[Record | None, list[Finding]]:
     """Check the annotation of one image against its pixels.
 
@@ -198,6 +216,18 @@ def _inspect_sample(
         add("error", "unreadable", content.image_error, file=image)
     if findings or annotation is None or header is None:
         return None, findings
+    scored = sum(item.score is not None for item in annotation.objects)
+    if scored:
+        used = "left out" if skip_unreviewed else "used; --skip-unreviewed leaves them out"
+        add(
+            "warning",
+            UNREVIEWED,
+            f"{scored} of {plural(len(annotation.objects), 'object')} with a score: {used}",
+        )
+        if skip_unreviewed and scored == len(annotation.objects):  # no background: nobody looked at it
+            return None, findings
+    if annotation.counted:
+        add("note", "other than <bndbox>", describe_counted(annotation.counted))
     stored, displayed = (header.height, header.width), (header.width, header.height)
     stated = annotation.size
     rotated = header.is_stored_size(stated)
@@ -208,6 +238,8 @@ def _inspect_sample(
         add("warning", "wrong <size>", "<size> is {}x{}, the image {}x{}".format(*stated, *displayed))
     names, boxes, difficult = [], [], []
     for number, item in enumerate(annotation.objects, start=1):
+        if skip_unreviewed and item.score is not None:
+            continue
         name = renames.get(item.name, item.name)
         box = rotate_box(item.box, header) if rotated else item.box
         clipped, reason = clip_box(box, header.width, header.height)
@@ -250,13 +282,18 @@ def report_findings(reports: Sequence[DatasetReport], *, skip_bad: bool, advice:
         raise_errors(errors, advice=advice)
     warn_each([finding for finding in errors if finding.kind != SKIPPED], "skipped: ", advice)
     warn_each([finding for finding in findings if finding.kind == SKIPPED], "skipped: ", advice)
-    others = [f for f in findings if f.level == "warning" and f.kind not in (SKIPPED, UNKNOWN)]
+    others = [f for f in findings if f.level == "warning" and f.kind not in (SKIPPED, UNKNOWN, UNREVIEWED)]
     warn_each(others, advice=advice)
     for report in reports:
         if unknown := report.unknown_classes:
             first = next(finding.file for finding in report.findings if finding.kind == UNKNOWN)
             counts = ", ".join(f"{name!r} ({count})" for name, count in unknown.most_common())
             warn(f"objects of unknown classes are skipped: {counts}; the first in {first}")
+    if unreviewed := [finding for finding in findings if finding.kind == UNREVIEWED]:
+        objects = plural(sum(report.unreviewed for report in reports), "object")
+        where = f"{plural(len(unreviewed), 'image')}, the first in {unreviewed[0].file}"
+        used = unreviewed[0].reason.partition(": ")[2]
+        warn(f"{objects} with a score, as unreviewed predictions have, in {where}: {used}")
     for report in reports:
         if not report.records:
             raise UserError(f"none of the {report.total} images can be used; the reasons are listed above")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from utils.cli.class_names import match_class_names, read_class_names
 from utils.cli.console import log, plural, warn
@@ -75,11 +76,12 @@ def prepare_training(
     train_samples, val_samples = (_load(config, folder, splits) for splits in (train_splits, val_splits))
     _announce_unused(config, folder)
     holds_out = not val_splits and not without
-    report = scan_samples(train_samples, class_names=names, renames=config.renames, hashes=holds_out)
+    options: dict[str, Any] = {"renames": config.renames, "skip_unreviewed": config.skip_unreviewed}
+    report = scan_samples(train_samples, class_names=names, hashes=holds_out, **options)
     names = names or report.class_names
     reports = [report]
     if val_splits:
-        reports.append(scan_samples(val_samples, class_names=names, renames=config.renames, training=False))
+        reports.append(scan_samples(val_samples, class_names=names, training=False, **options))
     _report(config, reports)
     require_objects(report)
     _announce("train", train_splits, report)
@@ -157,7 +159,12 @@ def _scan_splits(
     names = read_class_names(config.classes) if config.classes else None
     samples = _load(config, folder, chosen)
     report = scan_samples(
-        samples, class_names=names, renames=config.renames, training=training, hashes=hashes
+        samples,
+        class_names=names,
+        renames=config.renames,
+        training=training,
+        hashes=hashes,
+        skip_unreviewed=config.skip_unreviewed,
     )
     _report(config, [report])
     _announce("data", chosen, report)

@@ -2,6 +2,9 @@
 
 VOC counts pixels from 1 and includes both ends, so x1 = xmin - 1, y1 = ymin - 1, x2 = xmax, y2 = ymax are the
 edges of the box in pixels. A round trip is exact. Other programs expect whole pixels: `round_boxes`.
+The corners of other shapes are points on the image, whose upper left corner is (0, 0): edges as they stand.
+
+Tags may be written in any case. An element that looks like an object or a box and is not read is an error.
 """
 
 from __future__ import annotations
@@ -9,28 +12,43 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from utils.cli.class_names import normalize_name
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write, read_bytes
 
 _LARGEST_COORDINATE = 1e6
 _SMALLEST_SIDE = 2  # pixels of a rounded box
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
+# Elements that hold objects or boxes in the XML of some tool, in lower case.
+_OBJECTS = ("object", "objects", "obj")
+_BOXES = ("bndbox", "bbox", "box", "boundingbox", "bounding_box", "rect", "rectangle", "xmin", "polygon")
+_ROTATED = ("robndbox", "rbox", "rotbox", "rotatedbox", "rotated_box")
+_TELLING = frozenset((*_OBJECTS, *_BOXES, *_ROTATED))
+_FOREIGN_ROOTS = {
+    "annotations": "CVAT's own format; export it as PASCAL VOC 1.1",
+    "hrsc_image": "the format of HRSC2016; convert it to VOC",
+    "dataset": "dlib's format; convert it to VOC",
+}
+DELETED = "deleted"  # a count of `VocAnnotation.counted`; the others are tags of shapes
 
 Box = tuple[float, float, float, float]
+_Fields = dict[str, list[ET.Element]]
 
 
 @dataclass(frozen=True)
 class VocObject:
     """One annotated object: class name, box as (x1, y1, x2, y2) edges in pixels, VOC's difficult flag.
 
-    `score` is the number in <score>, which a model wrote; None without one.
+    `score` is the number in <score> or <confidence>, which tools write for predictions; None without one.
     """
 
     name: str
@@ -47,33 +65,51 @@ class VocAnnotation:
         size: (width, height) of the image in pixels; None if it is missing or makes no sense.
         objects: those that can be read.
         errors: of the others: place in the file, counted from 1; class name, may be empty; reason.
+        counted: objects whose box is the one around another shape, by its tag, and those left out because
+            their <deleted> is 1, under DELETED.
     """
 
     size: tuple[int, int] | None
     objects: tuple[VocObject, ...]
     errors: tuple[tuple[int, str, str], ...] = ()
+    counted: dict[str, int] = field(default_factory=dict)
 
 
 def read_annotation(path: Path | str) -> VocAnnotation:
     """Read one XML annotation.
 
-    Boxes are returned as written: they may be inverted or outside the image. `<filename>`, `<path>` and the
-    `<part>` elements of an object are ignored.
+    Boxes are returned as written: they may be inverted or outside the image. Several boxes in one <object>
+    are several objects. Without a <bndbox> the box is the one around a <robndbox>, <polygon> or <points>.
+    `<filename>`, `<path>` and the `<part>` elements of an object are ignored.
 
     Raises:
-        UserError: not readable, not VOC, more than 16 MB, or with a DTD, which could declare entities.
+        UserError: not readable, not VOC, more than 16 MB, with a DTD, which could declare entities, with
+            objects in unknown elements, or with normalized coordinates.
     """
     root = _parse(path)
-    if root.tag != "annotation":
-        raise UserError(f"{path}: the root element is <{root.tag[:80]}>, not <annotation>")
-    objects, errors = [], []
-    for number, node in enumerate(root.findall("object"), start=1):
-        name = (node.findtext("name") or "").strip()
+    if root.tag.lower() != "annotation":
+        hint = _FOREIGN_ROOTS.get(root.tag.lower())
+        told = f" ({hint})" if hint else ""
+        raise UserError(f"{path}: the root element is <{root.tag[:80]}>, not <annotation>{told}")
+    objects: list[VocObject] = []
+    errors: list[tuple[int, str, str]] = []
+    counted: Counter[str] = Counter()
+    for number, node in enumerate(_list_objects(root, path), start=1):
+        fields = _fields(node)
+        results = fields["possibleresult"] if not fields["name"] else []  # FAIR1M
+        names = fields["name"] + [name for result in results for name in _fields(result)["name"]]
+        name = normalize_name(names[0].text or "") if names else ""
         try:
-            objects.append(_read_object(name, node))
+            objects += _read_objects(name, len(names), fields, counted)
         except ValueError as error:
             errors.append((number, name, str(error)))
-    return VocAnnotation(_read_size(root.find("size")), tuple(objects), tuple(errors))
+    edges = [edge for item in objects for edge in item.box]
+    if edges and all(abs(edge) <= 1 for edge in edges) and not all(edge.is_integer() for edge in edges):
+        raise UserError(
+            f"{path}: all coordinates are between 0 and 1 and look normalized, but VOC has pixels; multiply "
+            "them by the width and height of the image"
+        )
+    return VocAnnotation(_read_size(_fields(root)["size"]), tuple(objects), tuple(errors), dict(counted))
 
 
 def write_annotation(
@@ -111,12 +147,17 @@ def write_annotation(
 
 
 def rewrite_annotation(
-    source: Path | str, target: Path | str, filename: str, rename: Callable[[str], str | None]
+    source: Path | str,
+    target: Path | str,
+    filename: str,
+    rename: Callable[[str], str | None],
+    *,
+    skip_scored: bool = False,
 ) -> None:
     """Copy one XML annotation with other class names, atomically; all other elements stay as they are.
 
     `rename` returns the new name of a class, or None to leave its objects out. `filename` is that of the
-    image of the copy, without a folder.
+    image of the copy, without a folder. `skip_scored` leaves out objects with a score.
 
     Raises:
         UserError: `source` is not well-formed XML, or `target` cannot be written.
@@ -131,8 +172,9 @@ def rewrite_annotation(
         for node in [node for node in parent if node.tag.lower() == "object"]:
             # Its own name, not that of a part or an attribute.
             label = next((inner for inner in (*node, *node.iter()) if inner.tag.lower() == "name"), None)
-            name = None if label is None else rename((label.text or "").strip())
-            if label is None or name is None:
+            name = None if label is None else rename(normalize_name(label.text or ""))
+            scored = skip_scored and _read_score(_fields(node)) is not None
+            if label is None or name is None or scored:
                 parent.remove(node)
             else:
                 label.text = name
@@ -197,22 +239,122 @@ def _read_text(path: Path | str) -> str:
         raise UserError(f"{path}: not {encoding} text; save it as UTF-8 or declare its encoding") from None
 
 
-def _read_object(name: str, node: ET.Element) -> VocObject:
-    """Read one object; raises a ValueError with what is wrong with it."""
+def _list_objects(root: ET.Element, path: Path | str) -> Iterator[ET.Element]:
+    """Yield the objects, also those in <objects>; raises a UserError for any in another element."""
+    for node in root:
+        inside = node if node.tag.lower() == "objects" else (node,)
+        for child in inside:
+            if child.tag.lower() == "object":
+                yield child
+            elif unread := _find_telling(child):
+                raise UserError(
+                    f"{path}: {unread} is not read; write each object as <object> with a <bndbox>"
+                )
+
+
+def _fields(node: ET.Element) -> _Fields:
+    """Return the children of a node by tag in lower case."""
+    fields: _Fields = defaultdict(list)
+    for child in node:
+        fields[child.tag.lower()].append(child)
+    return fields
+
+
+def _find_telling(node: ET.Element) -> str:
+    """Return the place of an object or a box in a node or below it, such as <item><bbox>; else empty."""
+    for inner in node.iter() if len(node) else (node,):
+        if inner.tag.rpartition("}")[2].lower() in _TELLING:
+            below = f"<{inner.tag[:80]}>"
+            return below if inner is node else f"<{node.tag[:80]}> with {below} in it"
+    return ""
+
+
+def _read_objects(name: str, names: int, fields: _Fields, counted: Counter[str]) -> list[VocObject]:
+    """Read the boxes of one <object>; raises a ValueError with what is wrong with it."""
+    if _text(fields, "deleted") == "1":  # LabelMe keeps what was deleted
+        counted[DELETED] += 1
+        return []
     if not name:
         raise ValueError("no <name>")
-    box = node.find("bndbox")
-    if box is None:
+    if names > 1:
+        raise ValueError(f"{names} names; write an <object> for each")
+    known = ("part", "bndbox", *_SHAPES)
+    others = [child for tag, children in fields.items() if tag not in known for child in children]
+    unread = next(filter(None, map(_find_telling, others)), "")
+    tag = next((tag for tag in known[1:] if fields[tag]), None)
+    if unread:
+        raise ValueError(f"{unread} is not read; write a <bndbox>")
+    if tag is None:
         raise ValueError("no <bndbox>")
-    xmin, ymin, xmax, ymax = (_read_coordinate(box, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
-    difficult = (node.findtext("difficult") or "").strip() == "1"  # tools also write "" and "Unspecified"
-    return VocObject(name, (xmin - 1, ymin - 1, xmax, ymax), difficult)
+    boxes = [_read_bndbox(node) if tag == "bndbox" else _SHAPES[tag](node) for node in fields[tag]]
+    counted.update({} if tag == "bndbox" else {tag: len(boxes)})
+    difficult = _text(fields, "difficult") == "1"  # tools also write "" and "Unspecified"
+    return [VocObject(name, box, difficult, _read_score(fields)) for box in boxes]
 
 
-def _read_coordinate(box: ET.Element, tag: str) -> float:
-    text = box.findtext(tag)
-    if text is None:
+def _text(fields: _Fields, tag: str) -> str:
+    return (fields[tag][0].text or "").strip() if fields[tag] else ""
+
+
+def _read_score(fields: _Fields) -> float | None:
+    for tag in ("score", "confidence"):
+        if text := _text(fields, tag):
+            with suppress(ValueError):
+                return _to_number(tag, text)
+    return None
+
+
+def _read_bndbox(node: ET.Element) -> Box:
+    fields = _fields(node)
+    xmin, ymin, xmax, ymax = (_read_number(fields, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
+    return xmin - 1, ymin - 1, xmax, ymax
+
+
+def _enclose_rotated(node: ET.Element) -> Box:
+    """Return the box around a <robndbox>: center, sides and angle in radians, as roLabelImg writes it."""
+    fields = _fields(node)
+    cx, cy, width, height, angle = (_read_number(fields, tag) for tag in ("cx", "cy", "w", "h", "angle"))
+    if abs(angle) > 2 * math.pi:
+        raise ValueError(f"<angle> is {angle:g}, not in radians")
+    cos, sin = abs(math.cos(angle)) / 2, abs(math.sin(angle)) / 2
+    right, down = width * cos + height * sin, width * sin + height * cos
+    return round(cx - right, 3), round(cy - down, 3), round(cx + right, 3), round(cy + down, 3)
+
+
+def _enclose_points(node: ET.Element) -> Box:
+    """Return the box around points.
+
+    They are <x1>1</x1><y1>2</y1> ... (Labelbox), <pt><x>1</x><y>2</y></pt> (LabelMe) or <point>1,2</point>
+    (FAIR1M).
+    """
+    points = []
+    fields = _fields(node)
+    for tag in [tag for tag in fields if re.fullmatch(r"x\d+", tag)]:
+        points.append((_read_number(fields, tag), _read_number(fields, f"y{tag[1:]}")))
+    for point in fields["pt"] + fields["point"]:
+        texts = (point.text or "").split(",")
+        if len(point):
+            points.append((_read_number(_fields(point), "x"), _read_number(_fields(point), "y")))
+        elif len(texts) == 2:
+            points.append((_to_number("point", texts[0]), _to_number("point", texts[1])))
+    if len(points) < 3:
+        raise ValueError(f"<{node.tag[:80]}> has {len(points)} points; it needs 3")
+    xs, ys = zip(*points, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+_SHAPES = {"robndbox": _enclose_rotated, "polygon": _enclose_points, "points": _enclose_points}
+
+
+def _read_number(fields: _Fields, tag: str) -> float:
+    if not fields[tag]:
         raise ValueError(f"no <{tag}>")
+    if len(fields[tag]) > 1:
+        raise ValueError(f"{len(fields[tag])} <{tag}>; write a <bndbox> for each box")
+    return _to_number(tag, fields[tag][0].text or "")
+
+
+def _to_number(tag: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -222,12 +364,13 @@ def _read_coordinate(box: ET.Element, tag: str) -> float:
     return value
 
 
-def _read_size(node: ET.Element | None) -> tuple[int, int] | None:
+def _read_size(nodes: Sequence[ET.Element]) -> tuple[int, int] | None:
     """Return (width, height); None if missing or senseless, such as the 0x0 that labelImg can write."""
-    if node is None:
+    if not nodes:
         return None
+    fields = _fields(nodes[0])
     try:
-        width, height = (int(float(node.findtext(tag) or 0)) for tag in ("width", "height"))
+        width, height = (int(float(_text(fields, tag) or 0)) for tag in ("width", "height"))
     except (ValueError, OverflowError):
         return None
     return (width, height) if width > 0 and height > 0 else None

@@ -29,7 +29,16 @@ _ALWAYS = ("numpy>=1.24", "opencv-python-headless>=4.9")
 # Settings of the training run that the card repeats; each is a flag of the same name.
 _TRAINING_FLAGS = (
     *("data", "train", "val", "classes", "rename", "phi", "weights", "epochs", "batch_size", "imgsz", "seed"),
-    *("phi_at", "insert", "anchors", "unlabelled", "skip_bad", "accumulate", "lr_schedule"),
+    *(
+        "phi_at",
+        "insert",
+        "anchors",
+        "unlabelled",
+        "skip_bad",
+        "skip_unreviewed",
+        "accumulate",
+        "lr_schedule",
+    ),
     *("freeze_epochs", "optimizer", "lr", "augment", "mosaic", "mixup", "overfit"),
 )
 
@@ -130,7 +139,8 @@ def _describe_data(job: ExportJob, run: Mapping[str, Any], class_names: Sequence
         splits, chosen = choose_training_splits(run["data"], run.get("train"))
         unlabelled, renames = run.get("unlabelled", "skip"), parse_renames(run.get("rename") or ())
         loaded = (load_samples(run["data"], split, unlabelled=unlabelled) for split in splits)
-        report = scan_samples([*chain(*loaded)], class_names=class_names, renames=renames)
+        options: dict[str, Any] = {"renames": renames, "skip_unreviewed": run.get("skip_unreviewed", False)}
+        report = scan_samples([*chain(*loaded)], class_names=class_names, **options)
     except (UserError, OSError) as error:
         return [f"not known: {error}"]
     objects = report.class_counts

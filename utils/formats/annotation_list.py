@@ -13,9 +13,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import read_text
 from utils.data.folder_walk import IMAGE_SUFFIXES
+from utils.formats.image_folder import ImageFolder
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import guess_split, parse_numbers
 
@@ -27,26 +29,33 @@ def read_annotation_lists(
 ) -> SourceDataset:
     """Read lists, each of which is a split if its name says so.
 
-    Relative paths start from the folder `images`; without it from the list's folder, else the working folder.
+    With the folder `images` every image is found below it by `ImageFolder.find`. Without it relative paths
+    start from the list's folder, else the working folder.
 
     Raises:
         UserError: a list cannot be read or is empty.
     """
     source = SourceDataset(class_names=tuple(class_names))
+    folder = ImageFolder(images) if images else None
     for path in paths:
         split = guess_split(path.stem) or (path.stem if len(paths) > 1 else None)
-        bases = [images] if images else [path.parent, Path.cwd()]
+        bases = [path.parent, Path.cwd()]
         lines = read_text(path, _MAX_LIST_BYTES).splitlines()
         if not any(line.strip() for line in lines):
             raise UserError(f"{path}: the list is empty; give a list with one line per image")
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                _read_line(f"{path}: line {number}", line.strip(), bases, split, source)
+                _read_line(f"{path}: line {number}", line.strip(), folder or bases, split, source)
+    missing = [image.path for image in source.images if not os.path.exists(image.path)]
+    if missing and folder is None:
+        where = f"{plural(len(missing), 'image')} not where the list says, such as {missing[0]}"
+        source.notes.append(f"{where}; --images DIR looks for them by name")
+    source.notes += folder.notes() if folder else []
     return source
 
 
 def _read_line(
-    where: str, line: str, bases: Sequence[Path], split: str | None, source: SourceDataset
+    where: str, line: str, places: ImageFolder | Sequence[Path], split: str | None, source: SourceDataset
 ) -> None:
     words = line.split()
     while len(words) > 1 and words[-1].count(",") == 4:
@@ -56,9 +65,16 @@ def _read_line(
     if not name.lower().endswith(IMAGE_SUFFIXES):
         source.image_faults.append(f"{where}: {name[-80:]!r} is neither an image nor x1,y1,x2,y2,class")
         return
-    found = [os.path.abspath(base / name) for base in bases]
-    path = next((path for path in found if os.path.exists(path)), found[0])
-    image = SourceImage(Path(path), splits=() if split is None else (split,))
+    if isinstance(places, ImageFolder):
+        try:
+            path = places.find(name)
+        except ValueError as error:
+            source.image_faults.append(f"{where}: {error}")
+            return
+    else:
+        found = [Path(os.path.abspath(base / name)) for base in places]
+        path = next((path for path in found if os.path.exists(path)), found[0])
+    image = SourceImage(path, splits=() if split is None else (split,))
     for number, text in enumerate(boxes, start=1):
         box = f"{where}, box {number}"
         if fault := _read_box(box, text, image, source.class_names):

@@ -16,6 +16,7 @@ from typing import Any
 
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
+from utils.formats.image_folder import ImageFolder
 from utils.formats.intermediate import (
     ConvertedDataset,
     ConvertedImage,
@@ -26,6 +27,7 @@ from utils.formats.intermediate import (
 from utils.formats.parsing import (
     MAX_JSON_BYTES,
     clean_name,
+    contains,
     enclosing_box,
     guess_split,
     list_files,
@@ -34,26 +36,32 @@ from utils.formats.parsing import (
     shown,
     to_class_name,
     to_numbers,
+    to_score,
     to_size,
 )
 
 _SAMPLED = 100  # images whose files are looked for to find their folder
+_MOST_FILES = 100  # of one data set beside each other; more JSON files are of another format
 
 
 def find_coco_files(folder: Path) -> list[Path]:
-    """List annotations/instances_*.json, else annotations/*.json, else every _annotations.coco.json."""
-    inside = sorted((folder / "annotations").glob("*.json"))
+    """List annotations/instances_*.json, else annotations/*.json, else every _annotations.coco.json.
+
+    The last is Roboflow's. Without any, those in the folder itself, such as Label Studio's result.json.
+    """
+    inside, beside = sorted((folder / "annotations").glob("*.json")), sorted(folder.glob("*.json"))
     return (
         [path for path in inside if path.name.startswith("instances_")]
         or inside
         or [path for path in list_files(folder, (".json",)) if path.name == "_annotations.coco.json"]
+        or [path for path in beside if len(beside) <= _MOST_FILES and contains(path, b'"images"')]
     )
 
 
 def read_coco(paths: Sequence[Path], images: Path | None = None) -> SourceDataset:
     """Read annotation files or those in one folder, each of which is a split if its name or folder says so.
 
-    Each `file_name` starts from the folder `images`; None searches the usual places.
+    Each `file_name` is found below the folder `images` by `ImageFolder.find`; None searches the usual places.
 
     Raises:
         UserError: a file is not COCO JSON for object detection, or the images are not found.
@@ -62,9 +70,10 @@ def read_coco(paths: Sequence[Path], images: Path | None = None) -> SourceDatase
     if not files:
         raise UserError(f"{paths[0]}: no COCO annotation file in it; give the .json file itself")
     source = SourceDataset()
+    folder = ImageFolder(images) if images else None
     crowds = polygons = 0
     for file in files:
-        reader = _Reader(file, source, images)
+        reader = _Reader(file, source, folder)
         reader.read(file.stem if len(files) > 1 else None)
         crowds += reader.crowds
         polygons += reader.polygons
@@ -72,21 +81,23 @@ def read_coco(paths: Sequence[Path], images: Path | None = None) -> SourceDatase
         source.notes.append(f"{crowds} crowds (iscrowd) become difficult objects with one box each")
     if polygons:
         source.notes.append(f"{polygons} polygons without bbox become their enclosing box")
+    source.notes += folder.notes() if folder else []
     return source
 
 
 class _Reader:
     """Reads one file into a source data set."""
 
-    def __init__(self, path: Path, source: SourceDataset, images: Path | None) -> None:
+    def __init__(self, path: Path, source: SourceDataset, images: ImageFolder | None) -> None:
         self.path = path
+        self.image_folder = images
         self.source = source
         self.crowds = self.polygons = 0
         self.data = read_json(path, MAX_JSON_BYTES)
         if not isinstance(self.data, dict) or not isinstance(self.data.get("images"), list):
             raise UserError(f"{path}: not COCO: it has no list `images`; name its format with --from")
         self.split = self._find_split()
-        self.folder = images or self._find_folder()
+        self.folder = images.folder if images else self._find_folder()
         self.categories = self._read_categories()
         self.images: dict[Any, SourceImage | None] = {}  # by id; None if its entry is faulty
 
@@ -150,9 +161,15 @@ class _Reader:
         if image_id in self.images:
             return f"duplicate id {shown(image_id)}"
         self.images[image_id] = None
-        path = path_inside(self.folder, name)
-        if path is None:
-            return f"file_name {shown(name)} is no path inside {self.folder}"
+        if self.image_folder:
+            try:
+                path = self.image_folder.find(name)
+            except ValueError as error:
+                return f"file_name {error}"
+        elif (inside := path_inside(self.folder, name)) is not None:
+            path = inside
+        else:
+            return f"file_name {shown(name)} is no path inside {self.folder}; give --images DIR"
         size = to_size(entry.get("width"), entry.get("height"))
         self.images[image_id] = SourceImage(path, splits=splits, size=size)
         return ""
@@ -184,8 +201,11 @@ class _Reader:
         self.crowds += is_crowd
         image = self.images[image_id]
         if image is not None:  # otherwise the image is already a fault
-            difficult = is_crowd or entry.get("ignore") == 1
-            image.objects.append(SourceObject(where, self.categories[category], box, difficult))
+            attributes = entry.get("attributes")  # CVAT's
+            marked = isinstance(attributes, dict) and attributes.get("difficult") is True
+            difficult = is_crowd or marked or entry.get("ignore") == 1
+            score = to_score(entry.get("score"))
+            image.objects.append(SourceObject(where, self.categories[category], box, difficult, score))
         return ""
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from utils.cli.console import plural
+from utils.cli.console import plural, warn
 from utils.cli.errors import UserError
 from utils.data.dataset_report import clip_box, raise_errors, rotate_box, warn_each
 from utils.data.folder_walk import IMAGE_SUFFIXES
@@ -30,6 +30,7 @@ class SourceObject:
     name: str
     box: Box
     difficult: bool = False
+    score: float | None = None  # of a prediction
 
 
 @dataclass
@@ -102,8 +103,12 @@ class ConvertedDataset:
         return lines
 
 
-def build_dataset(source: SourceDataset, *, skip_bad: bool = False) -> ConvertedDataset:
+def build_dataset(
+    source: SourceDataset, *, skip_bad: bool = False, skip_unreviewed: bool = False
+) -> ConvertedDataset:
     """Check every image and every box of a source; with `skip_bad` faulty ones are skipped with a warning.
+
+    `skip_unreviewed` leaves out objects with a score, and images that have no others.
 
     A box that reaches out of its image is clipped with a warning if at least 1 px and 20 % of its area
     remain. Otherwise, or if it is at most one pixel wide or high, it is a fault.
@@ -112,6 +117,7 @@ def build_dataset(source: SourceDataset, *, skip_bad: bool = False) -> Converted
         UserError: there are faults and `skip_bad` is False (all are listed first), or no image is left.
     """
     images, conflicts = _merge(source.images)
+    images = _select_reviewed(images, skip_unreviewed)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         headers = list(pool.map(_read_header, images))
     image_faults = [*source.image_faults, *conflicts, *(found for found in headers if isinstance(found, str))]
@@ -132,7 +138,7 @@ def build_dataset(source: SourceDataset, *, skip_bad: bool = False) -> Converted
                 object_faults.append(f"{where}: {reason}")
                 continue
             clipped += [f"{where}: clipped, {reason}"] if reason else []
-            objects.append(VocObject(item.name, box, item.difficult))
+            objects.append(VocObject(item.name, box, item.difficult, item.score))
         usable[image.path] = header, tuple(objects)
     # An image in two splits has been read twice, and so have its faults.
     image_faults, object_faults = list(dict.fromkeys(image_faults)), list(dict.fromkeys(object_faults))
@@ -193,6 +199,25 @@ def _merge(images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[str]]
         if first is not image and _content(first) != _content(image):
             conflicts[image.path] = f"{image.path}: is listed twice, with different objects"
     return [image for path, image in merged.items() if path not in conflicts], list(conflicts.values())
+
+
+def _select_reviewed(images: list[SourceImage], skip: bool) -> list[SourceImage]:
+    """Warn about objects with a score, and leave them out if asked to."""
+    scored = [(image, [item for item in image.objects if item.score is not None]) for image in images]
+    scored = [(image, items) for image, items in scored if items]
+    if not scored:
+        return images
+    objects = plural(sum(len(items) for _, items in scored), "object")
+    used = "left out" if skip else "used; --skip-unreviewed leaves them out"
+    warn(f"{objects} with a score in {plural(len(scored), 'image')}, as unreviewed predictions have: {used}")
+    if not skip:
+        return images
+    unreviewed = {id(image) for image, items in scored if len(items) == len(image.objects)}
+    if unreviewed:
+        warn(f"{plural(len(unreviewed), 'image')} with such objects only: left out")
+    for image, _ in scored:
+        image.objects = [item for item in image.objects if item.score is None]
+    return [image for image in images if id(image) not in unreviewed]
 
 
 def _content(image: SourceImage) -> list[tuple[str, Box, bool]]:

@@ -1,12 +1,13 @@
 """Reader of labelme's JSON files, one per image; every shape becomes its enclosing box.
 
-Points and lines have no area and are skipped; a note counts them. A shape whose flag `difficult` is set is a
-difficult object.
+Points and lines have no area and are skipped; a note counts them. A shape with `difficult` set, itself
+(X-AnyLabeling) or among its flags, is a difficult object.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import MAX_TEXT_BYTES
 from utils.data.voc_xml import Box
+from utils.formats.image_folder import ImageFolder
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import (
     enclosing_box,
@@ -25,16 +27,19 @@ from utils.formats.parsing import (
     shown,
     to_class_name,
     to_numbers,
+    to_score,
     to_size,
 )
 
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
+# Shapes whose box is the one around their points, with the least number of them.
+_CORNERS = {"rectangle": 2, "polygon": 3, "rotation": 4, "quadrilateral": 4, "oriented_rectangle": 4}
 
 
 def read_labelme(folder: Path, images: Path | None = None) -> SourceDataset:
     """Read a JSON file, or all below a folder; folders train, val and test directly in it are splits.
 
-    `images` is the folder of the images; without it each file's imagePath is followed.
+    Images are found below the folder `images` by `ImageFolder.find`; None follows each file's imagePath.
 
     Raises:
         UserError: there is no JSON file.
@@ -44,10 +49,11 @@ def read_labelme(folder: Path, images: Path | None = None) -> SourceDataset:
     if not files:
         raise UserError(f"{folder}: no .json file in it; give the folder of the JSON files")
     source = SourceDataset()
+    image_folder = ImageFolder(images) if images else None
     shapes: Counter[str] = Counter()
     for path in files:
         try:
-            source.images.append(_read_file(path, root, images, source, shapes))
+            source.images.append(_read_file(path, root, image_folder, source, shapes))
         except UserError as error:
             source.image_faults.append(str(error))
     enclosed = ", ".join(
@@ -56,6 +62,7 @@ def read_labelme(folder: Path, images: Path | None = None) -> SourceDataset:
     skipped = ", ".join(f"{n} {kind}" for kind, n in shapes.items() if kind in _WITHOUT_AREA)
     source.notes += [f"shapes that become their enclosing box: {enclosed}"] if enclosed else []
     source.notes += [f"shapes without area, skipped: {skipped}"] if skipped else []
+    source.notes += image_folder.notes() if image_folder else []
     seen = {image.path for image in source.images}
     others = [path for path in list_files((images or root).absolute()) if path not in seen]
     if others:
@@ -66,12 +73,12 @@ def read_labelme(folder: Path, images: Path | None = None) -> SourceDataset:
 
 
 def _read_file(
-    path: Path, root: Path, images: Path | None, source: SourceDataset, shapes: Counter[str]
+    path: Path, root: Path, images: ImageFolder | None, source: SourceDataset, shapes: Counter[str]
 ) -> SourceImage:
     data = read_json(path, MAX_TEXT_BYTES)
     if not isinstance(data, dict) or not isinstance(data.get("shapes"), list):
         raise UserError(f"{path}: not labelme: it has no list `shapes`")
-    image_path = _find_image(path, root, images, data.get("imagePath"))
+    image_path = _find_image(path, root, images, data)
     split = folder_split(path.relative_to(root).parts[0]) if path.parent != root else None
     size = to_size(data.get("imageWidth"), data.get("imageHeight"))
     image = SourceImage(image_path, splits=(split,) if split else (), size=size)
@@ -82,10 +89,17 @@ def _read_file(
     return image
 
 
-def _find_image(path: Path, root: Path, images: Path | None, named: Any) -> Path:
-    found = path_inside(root, named, path.parent)
-    if images is not None and isinstance(named, str):
-        found = path_inside(images, named.replace("\\", "/").rpartition("/")[2])
+def _find_image(path: Path, root: Path, images: ImageFolder | None, data: dict[str, Any]) -> Path:
+    named = data.get("imagePath")
+    try:
+        found = images.find(named) if images else path_inside(root, named, path.parent)
+    except ValueError as error:
+        raise UserError(f"{path}: imagePath {error}") from None
+    if data.get("imageData") and (found is None or not os.path.exists(found)):
+        raise UserError(
+            f"{path}: image {shown(named)} is only in this file (imageData); save it as an image, and "
+            "name its folder with --images DIR"
+        )
     if found is None:
         raise UserError(f"{path}: imagePath {shown(named)} is no path inside {root}; give --images DIR")
     return found
@@ -109,8 +123,9 @@ def _read_shape(where: str, shape: Any, image: SourceImage, shapes: Counter[str]
         if box is None:
             return f"a shape_type {shown(kind)} of {len(points)} points has no box"
         flags = shape.get("flags")
-        difficult = isinstance(flags, dict) and flags.get("difficult") is True
-        image.objects.append(SourceObject(where, name, box, difficult))
+        marks = (shape, flags) if isinstance(flags, dict) else (shape,)
+        difficult = any(mark.get("difficult") is True for mark in marks)
+        image.objects.append(SourceObject(where, name, box, difficult, to_score(shape.get("score"))))
     shapes[kind] += 1
     return ""
 
@@ -123,6 +138,5 @@ def _to_box(kind: Any, points: list[tuple[float, float]]) -> Box | None:
     if kind == "mask" and len(points) == 2:  # its first and last pixel
         x1, y1, x2, y2 = enclosing_box(points)
         return x1, y1, x2 + 1, y2 + 1
-    if (kind == "rectangle" and len(points) >= 2) or (kind == "polygon" and len(points) >= 3):
-        return enclosing_box(points)
-    return None
+    is_known = isinstance(kind, str) and kind in _CORNERS
+    return enclosing_box(points) if is_known and len(points) >= _CORNERS[kind] else None

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from utils.cli.class_names import normalize_name
 from utils.cli.errors import UserError
-from utils.cli.files import read_text
+from utils.cli.files import MAX_TEXT_BYTES, read_text
 from utils.data.folder_walk import IMAGE_SUFFIXES, walk_folder
 from utils.data.voc_xml import Box
 
@@ -32,6 +33,15 @@ def read_json(path: Path, limit: int) -> Any:
         raise UserError(f"{path}: JSON nested too deep") from None
     except ValueError as error:  # also of a number with thousands of digits
         raise UserError(f"{path}: not JSON: {str(error)[:100]}") from None
+
+
+def contains(path: Path, text: bytes) -> bool:
+    """Tell whether the beginning of a file has a text in it; False if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return text in file.read(MAX_TEXT_BYTES)
+    except OSError:
+        return False
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -74,6 +84,12 @@ def parse_numbers(texts: Sequence[str]) -> list[float] | None:
         return None
 
 
+def to_score(value: Any) -> float | None:
+    """Return the score of a prediction; None if there is no number."""
+    scores = to_numbers([value])
+    return scores[0] if scores else None
+
+
 def to_size(width: Any, height: Any) -> tuple[int, int] | None:
     """Return an image size (width, height) from JSON, None if it is not at least 1 x 1."""
     size = to_numbers([width, height])
@@ -81,10 +97,10 @@ def to_size(width: Any, height: Any) -> tuple[int, int] | None:
 
 
 def to_class_name(value: Any) -> str | None:
-    """Return a class name without surrounding blanks; None if it is no text, or XML cannot hold it."""
+    """Return a class name as it is stored; None if it is no text, or XML cannot hold it."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
-    name = str(value).strip()
+    name = normalize_name(str(value))
     return None if not name or _NOT_IN_XML.search(name) or "\t" in name else name
 
 
@@ -115,8 +131,8 @@ def guess_split(name: str) -> str | None:
 
 
 def folder_split(name: str) -> str | None:
-    """Return the split of a folder called train, valid, train2017 and the like."""
-    return _SPLIT_WORDS.get(name.lower().rstrip("0123456789"))
+    """Return the split of a folder called train, valid, train2017, obj_train_data (CVAT) and the like."""
+    return _SPLIT_WORDS.get(re.sub("^obj_(.*)_data$", r"\1", name.lower()).rstrip("0123456789"))
 
 
 def enclosing_box(points: Sequence[tuple[float, float]]) -> Box:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
+from utils.data.dataset_report import describe_counted
 from utils.data.samples import DataFolder, Sample, load_samples
 from utils.data.voc_xml import read_annotation, round_boxes, write_annotation
 from utils.formats.intermediate import ConvertedDataset, SourceDataset, SourceImage, SourceObject
@@ -23,6 +25,7 @@ def read_voc(root: Path) -> SourceDataset:
         UserError: no data in one of the layouts, or a split list that cannot be read.
     """
     source = SourceDataset()
+    counted: Counter[str] = Counter()
     folder = DataFolder(root)
     names = folder.list_main_splits()
     class_lists = sorted(set(folder.list_splits()) - set(names))
@@ -32,14 +35,15 @@ def read_voc(root: Path) -> SourceDataset:
     for name in names:
         for sample in load_samples(folder, name):
             if sample.image_id not in read:
-                read[sample.image_id] = _read_image(sample, source)
+                read[sample.image_id] = _read_image(sample, source, counted)
             image = read[sample.image_id]
             if image is not None:
                 source.images.append(replace(image, splits=(name,)))
+    source.notes += [describe_counted(counted)] if counted else []
     return source
 
 
-def _read_image(sample: Sample, source: SourceDataset) -> SourceImage | None:
+def _read_image(sample: Sample, source: SourceDataset, counted: Counter[str]) -> SourceImage | None:
     """Read one annotation; None, and a fault of the source, if it cannot be used."""
     try:
         if sample.problem:
@@ -49,13 +53,14 @@ def _read_image(sample: Sample, source: SourceDataset) -> SourceImage | None:
     except UserError as error:
         source.image_faults.append(str(error))
         return None
+    counted.update(annotation.counted)
     for number, name, reason in annotation.errors:
         named = f" ({name})" if name else ""
         source.image_faults.append(f"{sample.xml_path}: object {number}{named}: {reason}")
     if annotation.errors:
         return None
     objects = [
-        SourceObject(f"{sample.xml_path}: object {number}", item.name, item.box, item.difficult)
+        SourceObject(f"{sample.xml_path}: object {number}", item.name, item.box, item.difficult, item.score)
         for number, item in enumerate(annotation.objects, start=1)
     ]
     return SourceImage(sample.image_path, objects, size=annotation.size)

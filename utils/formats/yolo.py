@@ -1,10 +1,11 @@
 """Reader and writer of YOLO label files: one per image, one line `class cx cy w h` per object, normalized.
 
 The layouts are those of ultralytics (images/train beside labels/train), which is written, of Roboflow
-(train/images beside train/labels), and images with their labels side by side. The last folder `images` in an
-image's path is `labels` in its label's. A data.yaml gives names and splits; without it names come from
-classes.txt or a .names file, and splits from folders train, val and test. An image without a label file has
-no objects. A line of points, `class x1 y1 x2 y2 x3 y3 ...`, becomes its enclosing box.
+(train/images beside train/labels), and images with their labels side by side, as Darknet and CVAT's YOLO 1.1
+have them. The last folder `images` in an image's path is `labels` in its label's. A data.yaml or an obj.data
+gives names and splits; without it names come from classes.txt or a .names file, and splits from folders
+train, val and test. An image without a label file has no objects. A line of points, `class x1 y1 x2 y2 x3 y3
+...`, becomes its enclosing box.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from utils.cli.errors import UserError
 from utils.cli.files import atomic_write, read_text
 from utils.data.folder_walk import IMAGE_SUFFIXES
 from utils.data.voc_xml import Box
+from utils.formats.image_folder import ImageFolder
 from utils.formats.intermediate import (
     ConvertedDataset,
     ConvertedImage,
@@ -44,6 +46,7 @@ from utils.formats.parsing import (
 )
 
 _SPLITS = ("train", "val", "test")  # keys of data.yaml
+_SIGNS = ("data.yaml", "data.yml", "dataset.yaml", "obj.data", "obj.names")
 _NAMES_FILES = ("classes.txt", "labels/classes.txt")
 _KEY_OF = {"train": "train", "trainval": "train", "val": "val", "test": "test"}  # by kind of split
 _UNLISTED = "images/unlisted"  # images in no split
@@ -52,37 +55,39 @@ _TOLERANCE = 0.01  # by which rounding may push a fraction out of [0, 1]
 
 def looks_like_yolo(folder: Path) -> bool:
     """Tell whether a folder has one of the layouts of YOLO tools."""
-    if any((folder / name).is_file() for name in ("data.yaml", "data.yml", "dataset.yaml")):
+    if any((folder / name).is_file() for name in _SIGNS):
         return True
-    if any(path.is_dir() for path in [folder / "labels", *folder.glob("*/labels")]):
+    if any(any(path.rglob("*.txt")) for path in [folder / "labels", *folder.glob("*/labels")]):
         return True
     images = [path for path in folder.glob("*.*") if path.suffix.lower() in IMAGE_SUFFIXES]
     return any(path.with_suffix(".txt").is_file() for path in images)
 
 
 def read_yolo(source: Path, class_names: tuple[str, ...] = (), images: Path | None = None) -> SourceDataset:
-    """Read a folder of label files, or the data.yaml in it.
+    """Read a folder of label files, or the data.yaml or obj.data in it.
 
     Without `class_names` the data set must name its own. `images` is the folder of the images if they are not
-    beside the labels; a label has the same place below `source`.
+    beside the labels; a label has the same place below `source`, or the one that a list of obj.data names.
 
     Raises:
-        UserError: no class names, no images, or a data.yaml that leads nowhere.
+        UserError: no class names, no images, or a data.yaml or obj.data that leads nowhere.
     """
-    yaml_path = _find_yaml(source)
-    root = yaml_path.parent if yaml_path else source
-    config = read_yaml(yaml_path) if yaml_path else {}
-    found = SourceDataset(class_names=class_names or _read_names(yaml_path or root, root, config))
-    reader = _Reader(root, found, has_keypoints="kpt_shape" in config)
-    if images is not None:
+    config_path = _find_config(source)
+    root = config_path.parent if config_path else source
+    is_darknet = config_path is not None and config_path.suffix == ".data"
+    config = _read_config(config_path) if config_path else {}
+    found = SourceDataset(class_names=class_names or _read_names(config_path or root, root, config))
+    reader = _Reader(root, found, ImageFolder(images) if images else None, "kpt_shape" in config)
+    if images is not None and not is_darknet:
         reader.read_folder(images, None)
-    elif yaml_path and any(config.get(split) for split in _SPLITS):
+    elif config_path and any(config.get(split) for split in _SPLITS):
         for split in _SPLITS:
             entries = config.get(split) or []
             for entry in entries if isinstance(entries, list) else [entries]:
-                place = _resolve(yaml_path, config.get("path"), entry)
+                place = _resolve(config_path, config.get("path"), entry)
                 read = reader.read_folder if place.is_dir() else reader.read_list
                 read(place, split)
+        reader.note_unlisted(config_path)
     else:
         reader.read_folder(root / "images" if (root / "images").is_dir() else root, None)
     if not found.images and not found.image_faults:
@@ -91,22 +96,36 @@ def read_yolo(source: Path, class_names: tuple[str, ...] = (), images: Path | No
     return found
 
 
-def _find_yaml(source: Path) -> Path | None:
+def _find_config(source: Path) -> Path | None:
     """Return the file that describes the data set: the source itself, or the one in its folder."""
     if source.is_file():
         return source
+    if (source / "obj.data").is_file():
+        return source / "obj.data"
     found = sorted([*source.glob("*.yaml"), *source.glob("*.yml")])
     if len(found) > 1 and source / "data.yaml" not in found:
         raise UserError(f"{source}: name one of {found[0].name} and {found[1].name} as SOURCE")
     return source / "data.yaml" if len(found) > 1 else next(iter(found), None)
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read a data.yaml, or the lines `name = value` of Darknet's .data."""
+    if path.suffix != ".data":
+        return read_yaml(path)
+    pairs = (line.partition("=") for line in read_text(path).splitlines())
+    config: dict[str, Any] = {name.strip(): value.strip() for name, _, value in pairs}
+    return {**config, "val": config.get("valid") or config.get("val")}
+
+
 class _Reader:
     """Collects images and their labels into a source data set."""
 
-    def __init__(self, root: Path, source: SourceDataset, has_keypoints: bool) -> None:
+    def __init__(
+        self, root: Path, source: SourceDataset, images: ImageFolder | None, has_keypoints: bool
+    ) -> None:
         self.root = Path(os.path.abspath(root))
         self.source = source
+        self.image_folder = images
         self.has_keypoints = has_keypoints
         self.polygons = self.unlabelled = 0
         self.labels: set[Path] = set()  # of the images that were found
@@ -131,18 +150,37 @@ class _Reader:
     def read_list(self, path: Path, split: str | None) -> None:
         """Read the images that a text file names, a path a line."""
         for number, line in enumerate(read_text(path).splitlines(), start=1):
-            text = line.strip()
+            text, where = line.strip(), f"{path}: line {number}"
             bases = (path.parent, self.root)
-            places = [place for base in bases if (place := path_inside(self.root, text, base)) is not None]
+            inside = [path_inside(self.root, form, base) for form in _forms(text) for base in bases]
+            places = [place for place in inside if place is not None]
             if text and not places:
-                fault = f"{path}: line {number}: {text[-80:]!r} leads out of {self.root}"
+                fault = f"{where}: {text[-80:]!r} leads out of {self.root}"
                 self.source.image_faults.append(fault)
+            elif text and self.image_folder:
+                labels = [_label_of(place, self.root) for place in places]
+                label = next((label for label in labels if os.path.exists(label)), labels[0])
+                try:
+                    self._read_image(self.image_folder.find(text), label, split)
+                except ValueError as error:
+                    self.source.image_faults.append(f"{where}: {error}")
             elif text:
                 image = next((place for place in places if os.path.exists(place)), places[0])
                 self._read_image(image, _label_of(image, self.root), split)
 
+    def note_unlisted(self, config_path: Path) -> None:
+        """Count the images in no split in a note."""
+        read = {image.path for image in self.source.images}
+        others = [] if self.image_folder else [path for path in list_files(self.root) if path not in read]
+        if others:
+            note = (
+                f"{plural(len(others), 'image')} in no split of {config_path}, such as {others[0]}, skipped"
+            )
+            self.source.notes.append(note)
+
     def finish(self) -> None:
         """Count polygons and images without labels in notes; report labels without an image."""
+        self.source.notes += self.image_folder.notes() if self.image_folder else []
         if self.polygons:
             self.source.notes.append(f"{plural(self.polygons, 'polygon')} replaced by the enclosing box")
         if self.unlabelled:
@@ -211,26 +249,33 @@ def _label_of(image: Path, root: Path) -> Path:
     return root.joinpath(*parts).with_suffix(".txt")
 
 
-def _resolve(yaml_path: Path, base: Any, entry: Any) -> Path:
-    """Find a folder or list that data.yaml names, inside the folder of the file only.
+def _resolve(config_path: Path, base: Any, entry: Any) -> Path:
+    """Find a folder or list that data.yaml or obj.data names, inside the folder of the file only.
 
-    `path` is often of another machine, and Roboflow writes ../train/images for train/images.
+    `path` is often of another machine.
     """
-    root = Path(os.path.abspath(yaml_path.parent))
-    texts = (entry, re.sub(r"^(\.\./)+", "", entry)) if isinstance(entry, str) else ()
+    root = Path(os.path.abspath(config_path.parent))
+    texts = _forms(entry) if isinstance(entry, str) else ()
     for start in (path_inside(root, base), root):
         for text in texts if start is not None else ():
             place = path_inside(root, text, start)
             if place is not None and place.exists():
                 return place
     raise UserError(
-        f"{yaml_path}: {shown(entry)} is not found in {yaml_path.parent}, and nothing outside is read; "
+        f"{config_path}: {shown(entry)} is not found in {config_path.parent}, and nothing outside is read; "
         "put the file into the data folder"
     )
 
 
+def _forms(text: str) -> tuple[str, ...]:
+    """Return a path also without ../, which Roboflow writes in front, and without data/, which CVAT does."""
+    return text, re.sub(r"^(\.\./)+", "", text), text.removeprefix("data/")
+
+
 def _read_names(where: Path, root: Path, config: dict[str, Any]) -> tuple[str, ...]:
     names = config.get("names")
+    if isinstance(names, str) and where.suffix == ".data":
+        return read_class_names(_resolve(where, None, names))
     if names is None:
         files = [path for name in _NAMES_FILES if (path := root / name).is_file()]
         files += sorted(root.glob("*.names"))

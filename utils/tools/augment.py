@@ -112,14 +112,14 @@ def _copy(folder: Path, name: str, record: Record, xml: Path | None, config: Aug
     target = folder / "Annotations" / f"{name}.xml"
     if xml is None:
         write_annotation(target, image_name, record.width, record.height, ())
-    elif config.rename or config.classes or image_name != record.image_path.name:
+    elif config.rename or config.classes or config.skip_unreviewed or image_name != record.image_path.name:
         wanted = read_class_names(config.classes) if config.classes else None
 
         def rename(written: str) -> str | None:
             label = config.renames.get(written, written)
             return label if wanted is None or label in wanted else None
 
-        rewrite_annotation(xml, target, image_name, rename)
+        rewrite_annotation(xml, target, image_name, rename, skip_scored=config.skip_unreviewed)
     else:
         shutil.copyfile(xml, target)
 

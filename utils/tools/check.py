@@ -141,6 +141,7 @@ def _next_command(config: CheckConfig, report: CheckReport) -> str:
         rename=tuple(f"{old}={new}" for old, new in renames.items()) or None,
         unlabelled=config.unlabelled,
         skip_bad=report.count("error") > 0,
+        skip_unreviewed=config.skip_unreviewed,
     )
     return next_command("train.py", *changed.data_arguments())
 
@@ -197,6 +198,7 @@ def _check(config: CheckConfig) -> CheckReport:
     samples = _list_samples(config, folder, report)
     learned, tested = _divide_by_role(folder, samples)
     options: dict[str, Any] = {"renames": config.renames, "decode": config.decode, "hashes": True}
+    options["skip_unreviewed"] = config.skip_unreviewed
     training = scan_samples(learned, class_names=names, **options)
     known = names or (training.class_names if training.records else None)
     testing = scan_samples(tested, class_names=known, training=False, **options)

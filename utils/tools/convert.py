@@ -9,24 +9,25 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from utils.cli.class_names import read_class_names
 from utils.cli.console import log, one_line, progress
 from utils.cli.errors import UserError
-from utils.cli.files import MAX_TEXT_BYTES
 from utils.cli.tool_configs import SOURCE_FORMATS, ConvertConfig
 from utils.formats.annotation_list import read_annotation_lists
 from utils.formats.coco import find_coco_files, read_coco, write_coco
 from utils.formats.intermediate import ConvertedDataset, SourceDataset, build_dataset
 from utils.formats.labelme import read_labelme
-from utils.formats.parsing import list_files
+from utils.formats.parsing import contains, list_files
 from utils.formats.voc import read_voc, write_voc
 from utils.formats.yolo import looks_like_yolo, place_images, read_yolo, write_yolo
 from utils.tools.atomic_folder import atomic_folder, check_unused
 from utils.tools.printing import next_command, print_lines
 
-_FILE_FORMATS = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".txt": "list"}
+_FILE_FORMATS = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".data": "yolo", ".txt": "list"}
+_SNIFFED = 100  # JSON files that are looked into to tell their format
 
 
 def run(config: ConvertConfig) -> int:
@@ -46,7 +47,7 @@ def run(config: ConvertConfig) -> int:
         log(one_line(note))
     if names:
         _select_classes(source, names)
-    dataset = build_dataset(source, skip_bad=config.skip_bad)
+    dataset = build_dataset(source, skip_bad=config.skip_bad, skip_unreviewed=config.skip_unreviewed)
     written = _write(dataset, target, out, config)
     following = ["check", "--data", str(config.out)]
     if target != "voc":
@@ -107,7 +108,7 @@ def _formats_of(path: Path) -> list[str]:
     signs = {
         "coco": bool(coco_files) and not _is_labelme(coco_files[0]),
         "yolo": looks_like_yolo(path),
-        "labelme": any(_is_labelme(file) for file in list(list_files(path, (".json",)))[:1]),
+        "labelme": any(map(_is_labelme, islice(list_files(path, (".json",)), _SNIFFED))),
         "voc": any(any(path.glob(pattern)) for pattern in ("JPEGImages", "*/JPEGImages"))
         or any(list_files(path, (".xml",))),
     }
@@ -115,11 +116,7 @@ def _formats_of(path: Path) -> list[str]:
 
 
 def _is_labelme(path: Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return b'"shapes"' in file.read(MAX_TEXT_BYTES)
-    except OSError:
-        return False
+    return contains(path, b'"shapes"')
 
 
 def _read(kind: str, sources: Sequence[Path], names: tuple[str, ...], images: Path | None) -> SourceDataset:

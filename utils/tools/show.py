@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from utils.cli.class_names import normalize_name
 from utils.cli.console import progress
 from utils.cli.errors import UserError
 from utils.cli.files import new_run_folder
@@ -44,7 +45,7 @@ def run(config: ShowConfig) -> int:
 
 def _sample(dataset: VocDataset, config: ShowConfig) -> list[int]:
     """Return the indices of random images, in the order of the data."""
-    wanted = set(config.only or dataset.class_names)
+    wanted = set(map(normalize_name, config.only or dataset.class_names))
     if unknown := wanted - set(dataset.class_names):
         known = ", ".join(dataset.class_names)
         raise UserError(f"--only {' '.join(sorted(unknown))}: no such class; choose from {known}")

@@ -1,6 +1,6 @@
 import pytest
 
-from utils.cli.class_names import choose_class_names
+from utils.cli.class_names import choose_class_names, match_class_names, normalize_name
 from utils.cli.errors import UserError
 
 OWN = ("cat", "dog")
@@ -26,6 +26,12 @@ WARNING = "warning: w.pth: classes are called as --classes says"
 def test_names_that_are_given_beat_those_of_the_weights(capsys, own, given, chosen, said):
     assert choose_class_names("w.pth", own, given) == chosen
     assert capsys.readouterr().err == said
+
+
+def test_names_that_look_the_same_are_the_same():
+    assert normalize_name("") == ""
+    assert normalize_name(" cafe\u0301\n") == "caf\u00e9"
+    assert match_class_names(("tea", "cafe\u0301"), ("caf\u00e9",)) == [1]
 
 
 def test_the_weights_own_names_in_another_order_are_an_error():

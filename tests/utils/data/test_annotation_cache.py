@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,30 @@ def test_files_are_read_once_until_they_change(voc: Path, reads: list[str]) -> N
     assert reads == ["a.xml"]
     assert changed is not None
     assert changed.objects[0].name == "dog"
+
+
+def test_nothing_of_an_annotation_is_forgotten(voc: Path, reads: list[str]) -> None:
+    xml = voc / "Annotations" / "a.xml"
+    polygon = "<polygon><pt><x>1</x><y>2</y></pt><point>5,6</point><point>1,6</point></polygon>"
+    more = f"<object><name>cat</name>{polygon}<score>0.25</score></object><object><name>bad</name></object>"
+    xml.write_text(xml.read_text().replace("</annotation>", f"{more}</annotation>"))
+    samples = load_samples(voc, "train")
+    first = read_samples(samples)[0].annotation
+    assert first is not None
+    assert (first.objects[1].score, first.counted, len(first.errors)) == (0.25, {"polygon": 1}, 1)
+    assert read_samples(samples)[0].annotation == first
+    assert reads.count("a.xml") == 1
+
+
+def test_a_memory_of_another_version_is_done_without(voc: Path, reads: list[str]) -> None:
+    samples = load_samples(voc, "train")
+    read_samples(samples)
+    for memory in annotation_cache.CACHE.iterdir():
+        stored = memory.read_text()
+        memory.write_text(re.sub('"format": [0-9]+', '"format": 2', stored))
+    reads.clear()
+    read_samples(samples)
+    assert "a.xml" in reads
 
 
 def test_faults_are_remembered_too(voc: Path, reads: list[str]) -> None:

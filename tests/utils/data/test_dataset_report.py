@@ -10,6 +10,7 @@ from tests.utils.data.conftest import MakeVoc
 from utils.cli.errors import UserError
 from utils.data.dataset_report import (
     CLIPPED,
+    UNREVIEWED,
     DatasetReport,
     clip_box,
     count_overlap,
@@ -73,6 +74,64 @@ def test_all_faults_are_told_in_one_go(make_voc: MakeVoc, capsys: pytest.Capture
     assert lines[-1] == "warning: … and 4 more"
     with pytest.raises(UserError, match="none of the 14 images"):
         look(voc, skip_bad=True)
+
+
+def add_to(voc: Path, image_id: str, more: str) -> None:
+    xml = voc / "Annotations" / f"{image_id}.xml"
+    xml.write_text(xml.read_text().replace("</annotation>", f"{more}</annotation>"))
+
+
+SCORED = (
+    "<object><name>dog</name><score>0.5</score>"
+    "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>30</xmax><ymax>20</ymax></bndbox></object>"
+)
+
+
+@pytest.mark.parametrize(
+    ("skip", "used", "names"),
+    [
+        (
+            False,
+            "used; --skip-unreviewed leaves them out",
+            {"a": ("cat",), "b": ("cat", "dog"), "c": ("dog",)},
+        ),
+        (True, "left out", {"a": ("cat",), "b": ("cat",)}),
+    ],
+)
+def test_objects_with_a_score_are_counted(
+    make_voc: MakeVoc, capsys: pytest.CaptureFixture[str], skip: bool, used: str, names: dict[str, tuple[str]]
+) -> None:
+    voc = make_voc({"train": {"a": [CAT], "b": [CAT], "c": []}})
+    add_to(voc, "b", SCORED)
+    add_to(voc, "c", SCORED)
+    report = look(voc, skip_unreviewed=skip)
+    assert {record.image_id: record.names for record in report.records} == names
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning == (
+        "warning: 2 objects with a score, as unreviewed predictions have, in 2 images, the first in "
+        f"{voc}/Annotations/b.xml: {used}"
+    )
+    assert report.skipped == ({"unreviewed predictions": 1} if skip else {})  # nobody looked at c
+    assert {(f.image_id, f.reason) for f in report.findings if f.kind == UNREVIEWED} == {
+        ("b", f"1 of 2 objects with a score: {used}"),
+        ("c", f"1 of 1 object with a score: {used}"),
+    }
+
+
+def test_other_shapes_are_counted_once(make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]) -> None:
+    voc = make_voc({"train": {"a": [CAT], "b": []}})
+    corners = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((3, 4), (30, 4), (30, 20)))
+    deleted = SCORED.replace("<score>0.5</score>", "<deleted>1</deleted>")
+    for image_id in ("a", "b"):
+        add_to(voc, image_id, f"<object><name>dog</name><polygon>{corners}</polygon></object>{deleted}")
+    report = look(voc)
+    assert report.summary() == [
+        "2 images, 3 objects: cat 1, dog 2",
+        "read as the box around the shape: 2 <polygon>; left out as <deleted>: 2 objects",
+    ]
+    assert report.records[1].boxes.tolist() == [[3, 4, 30, 20]]
+    assert [f.level for f in report.findings] == ["note", "note"]
+    assert capsys.readouterr().err == ""
 
 
 def test_a_slip_is_left_out_in_training_and_an_error_in_val(

@@ -75,6 +75,36 @@ def test_a_slip_in_val_is_an_error(make_voc: MakeVoc) -> None:
     assert len(data.val.objects(0).labels) == 1
 
 
+def test_predictions_in_train_and_val_are_warned_of_once(
+    make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voc = make_voc({"train": {"a": [CAT, DOG]}, "val": {"b": [CAT, DOG]}})
+    for image_id in ("a", "b"):
+        xml = voc / "Annotations" / f"{image_id}.xml"
+        xml.write_text(xml.read_text().replace("<name>dog", "<score>0.9</score><name>dog"))
+    data = prepare_training(DataConfig(str(voc)))
+    assert [len(part.objects(0).labels) for part in (data.train, data.val) if part] == [2, 2]
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert "2 objects with a score" in warning
+    config = DataConfig(str(voc), skip_unreviewed=True)
+    data = prepare_training(config)
+    assert [len(part.objects(0).labels) for part in (data.train, data.val) if part] == [1, 1]
+    assert prepare_evaluation(config)[1].class_counts == {"cat": 1}
+    assert "2 objects with a score" in capsys.readouterr().err
+    assert config.data_arguments() == ["--data", str(voc), "--skip-unreviewed"]
+
+
+def test_class_names_are_compared_in_nfc(make_voc: MakeVoc, tmp_path: Path) -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    voc = make_voc({"train": {"a": [VocObject(composed, CAT.box), VocObject(apart, CAT.box)], "b": [CAT]}})
+    (tmp_path / "classes.txt").write_text(f"{apart}\ncat\n", encoding="utf-8")
+    config = DataConfig(str(voc), classes=str(tmp_path / "classes.txt"))
+    assert prepare_training(config, val=["none"]).train.class_names == (composed, "cat")
+    config = DataConfig(str(voc), rename=(f"{apart}=tea",))
+    data = prepare_training(config, val=["none"])
+    assert (data.train.class_names, data.train.objects(0).labels.tolist()) == (("cat", "tea"), [1, 1])
+
+
 def test_evaluation(make_voc: MakeVoc) -> None:
     voc = make_voc({"train": {"a": [CAT]}, "val": {"b": [DOG]}, "test": {"c": [CAT, DOG], "d": []}})
     dataset, report, splits = prepare_evaluation(DataConfig(str(voc)))

@@ -23,6 +23,28 @@ OBJECT = f"<object><name>cat</name>{BOX}</object>"
 CAT = VocObject("cat", (2, 3, 10, 12))
 
 
+NORMALIZED = (
+    OBJECT.replace(">3<", ">0.1<").replace(">4<", ">0<").replace(">10<", ">1<").replace(">12<", ">0.5<")
+)
+ROTATED = "<robndbox><cx>50</cx><cy>40</cy><w>20</w><h>10</h><angle>{angle}</angle></robndbox>"
+
+
+def scored(score: float) -> VocObject:
+    return VocObject("cat", CAT.box, False, score)
+
+
+def shaped(inside: str) -> str:
+    return f"<object><name>cat</name>{inside}</object>"
+
+
+def points(*numbers: float) -> str:
+    return "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def enclosed(tag: str, box: tuple[float, float, float, float]) -> VocAnnotation:
+    return VocAnnotation(None, (VocObject("cat", box),), (), {tag: 1})
+
+
 def read(tmp_path: Path, content: str | bytes) -> VocAnnotation:
     path = tmp_path / "000001.xml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -55,8 +77,32 @@ def read(tmp_path: Path, content: str | bytes) -> VocAnnotation:
             VocAnnotation(None, (CAT,)),
         ),
         (f"<filename>/etc/passwd</filename><path>C:\\x</path>{OBJECT}", VocAnnotation(None, (CAT,))),
+        ("<objects></objects>", VocAnnotation(None, ())),
+        (f"<objects>{OBJECT}</objects>{OBJECT}", VocAnnotation(None, (CAT, CAT))),
+        (OBJECT.replace(BOX, BOX * 2), VocAnnotation(None, (CAT, CAT))),
+        (OBJECT.upper().replace("CAT", "cat"), VocAnnotation(None, (CAT,))),
+        ("<Size><Width>40</Width><Height>30</Height></Size>", VocAnnotation((40, 30), ())),
+        (OBJECT.replace("cat", "cafe\u0301"), VocAnnotation(None, (VocObject("caf\xe9", CAT.box),))),
+        (shaped(f"<score>0.75</score>{BOX}"), VocAnnotation(None, (scored(0.75),))),
+        (shaped(f"<Confidence> 1 </Confidence>{BOX}"), VocAnnotation(None, (scored(1.0),))),
+        (shaped(f"<score/><confidence>high</confidence>{BOX}"), VocAnnotation(None, (CAT,))),
+        (shaped(ROTATED.format(angle=0)), enclosed("robndbox", (40, 35, 60, 45))),
+        (shaped(ROTATED.format(angle=1.5707963)), enclosed("robndbox", (45, 30, 55, 50))),
+        # sides of 20 and 10, turned by 30 degrees: 20 cos 30 + 10 sin 30 = 22.321 wide, 18.660 high
+        (shaped(ROTATED.format(angle=0.5235988)), enclosed("robndbox", (38.84, 30.67, 61.16, 49.33))),
+        (shaped("<polygon><x1>2</x1><y1>5</y1><x2>9.5</x2><y2>3</y2><x3>4</x3><y3>8</y3></polygon>"),
+         enclosed("polygon", (2, 3, 9.5, 8))),
+        (shaped(f"<polygon><username>me</username>{points(2, 5, 9, 3, 4, 8)}</polygon>"),
+         enclosed("polygon", (2, 3, 9, 8))),
+        (shaped("<points><point>2.0,5</point><point>9,3</point><point>4,8</point></points>"),
+         enclosed("points", (2, 3, 9, 8))),
+        (shaped(f"{BOX}<polygon><x1>1</x1></polygon><robndbox/>"), VocAnnotation(None, (CAT,))),
+        (shaped(f"{BOX}<deleted>0</deleted>"), VocAnnotation(None, (CAT,))),
+        (shaped(f"{BOX}<deleted>1</deleted>") + OBJECT, VocAnnotation(None, (CAT,), (), {"deleted": 1})),
+        (f"<objects><object><possibleresult><name>cat</name></possibleresult>{BOX}</object></objects>",
+         VocAnnotation(None, (CAT,))),
     ],
-)
+)  # fmt: skip
 def test_read(tmp_path: Path, inside: str, expected: VocAnnotation) -> None:
     assert read(tmp_path, f'<annotation verified="yes">{inside}</annotation>') == expected
 
@@ -71,6 +117,22 @@ def test_read(tmp_path: Path, inside: str, expected: VocAnnotation) -> None:
         (f'<annotation xmlns="http://x.org/y">{OBJECT}</annotation>', "not <annotation>"),
         ("<annotation><folder>汉字</folder></annotation>".encode("gbk"), "not utf-8 text"),
         (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "not klingon text"),
+        (
+            "<annotations><image/></annotations>",
+            r"not <annotation> \(CVAT's own format; export it as PASCAL VOC",
+        ),
+        (
+            f"<annotation><labels>{OBJECT}</labels></annotation>",
+            "<labels> with <object> in it is not read; write",
+        ),
+        (f"<annotation><cat>{BOX}</cat></annotation>", "<cat> with <bndbox> in it is not read"),
+        ("<annotation><bbox>1 2 3 4</bbox></annotation>", "<bbox> is not read"),
+        (f"<annotation><objects>{BOX}</objects></annotation>", "<bndbox> is not read"),
+        (f"<annotation xmlns:x='u:v'><x:Object>{BOX}</x:Object></annotation>", "Object> is not read"),
+        (
+            f"<annotation>{NORMALIZED * 2}</annotation>",
+            "all coordinates are between 0 and 1 and look normalized",
+        ),
     ],
 )
 def test_broken_file_is_named(tmp_path: Path, content: str | bytes, reason: str) -> None:
@@ -105,6 +167,24 @@ def test_broken_file_is_named(tmp_path: Path, content: str | bytes, reason: str)
         (
             f"<annotation>{OBJECT.replace('>12<', '>' + '9' * 400 + '<')}</annotation>",
             (1, "cat", f"<ymax> is {'9' * 40}, not a pixel coordinate"),
+        ),
+        *(
+            (f"<annotation>{OBJECT}{shaped(inside)}</annotation>", (2, "cat", reason))
+            for inside, reason in {
+                f"<name>dog</name>{BOX}": "2 names; write an <object> for each",
+                f"{BOX}{shaped(BOX)}": "<object> is not read; write a <bndbox>",
+                "<bbox>1 2 3 4</bbox>": "<bbox> is not read; write a <bndbox>",
+                f"<boxes>{BOX}</boxes>": "<boxes> with <bndbox> in it is not read; write a <bndbox>",
+                BOX.replace(
+                    "<ymin>4</ymin>", "<ymin>4</ymin><ymin>5</ymin>"
+                ): "2 <ymin>; write a <bndbox> for each box",
+                ROTATED.format(angle=30): "<angle> is 30, not in radians",
+                ROTATED.replace("<w>20</w>", ""): "no <w>",
+                "<polygon><x1>1</x1><x2>3</x2></polygon>": "no <y1>",
+                f"<polygon>{points(1, 2, 3, 4)}</polygon>": "<polygon> has 2 points; it needs 3",
+                "<polygon><point>1</point></polygon>": "<polygon> has 0 points; it needs 3",
+                "<polygon><point>1,x</point></polygon>": "<point> is 'x', not a number",
+            }.items()
         ),
     ],
 )
@@ -255,3 +335,12 @@ def test_a_rounded_box_ends_at_the_image() -> None:
     odd = [VocObject("cat", (-0.4, 28.9, 40.2, 30.1)), VocObject("cat", (39.2, 0, 40, 30))]
     assert [item.box for item in round_boxes(odd, 40, 30)] == [(0, 28, 40, 30), (38, 0, 40, 30)]
     assert round_boxes([VocObject("cat", (0, 0, 1, 30))], 1, 30)[0].box == (0, 0, 1, 30)
+
+
+def test_rewriting_can_leave_out_predictions(tmp_path: Path) -> None:
+    text = f"<annotation>{OBJECT}{shaped(f'{BOX}<score>0.5</score>')}{shaped(BOX)}</annotation>"
+    (tmp_path / "a.xml").write_text(text.replace("<name>cat", "<name>cafe\u0301"), encoding="utf-8")
+    for skip, left in ((False, 3), (True, 2)):
+        target = tmp_path / f"{skip}.xml"
+        rewrite_annotation(tmp_path / "a.xml", target, "b.jpg", {"caf\u00e9": "tea"}.get, skip_scored=skip)
+        assert [item.name for item in read_annotation(target).objects] == ["tea"] * left

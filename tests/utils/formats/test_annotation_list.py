@@ -59,6 +59,34 @@ def test_images_flag_and_working_folder(
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "out2")
 
 
+@pytest.mark.parametrize("name", ["D:\\VOC\\a.jpg", "/home/x y/a.jpg", "..\\a.jpg", "a.jpg"])
+def test_images_of_another_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: Path, name: str
+) -> None:
+    source = save_text(tmp_path / "in/2007_train.txt", f"{name} 3,4,10,12,1\n")
+    for image in ("a.jpg", "images/sub/a.jpg"):  # the first is outside
+        save_picture(tmp_path / image)
+    argv = [source, "--classes", classes, "--images", tmp_path / "images", "--out"]
+    assert run_convert(*argv, tmp_path / "out") == 0
+    assert f"1 image found by file name below {tmp_path}/images" in capsys.readouterr().err
+    copied, below = tmp_path / "out/JPEGImages/a.jpg", tmp_path / "images/sub/a.jpg"
+    assert copied.read_bytes() == below.read_bytes()
+    save_picture(tmp_path / "images/other/a.jpg")
+    said = refusal(capsys, *argv, tmp_path / "out2")
+    assert f"{source}: line 1: " in said
+    assert f"may be {tmp_path}/images/other/a.jpg or {tmp_path}/images/sub/a.jpg" in said
+
+
+def test_paths_that_lead_nowhere_get_a_hint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: Path
+) -> None:
+    source = save_text(tmp_path / "in/2007_train.txt", "/nowhere/a.jpg 3,4,10,12,1\n")
+    said = refusal(capsys, source, "--classes", classes, "--out", tmp_path / "out")
+    assert (
+        "1 image not where the list says, such as /nowhere/a.jpg; --images DIR looks for them by name" in said
+    )
+
+
 @pytest.mark.parametrize(
     ("box", "reason"),
     [

@@ -156,6 +156,48 @@ def change(path: str, value: Any) -> Any:
 
 
 @pytest.mark.parametrize(
+    "name", ["a.jpg", "images\\1\\a.jpg", "D:\\data\\a.jpg", "/home/x/a.jpg", "..\\..\\a.jpg", "x%20y/a.jpg"]
+)
+def test_images_of_another_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    source = save_json(tmp_path / "in/x.json", change("images/0/file_name", name))
+    for image in ("secret/a.jpg", "images/sub/a.jpg", "images/b.jpg"):
+        save_picture(tmp_path / image)
+    argv = [source, "--images", tmp_path / "images", "--out"]
+    assert run_convert(*argv, tmp_path / "out") == 0
+    assert f"1 image found by file name below {tmp_path}/images" in capsys.readouterr().err
+    assert set(boxes_of(tmp_path / "out")) == {"a", "b"}
+    copied, below = tmp_path / "out/JPEGImages/a.jpg", tmp_path / "images/sub/a.jpg"
+    assert copied.read_bytes() == below.read_bytes()
+    save_picture(tmp_path / "images/other/a.jpg")
+    said = refusal(capsys, *argv, tmp_path / "out2")
+    assert f"may be {tmp_path}/images/other/a.jpg or {tmp_path}/images/sub/a.jpg; rename one of them" in said
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.jpg", "/etc/passwd", "a\0.jpg", "\ud800.jpg", "x" * 5000 + ".jpg", 5]
+)
+def test_no_path_leads_out_of_the_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: Any
+) -> None:
+    source = save_json(tmp_path / "in/x.json", change("images/0/file_name", name))
+    for image in ("secret.jpg", "images/a.jpg", "images/b.jpg"):
+        save_picture(tmp_path / image)
+    said = refusal(capsys, source, "--images", tmp_path / "images", "--out", tmp_path / "out")
+    assert "is no path inside" in said or "cannot read the image" in said
+
+
+def test_marks_of_other_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = change("annotations/0/attributes", {"difficult": True, "occluded": False})  # CVAT
+    data["annotations"][1]["score"] = 0.5
+    data["categories"][0]["name"] = "cafe\u0301"
+    assert run_convert(make(tmp_path / "in", data), "--out", tmp_path / "out") == 0
+    assert "1 object with a score in 1 image" in capsys.readouterr().err
+    found = [item for items in boxes_of(tmp_path / "out").values() for item in items]
+    assert found[0].difficult
+    assert "caf\u00e9" in {item.name for item in found}
+
+
+@pytest.mark.parametrize(
     ("path", "value", "reason"),
     [
         ("images/0/file_name", "../secret.jpg", "image 1: file_name '../secret.jpg' is no path inside"),

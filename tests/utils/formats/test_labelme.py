@@ -50,6 +50,13 @@ def shape(kind: str | None, points: Any, label: Any = "cat", **more: Any) -> dic
         ([shape("mask", [[2, 3], [11, 19]], mask="iVBO")], [CAT]),
         ([shape("rectangle", [[2, 3], [12, 20]], " 猫 ", flags={"difficult": True})],
          [VocObject("猫", CAT.box, True)]),
+        ([SHAPE | {"difficult": True}], [VocObject("cat", CAT.box, True)]),  # X-AnyLabeling
+        ([SHAPE | {"difficult": False, "flags": None}], [CAT]),
+        ([SHAPE | {"label": "cafe\u0301"}], [VocObject("caf\u00e9", CAT.box)]),
+        *(
+            ([shape(kind, [[2, 8], [7, 3], [12, 9], [6, 20]])], [CAT])
+            for kind in ("rotation", "quadrilateral", "oriented_rectangle")
+        ),
         ([shape("point", [[2, 3]]), SHAPE, shape("line", [[1, 1], [9, 9]])], [CAT]),
     ],
 )  # fmt: skip
@@ -107,6 +114,7 @@ def test_size_of_another_image_is_warned_about(tmp_path: Path, capsys: pytest.Ca
         (SHAPE | {"points": []}, "a shape_type 'rectangle' of 0 points has no box"),
         (SHAPE | {"shape_type": "banana"}, "a shape_type 'banana' of 2 points has no box"),
         (SHAPE | {"shape_type": ["x"]}, "has no box"),
+        (SHAPE | {"shape_type": "rotation"}, "a shape_type 'rotation' of 2 points has no box"),
         (SHAPE | {"points": [[1, 2], [1, 20]]}, "shape 2 (cat): inverted"),
         (SHAPE | {"points": [[60, 60], [90, 90]]}, "shape 2 (cat): wholly outside the image"),
     ],
@@ -133,6 +141,14 @@ def test_fault_of_a_shape(
         ('{"shapes": [], "imagePath": "/etc/secret.jpg"}', "imagePath '/etc/secret.jpg' is no path inside"),
         ('{"shapes": [], "imagePath": null}', "imagePath None is no path inside"),
         ('{"shapes": [], "imagePath": "gone.jpg"}', "gone.jpg: cannot read the image: No such file"),
+        (
+            '{"shapes": [], "imagePath": "gone.jpg", "imageData": "iVBO"}',
+            "b.json: image 'gone.jpg' is only in this file (imageData); save it as an image",
+        ),
+        (
+            '{"shapes": [], "imagePath": "C:\\\\x\\\\gone.jpg", "imageData": "iVBO"}',
+            "is only in this file (imageData)",
+        ),
     ],
 )
 def test_fault_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, reason: str) -> None:
@@ -141,6 +157,31 @@ def test_fault_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], tex
     assert reason in refusal(capsys, folder, "--out", tmp_path / "out")
     assert run_convert(folder, "--out", tmp_path / "out", "--skip-bad") == 0
     assert boxes_of(tmp_path / "out") == {"a": [CAT]}
+
+
+def test_images_are_found_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_json(tmp_path / "in/a.json", describe(SHAPE, image="D:\\work\\a.jpg") | {"imageData": "iVBO"})
+    save_picture(tmp_path / "pictures/below/a.jpg")
+    assert run_convert(tmp_path / "in", "--images", tmp_path / "pictures", "--out", tmp_path / "out") == 0
+    assert boxes_of(tmp_path / "out") == {"a": [CAT]}
+    assert f"1 image found by file name below {tmp_path}/pictures" in capsys.readouterr().err
+    save_picture(tmp_path / "pictures/above/a.jpg")
+    said = refusal(capsys, tmp_path / "in", "--images", tmp_path / "pictures", "--out", tmp_path / "out2")
+    assert "a.json: imagePath 'D:\\\\work\\\\a.jpg' may be " in said
+
+
+def test_shapes_with_a_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make(tmp_path / "in", SHAPE, SHAPE | {"score": 0.5}, SHAPE | {"score": None})
+    assert run_convert(folder, "--out", tmp_path / "out") == 0
+    assert "1 object with a score in 1 image, as unreviewed predictions have: used" in capsys.readouterr().err
+    assert len(boxes_of(tmp_path / "out")["a"]) == 3
+    save_picture(folder / "b.jpg")
+    save_json(folder / "b.json", describe(SHAPE | {"score": 0.5}, image="b.jpg"))
+    assert run_convert(folder, "--skip-unreviewed", "--out", tmp_path / "out2") == 0
+    err = capsys.readouterr().err
+    assert "2 objects with a score in 2 images, as unreviewed predictions have: left out" in err
+    assert "1 image with such objects only: left out" in err
+    assert boxes_of(tmp_path / "out2") == {"a": [CAT, CAT]}
 
 
 def test_no_json_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,6 +128,62 @@ def test_layouts_and_splits(tmp_path: Path, style: str) -> None:
     assert all(found == [VocObject("dog", (15, 9, 25, 21))] for found in boxes_of(tmp_path / "out").values())
 
 
+def test_cvat_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "in"
+    for part, name in (("train", "cam0/a"), ("valid", "b"), ("test", "c")):
+        save_text(root / f"obj_{part}_data/{name}.txt", "1 0.5 0.5 0.25 0.4\n")
+        save_text(root / f"{part}.txt", f"data/obj_{part}_data/{name}.jpg\n")
+        save_picture(tmp_path / f"pictures/{name}.jpg")
+    lists = "".join(f"{part} = data/{part}.txt\n" for part in ("train", "valid", "test"))
+    save_text(root / "obj.data", f"classes = 2\n{lists}names = data/obj.names\n")
+    save_text(root / "obj.names", "cafe\u0301\n犬\n")
+    assert "obj_train_data/cam0/a.jpg: cannot read" in refusal(capsys, root, "--out", tmp_path / "out")
+    for number, source in enumerate((root, root / "obj.data")):
+        out = tmp_path / f"out{number}"
+        assert run_convert(source, "--images", tmp_path / "pictures", "--out", out) == 0
+        assert lists_of(out) == {"train": ["a"], "val": ["b"], "test": ["c"]}
+        assert boxes_of(out) == {name: [VocObject("犬", (15, 9, 25, 21))] for name in "abc"}
+    assert "3 images found by file name below" in capsys.readouterr().err
+
+
+def test_cvat_folders_without_lists_are_splits(tmp_path: Path) -> None:
+    for part, name in (("train", "a"), ("valid", "b")):
+        save_picture(tmp_path / f"in/obj_{part}_data/{name}.jpg")
+        save_text(tmp_path / f"in/obj_{part}_data/{name}.txt", "1 0.5 0.5 0.25 0.4\n")
+    save_text(tmp_path / "in/obj.names", "cat\ndog\n")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert lists_of(tmp_path / "out") == {"train": ["a"], "val": ["b"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("names = data/obj.names\ntrain = data/gone.txt\n", "'data/gone.txt' is not found in"),
+        ("names = ../../secret.names\n", "'../../secret.names' is not found in"),
+        ("names = /etc/hosts\n", "'/etc/hosts' is not found in"),
+        ("names = data/obj.names\ntrain = data/list.txt\n", "list.txt: line 1: '/etc/a.jpg' leads out of"),
+        ("\xff", "no class names in it"),
+    ],
+)
+def test_obj_data_that_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, reason: str
+) -> None:
+    save_text(tmp_path / "in/obj.data", text)
+    save_text(tmp_path / "in/list.txt", "/etc/a.jpg\n")
+    save_text(tmp_path / "in/obj.names" if "obj.names" in text else tmp_path / "x", "cat\n")
+    assert reason in refusal(capsys, tmp_path / "in", "--out", tmp_path / "out")
+
+
+def test_images_in_no_split_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path / "in", "1 0.5 0.5 0.25 0.4", names=f"{NAMES}train: train.txt\n")
+    save_picture(tmp_path / "in/images/b.jpg")
+    save_text(tmp_path / "in/train.txt", "images/a.jpg\n")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert f"1 image in no split of {tmp_path}/in/data.yaml, such as {tmp_path}/in/images/b.jpg, skipped" in (
+        capsys.readouterr().err
+    )
+
+
 def test_images_and_labels_side_by_side(tmp_path: Path) -> None:
     save_picture(tmp_path / "in/a.jpg")
     save_text(tmp_path / "in/a.txt", "0 0.5 0.5 0.25 0.4\n")

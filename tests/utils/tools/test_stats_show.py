@@ -105,3 +105,9 @@ def test_broken_data_stop_unless_they_are_skipped(voc: Path, capsys: pytest.Capt
     assert "00.xml: the file is empty" in capsys.readouterr().err
     assert data.main(["stats", "--data", "voc", "--skip-bad"]) == 0
     assert ["cat", "4", "4"] in [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_class_is_found_in_either_form_of_unicode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_voc(Path("voc"), {"train": {"a": [VocObject("caf\u00e9", (0, 0, 20, 20))]}})
+    assert data.main(["show", "--data", "voc", "--only", "cafe\u0301"]) == 0

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.utils.formats.tool_exports import OBJECTS, TOOL_EXPORTS
+from tests.utils.tools.conversion import boxes_of, lists_of, refusal, run_convert
+from utils.data.dataset_report import scan_samples
+from utils.data.samples import choose_training_splits, list_splits, load_samples
+from utils.tools.convert import detect_format
+
+VOC = [name for name, tool in TOOL_EXPORTS.items() if tool.format == "voc"]
+
+
+def test_a_folder_of_no_tool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    assert "not recognized as any of" in refusal(capsys, tmp_path / "in", "--out", tmp_path / "out")
+
+
+def test_every_row_of_the_documentation_is_tried() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+    section = text.partition("## Data from a labeling tool")[2].partition("\n## ")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line[:1] == "|"
+    ]
+    tried = set()
+    for tool in TOOL_EXPORTS.values():
+        kind = "train.py" if tool.format == "voc" else "data.py convert"
+        found = [row for row in rows if row[0] == tool.row[0] and tool.row[1] in row[1] and kind in row[2]]
+        assert len(found) == 1, tool.row
+        tried.add(tuple(found[0]))
+    assert len(tried) == len(rows) - 2  # the heading
+
+
+@pytest.mark.parametrize("name", TOOL_EXPORTS)
+def test_format_is_recognized(tmp_path: Path, name: str) -> None:
+    TOOL_EXPORTS[name].make(tmp_path)
+    assert detect_format([tmp_path]) == TOOL_EXPORTS[name].format
+
+
+@pytest.mark.parametrize("name", [name for name in TOOL_EXPORTS if name not in VOC])
+def test_export_becomes_voc(tmp_path: Path, name: str) -> None:
+    TOOL_EXPORTS[name].make(tmp_path / "in")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    found = boxes_of(tmp_path / "out")
+    assert {key: found[key] for key in OBJECTS} == {key: [item] for key, item in OBJECTS.items()}
+    lists = lists_of(tmp_path / "out")
+    assert {name: lists[name] for name in TOOL_EXPORTS[name].splits} == TOOL_EXPORTS[name].splits
+
+
+@pytest.mark.parametrize("name", VOC)
+def test_export_of_voc_is_read_as_it_is(tmp_path: Path, name: str) -> None:
+    TOOL_EXPORTS[name].make(tmp_path)
+    splits = list_splits(tmp_path)
+    named = ["cat_train"] if name == "vott_voc" else None  # has lists of one class only
+    assert set(choose_training_splits(tmp_path, named)[0]) <= set(splits)
+    samples = [sample for split in splits for sample in load_samples(tmp_path, split)]
+    report = scan_samples(samples)
+    assert [str(finding) for finding in report.findings if finding.level != "note"] == []
+    found = {record.image_path.stem: record for record in report.records}
+    assert {key: (found[key].names, found[key].boxes.tolist()) for key in OBJECTS} == {
+        key: ((item.name,), [list(item.box)]) for key, item in OBJECTS.items()
+    }
+    assert set(TOOL_EXPORTS[name].splits) <= set(splits)

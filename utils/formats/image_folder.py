@@ -1,0 +1,75 @@
+"""Search for the images of annotations below one folder, also by paths of another machine."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from utils.cli.console import plural
+from utils.formats.parsing import list_files, path_inside, shown
+
+
+class ImageFolder:
+    """The images below a folder; no other file is ever returned.
+
+    Attributes:
+        found_by_name: images that were found by the end of their path only.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.found_by_name = 0
+
+    def find(self, text: Any) -> Path:
+        r"""Return the image of an untrusted path such as D:\data\a.jpg, ../../a.jpg or a%20b.jpg.
+
+        A path that exists below the folder is taken as it stands. Otherwise the file name decides; where
+        several images share it, the folders in front of it do. The path returned may be that of no file.
+
+        Raises:
+            ValueError: it is no path inside the folder, or fits several images.
+        """
+        texts = dict.fromkeys((text, unquote(text))) if isinstance(text, str) else ()
+        inside = [path for form in texts if (path := path_inside(self.folder, form)) is not None]
+        for path in inside:
+            if os.path.isfile(path):
+                return path
+        for form in texts:
+            parts = tuple(_normalize(form.replace("\\", "/")).strip().split("/"))
+            found = self._by_name.get(parts[-1], [])
+            for count in range(2, len(parts) + 1):
+                if len(found) > 1:
+                    found = [path for path in found if _parts(path)[-count:] == parts[-count:]] or found
+            if len(found) > 1:
+                raise ValueError(f"{shown(text)} may be {found[0]} or {found[1]}; rename one of them")
+            if found:
+                self.found_by_name += 1
+                return found[0]
+        if not inside:
+            raise ValueError(f"{shown(text)} is no path inside {self.folder} and no name of an image there")
+        return inside[0]
+
+    def notes(self) -> list[str]:
+        """Say how many images were found by name."""
+        found = f"{plural(self.found_by_name, 'image')} found by file name below {self.folder}"
+        return [found] if self.found_by_name else []
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = defaultdict(list)
+        for path in list_files(self.folder.absolute()):
+            found[_normalize(path.name)].append(path)
+        return found
+
+
+def _normalize(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _parts(path: Path) -> tuple[str, ...]:
+    return tuple(map(_normalize, path.parts))
