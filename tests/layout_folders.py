@@ -78,6 +78,9 @@ JUNK = {
 }
 LAYOUTS = {
     "VOC folder": Layout(voc("a", "b", "c"), TWO, ON_TRAIN, lists("ImageSets/Main", train="a b", val="c")),
+    "flat folder with lists": Layout(
+        side_by_side("a.jpg", "b.jpg", "c.jpg"), TWO, ON_TRAIN, lists("ImageSets/Main", train="a b", val="c")
+    ),
     "VOCdevkit": Layout(
         {**voc("a", folder="VOC2007/"), **voc("a", "b", folder="VOC2012/")},
         {"VOC2007/trainval": ["VOC2007/a"], "VOC2012/train": ["VOC2012/a"], "VOC2012/val": ["VOC2012/b"]},

@@ -60,6 +60,12 @@ def is_system_file(name: str) -> bool:
     return name.startswith("._") or name.casefold() in _SYSTEM_NAMES
 
 
+def glob_files(folder: Path, pattern: str) -> list[Path]:
+    """List the files of a folder that fit a pattern such as `*.json`, sorted, without system files."""
+    found = (path for path in folder.glob(pattern) if path.is_file())
+    return sorted(path for path in found if not any(map(is_system_file, path.relative_to(folder).parts)))
+
+
 def is_image(path: Path | str) -> bool:
     """Tell by its suffix whether a file is an image."""
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES

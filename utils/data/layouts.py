@@ -167,7 +167,7 @@ def _make_part(walk: FolderWalk, prefix: str, image_folder: str, xml_folder: str
     files = sorted(filter(_is_xml, walk.below(xml_folder)), key=lambda file: not file.endswith(".xml"))
     is_flat = image_folder == xml_folder
     xml, lonely = _match(images, {file: _key(file, xml_folder) for file in files}, is_flat=is_flat)
-    lists = {} if is_flat else _find_lists(walk, prefix)
+    lists = _find_lists(walk, prefix)
     groups = {} if lists else _group_by_folder(sorted(images))
     return DataPart(prefix, image_folder, xml_folder, images, xml, lonely, lists, groups)
 

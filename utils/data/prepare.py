@@ -19,12 +19,10 @@ from utils.data.dataset_report import (
     scan_samples,
 )
 from utils.data.samples import (
-    NO_XML,
     DataFolder,
     Sample,
     choose_evaluation_splits,
     choose_training_splits,
-    count_files,
     load_samples,
 )
 from utils.data.stratify import group_near_duplicates, hold_out
@@ -74,7 +72,7 @@ def prepare_training(
     val_splits = () if without else tuple(default_val if val is None else val)
     names = read_class_names(config.classes) if config.classes else None
     train_samples, val_samples = (_load(config, folder, splits) for splits in (train_splits, val_splits))
-    _announce_unused(config, folder)
+    _announce_unused(config, folder, [*train_splits, *val_splits])
     holds_out = not val_splits and not without
     options: dict[str, Any] = {"renames": config.renames, "skip_unreviewed": config.skip_unreviewed}
     report = scan_samples(train_samples, class_names=names, hashes=holds_out, **options)
@@ -119,7 +117,7 @@ def prepare_evaluation(
     """
     folder = DataFolder(config.data)
     chosen = tuple(splits) if splits else choose_evaluation_splits(folder)
-    _announce_unused(config, folder)
+    _announce_unused(config, folder, chosen)
     dataset, report = _scan_splits(config, folder, chosen, training=False)
     if known and not config.classes:
         dataset = VocDataset(dataset.records, _join_names(known, dataset.class_names))
@@ -176,15 +174,10 @@ def _load(config: DataConfig, folder: DataFolder, splits: Sequence[str]) -> list
     return [sample for samples in found for sample in samples]
 
 
-def _announce_unused(config: DataConfig, folder: DataFolder) -> None:
-    """Log how many images and annotations are in no split; those without XML are in a warning already."""
-    counts = [
-        count_files(kind, files)
-        for kind, files in folder.account(config.unlabelled).items()
-        if kind.startswith(("image ", "annotation ")) and not kind.endswith(NO_XML)
-    ]
-    if counts:
-        log(f"not used: {', '.join(counts)}; which: python data.py check --data {shlex.quote(config.data)}")
+def _announce_unused(config: DataConfig, folder: DataFolder, splits: Sequence[str]) -> None:
+    """Log how many images and annotations are neither in these splits nor in the usual ones."""
+    if unused := folder.describe_unused(config.unlabelled, splits):
+        log(f"not used: {unused}; which: python data.py check --data {shlex.quote(config.data)}")
 
 
 def _report(config: DataConfig, reports: Sequence[DatasetReport]) -> None:

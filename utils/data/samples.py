@@ -19,6 +19,7 @@ from utils.data.layouts import EVERYTHING, SPLIT_NAMES, DataPart, ListedNames, d
 
 LONE_LIST = "default"  # CVAT's list of all images
 NO_XML = "without XML"
+_USUAL_SPLITS = (*SPLIT_NAMES.values(), EVERYTHING)
 
 
 @dataclass(frozen=True)
@@ -138,12 +139,28 @@ class DataFolder:
             found["system file"] = self._walk.system_files
         return dict(found)
 
+    def describe_unused(self, unlabelled: str, splits: Sequence[str] = ()) -> str:
+        """Count the images and annotations that neither `splits` nor a train, val or test split has.
+
+        Those without XML are left out: loading warns of them. Empty if all are in one.
+        """
+        usual = [name for name in self._splits if name.rpartition("/")[2] in _USUAL_SPLITS]
+        kinds = self.account(unlabelled, list(dict.fromkeys([*usual, *splits])))
+        counts = [
+            count_files(kind, files)
+            for kind, files in kinds.items()
+            if kind.startswith(("image ", "annotation ", "list outside ")) and not kind.endswith(NO_XML)
+        ]
+        return ", ".join(counts)
+
     def _other_kind(self, file: str) -> str:
         suffix = PurePosixPath(file).suffix.lower()
         if is_image(file) or suffix == ".xml":
             return f"{'annotation' if suffix == '.xml' else 'image'} outside the folders of the layout"
         if suffix == ".txt" and "imagesets" in file.casefold().split("/"):
             return "list of another task"
+        if suffix == ".txt" and PurePosixPath(file).stem.casefold() in SPLIT_NAMES:
+            return "list outside ImageSets/Main"
         return f"other file ({suffix or 'no suffix'})"
 
     def _find(self, split: str) -> list[tuple[DataPart, str]]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
+from utils.data.folder_walk import glob_files
 from utils.formats.image_folder import ImageFolder
 from utils.formats.intermediate import (
     ConvertedDataset,
@@ -49,7 +50,7 @@ def find_coco_files(folder: Path) -> list[Path]:
 
     The last is Roboflow's. Without any, those in the folder itself, such as Label Studio's result.json.
     """
-    inside, beside = sorted((folder / "annotations").glob("*.json")), sorted(folder.glob("*.json"))
+    inside, beside = glob_files(folder / "annotations", "*.json"), glob_files(folder, "*.json")
     return (
         [path for path in inside if path.name.startswith("instances_")]
         or inside

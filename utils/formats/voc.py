@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,10 @@ def read_voc(root: Path) -> SourceDataset:
             if image is not None:
                 source.images.append(replace(image, splits=(name,)))
     source.notes += [describe_counted(counted)] if counted else []
+    if unused := folder.describe_unused("skip", names):
+        source.notes.append(
+            f"not used: {unused}; which: python data.py check --data {shlex.quote(str(root))}"
+        )
     return source
 
 

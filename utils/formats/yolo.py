@@ -22,7 +22,7 @@ from utils.cli.class_names import read_class_names
 from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write, read_text
-from utils.data.folder_walk import IMAGE_SUFFIXES
+from utils.data.folder_walk import glob_files, is_image
 from utils.data.voc_xml import Box
 from utils.formats.image_folder import ImageFolder
 from utils.formats.intermediate import (
@@ -57,9 +57,9 @@ def looks_like_yolo(folder: Path) -> bool:
     """Tell whether a folder has one of the layouts of YOLO tools."""
     if any((folder / name).is_file() for name in _SIGNS):
         return True
-    if any(any(path.rglob("*.txt")) for path in [folder / "labels", *folder.glob("*/labels")]):
+    if any(glob_files(path, "**/*.txt") for path in [folder / "labels", *folder.glob("*/labels")]):
         return True
-    images = [path for path in folder.glob("*.*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    images = [path for path in glob_files(folder, "*.*") if is_image(path)]
     return any(path.with_suffix(".txt").is_file() for path in images)
 
 
@@ -102,7 +102,7 @@ def _find_config(source: Path) -> Path | None:
         return source
     if (source / "obj.data").is_file():
         return source / "obj.data"
-    found = sorted([*source.glob("*.yaml"), *source.glob("*.yml")])
+    found = sorted([*glob_files(source, "*.yaml"), *glob_files(source, "*.yml")])
     if len(found) > 1 and source / "data.yaml" not in found:
         raise UserError(f"{source}: name one of {found[0].name} and {found[1].name} as SOURCE")
     return source / "data.yaml" if len(found) > 1 else next(iter(found), None)
@@ -136,7 +136,7 @@ class _Reader:
         folder = Path(os.path.abspath(folder))
         label_root = self.root / "labels" if (self.root / "labels").is_dir() else self.root
         if split is None:  # these are all the images, so every label must have one
-            self.label_folders |= {path.parent for path in (self.root / "labels").rglob("*.txt")}
+            self.label_folders |= {path.parent for path in glob_files(self.root / "labels", "**/*.txt")}
         for path in list_files(folder):
             below = path.relative_to(folder).parts[:-1]
             named = folder_split(below[0]) if below else None
@@ -188,7 +188,7 @@ class _Reader:
             self.source.notes.append(note)
         stems = {path.stem for path in self.labels}
         for folder in sorted(self.label_folders):
-            for path in sorted(folder.glob("*.txt")):
+            for path in glob_files(folder, "*.txt"):
                 if path not in self.labels and path.name != "classes.txt":
                     hint = " (the image of that name has another label)" if path.stem in stems else ""
                     self.source.image_faults.append(f"{path}: no image belongs to this label{hint}")
@@ -278,7 +278,7 @@ def _read_names(where: Path, root: Path, config: dict[str, Any]) -> tuple[str, .
         return read_class_names(_resolve(where, None, names))
     if names is None:
         files = [path for name in _NAMES_FILES if (path := root / name).is_file()]
-        files += sorted(root.glob("*.names"))
+        files += glob_files(root, "*.names")
         if not files:
             raise UserError(f"{where}: no class names in it; give --classes FILE, a name a line")
         return read_class_names(files[0])

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from utils.cli.console import log, plural
 from utils.cli.errors import UserError
-from utils.data.folder_walk import IMAGE_SUFFIXES, is_system_file
+from utils.data.folder_walk import IMAGE_SUFFIXES, is_image, is_system_file, walk_folder
 
 _ACCEPTED = "give an image, a video, a folder, a glob such as 'photos/*.jpg', a camera number or a stream URL"
 VIDEO_SUFFIXES = (
@@ -65,10 +66,12 @@ def _expand(source: str) -> list[Source]:
     path = Path(source)
     if path.is_dir():
         found = _visible_among(path / name for name in os.listdir(path))
+        deeper = f"'{source.rstrip('/')}/**/*'"
         if not found:
-            raise UserError(
-                f"{source}: no images directly in this folder; '{source.rstrip('/')}/**/*' looks below it"
-            )
+            raise UserError(f"{source}: no images directly in this folder; {deeper} looks below it")
+        below = sum(map(is_image, walk_folder(path).files)) - sum(one.kind == "image" for one in found)
+        if below:
+            log(f"{source}: {plural(below, 'image')} in subfolders not read; {deeper} reads them too")
         return found
     if os.path.lexists(path):  # a broken link too: reading it says what is wrong
         return [_as_source(path)]

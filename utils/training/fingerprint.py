@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from utils.cli.console import log, plural, warn
@@ -31,7 +32,7 @@ def check_same_data(folder: str, data: TrainingData, resumed: Checkpoint) -> Non
     Raises:
         UserError: the folder is another one, and so is its data.
     """
-    has_moved = resumed.run_config["data"] != folder
+    has_moved = Path(resumed.run_config["data"]).resolve() != Path(folder).resolve()
     before = resumed.training.get("data")  # missing in older checkpoints
     if before is None:
         if has_moved:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import data
-from tests.layout_folders import LAYOUTS, Layout, in_folders, side_by_side
+from tests.layout_folders import LAYOUTS, Layout, in_folders, lists, side_by_side, voc
 from utils.cli.errors import UserError
 from utils.cli.shared_config import DataConfig
 from utils.data.folder_walk import is_image, is_system_file
@@ -217,3 +217,46 @@ def test_predict_sees_no_leftovers_of_macos() -> None:
     assert is_image("a.JFIF")
     assert is_system_file("._a.jpg")
     assert not is_system_file("_a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("layout", "unused"),
+    [
+        (Layout(side_by_side("a.jpg"), {}, texts={"train.txt": "a\n"}), "1 list outside ImageSets/Main"),
+        (
+            Layout(
+                voc("a", "b", "c", "d"),
+                {},
+                texts=lists("ImageSets/Main", train="a b", default="c"),
+            ),
+            "1 image of another split",
+        ),
+        (Layout(voc("a", "b"), {}, texts=lists("ImageSets/Main", train="a")), "1 image in no list"),
+    ],
+)
+def test_what_is_not_used_is_counted_in_training_and_convert(
+    layout: Layout, unused: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare_training(DataConfig(str(layout.write(Path("my")))), val=("none",))
+    assert unused in capsys.readouterr().err
+    if "another" not in unused:  # convert reads all lists
+        assert data.main(["convert", "my", "--out", "coco"]) == 0
+        assert unused in capsys.readouterr().err
+
+
+def test_images_below_a_folder_to_predict_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Layout(side_by_side("a.jpg", "test/b.jpg", "test/._c.jpg"), {}).write(Path("my"))
+    assert [source.path.name for source in find_sources([str(folder)])] == ["a.jpg"]
+    assert "my: 1 image in subfolders not read; 'my/**/*' reads them too" in capsys.readouterr().err
+
+
+def test_system_files_do_not_stop_convert() -> None:
+    coco = {"images": [], "categories": [], "annotations": []}
+    junk = ("._data.yaml", "labels/._a.txt", "._x.names")
+    texts = {"classes.txt": "cat\n", "labels/a.txt": "0 0.5 0.5 0.2 0.2\n", **dict.fromkeys(junk, "\0")}
+    Layout({"images/a.jpg": None}, {}, texts=texts).write(Path("yolo"))
+    assert data.main(["convert", "yolo", "--out", "voc"]) == 0
+    assert data.main(["convert", "voc", "--out", "coco"]) == 0
+    for name in ("annotations/._instances_x.json", "._result.json"):
+        Path("coco", name).write_text(json.dumps(coco))
+    assert data.main(["convert", "coco", "--out", "again"]) == 0
