@@ -13,6 +13,7 @@ import evaluate
 import export
 import predict
 import train
+from nets.attention import ATTENTION
 from nets.config import ModelConfig
 from utils.data.voc_xml import VocObject, write_annotation
 from utils.weights.load import read_weights
@@ -50,7 +51,8 @@ def room(tmp_path, monkeypatch):
     for folder in ("blocks", "a", "b", "c", "d", "e"):
         (tmp_path / folder).mkdir()
     (tmp_path / "blocks/own.py").write_text(OWN)
-    return tmp_path
+    yield tmp_path
+    ATTENTION.pop("own_se8", None)  # registered when the file was imported
 
 
 QUICK = ["--data", "../data", "--imgsz", "64", "--workers", "0", "--device", "cpu", "--batch-size", "2"]
