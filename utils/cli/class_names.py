@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli.console import warn
 from utils.cli.errors import UserError
-from utils.cli.files import read_text
+from utils.cli.files import nfc, read_text
 
 MODEL_DATA = Path(__file__).resolve().parents[2] / "model_data"
 
@@ -28,7 +27,7 @@ def normalize_name(text: str) -> str:
 
     macOS writes "é" as two characters (NFD), which look like the one of NFC.
     """
-    return unicodedata.normalize("NFC", text.strip())
+    return nfc(text.strip())
 
 
 def canonical_name(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -150,3 +151,8 @@ def _make_numbered(folder: Path) -> Path:
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink()
+
+
+def nfc(text: str) -> str:
+    """Return text in Unicode NFC: macOS decomposes the letters of file names, most programs do not."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)

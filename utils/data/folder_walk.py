@@ -7,7 +7,6 @@ anything in a hidden folder such as .git.
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,11 +68,6 @@ def glob_files(folder: Path, pattern: str) -> list[Path]:
 def is_image(path: Path | str) -> bool:
     """Tell by its suffix whether a file is an image."""
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
-
-
-def nfc(text: str) -> str:
-    """Return text in Unicode NFC: macOS decomposes the letters of file names, most programs do not."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def _enter(

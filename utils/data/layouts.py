@@ -23,7 +23,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from utils.cli.console import plural
-from utils.data.folder_walk import IMAGE_SUFFIXES, FolderWalk, is_image, nfc
+from utils.cli.files import nfc
+from utils.data.folder_walk import IMAGE_SUFFIXES, FolderWalk, is_image
 
 EVERYTHING = "all"
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")  # in any case; the first one found counts

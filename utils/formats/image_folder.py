@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from utils.cli.console import plural
+from utils.cli.files import nfc
 from utils.formats.parsing import list_files, path_inside, shown
 
 
@@ -40,7 +40,7 @@ class ImageFolder:
             if os.path.isfile(path):
                 return path
         for form in texts:
-            parts = tuple(_normalize(form.replace("\\", "/")).strip().split("/"))
+            parts = tuple(nfc(form.replace("\\", "/")).strip().split("/"))
             found = self._by_name.get(parts[-1], [])
             for count in range(2, len(parts) + 1):
                 if len(found) > 1:
@@ -63,13 +63,9 @@ class ImageFolder:
     def _by_name(self) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = defaultdict(list)
         for path in list_files(self.folder.absolute()):
-            found[_normalize(path.name)].append(path)
+            found[nfc(path.name)].append(path)
         return found
 
 
-def _normalize(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
 def _parts(path: Path) -> tuple[str, ...]:
-    return tuple(map(_normalize, path.parts))
+    return tuple(map(nfc, path.parts))

@@ -69,8 +69,7 @@ def _expand(source: str) -> list[Source]:
         deeper = f"'{source.rstrip('/')}/**/*'"
         if not found:
             raise UserError(f"{source}: no images directly in this folder; {deeper} looks below it")
-        below = sum(map(is_image, walk_folder(path).files)) - sum(one.kind == "image" for one in found)
-        if below:
+        if below := _count_images_below(path):
             log(f"{source}: {plural(below, 'image')} in subfolders not read; {deeper} reads them too")
         return found
     if os.path.lexists(path):  # a broken link too: reading it says what is wrong
@@ -86,6 +85,15 @@ def _expand(source: str) -> list[Source]:
     if not found:
         raise UserError(f"{source}: matches no image; {_ACCEPTED}")
     return found
+
+
+def _count_images_below(folder: Path) -> int:
+    """Count the images in subfolders; none if one of them cannot be read, which nobody asked for."""
+    try:
+        files = walk_folder(folder).files
+    except UserError:
+        return 0
+    return sum(is_image(file) for file in files if "/" in file)
 
 
 def _visible_among(paths: Iterable[Path]) -> list[Source]:

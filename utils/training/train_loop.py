@@ -167,9 +167,10 @@ def train_epoch(job: Job, position: Position, estimate: RunEstimate, *, is_first
 
 def save(job: Job, position: Position) -> bool:
     """Save last.pth within an epoch if the weights are finite; returns whether it was saved."""
-    if job.trainer.is_finite:
+    is_finite = job.trainer.is_finite
+    if is_finite:
         job.run.save(job.checkpoint(position))
-    return job.trainer.is_finite
+    return is_finite
 
 
 def finish_epoch(job: Job, position: Position, table: EpochTable, first: int) -> bool:

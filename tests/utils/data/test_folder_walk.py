@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from utils.cli.errors import UserError
-from utils.data.folder_walk import nfc, walk_folder
+from utils.cli.files import nfc
+from utils.data.folder_walk import walk_folder
 
 
 def make(folder: Path, *names: str) -> Path:

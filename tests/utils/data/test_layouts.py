@@ -15,6 +15,7 @@ from utils.cli.shared_config import DataConfig
 from utils.data.folder_walk import is_image, is_system_file
 from utils.data.prepare import prepare_evaluation, prepare_splits, prepare_training
 from utils.data.samples import DataFolder, choose_training_splits, load_samples
+from utils.inference import sources
 from utils.inference.sources import find_sources
 
 
@@ -248,6 +249,15 @@ def test_images_below_a_folder_to_predict_are_counted(capsys: pytest.CaptureFixt
     folder = Layout(side_by_side("a.jpg", "test/b.jpg", "test/._c.jpg"), {}).write(Path("my"))
     assert [source.path.name for source in find_sources([str(folder)])] == ["a.jpg"]
     assert "my: 1 image in subfolders not read; 'my/**/*' reads them too" in capsys.readouterr().err
+
+
+def test_an_unreadable_subfolder_does_not_stop_predict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise UserError("my/private: cannot list the files: Permission denied")
+
+    folder = Layout(side_by_side("a.jpg", "private/b.jpg"), {}).write(Path("my"))
+    monkeypatch.setattr(sources, "walk_folder", refuse)
+    assert [source.path.name for source in find_sources([str(folder)])] == ["a.jpg"]
 
 
 def test_system_files_do_not_stop_convert() -> None:
