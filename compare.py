@@ -48,7 +48,7 @@ def compare(config: CompareConfig, settings: dict[str, Any], command: str) -> in
     """
     from utils.compare.cost import describe_machine, measure_costs
     from utils.compare.grid import log_estimate, plan_networks, plan_runs, save_grid_settings
-    from utils.compare.report_files import draw_comparison, write_tables
+    from utils.compare.report_files import STATISTICS_NOTE, draw_comparison, write_tables
     from utils.compare.results import Row, build_rows
     from utils.compare.runner import read_runs, train_grid
 
@@ -65,7 +65,7 @@ def compare(config: CompareConfig, settings: dict[str, Any], command: str) -> in
         *describe_machine(),
         "GFLOPs count a multiply-add as two; CPU ms is the latency of the network alone on one image, the "
         f"median of interleaved rounds; the first network against itself (A/A) has the ratio {aa_ratio:.3f}",
-        "differences are paired by seed; the interval is Student's t at 95 %",
+        STATISTICS_NOTE,
     ]
     if config.runs:
         rows = build_rows(groups, costs)

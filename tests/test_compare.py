@@ -79,6 +79,8 @@ def test_a_table_of_costs_never_replaces_another(capsys):
         (["--val", "none"], "--val none: leaves nothing to compare on"),
         (["--split", "nosuch"], "nosuch"),
         (["--phi", "none", "nofile.py:X"], "--phi nofile.py:X, 4 images a step: attention"),
+        (["--seeds", "3-1"], "--seeds 3-1: needs whole numbers from 0 to 4294967295, or a range"),
+        (["--seeds", "0-2", "1"], "--seeds 0-2 1: a seed is given twice"),
         (["--from", "nowhere"], "--from nowhere: not the folder of a training run"),
     ],
 )
@@ -102,7 +104,7 @@ def test_a_grid_goes_on_where_it_stopped_and_its_runs_can_be_tabulated(capfd, mo
     first = Path("runs/compare/exp/se-seed0/weights/last.pth").stat().st_mtime_ns
     assert "se | " in capfd.readouterr().out
     monkeypatch.setattr(runner.subprocess, "Popen", Call)
-    grid = [*QUICK, "--phi", "none", "se", "--seeds", "0", "1"]
+    grid = [*QUICK, "--phi", "none", "se", "--seeds", "0-1"]
     assert compare.main(grid) == 0
     log = capfd.readouterr().err
     assert "3 of 4 runs left, 6 images each" in log
@@ -110,7 +112,7 @@ def test_a_grid_goes_on_where_it_stopped_and_its_runs_can_be_tabulated(capfd, mo
     assert "run 2 of 4" not in log
     assert Path("runs/compare/exp/se-seed0/weights/last.pth").stat().st_mtime_ns == first
     assert table()["se"]["seeds"] == "0 1"
-    assert table()["se"]["difference_low"] != ""
+    assert table()["se"]["map50_95_difference_low"] != ""
     assert Path("runs/compare/exp/comparison.png").exists()
 
     assert compare.main([*grid, "--epochs", "2"]) == 2
@@ -120,6 +122,7 @@ def test_a_grid_goes_on_where_it_stopped_and_its_runs_can_be_tabulated(capfd, mo
     assert compare.main(["--from", *runs, "--name", "again", "--split", "train"]) == 0
     assert table("again")["se"]["seeds"] == "0"
     assert Path(runs[0], "report/metrics.json").exists()
+    assert table("again")["se"]["map50_images_low"] != ""  # on one split the images are paired too
 
 
 @pytest.mark.slow
@@ -131,7 +134,7 @@ def test_two_recipes_are_compared_by_one_command(capfd, monkeypatch):
     default, reference = table().values()
     assert default["parameters"] == reference["parameters"] != ""
     assert (default["verdict"], reference["seeds"]) == ("", "0 1")
-    assert reference["difference_low"] != ""
+    assert reference["map50_95_difference_low"] != ""
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
 # Beside --from, for --split.
 EVALUATION_SETTINGS = ("data", "rename", "unlabelled", "skip_bad", "skip_unreviewed", "device")
 FREE = {"device", "workers"}  # without influence on the results
+_MOST_SEEDS = 1000
 # Set by the grid, or senseless for several runs.
 NOT_PASSED_ON = {"phi", "seed", "preset", "resume", "demo", "project", "name", "exist_ok"}
 
@@ -32,7 +33,7 @@ class CompareConfig:
         metavar="BLOCK",
     )
     seeds: tuple[str, ...] = setting(
-        ("0", "1", "2"), "seeds of the runs of each block", nargs="+", metavar="N"
+        ("0", "1", "2"), "seeds of the runs of each block, or a range: 0-11", nargs="+", metavar="N"
     )
     preset: tuple[str, ...] = setting(
         (DEFAULT_PRESET,),
@@ -61,11 +62,10 @@ class CompareConfig:
             if name in names[:place]:
                 raise UserError(f"--phi {name}: given twice")
         object.__setattr__(self, "phi", tuple(sorted(names, key=lambda name: name != "none")))  # none first
-        for seed in self.seeds:
-            if not seed.isdecimal() or int(seed) >= 2**32:
-                raise UserError(f"--seeds {seed}: needs whole numbers from 0 to 4294967295")
-        if len({int(seed) for seed in self.seeds}) < len(self.seeds):
+        seeds = [str(seed) for given in self.seeds for seed in _expand_seeds(given)]
+        if len(set(seeds)) < len(seeds):
             raise UserError(f"--seeds {' '.join(self.seeds)}: a seed is given twice")
+        object.__setattr__(self, "seeds", tuple(seeds))
         if len(set(self.preset)) < len(self.preset):
             raise UserError(f"--preset {' '.join(self.preset)}: a recipe is given twice")
         if self.runs and self.preset != (DEFAULT_PRESET,):
@@ -76,6 +76,17 @@ class CompareConfig:
                 raise UserError(f"--phi: two blocks share the name {folder}; rename the file or class of one")
         if self.runs and self.no_train:
             raise UserError("--from cannot be combined with --no-train: the runs are already trained")
+
+
+def _expand_seeds(given: str) -> range:
+    """Return the seeds of a number such as 3 or a range such as 0-11."""
+    first, dash, last = given.partition("-")
+    ends = [first, last] if dash else [first, first]
+    if not all(end.isdecimal() and int(end) < 2**32 for end in ends) or int(ends[0]) > int(ends[1]):
+        raise UserError(f"--seeds {given}: needs whole numbers from 0 to 4294967295, or a range such as 0-11")
+    if int(ends[1]) - int(ends[0]) >= _MOST_SEEDS:
+        raise UserError(f"--seeds {given}: more than {_MOST_SEEDS} seeds")
+    return range(int(ends[0]), int(ends[1]) + 1)
 
 
 def folder_name(phi: str) -> str:

@@ -1,17 +1,15 @@
-"""Results of the runs of a comparison, and statistics: which differences are more than noise."""
+"""Results of the runs of a comparison, grouped by what sets them apart."""
 
 from __future__ import annotations
 
 import csv
 import json
-import statistics
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from scipy.special import stdtrit  # quantiles of Student's t; scipy.stats takes seconds to import
 
 from nets.attention import short_name
 from utils.cli.compare_config import FREE, NOT_PASSED_ON
@@ -21,9 +19,14 @@ from utils.cli.parser import as_plain
 from utils.cli.presets import read_recipe
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
 from utils.compare.cost import Cost
+from utils.compare.differences import (
+    Comparison,
+    correct_for_several,
+    difference,
+    interval_over_images,
+)
 from utils.weights.checkpoint import load_checkpoint
 
-CONFIDENCE = 0.95
 # Settings that may differ between runs of one group.
 _INCIDENTAL = (NOT_PASSED_ON | FREE) - {"preset"}
 _OF_ATTENTION = {"phi_at", "insert", "partial"}
@@ -41,6 +44,8 @@ class RunResult:
         settings: its other settings that may set it apart, by name.
         map50: mAP at IoU 0.5 of the last epoch's (EMA) weights.
         map50_95: mAP over IoU 0.5 to 0.95.
+        draws: mAP50 in draws of the images, if it was evaluated on a split.
+        seconds: duration of its epochs; 0 if results.csv does not say.
     """
 
     phi: str
@@ -48,22 +53,8 @@ class RunResult:
     settings: dict[str, Any]
     map50: float
     map50_95: float
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean of the differences of runs with one seed, and its 95 % interval (Student's t; None for one)."""
-
-    mean: float
-    interval: tuple[float, float] | None
-
-    @property
-    def verdict(self) -> str:
-        """Whether the difference is more than noise."""
-        if self.interval is None:
-            return "one seed: noise unknown"
-        low, high = self.interval
-        return "better" if low > 0 else "worse" if high < 0 else "within noise"
+    draws: tuple[float | None, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,13 +65,13 @@ class Row:
         label: the block, and the settings that set it apart.
         cost: None if not measured.
         runs: the results, by rising seed.
-        difference: of mAP50 to the runs without attention, paired by seed; None for those, or without them.
+        comparison: with the runs without attention; None for those, or without them.
     """
 
     label: str
     cost: Cost | None
     runs: Sequence[RunResult] = ()
-    difference: Difference | None = None
+    comparison: Comparison | None = None
 
 
 def read_run(folder: Path, report: str | None = None) -> RunResult:
@@ -97,14 +88,16 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
     try:
         settings = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
         with open(folder / "results.csv", newline="", encoding="utf-8") as file:
-            last = list(csv.DictReader(file))[-1]
+            rows = list(csv.DictReader(file))
+        last = rows[-1]
+        seconds = sum(float(row.get("seconds") or 0) for row in rows)
         epochs, done = settings["epochs"], int(last["epoch"])
     except (OSError, yaml.YAMLError, LookupError, ValueError, TypeError) as error:
         raise UserError(f"{folder}: not the folder of a training run: {error}") from None
     checkpoint = folder / "weights" / "last.pth"
     if done < epochs and not (checkpoint.exists() and load_checkpoint(checkpoint).training["stopped_early"]):
         raise UserError(f"{folder}: not finished: {done} of {plural(epochs, 'epoch')} done")
-    metrics = last
+    metrics: dict[str, Any] = last
     if report is not None:
         metrics = json.loads((folder / report / "metrics.json").read_text(encoding="utf-8"))
     try:
@@ -113,7 +106,8 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
         raise UserError(f"{folder}: has no mAP of its last epoch; evaluate it on a split: --split") from None
     dropped = _INCIDENTAL | (_OF_ATTENTION if settings["phi"] == "none" else set())
     kept = {name: value for name, value in settings.items() if name not in dropped}
-    return RunResult(settings["phi"], settings["seed"], kept, map50, map50_95)
+    draws = tuple(metrics.get("map50_draws", ()))
+    return RunResult(settings["phi"], settings["seed"], kept, map50, map50_95, draws, seconds)
 
 
 def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
@@ -167,27 +161,35 @@ def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Co
         ]
         base = groups[alike[0]] if len(alike) == 1 else ()
         by_seed = sorted(runs, key=lambda run: run.seed)
-        rows.append(Row(label, costs.get(label), by_seed, paired_difference(runs, base)))
-    return rows
+        rows.append(Row(label, costs.get(label), by_seed, compare_runs(runs, base)))
+    return _correct(rows)
 
 
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return mean and sample standard deviation; the latter is None for a single value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-
-
-def paired_difference(ours: Sequence[RunResult], base: Sequence[RunResult]) -> Difference | None:
-    """Compare the mAP50 of two blocks over the seeds of both; None if they share no seed."""
-    map50_of = {run.seed: run.map50 for run in base}
-    differences = [run.map50 - map50_of[run.seed] for run in ours if run.seed in map50_of]
-    if not differences:
+def compare_runs(ours: Sequence[RunResult], base: Sequence[RunResult]) -> Comparison | None:
+    """Compare the runs of two blocks over the seeds of both; None if they share no seed."""
+    base_of = {run.seed: run for run in base}
+    pairs = [(run, base_of[run.seed]) for run in ours if run.seed in base_of]
+    if not pairs:
         return None
-    mean, deviation = mean_and_deviation(differences)
-    if deviation is None:
-        return Difference(mean, None)
-    count = len(differences)
-    reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * deviation / count**0.5
-    return Difference(mean, (mean - reach, mean + reach))
+    map50_95 = difference([(run.map50_95, other.map50_95) for run, other in pairs])
+    return Comparison(
+        difference([(run.map50, other.map50) for run, other in pairs]),
+        map50_95,
+        interval_over_images([run.draws for run, _ in pairs], [other.draws for _, other in pairs]),
+        map50_95.p_value,
+    )
+
+
+def _correct(rows: Sequence[Row]) -> list[Row]:
+    """Correct the p-values for the number of comparisons in the table."""
+    known = [row.comparison.p_value for row in rows if row.comparison and row.comparison.p_value is not None]
+    corrected = iter(correct_for_several(known))
+    return [
+        replace(row, comparison=replace(row.comparison, p_value=next(corrected)))
+        if row.comparison and row.comparison.p_value is not None
+        else row
+        for row in rows
+    ]
 
 
 def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:

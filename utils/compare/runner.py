@@ -21,8 +21,9 @@ from utils.cli.errors import Interrupted, UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.parser import as_arguments, as_plain
 from utils.compare.cost import Cost
+from utils.compare.differences import FEWEST_SEEDS
 from utils.compare.grid import GridRun
-from utils.compare.report_files import write_tables
+from utils.compare.report_files import describe_noise, write_tables
 from utils.compare.results import Row, RunResult, build_rows, group_runs, read_run
 from utils.weights.load import confirm_phi, read_weights
 
@@ -63,6 +64,8 @@ def train_grid(
         kinds = {label: runs[results.index(found[0])].kind for label, found in groups.items()}
         rows = build_rows(groups, {label: costs[kind] for label, kind in kinds.items()})
         write_tables(rows, [*notes, f"{number} of {len(runs)} runs done"], folder)
+        if number == FEWEST_SEEDS * len(groups):  # all blocks have so many
+            log("; ".join(describe_noise(rows)))
     return rows
 
 

@@ -24,7 +24,7 @@ from utils.inference.prefetch import batched, prefetch
 from utils.metrics.analysis import Rates, best_rates, count_confusion, rates_at
 from utils.metrics.coco_ap import CocoResult, build_ground_truth, coco_ap, list_detections
 from utils.metrics.error_kinds import ErrorKind, find_error_kinds
-from utils.metrics.interval import map50_interval
+from utils.metrics.interval import map50_of_draws, percentile_interval
 from utils.metrics.matching import IOU, Integers, Matching, flatten, match, mean_known
 from utils.metrics.voc_ap import VocResult, voc_ap
 
@@ -63,7 +63,7 @@ class EvalResult:
         report_conf: the minimum score of `at_report_conf` and `confusion`.
         at_report_conf: each class's rates at it.
         confusion: int64 (K + 1, K + 1), see `count_confusion`.
-        map50_interval: the 95 % interval of mAP50 over the images.
+        map50_draws: mAP50 in draws of the images, see `map50_of_draws`.
         errors: count and cost of each kind of error.
         speed_ms: mean milliseconds per image for preprocess, network and postprocess.
         weights: the evaluated weights.
@@ -80,7 +80,7 @@ class EvalResult:
     report_conf: float
     at_report_conf: tuple[Rates, ...]
     confusion: Integers
-    map50_interval: tuple[float, float] | None
+    map50_draws: tuple[float | None, ...]
     errors: dict[str, ErrorKind]
     speed_ms: dict[str, float]
     weights: str
@@ -91,6 +91,11 @@ class EvalResult:
         """Number of evaluated images."""
         return len(self.records)
 
+    @property
+    def map50_interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of mAP50 over the images."""
+        return percentile_interval(self.map50_draws)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the content of metrics.json."""
         means = ("map50", "map75", "map50_95", "map_small", "map_medium", "map_large", "ar100")
@@ -99,6 +104,7 @@ class EvalResult:
             "skipped": self.skipped,
             **{name: getattr(self.coco, name) for name in means},
             "map50_interval": self.map50_interval and list(self.map50_interval),
+            "map50_draws": list(self.map50_draws),
             "voc_ap50_area": mean_known(self.voc.area),
             "voc_ap50_11point": mean_known(self.voc.eleven_point),
             "report_conf": self.report_conf,
@@ -243,7 +249,7 @@ def score_detections(
         report_conf=report_conf,
         at_report_conf=rates_at(matching, report_conf),
         confusion=count_confusion(matching, report_conf),
-        map50_interval=map50_interval(matching),
+        map50_draws=map50_of_draws(matching),
         errors=find_error_kinds(matching),
         speed_ms=found.timings.milliseconds(),
         weights=weights,

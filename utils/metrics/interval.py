@@ -6,6 +6,8 @@ twice counts twice. Matches are within an image, so they stay the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,13 +19,21 @@ _TAIL = 2.5  # percent on either side
 _CELLS_AT_A_TIME = 4_000_000  # bounds the memory
 
 
-def map50_interval(matching: Matching) -> tuple[float, float] | None:
-    """Return the 95 % percentile interval of mAP50, None without ground truth."""
+def map50_of_draws(matching: Matching) -> tuple[float | None, ...]:
+    """Return mAP50 in each of RESAMPLES draws of the images, None where no object is drawn.
+
+    The draws depend on the number of images alone, so those of two networks on one list of images are paired.
+    """
     values = resampled_map50(matching, draw_images(matching.boxes.num_images))
-    values = values[~np.isnan(values)]
-    if not len(values):
+    return tuple(None if np.isnan(value) else float(value) for value in values)
+
+
+def percentile_interval(values: Sequence[float | None]) -> tuple[float, float] | None:
+    """Return the 95 % percentile interval of the values of draws, None if none is known."""
+    known = [value for value in values if value is not None]
+    if not known:
         return None
-    low, high = np.percentile(values, [_TAIL, 100 - _TAIL])
+    low, high = np.percentile(known, [_TAIL, 100 - _TAIL])
     return float(low), float(high)
 
 

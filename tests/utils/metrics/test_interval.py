@@ -6,8 +6,19 @@ import pytest
 from nets.structures import Detections, Target
 from tests.metrics_reference import CLASSES, make_detections, make_target, random_boxes, random_case
 from utils.metrics import interval
-from utils.metrics.interval import RESAMPLES, draw_images, map50_interval, resampled_map50
-from utils.metrics.matching import flatten, match
+from utils.metrics.interval import (
+    RESAMPLES,
+    draw_images,
+    map50_of_draws,
+    percentile_interval,
+    resampled_map50,
+)
+from utils.metrics.matching import Matching, flatten, match
+
+
+def map50_interval(matching: Matching) -> tuple[float, float] | None:
+    return percentile_interval(map50_of_draws(matching))
+
 
 BOX, FAR = [0.0, 0.0, 40.0, 40.0], [0.0, 100.0, 40.0, 140.0]
 
