@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from utils.cli.console import warn
+from utils.vision.colors import Color, class_colors
 from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import Placement
 
-Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-_GOLDEN = 0.618034  # golden ratio: hues this far apart differ, however many classes there are
+_Rectangle = tuple[int, int, int, int]  # left, top, right, bottom edges in pixels
 _SMALLEST_FONT = 10  # pixels
 _UNASSIGNED = "\U0010ffff"  # in no font; drawn like every missing letter
 # Fonts of Linux, macOS and Windows with letters beyond Latin.
@@ -34,6 +35,16 @@ _WIDER_FONTS = (
     "malgun.ttf",
     "NotoSans-Regular.ttf",
 )
+
+
+@dataclass(frozen=True)
+class _Caption:
+    """A text in a field of the image, `pad` pixels from its left edge."""
+
+    text: str
+    font: Font
+    field: _Rectangle
+    pad: int
 
 
 class HasBoxes(Protocol):
@@ -73,19 +84,18 @@ def draw_detections(
     if placement is not None:
         boxes = placement.apply(boxes)
     corners = boxes.round().astype(int).tolist()
-    rows = list(zip(corners, labels, _captions(objects, class_names), strict=True))[::-1]  # the best on top
-    for box, label, _ in rows:
-        draw.rectangle(_inside(box, canvas.size), outline=class_color(label), width=thickness)
-    for box, label, caption in rows:
-        _draw_caption(draw, box, caption, class_color(label), font_size)
+    colors = class_colors(tuple(class_names))
+    fields = np.zeros((len(corners), 4), dtype=np.int64)
+    captions: list[_Caption] = []
+    for box, text in zip(corners, _captions(objects, class_names), strict=True):  # the best first
+        caption = _place_caption(draw, box, text, font_size, fields[: len(captions)])
+        fields[len(captions)] = caption.field
+        captions.append(caption)
+    for box, label in list(zip(corners, labels, strict=True))[::-1]:  # the best on top
+        draw.rectangle(_inside(box, canvas.size), outline=colors[label], width=thickness)
+    for caption, label in list(zip(captions, labels, strict=True))[::-1]:
+        _draw_caption(draw, caption, colors[label])
     return np.asarray(canvas)
-
-
-def class_color(label: int) -> Color:
-    """Return the color of a class, the same in every image, as RGB in 0 to 255."""
-    hue = (0.98 + label * _GOLDEN) % 1.0
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85 if label % 2 else 0.7, 0.95)
-    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def _captions(objects: HasBoxes, class_names: Sequence[str]) -> list[str]:
@@ -118,26 +128,42 @@ def _inside(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, i
     return left, top, max(left, right), max(top, bottom)
 
 
-def _draw_caption(
-    draw: ImageDraw.ImageDraw, box: Sequence[int], caption: str, color: Color, size: int
-) -> None:
-    """Write the caption above the box, or inside its top if there is no room above."""
+def _place_caption(
+    draw: ImageDraw.ImageDraw, box: Sequence[int], text: str, size: int, taken: NDArray[np.int64]
+) -> _Caption:
+    """Place a caption at its box where it hides the least of the fields (N, 4) that are taken.
+
+    Above the box is tried first, then inside its top, below it, inside its bottom; each at the left and at
+    the right end, and then shifted upwards as far as a few captions are high.
+    """
     width, height = draw.im.size
-    font = load_font(size, caption)
-    length = draw.textlength(caption, font=font)
+    font = load_font(size, text)
+    length = draw.textlength(text, font=font)
     if length > width and size > _SMALLEST_FONT:  # a small image
         size = max(_SMALLEST_FONT, int(size * width / length))
-        font = load_font(size, caption)
-        length = draw.textlength(caption, font=font)
+        font = load_font(size, text)
+        length = draw.textlength(text, font=font)
     pad = max(1, size // 6)
     field_width, field_height = round(length) + 2 * pad, round(1.2 * size) + pad
-    left = max(0, min(box[0], width - field_width))
-    top = box[1] - field_height if box[1] >= field_height else box[1]
-    top = max(0, min(top, height - field_height))
-    draw.rectangle((left, top, left + field_width - 1, top + field_height - 1), fill=color)
+    rows = [box[1] - field_height, box[1], box[3], box[3] - field_height]
+    rows = [top for top in rows if 0 <= top <= height - field_height] or [0]
+    rows += [top for n in (2, 3) if (top := box[1] - n * field_height) >= 0]
+    lefts = [max(0, min(left, width - field_width)) for left in (box[0], box[2] - field_width)]
+    corners = np.array([(left, top) for top in rows for left in lefts])
+    fields = np.hstack([corners, np.add(corners, (field_width, field_height))])  # (F, 4)
+    shared = np.minimum(fields[:, None, 2:], taken[:, 2:]) - np.maximum(fields[:, None, :2], taken[:, :2])
+    hidden = shared.clip(min=0).prod(axis=2).sum(axis=1)
+    left, top, right, bottom = fields[hidden.argmin()].tolist()
+    return _Caption(text, font, (left, top, right, bottom), pad)
+
+
+def _draw_caption(draw: ImageDraw.ImageDraw, caption: _Caption, color: Color) -> None:
+    left, top, right, bottom = caption.field
+    draw.rectangle((left, top, right - 1, bottom - 1), fill=color)
     brightness = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
     ink = (0, 0, 0) if brightness > 140 else (255, 255, 255)
-    draw.text((left + pad, top + field_height / 2), caption, fill=ink, font=font, anchor="lm")
+    place = (left + caption.pad, (top + bottom) / 2)
+    draw.text(place, caption.text, fill=ink, font=caption.font, anchor="lm")
 
 
 def load_font(size: int, text: str = "") -> Font:

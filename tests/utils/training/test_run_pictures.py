@@ -17,7 +17,7 @@ from utils.data.samples import load_samples
 from utils.data.voc_xml import VocObject
 from utils.training import run_pictures as pictures
 from utils.training.run_pictures import save_train_batch, save_val_batch
-from utils.vision.draw import class_color
+from utils.vision.colors import class_colors
 
 __all__ = ["make_voc"]
 
@@ -54,7 +54,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def is_color(pixel: np.ndarray, label: int) -> bool:
-    return bool(np.abs(pixel - class_color(label)).max() < 60)  # JPEG
+    return bool(np.abs(pixel - class_colors(NAMES)[label]).max() < 60)  # JPEG
 
 
 def make_target(difficult: bool = False, label: int = 0, count: int = 1) -> Target:

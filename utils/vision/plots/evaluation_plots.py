@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from utils.vision.draw import class_color
+from utils.vision.colors import class_colors
 from utils.vision.plots.figure import families, save_figure, shorten, write_empty
 
 _MAX_NAMED = 24  # classes in the legend
@@ -46,10 +46,11 @@ def plot_curves(
     axes = figure.subplots()
     drawn = [label for label in range(len(y)) if np.isfinite(y[label]).any()]
     is_named = len(drawn) <= _MAX_NAMED
+    colors = class_colors(tuple(class_names))
     for label in drawn:
         value = values[label]
         name = f"{shorten(class_names[label])}  {'-' if value is None else f'{value:.3f}'}"
-        color = tuple(part / 255 for part in class_color(label)) if is_named else "0.75"
+        color = tuple(part / 255 for part in colors[label]) if is_named else "0.75"
         axes.plot(x, y[label], color=color, linewidth=1.2, label=name if is_named else None)
     if drawn:
         _draw_mean(axes, x, y[drawn], [values[label] for label in drawn], mark_peak)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from utils.vision.draw import class_color
+from utils.vision.colors import class_colors
 from utils.vision.plots.figure import families, save_figure, shorten, write_empty
 
 _MAX_BARS = 100
@@ -77,7 +77,8 @@ def _draw_classes(axes: Axes, class_names: Sequence[str], counts: np.ndarray) ->
     names = [shorten(class_names[label]) for label in order]
     size = float(np.clip(330 / max(len(order), 1), 6, 11))  # points, so that the lines do not touch
     places = np.arange(len(order))
-    colors = [tuple(part / 255 for part in class_color(int(label))) for label in order]
+    palette = class_colors(tuple(class_names))
+    colors = [tuple(part / 255 for part in palette[label]) for label in order]
     bars = axes.barh(places, counts[order], color=colors, height=min(0.8, 0.25 + 0.05 * len(order)))
     axes.bar_label(bars, [f"{count:,}" for count in counts[order]], padding=3, fontsize=size)
     axes.set_yticks(places, names, fontsize=size, family=families(), parse_math=False)
