@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,31 @@ def make_video(path: Path, count: int = 40, size: tuple[int, int] = SIZE, codec:
     for number in range(count):
         writer.write(np.roll(picture, 3 * number, axis=1))
     writer.release()
+    return path
+
+
+def make_webm(path: Path, stamps: Sequence[int], seconds: float | None = None) -> Path:
+    """Write a Matroska video with the time stamps in milliseconds, as browsers and screen recorders do.
+
+    It states a thousand frames a second, and a duration in `seconds` or none. The frames are plain gray, each
+    a level brighter than the one before.
+    """
+
+    def element(code: str, content: bytes | int) -> bytes:  # EBML: code, length in eight bytes, content
+        data = content.to_bytes(8, "big") if isinstance(content, int) else content
+        return bytes.fromhex(code) + (1 << 56 | len(data)).to_bytes(8, "big") + data
+
+    sides = element("b0", SIZE[1]) + element("ba", SIZE[0])
+    track = element("d7", 1) + element("73c5", 1) + element("83", 1) + element("86", b"V_MJPEG")
+    track += element("23e383", 1_000_000) + element("e0", sides)
+    info = element("2ad7b1", 1_000_000)
+    info += b"" if seconds is None else element("4489", struct.pack(">d", seconds * 1000))
+    content = element("1549a966", info) + element("1654ae6b", element("ae", track))
+    for number, stamp in enumerate(stamps):
+        picture = cv2.imencode(".jpg", np.full((*SIZE, 3), number, dtype=np.uint8))[1].tobytes()
+        block = element("a3", b"\x81\x00\x00\x80" + picture)
+        content += element("1f43b675", element("e7", stamp) + block)
+    path.write_bytes(element("1a45dfa3", element("4282", b"matroska")) + element("18538067", content))
     return path
 
 

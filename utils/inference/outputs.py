@@ -125,7 +125,6 @@ class Outputs:
         self._open_files = ExitStack()
         self._json: IO[str] | None = None
         self._video: VideoWriter | None = None
-        self._is_live = False
         _check_only_images(config, sources)
         paths = [source.path for source in sources]
         check_output_file("--json", config.json)
@@ -175,7 +174,7 @@ class Outputs:
         if isinstance(stream, ImageFiles):
             yield
             return
-        self._counts, self._is_live = ClassCounts(), stream.is_live
+        self._counts = ClassCounts()
         with ExitStack() as files:
             if self._images:
                 target = self._images[stream.path]
@@ -213,7 +212,7 @@ class Outputs:
         if self._window:
             self._window.show(drawn, wait=frame.number is None)
         if self._video:
-            self._video.write(drawn, frame.time_s if self._is_live else None)
+            self._video.write(drawn, frame.time_s or 0.0)
         elif self._images:
             write_image(drawn, self._images[frame.path])
             for target, image in self._explainer.draw(frame, detections):

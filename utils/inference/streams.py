@@ -6,12 +6,13 @@ import math
 import os
 import queue
 import stat
+import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 
 import cv2
@@ -25,10 +26,12 @@ from utils.vision.image_reader import MAX_PIXELS, Pixels, read_image
 
 DEFAULT_FPS = 25.0  # for a video that states no frame rate
 TIMEOUT = 10.0  # seconds to wait for a frame before a source counts as ended
-_MAX_FPS = 1000.0  # a header with more is broken
+_MAX_FPS = 240.0  # a header with more counts in time stamps (1000 in WebM) or is broken
+_MIN_FPS = 1.0
+_MEASURED = 60  # first frames, by whose time stamps the frame rate is measured
 _MAX_IN_FLIGHT = 4  # frames; few, as one may take hundreds of megabytes
 _MAX_WARNINGS = 10
-_COUNTED = (".mp4", ".m4v", ".mov", ".avi")  # other containers only estimate their number of frames
+_COUNTED = (".mp4", ".m4v", ".mov", ".avi")  # others estimate the number of frames from their duration
 _Item = tuple[Pixels, float] | None  # a frame in BGR and its time in seconds; None at the end
 
 # FFmpeg and OpenCV would print their own messages beside our one line.
@@ -119,7 +122,7 @@ class VideoStream:
         name: its name in lines and in JSON.
         path: the file; of a live source the file that a recording of it would be.
         size: (height, width) of its first frame in pixels.
-        fps: frames a second, as it states.
+        fps: frames a second, at which it is written.
         is_live: whether frames come in real time, and are dropped when prediction is slower.
     """
 
@@ -161,9 +164,10 @@ class VideoFile(VideoStream):
                 f"{self.path}: no frame can be read: not a video, or cut off (MP4 has its index at the end)"
             )
         self._set_size(self._first)
-        self.fps = read_fps(self._capture, self.name)
+        self.fps = measure_fps(self.path, stated_fps(self._capture)) or read_fps(self._capture, self.name)
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self._total = int(count) if math.isfinite(count) and count > 0 else None
+        is_counted = self.path.suffix.lower() in _COUNTED and math.isfinite(count) and count > 0
+        self._total = int(count) if is_counted else None
 
     def __enter__(self) -> VideoFile:
         return self
@@ -174,8 +178,8 @@ class VideoFile(VideoStream):
     def frames(self, predictor: Predictor) -> Iterator[Frame]:
         """Yield the frames in order, prepared ahead in threads, and show the progress.
 
-        FFmpeg skips frames that it cannot decode, and a file that is cut off just ends: a warning at the end
-        says how many frames are missing.
+        FFmpeg skips frames that it cannot decode, and a file that is cut off just ends: where the container
+        counts its frames, a warning at the end says how many are missing.
         """
         count = 0
         frames = prefetch(lambda item: self._frame(predictor, *item), self._read(), depth=_MAX_IN_FLIGHT)
@@ -183,8 +187,7 @@ class VideoFile(VideoStream):
             count += 1
             yield frame
         missing = (self._total or 0) - count
-        tolerated = 0 if self.path.suffix.lower() in _COUNTED else max(2, count // 50)
-        if missing > tolerated:
+        if missing > 0:
             warn(f"{self.name}: {missing} of {self._total} frames could not be read: damaged or cut off")
 
     def _read(self) -> Iterator[tuple[Pixels, int, float]]:
@@ -321,11 +324,35 @@ def capture_backend() -> int:
 
 def read_fps(capture: cv2.VideoCapture, name: str) -> float:
     """Return the frames a second that a header states; without, log it and return 25."""
-    fps = float(capture.get(cv2.CAP_PROP_FPS))
-    if math.isfinite(fps) and 0 < fps <= _MAX_FPS:
+    if fps := stated_fps(capture):
         return fps
     log(f"{name}: states no frame rate; {DEFAULT_FPS:g} frames a second are assumed")
     return DEFAULT_FPS
+
+
+def stated_fps(capture: cv2.VideoCapture) -> float | None:
+    """Return the frames a second that a header states, None if it states none that can be."""
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    return fps if math.isfinite(fps) and 0 < fps <= _MAX_FPS else None
+
+
+def measure_fps(path: Path, stated: float | None) -> float | None:
+    """Return the frames a second by the median interval of the first time stamps, None without them.
+
+    What the header states is returned if it agrees to 2 %, as stamps are rounded.
+    """
+    capture = cv2.VideoCapture(os.path.abspath(path), capture_backend())
+    stamps: list[float] = []
+    while len(stamps) < _MEASURED and capture.grab():
+        stamps.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+    capture.release()
+    intervals = [after - before for before, after in pairwise(stamps) if after > before]
+    if not intervals:
+        return None
+    fps = 1 / statistics.median(intervals)
+    if stated is not None and abs(fps - stated) <= 0.02 * stated:
+        return stated
+    return min(max(fps, _MIN_FPS), _MAX_FPS)
 
 
 def _check_file(path: Path) -> None:

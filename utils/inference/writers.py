@@ -27,6 +27,7 @@ from utils.inference.streams import Frame
 from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import letterbox
 
+_LONGEST_PAUSE = 600.0  # seconds without a frame
 _CODEC = "mp4v"  # MPEG-4 part 2: every OpenCV with FFmpeg has it, and every player reads it
 _CLASSES = "classes.txt"
 _MIN_SIDE = 2  # pixels of a box in XML; nobody could correct a smaller one
@@ -127,6 +128,8 @@ class VideoWriter:
         self._temporary = target.with_name(f".{target.stem}.part.mp4")  # OpenCV goes by the suffix
         self._margins = (0, size[0] % 2, 0, size[1] % 2)
         self._written = 0
+        self._start = self._time = 0.0  # seconds in the source
+        self._last: Pixels | None = None
         self._is_warned = False
         sides = (size[1] + size[1] % 2, size[0] + size[0] % 2)
         self._writer = cv2.VideoWriter(
@@ -140,11 +143,12 @@ class VideoWriter:
                 exit_code=1,
             )
 
-    def write(self, image: Pixels, time_s: float | None = None) -> None:
+    def write(self, image: Pixels, time_s: float) -> None:
         """Append a frame, uint8 (H, W, 3) in RGB; one of another size is letterboxed to the first one's.
 
-        With `time_s`, seconds from the start of a live source, the frame is repeated or dropped so that the
-        video plays in real time.
+        By `time_s`, seconds in the source, the frame before is repeated, or this one dropped, so that the
+        video plays in the time of the source. After a jump back, or ahead by over ten minutes, time goes on
+        from there.
         """
         if image.shape[:2] != self._size:
             image = letterbox(image, self._size)[0]
@@ -154,10 +158,14 @@ class VideoWriter:
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         if any(self._margins):
             bgr = cv2.copyMakeBorder(bgr, *self._margins, cv2.BORDER_REPLICATE)
-        copies = 1 if time_s is None else round(time_s * self._fps) + 1 - self._written
-        for _ in range(copies):
-            self._writer.write(bgr)
+        if not self._written or not 0 <= time_s - self._time <= _LONGEST_PAUSE:
+            self._start = time_s - self._written / self._fps
+        self._time = time_s
+        pause = round((time_s - self._start) * self._fps) - self._written
+        for frame in [self._last] * pause + [bgr] * (pause >= 0):
+            self._writer.write(frame)
             self._written += 1
+        self._last = bgr
 
     def __enter__(self) -> VideoWriter:
         return self
