@@ -142,7 +142,7 @@ class DataFolder:
     def describe_unused(self, unlabelled: str, splits: Sequence[str] = ()) -> str:
         """Count the images and annotations that neither `splits` nor a train, val or test split has.
 
-        Those without XML are left out: loading warns of them. Empty if all are in one.
+        Those without XML are skipped: loading warns of them. Empty if all are in one.
         """
         usual = [name for name in self._splits if name.rpartition("/")[2] in _USUAL_SPLITS]
         kinds = self.account(unlabelled, list(dict.fromkeys([*usual, *splits])))

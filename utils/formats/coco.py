@@ -30,6 +30,7 @@ from utils.formats.parsing import (
     clean_name,
     contains,
     enclosing_box,
+    find_score,
     guess_split,
     list_files,
     path_inside,
@@ -37,7 +38,6 @@ from utils.formats.parsing import (
     shown,
     to_class_name,
     to_numbers,
-    to_score,
     to_size,
 )
 
@@ -205,7 +205,7 @@ class _Reader:
             attributes = entry.get("attributes")  # CVAT's
             marked = isinstance(attributes, dict) and attributes.get("difficult") is True
             difficult = is_crowd or marked or entry.get("ignore") == 1
-            score = to_score(entry.get("score"))
+            score = find_score(entry, attributes)
             image.objects.append(SourceObject(where, self.categories[category], box, difficult, score))
         return ""
 

@@ -20,6 +20,7 @@ from utils.formats.image_folder import ImageFolder
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import (
     enclosing_box,
+    find_score,
     folder_split,
     list_files,
     path_inside,
@@ -27,7 +28,6 @@ from utils.formats.parsing import (
     shown,
     to_class_name,
     to_numbers,
-    to_score,
     to_size,
 )
 
@@ -125,7 +125,9 @@ def _read_shape(where: str, shape: Any, image: SourceImage, shapes: Counter[str]
         flags = shape.get("flags")
         marks = (shape, flags) if isinstance(flags, dict) else (shape,)
         difficult = any(mark.get("difficult") is True for mark in marks)
-        image.objects.append(SourceObject(where, name, box, difficult, to_score(shape.get("score"))))
+        image.objects.append(
+            SourceObject(where, name, box, difficult, find_score(shape, shape.get("attributes")))
+        )
     shapes[kind] += 1
     return ""
 

@@ -15,7 +15,7 @@ from utils.cli.class_names import normalize_name
 from utils.cli.errors import UserError
 from utils.cli.files import MAX_TEXT_BYTES, read_text
 from utils.data.folder_walk import IMAGE_SUFFIXES, walk_folder
-from utils.data.voc_xml import Box
+from utils.data.voc_xml import SCORE_NAMES, Box, parse_score
 
 MAX_JSON_BYTES = 1_000_000_000
 _LARGEST_NUMBER = 1e6  # as in VOC annotations
@@ -84,10 +84,13 @@ def parse_numbers(texts: Sequence[str]) -> list[float] | None:
         return None
 
 
-def to_score(value: Any) -> float | None:
-    """Return the score of a prediction; None if there is no number."""
-    scores = to_numbers([value])
-    return scores[0] if scores else None
+def find_score(*entries: Any) -> float | None:
+    """Return the score of a prediction in JSON objects; NaN if it is no number, None if there is none."""
+    values = [
+        entry[name] for entry in entries if isinstance(entry, dict) for name in SCORE_NAMES if name in entry
+    ]
+    scores = (parse_score(str(value)) for value in values)
+    return next((score for score in scores if score is not None), None)
 
 
 def to_size(width: Any, height: Any) -> tuple[int, int] | None:

@@ -319,7 +319,7 @@ def write_yolo(
 ) -> list[str]:
     """Write labels/ beside images/, and data.yaml, whose `path` is `root`; returns lines about what is lost.
 
-    An image without objects gets an empty file. Difficult objects are left out, as by the VOC converter of
+    An image without objects gets an empty file. Difficult objects are skipped, as by the VOC converter of
     ultralytics: YOLO has no such flag.
     """
     numbers = {name: number for number, name in enumerate(class_names)}
@@ -344,7 +344,7 @@ def write_yolo(
     missing = " and no ".join(split for split in ("train", "val") if split not in config)
     advice = "add the line, or convert data with such lists"
     return [
-        *([f"left out: {plural(lost, 'difficult object')}; YOLO has no such flag"] if lost else []),
+        *([f"skipped: {plural(lost, 'difficult object')}; YOLO has no such flag"] if lost else []),
         *([f"not named in data.yaml: {unnamed}; the names do not say train, val or test"] if unnamed else []),
         *([f"data.yaml has no {missing}, which most YOLO trainers need; {advice}"] if missing else []),
     ]

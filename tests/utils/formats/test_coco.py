@@ -188,10 +188,11 @@ def test_no_path_leads_out_of_the_images(
 
 def test_marks_of_other_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = change("annotations/0/attributes", {"difficult": True, "occluded": False})  # CVAT
+    data["annotations"][0]["attributes"]["confidence"] = "95%"
     data["annotations"][1]["score"] = 0.5
     data["categories"][0]["name"] = "cafe\u0301"
     assert run_convert(make(tmp_path / "in", data), "--out", tmp_path / "out") == 0
-    assert "1 object with a score in 1 image" in capsys.readouterr().err
+    assert "2 objects with a score in 1 image" in capsys.readouterr().err
     found = [item for items in boxes_of(tmp_path / "out").values() for item in items]
     assert found[0].difficult
     assert "caf\u00e9" in {item.name for item in found}

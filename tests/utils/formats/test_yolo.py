@@ -411,7 +411,7 @@ def test_difficult_objects_are_left_out_and_counted(
     hard = VocObject("cat", (2, 3, 20, 30), True)
     made = {"train": {"a": [hard, replace(hard, difficult=False)], "b": [hard]}, "val": {"c": []}}
     assert run_convert(make_voc(tmp_path / "voc", made), "--to", "yolo", "--out", tmp_path / "out") == 0
-    assert "left out: 2 difficult objects; YOLO has no such flag" in capsys.readouterr().out
+    assert "skipped: 2 difficult objects; YOLO has no such flag" in capsys.readouterr().out
     labels = tmp_path / "out/labels/train"
     assert [len((labels / f"{name}.txt").read_text().splitlines()) for name in "ab"] == [1, 0]
 
