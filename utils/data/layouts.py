@@ -31,7 +31,7 @@ _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")  # in any case
 _XML_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml", "labels")
 SPLIT_NAMES = {name: name for name in ("train", "trainval", "val", "valid", "test")}
 SPLIT_NAMES |= {"training": "train", "validation": "val", "testing": "test"}
-_SPLIT_FOLDER = re.compile(r"([a-z]+?)[\W_]*(?:images?|imgs?|set|data)?\d*")
+_SPLIT_FOLDER = re.compile(r"(?:obj_)?([a-z]+?)[\W_]*(?:images?|imgs?|set|data)?\d*")
 _SUFFIX = "|".join(map(re.escape, IMAGE_SUFFIXES))
 _COLUMNS = re.compile(  # a line of a list with a second column
     rf"""(.*\S)\s+(?:-1|0|1)|(.*(?:{_SUFFIX})["']?)\s+.*\.xml["']?""", re.IGNORECASE

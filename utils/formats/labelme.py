@@ -79,7 +79,7 @@ def _read_file(
     if not isinstance(data, dict) or not isinstance(data.get("shapes"), list):
         raise UserError(f"{path}: not labelme: it has no list `shapes`")
     image_path = _find_image(path, root, images, data)
-    split = folder_split(path.relative_to(root).parts[0]) if path.parent != root else None
+    split = folder_split(path.relative_to(root))
     size = to_size(data.get("imageWidth"), data.get("imageHeight"))
     image = SourceImage(image_path, splits=(split,) if split else (), size=size)
     for number, shape in enumerate(data["shapes"], start=1):

@@ -70,7 +70,9 @@ def test_crowds_and_polygons_are_said(tmp_path: Path, capsys: pytest.CaptureFixt
         {"image_id": 10, "category_id": 3, "bbox": [2, 3, 8, 9], "iscrowd": 1},
         {"image_id": 10, "category_id": 7, "segmentation": [[4, 5, 14, 5, 9, 20], [2, 8, 3, 9]]},
     ]
-    assert run_convert(make(tmp_path / "in", data), "--out", tmp_path / "out") == 0
+    make(tmp_path / "in", data)
+    both = [make(tmp_path / "in", data, f"instances_{split}.json") for split in ("train", "trainval")]
+    assert run_convert(*both, "--out", tmp_path / "out") == 0  # objects in two lists count once
     assert boxes_of(tmp_path / "out")["a"] == [
         VocObject("猫", (2, 3, 10, 12), True),
         VocObject("dog", (2, 5, 14, 20)),
