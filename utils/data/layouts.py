@@ -51,7 +51,7 @@ class DataPart:
         xml: the annotation of each id that has one.
         lonely_xml: XML files without an image.
         lists: the list of each split, by its own name.
-        groups: the ids of each split, if there are no lists.
+        groups: the ids of each split, if there are no lists, or only those of one class, joined here.
     """
 
     prefix: str
@@ -70,7 +70,7 @@ class DataPart:
 
     def list_splits(self) -> Iterator[tuple[str, str]]:
         """Yield the full and the own name of each split."""
-        for name in sorted(self.lists or self.groups):
+        for name in sorted(self.groups or self.lists):
             own_folder = split_of(self.prefix) if name == EVERYTHING else ""
             yield own_folder or self.prefix + name, name
 
