@@ -186,7 +186,7 @@ def _annotation_to_json(path: Path) -> list[Any]:
 
 
 def _from_json(stored: Sequence[Any]) -> VocAnnotation:
-    """Return the annotation whose `astuple` this was; JSON turns tuples into lists."""
+    """Return the annotation of `_annotation_to_json`; JSON turns tuples into lists."""
     size, objects, errors, counted = stored
     return VocAnnotation(
         None if size is None else (size[0], size[1]),

@@ -117,7 +117,6 @@ def prepare_evaluation(
     """
     folder = DataFolder(config.data)
     chosen = tuple(splits) if splits else choose_evaluation_splits(folder)
-    _announce_unused(config, folder, chosen)
     dataset, report = _scan_splits(config, folder, chosen, training=False)
     if known and not config.classes:
         dataset = VocDataset(dataset.records, _join_names(known, dataset.class_names))
@@ -156,6 +155,7 @@ def _scan_splits(
 ) -> tuple[VocDataset, DatasetReport]:
     names = read_class_names(config.classes) if config.classes else None
     samples = _load(config, folder, chosen)
+    _announce_unused(config, folder, chosen)
     report = scan_samples(
         samples,
         class_names=names,
