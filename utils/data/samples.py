@@ -52,6 +52,7 @@ class DataFolder:
         self._walk = walk_folder(self.root)
         self._parts = find_parts(self._walk)
         self._ids: dict[str, list[str]] = {}
+        self._samples: dict[tuple[str, str, str], Sample | None] = {}
         self._splits: dict[str, list[tuple[DataPart, str]]] = {}
         for part in self._parts:
             for split, name in part.list_splits():
@@ -83,7 +84,10 @@ class DataFolder:
         for part, name in self._find(split):
             ids = self._ids_of(part, name)
             for image_id in dict.fromkeys(ids):
-                sample = self._make_sample(part, image_id, unlabelled)
+                key = part.prefix, image_id, unlabelled
+                if key not in self._samples:  # splits share images
+                    self._samples[key] = self._make_sample(part, image_id, unlabelled)
+                sample = self._samples[key]
                 if sample is None:
                     skipped += 1
                 else:

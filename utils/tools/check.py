@@ -20,6 +20,7 @@ from utils.cli.files import atomic_write
 from utils.cli.shared_config import DataConfig
 from utils.cli.tool_configs import CheckConfig
 from utils.data.anchor_boxes import read_anchors
+from utils.data.annotation_cache import AnnotationCache
 from utils.data.dataset_report import MAX_SHOWN, DatasetReport, Finding, Record, require_objects, scan_samples
 from utils.data.samples import NO_XML, DataFolder, Sample, choose_training_splits, count_files, load_samples
 from utils.data.stratify import group_near_duplicates
@@ -200,9 +201,10 @@ def _check(config: CheckConfig) -> CheckReport:
     learned, tested = _divide_by_role(folder, samples)
     options: dict[str, Any] = {"renames": config.renames, "decode": config.decode, "hashes": True}
     options["skip_unreviewed"] = config.skip_unreviewed
-    training = scan_samples(learned, class_names=names, **options)
-    known = names or (training.class_names if training.records else None)
-    testing = scan_samples(tested, class_names=known, training=False, **options)
+    with AnnotationCache([*learned, *tested]) as options["cache"]:
+        training = scan_samples(learned, class_names=names, **options)
+        known = names or (training.class_names if training.records else None)
+        testing = scan_samples(tested, class_names=known, training=False, **options)
     records = {record.image_id: record for record in (*training.records, *testing.records)}
     report.splits = {split: _summarize(part, records) for split, part in samples.items()}
     strict = {image_id for image_id, found in report.splits_of.items() if _strictest_role(found) != "train"}
