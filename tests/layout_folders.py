@@ -64,6 +64,7 @@ def lists(folder: str, **ids: str) -> dict[str, str]:
 NFC, NFD = (unicodedata.normalize(form, "ärger") for form in ("NFC", "NFD"))
 TWO = {"train": ["a", "b"], "val": ["c"]}
 ABC = {"all": ["a", "b", "c"]}
+ABC_IN_MY = {"my/all": ["my/a", "my/b", "my/c"]}
 PATHS = {"all": ["cam0/1", "cam1/1", "cam1/2"]}
 ON_TRAIN = ("train",)
 JUNK = {
@@ -194,6 +195,40 @@ LAYOUTS = {
     "XML of other spelling": Layout(
         {"a.jpg": "a.jpg.xml", "IMG_1.JPG": "img_1.xml", "b.jpg": "b.XML"}, {"all": ["IMG_1", "a", "b"]}
     ),
+    "lists on top of a flat folder": Layout(
+        side_by_side("a.jpg", "b.jpg", "c.jpg"),
+        TWO,
+        ON_TRAIN,
+        {"train.txt": "a.jpg\n/home/x/photos/b.jpg\n", "val.txt": "data/c.jpg\n"},
+    ),
+    "lists beside images and annotations": Layout(
+        in_folders("images", "annotations", "a", "b", "c"),
+        TWO,
+        ON_TRAIN,
+        {"Train.txt": "a\nb\n", "val.txt": "images/c.jpg\n"},
+    ),
+    "images in a folder of another name": Layout(in_folders("photos", "Annotations", "a", "b", "c"), ABC),
+    "XML in a folder of another name": Layout(
+        in_folders("my/images", "my/images_xml", "a", "b", "c"), ABC_IN_MY, ("my/all",)
+    ),
+    "split folders of images beside one of XML": Layout(
+        {
+            "train/a.jpg": "annotations/a.xml",
+            "train/b.jpg": "annotations/b.xml",
+            "val/c.jpg": "annotations/c.xml",
+        },
+        {"train": ["train/a", "train/b"], "val": ["val/c"]},
+        ON_TRAIN,
+    ),
+    "images beside test and a folder of XML": Layout(
+        {"a.jpg": "boxes/a.xml", "test/b.jpg": "boxes/b.xml"}, {"train": ["a"], "test": ["test/b"]}, ON_TRAIN
+    ),
+    "splits with other names of folders": Layout(
+        {**in_folders("train/photos", "train/boxes", "a"), **in_folders("val/photos", "val/boxes", "b")},
+        {"train": ["train/a"], "val": ["val/b"]},
+        ON_TRAIN,
+    ),
+    "folder called like an image": Layout(side_by_side("x.jpg/a.jpg", "b.jpg"), {"all": ["b", "x.jpg/a"]}),
     "macOS names": Layout(
         {f"JPEGImages/{NFD}.jpg": f"Annotations/{NFC}.xml", **voc("b")},
         {"train": [NFC], "val": ["b"]},

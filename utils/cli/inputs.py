@@ -87,6 +87,7 @@ def describe_layouts(data: Path | str, contents: str = "") -> str:
     if contents:
         return f"{data}: {state}: {contents}"
     return (
-        f"{data}: {state}; give a VOCdevkit, a folder with Annotations/, JPEGImages/ and ImageSets/Main/, "
-        "or images with XML beside them; to try it without data of your own: --demo"
+        f"{data}: {state}; give a VOCdevkit, a folder with Annotations/, JPEGImages/ and ImageSets/Main/, a "
+        "folder with images/ and annotations/, or images with XML beside them; "
+        "to try it without data of your own: --demo"
     )

@@ -18,7 +18,7 @@ OWN_PHI_HELP = "your own attention block that the weights were trained with: pat
 NAMED_WEIGHTS = "coco (the official Darknet weights), voc (ours for Pascal VOC), last (the newest best.pth)"
 NETWORK_HELP = f"{NAMED_WEIGHTS}, or a .pth or .weights file"
 WEIGHTS_HELP = f"{NETWORK_HELP}, or an .onnx, .xml or .param that export.py wrote"
-DATA_HELP = "a VOCdevkit, a folder in VOC layout, or a folder of images with their XML"
+DATA_HELP = "a VOCdevkit, a VOC folder, images/ with annotations/, or images with XML beside them"
 UNLABELLED_HELP = "images without XML: skip (an error if a VOC list names them), or background (no objects)"
 SKIP_UNREVIEWED_HELP = (
     "skip objects with a score, as labeling tools write predictions that nobody has reviewed"

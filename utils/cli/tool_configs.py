@@ -14,6 +14,7 @@ from utils.cli.parser import check_settings, setting
 from utils.cli.shared_config import (
     FLOAT_BOXES_HELP,
     SKIP_UNREVIEWED_HELP,
+    UNLABELLED_HELP,
     DataConfig,
     RunConfig,
     check_imgsz,
@@ -213,6 +214,7 @@ class ConvertConfig:
         metavar="FILE",
     )
     float_boxes: bool = setting(False, FLOAT_BOXES_HELP)
+    unlabelled: str = setting("skip", f"VOC: {UNLABELLED_HELP}", choices=("skip", "background"))
     skip_bad: bool = setting(False, "skip faulty images and objects (counted and named) instead of stopping")
     skip_unreviewed: bool = setting(False, SKIP_UNREVIEWED_HELP)
 

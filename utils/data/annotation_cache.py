@@ -11,8 +11,9 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from utils.vision.image_reader import ImageHeader, hash_image, read_header, veri
 CACHE = Path("runs") / "cache"
 _FORMAT = 7  # version of the cache files; others are ignored
 _PROGRESS_FROM = 500  # images
+_CHUNK = 16  # images that a thread takes at once
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,11 @@ class SampleContent:
 
 
 def read_samples(
-    samples: Sequence[Sample], *, decode: bool = False, hashes: bool = False
+    samples: Sequence[Sample],
+    *,
+    decode: bool = False,
+    hashes: bool = False,
+    cache: AnnotationCache | None = None,
 ) -> list[SampleContent]:
     """Read the annotation and image header of every sample in threads, but not those with a `problem`.
 
@@ -56,11 +62,13 @@ def read_samples(
         samples: the images.
         decode: read every pixel too, which finds damage in the middle of a file.
         hashes: compute the difference hash too.
+        cache: an open one of these and more samples; None opens one.
     """
-    with AnnotationCache(samples) as cache, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        contents: Iterable[SampleContent] = pool.map(
-            lambda sample: _read_sample(sample, cache, decode, hashes), samples
-        )
+    opened = nullcontext(cache) if cache else AnnotationCache(samples)
+    with opened as cache, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        chunks = [samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK)]
+        read = pool.map(lambda chunk: [_read_sample(one, cache, decode, hashes) for one in chunk], chunks)
+        contents: Iterable[SampleContent] = chain.from_iterable(read)
         if decode or len(samples) >= _PROGRESS_FROM:
             contents = progress(contents, "check", total=len(samples))
         return list(contents)
@@ -186,7 +194,7 @@ def _annotation_to_json(path: Path) -> list[Any]:
 
 
 def _from_json(stored: Sequence[Any]) -> VocAnnotation:
-    """Return the annotation whose `astuple` this was; JSON turns tuples into lists."""
+    """Return the annotation of `_annotation_to_json`; JSON turns tuples into lists."""
     size, objects, errors, counted = stored
     return VocAnnotation(
         None if size is None else (size[0], size[1]),

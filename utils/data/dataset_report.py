@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from utils.cli.console import plural, warn
 from utils.cli.errors import UserError
-from utils.data.annotation_cache import SampleContent, read_samples
+from utils.data.annotation_cache import AnnotationCache, SampleContent, read_samples
 from utils.data.samples import Sample, exists
 from utils.data.voc_xml import DELETED, Box
 from utils.vision.image_reader import ImageHeader
@@ -149,6 +149,7 @@ def scan_samples(
     decode: bool = False,
     hashes: bool = False,
     skip_unreviewed: bool = False,
+    cache: AnnotationCache | None = None,
 ) -> DatasetReport:
     """Scan images: parse the XML, read the image header, check every box.
 
@@ -160,11 +161,12 @@ def scan_samples(
         decode: read every pixel too.
         hashes: give the records their `image_hash`.
         skip_unreviewed: skip objects with a score, and images that have no others.
+        cache: an open one, which saves a second scan of the same folders from reading it again.
     """
     unique = list({sample.image_id: sample for sample in samples}.values())
     wanted = None if class_names is None else frozenset(class_names)
     report = DatasetReport(total=len(unique))
-    contents = read_samples(unique, decode=decode, hashes=hashes)
+    contents = read_samples(unique, decode=decode, hashes=hashes, cache=cache)
     options: dict[str, Any] = {"training": training, "skip_unreviewed": skip_unreviewed}
     for sample, content in zip(unique, contents, strict=True):
         record, findings = _inspect_sample(sample, content, wanted=wanted, renames=renames or {}, **options)
@@ -355,6 +357,8 @@ def clip_box(box: Box, width: int, height: int) -> tuple[Box | None, str]:
         The box inside the image, or None; and the reason, empty if there is nothing to report.
     """
     x1, y1, x2, y2 = box
+    if x2 - x1 > 1 and y2 - y1 > 1 and x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height:
+        return box, ""
     written = f"xmin {x1 + 1:g}, ymin {y1 + 1:g}, xmax {x2:g}, ymax {y2:g}"
     if x2 <= x1 or y2 <= y1:
         return None, f"inverted ({written})"
@@ -363,8 +367,6 @@ def clip_box(box: Box, width: int, height: int) -> tuple[Box | None, str]:
     if x2 - x1 == 1 or y2 - y1 == 1:
         return None, f"no area ({written})"
     inside = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
-    if inside == box:
-        return box, ""
     new_width, new_height = inside[2] - inside[0], inside[3] - inside[1]
     share = new_width * new_height / ((x2 - x1) * (y2 - y1))
     outside = f"outside the image of {width}x{height} ({written})"

@@ -14,6 +14,10 @@ from pathlib import Path
 from utils.cli.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".wmv", ".mpg", ".mpeg", ".mjpeg", ".flv", ".3gp"),
+    *(".ts", ".mts", ".m2ts", ".ogv"),
+)
 _SYSTEM_NAMES = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found"})
 _SYSTEM_NAMES |= {"$recycle.bin", "system volume information"}
 
@@ -44,7 +48,7 @@ def walk_folder(root: Path | str) -> FolderWalk:
     """List the files below a folder, sorted by name within each folder.
 
     Linked folders are entered, except for those that lead back to a folder above and those inside a linked
-    folder. A folder with the suffix of an image is listed like a file: reading it says what is wrong.
+    folder.
 
     Raises:
         UserError: a folder cannot be read.
@@ -87,7 +91,7 @@ def _enter(
     first, inside = len(walk.files), []
     for entry in entries:
         system = is_system or is_system_file(entry.name)
-        if _is_folder(entry) and (system or not is_image(entry.name)):
+        if _is_folder(entry):
             if not entry.is_symlink() or not (is_linked or _leads_back(entry.path, above)):
                 inside.append((entry, system or entry.name.startswith(".")))
         else:

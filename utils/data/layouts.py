@@ -7,7 +7,10 @@ The first layout that fits is taken:
 2. a VOCdevkit: a folder of VOC folders; a split is `VOC2007/trainval`;
 3. a flat folder: images with XML beside them, at any depth; a split is a folder train/, valid/ or test/, and
    the training part has the images beside such folders too; else `all`;
-4. as 1 and 2, with other names or deeper: images/ and annotations/xmls/; a split of train/images/ is `train`.
+4. as 1 and 2, with other names or deeper: images/ and annotations/xmls/; a split of train/images/ is `train`;
+5. the only folder with XML, and the only other one with images or all images beside it, if names match.
+
+Without lists in ImageSets, a train.txt, val.txt or test.txt that lies on top counts if it names the images.
 
 The id of an image is its path below the folder of images, without suffix. Its annotation has the same path.
 """
@@ -17,14 +20,16 @@ from __future__ import annotations
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import PurePosixPath
+from functools import cache, cached_property
+from pathlib import Path, PurePosixPath
 
 from utils.cli.console import plural
-from utils.cli.files import nfc
-from utils.data.folder_walk import IMAGE_SUFFIXES, FolderWalk, is_image
+from utils.cli.errors import UserError
+from utils.cli.files import nfc, read_text
+from utils.data.folder_walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FolderWalk, is_image
 
 EVERYTHING = "all"
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")  # in any case; the first one found counts
@@ -36,7 +41,15 @@ _SUFFIX = "|".join(map(re.escape, IMAGE_SUFFIXES))
 _COLUMNS = re.compile(  # a line of a list with a second column
     rf"""(.*\S)\s+(?:-1|0|1)|(.*(?:{_SUFFIX})["']?)\s+.*\.xml["']?""", re.IGNORECASE
 )
-_LIST_FOLDERS = (["imagesets", "main"], ["imagesets"])
+_LIST_FOLDERS = ("", "imagesets", "imagesets/main")  # in any case; the last one counts
+_DESCRIBED = {
+    "image": IMAGE_SUFFIXES,
+    "XML file": (".xml",),
+    "JSON file": (".json",),
+    "TXT file": (".txt",),
+    "video": VIDEO_SUFFIXES,
+    "archive": (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z"),
+}
 _MAX_DEPTH = 4  # levels of folders that are searched for VOC folders, with the data folder
 
 
@@ -49,9 +62,10 @@ class DataPart:
         image_folder, xml_folder: what is searched, with a slash at the end; equal in a flat folder.
         images: the files of each id; more than one is an error.
         xml: the annotation of each id that has one.
-        lonely_xml: XML files without an image.
+        xml_without_image: XML files without an image.
         lists: the list of each split, by its own name.
         groups: the ids of each split, if there are no lists, or only those of one class, joined here.
+        names: the ids that lists name.
     """
 
     prefix: str
@@ -59,9 +73,10 @@ class DataPart:
     xml_folder: str
     images: dict[str, list[str]]
     xml: dict[str, str]
-    lonely_xml: list[str]
+    xml_without_image: list[str]
     lists: dict[str, str]
     groups: dict[str, list[str]]
+    names: ListedNames
 
     @property
     def is_flat(self) -> bool:
@@ -74,13 +89,25 @@ class DataPart:
             own_folder = split_of(self.prefix) if name == EVERYTHING else ""
             yield own_folder or self.prefix + name, name
 
+    def origin_of(self, name: str) -> str:
+        """Return the list of a split, or its folder with a slash; "" if it is what no other split has."""
+        for own, file in self.lists.items():
+            if own == name or (self.groups and own.endswith(f"_{name}")):  # of one class, joined
+                return file
+        if name == EVERYTHING:
+            return self.prefix if split_of(self.prefix) else ""
+        folders = (self.image_folder + split_folder(image_id) for image_id in self.groups[name])
+        return next((folder for folder in folders if folder != self.image_folder), "")
+
 
 class ListedNames:
     """The ids of a part by what lists write: file names, paths of another machine, another case."""
 
-    def __init__(self, part: DataPart) -> None:
-        self._ids = part.images
-        self._image_folders = {*_IMAGE_FOLDERS, PurePosixPath(part.image_folder).name.casefold()}
+    def __init__(self, ids: Collection[str], folders: Iterable[str]) -> None:
+        self._ids = ids
+        self._folders = {image_id.partition("/")[0].casefold() for image_id in self._ids if "/" in image_id}
+        own = {PurePosixPath(folder).name.casefold() for folder in folders}
+        self._data_folders = {*_IMAGE_FOLDERS, *_XML_FOLDERS, *own}
 
     @cached_property
     def _by_case(self) -> dict[str, list[str]]:
@@ -90,12 +117,22 @@ class ListedNames:
     def _by_name(self) -> dict[str, list[str]]:
         return _group(self._ids, lambda image_id: _last_name(image_id).casefold())
 
+    def fits(self, path: Path) -> bool:
+        """Tell whether most lines of a file name an image."""
+        lines, found = [], 0
+        with suppress(UserError):
+            lines = read_lines(path)
+        for line in lines:
+            with suppress(ValueError):
+                found += self.resolve(line) in self._ids
+        return 2 * found > len(lines)
+
     def resolve(self, line: str) -> str:
         """Return the id in a line of a list; if there is no such image, what the id should be.
 
         The line may be quoted, and have a second column: 1, 0 or -1, or the annotation. A suffix is left out.
-        Of a path counts what follows the folder of images. Of an absolute path, and of a name that is not
-        found, the name decides if only one image has it.
+        Of a path counts what follows the folder of images or XML, or a folder that no image is in. Of an
+        absolute path, and of a name that is not found, the name decides if only one image has it.
 
         Raises:
             ValueError: the line leads out of the data folder.
@@ -108,12 +145,15 @@ class ListedNames:
         if ".." in path.parts:
             raise ValueError(repr(line[:80]))
         is_absolute = path.is_absolute() or path.as_posix()[1:2] == ":"
-        starts = [n + 1 for n, name in enumerate(path.parts[:-1]) if name.casefold() in self._image_folders]
-        below = "/".join(path.parts[max(starts, default=0) :])
-        for key in (path.as_posix(), _without_suffix(path.as_posix()), below, _without_suffix(below)):
-            if key in self._ids:
-                return key
-        nearest = [self._by_case.get(_without_suffix(below).casefold(), [])]
+        starts = [n + 1 for n, name in enumerate(path.parts[:-1]) if name.casefold() in self._data_folders]
+        tail = below = "/".join(path.parts[max(starts, default=0) :])
+        while "/" in tail and tail.partition("/")[0].casefold() not in self._folders:
+            tail = tail.partition("/")[2]
+        for key in (path.as_posix(), below, tail):
+            for form in (key, _without_suffix(key)):
+                if form in self._ids:
+                    return form
+        nearest = [self._by_case.get(_without_suffix(key).casefold(), []) for key in (below, tail)]
         if is_absolute or "/" not in below:
             nearest.append(self._by_name.get(_without_suffix(path.name).casefold(), []))
         for found in nearest:
@@ -137,6 +177,10 @@ def find_parts(walk: FolderWalk) -> list[DataPart]:
         return [flat]
     for level in levels:
         if parts := _find_named(walk, level, _find_similar_folders):
+            return parts
+    for level in levels:
+        parts = _find_named(walk, level, _find_only_folders)
+        if sum(len(part.xml) for part in parts) > len(flat.xml):
             return parts
     return [flat]
 
@@ -162,15 +206,27 @@ def _find_similar_folders(walk: FolderWalk, folder: str) -> tuple[str, str] | No
     return (filled[0], filled[1]) if len(filled) == 2 else None
 
 
+def _find_only_folders(walk: FolderWalk, folder: str) -> tuple[str, str] | None:
+    """Find one subfolder with XML, and one other with images, else all images beside it."""
+    places = [f"{folder}{name}/" for name in walk.subfolders.get(folder, ())]
+    xml = [place for place in places if any(map(_is_xml, walk.below(place)))]
+    images = [place for place in places if any(map(is_image, walk.below(place)))]
+    beside = any("/" not in file[len(folder) :] and is_image(file) for file in walk.below(folder))
+    if len(xml) != 1 or xml[0] in images or not (images or beside):
+        return None
+    return images[0] if len(images) == 1 and not beside else folder, xml[0]
+
+
 def _make_part(walk: FolderWalk, prefix: str, image_folder: str, xml_folder: str) -> DataPart:
     """Match the images of a VOC folder, or of a flat one, with their annotations, and find its splits."""
     images = _group(filter(is_image, walk.below(image_folder)), lambda file: _key(file, image_folder))
     files = sorted(filter(_is_xml, walk.below(xml_folder)), key=lambda file: not file.endswith(".xml"))
     is_flat = image_folder == xml_folder
-    xml, lonely = _match(images, {file: _key(file, xml_folder) for file in files}, is_flat=is_flat)
-    lists = _find_lists(walk, prefix)
+    xml, unmatched = _match(images, {file: _key(file, xml_folder) for file in files}, is_flat=is_flat)
+    names = ListedNames(images, (image_folder, xml_folder))
+    lists = _find_lists(walk, prefix, names)
     groups = {} if lists else _group_by_folder(sorted(images))
-    return DataPart(prefix, image_folder, xml_folder, images, xml, lonely, lists, groups)
+    return DataPart(prefix, image_folder, xml_folder, images, xml, unmatched, lists, groups, names)
 
 
 def _match(
@@ -182,15 +238,15 @@ def _match(
     image and one file: without folders such as xmls/ on the way, a.jpg.xml, another case, and XML in one
     folder for images in subfolders.
     """
-    forms: list[Callable[[str], str]] = [str, _without_folders, _without_suffix, str.casefold]
+    simplifications: list[Callable[[str], str]] = [str, _without_folders, _without_suffix, str.casefold]
     if not is_flat and not any("/" in _without_folders(key) for key in key_of.values()):
-        forms.append(_last_name)
+        simplifications.append(_last_name)
     found: dict[str, str] = {}
     ids, keys = {image_id: image_id for image_id in images}, dict(key_of)
-    for form in forms:
-        ids, keys = ({name: form(text) for name, text in texts.items()} for texts in (ids, keys))
+    for simplify in simplifications:
+        ids, keys = ({name: simplify(text) for name, text in texts.items()} for texts in (ids, keys))
         candidates = _group(keys, keys.__getitem__)
-        exact = form is str  # ids differ, and of two files the first one counts
+        exact = simplify is str  # ids differ, and of two files the first one counts
         for text, names in _group(ids, ids.__getitem__).items():
             files = candidates.get(text, [])
             if files and (exact or len(names) == len(files) == 1):
@@ -199,14 +255,21 @@ def _match(
     return found, list(keys)
 
 
-def _find_lists(walk: FolderWalk, prefix: str) -> dict[str, str]:
-    """Return the lists in ImageSets/Main, or ImageSets itself, by the names of their splits."""
-    lists: dict[str, str] = {}
-    for file in sorted(walk.below(prefix), key=lambda file: -file.count("/")):
-        *folders, name = file[len(prefix) :].split("/")
-        stem, _, suffix = name.rpartition(".")
-        if suffix.lower() == "txt" and [folder.casefold() for folder in folders] in _LIST_FOLDERS:
-            lists.setdefault(stem, file)
+def _find_lists(walk: FolderWalk, prefix: str, names: ListedNames) -> dict[str, str]:
+    """Return the lists in ImageSets/Main, or ImageSets itself, by the names of their splits.
+
+    If there are none, train.txt and the like on top count, where they name images.
+    """
+    found: dict[str, dict[str, str]] = {folder: {} for folder in _LIST_FOLDERS}
+    for file in walk.below(prefix):
+        if file.lower().endswith(".txt"):
+            folder, _, name = file[len(prefix) :].rpartition("/")
+            found.get(folder.casefold(), {}).setdefault(name[:-4], file)
+    on_top = found.pop("")
+    lists = {stem: file for files in found.values() for stem, file in files.items()}
+    if not lists:
+        on_top = {stem: file for stem, file in on_top.items() if stem.casefold() in SPLIT_NAMES}
+        lists = {stem: file for stem, file in on_top.items() if names.fits(walk.root / file)}
     for stem in list(lists):
         if (plain := SPLIT_NAMES.get(stem.casefold(), stem)) not in lists:
             lists[plain] = lists.pop(stem)
@@ -231,11 +294,25 @@ def _group_by_folder(ids: Sequence[str]) -> dict[str, list[str]]:
 
 def split_of(path: str) -> str:
     """Return the split of the first folder in a path called train, Validation, test_images or so, else ""."""
-    for folder in path.split("/")[:-1]:
-        match = _SPLIT_FOLDER.fullmatch(folder.casefold())
-        if match and match[1] in SPLIT_NAMES:
-            return SPLIT_NAMES[match[1]]
-    return ""
+    return _split_word(_last_name(split_folder(path)[:-1]))
+
+
+def split_folder(path: str) -> str:
+    """Return the path, with a slash, of the folder that decides the split; "" if there is none."""
+    folders = path.split("/")[:-1]
+    depths = (depth for depth, folder in enumerate(folders, start=1) if _split_word(folder))
+    return "".join(f"{folder}/" for folder in folders[: next(depths, 0)])
+
+
+@cache
+def _split_word(folder: str) -> str:
+    match = _SPLIT_FOLDER.fullmatch(folder.casefold())
+    return SPLIT_NAMES.get(match[1], "") if match else ""
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a list that are not blank; raises a UserError as `read_text`."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def _key(file: str, folder: str) -> str:
@@ -269,26 +346,44 @@ def _group(items: Iterable[str], key: Callable[[str], str]) -> dict[str, list[st
 
 
 def describe_contents(walk: FolderWalk) -> str:
-    """Say what a folder without annotated images has, and what to do; empty if that are no annotations."""
-    suffixes = {
-        "image": IMAGE_SUFFIXES,
-        "XML file": (".xml",),
-        "JSON file": (".json",),
-        "TXT file": (".txt",),
-    }
-    found = {noun: [f for f in walk.files if f.lower().endswith(ends)] for noun, ends in suffixes.items()}
-    counts = [
+    """Say what a folder without annotated images has, and what to do; empty if it has nothing of the kind."""
+    found = {noun: [f for f in walk.files if f.lower().endswith(ends)] for noun, ends in _DESCRIBED.items()}
+    counts = ", ".join(
         f"{plural(len(files), noun)} ({files[0][-60:]}{', ...' if len(files) > 1 else ''})"
         for noun, files in found.items()
         if files
-    ]
+    )
     folder = shlex.quote(str(walk.root))
     if not found["image"]:
-        advice = "and no images; give the folder that has both"
-        return f"{', '.join(counts)} {advice}" if found["XML file"] or found["JSON file"] else ""
+        advice = ""
+        if found["XML file"] or found["JSON file"]:
+            advice = "give the folder that has both"
+        if found["video"]:
+            advice = "extract frames and annotate them, or run predict.py on the videos"
+        if found["archive"]:
+            advice = "unpack the archives"
+        return f"{counts} and no images; {advice}" if advice else ""
     if found["XML file"]:
-        return f"{', '.join(counts)}, but no XML file has the name of an image; rename or move them"
+        return f"{counts}, but {_describe_names(found['image'], found['XML file'])}"
     if found["JSON file"] or found["TXT file"]:
         convert = f"python data.py convert {folder} --out {folder}_voc"
-        return f"{', '.join(counts)} and no XML; convert COCO, YOLO and labelme: {convert}"
-    return f"{counts[0]} and no XML; annotate them first (predict.py --xml DIR suggests boxes)"
+        return f"{counts} and no XML; convert COCO, YOLO and labelme: {convert}"
+    if found["archive"]:
+        return f"{counts} and no XML; unpack the archives"
+    return f"{counts} and no XML; annotate them first (predict.py --xml DIR suggests boxes)"
+
+
+def _describe_names(images: Iterable[str], xml: Iterable[str]) -> str:
+    """Say why no XML file is the annotation of an image."""
+    images_of = _group(images, _plain_name)
+    for file in xml:
+        if near := [image[-60:] for image in images_of.get(_plain_name(file), [])]:
+            return (
+                f"{file[-60:]} cannot be matched with {' or '.join(near[:2])}; move the images below images/ "
+                "and the XML below annotations/, with the same subfolders and no name twice"
+            )
+    return "no XML file has the name of an image; name them alike, such as x.jpg and x.xml"
+
+
+def _plain_name(file: str) -> str:
+    return _without_suffix(_without_suffix(_last_name(file))).casefold()

@@ -10,6 +10,7 @@ from typing import Any
 from utils.cli.class_names import match_class_names, read_class_names
 from utils.cli.console import log, plural, warn
 from utils.cli.shared_config import DataConfig
+from utils.data.annotation_cache import AnnotationCache
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import (
     DatasetReport,
@@ -75,11 +76,12 @@ def prepare_training(
     _announce_unused(config, folder, [*train_splits, *val_splits])
     holds_out = not val_splits and not without
     options: dict[str, Any] = {"renames": config.renames, "skip_unreviewed": config.skip_unreviewed}
-    report = scan_samples(train_samples, class_names=names, hashes=holds_out, **options)
-    names = names or report.class_names
-    reports = [report]
-    if val_splits:
-        reports.append(scan_samples(val_samples, class_names=names, training=False, **options))
+    with AnnotationCache([*train_samples, *val_samples]) as options["cache"]:
+        report = scan_samples(train_samples, class_names=names, hashes=holds_out, **options)
+        names = names or report.class_names
+        reports = [report]
+        if val_splits:
+            reports.append(scan_samples(val_samples, class_names=names, training=False, **options))
     _report(config, reports)
     require_objects(report)
     _announce("train", train_splits, report)
@@ -117,7 +119,6 @@ def prepare_evaluation(
     """
     folder = DataFolder(config.data)
     chosen = tuple(splits) if splits else choose_evaluation_splits(folder)
-    _announce_unused(config, folder, chosen)
     dataset, report = _scan_splits(config, folder, chosen, training=False)
     if known and not config.classes:
         dataset = VocDataset(dataset.records, _join_names(known, dataset.class_names))
@@ -156,6 +157,7 @@ def _scan_splits(
 ) -> tuple[VocDataset, DatasetReport]:
     names = read_class_names(config.classes) if config.classes else None
     samples = _load(config, folder, chosen)
+    _announce_unused(config, folder, chosen)
     report = scan_samples(
         samples,
         class_names=names,

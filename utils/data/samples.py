@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from utils.cli.console import plural, warn
 from utils.cli.errors import UserError
-from utils.cli.files import read_text
 from utils.cli.inputs import check_data_folder, describe_layouts
 from utils.data.folder_walk import is_image, walk_folder
-from utils.data.layouts import EVERYTHING, SPLIT_NAMES, DataPart, ListedNames, describe_contents, find_parts
+from utils.data.layouts import EVERYTHING, SPLIT_NAMES, DataPart, describe_contents, find_parts, read_lines
 
-LONE_LIST = "default"  # CVAT's list of all images
+DEFAULT_LIST = "default"  # CVAT's list of all images
 NO_XML = "without XML"
+_UNREAD_LISTS = ("list outside the layout", "list of other images", "list with an error")
 _USUAL_SPLITS = (*SPLIT_NAMES.values(), EVERYTHING)
 
 
@@ -52,6 +52,7 @@ class DataFolder:
         self._walk = walk_folder(self.root)
         self._ids: dict[str, list[str]] = {}
         self._parts = [self._join_class_lists(part) for part in find_parts(self._walk)]
+        self._samples: dict[tuple[str, str, str], Sample | None] = {}
         self._splits: dict[str, list[tuple[DataPart, str]]] = {}
         for part in self._parts:
             for split, name in part.list_splits():
@@ -67,9 +68,14 @@ class DataFolder:
         """List the splits without VOC's lists of one class, such as cat_train."""
         return [split for split, (first, *_) in self._splits.items() if not self._is_class_list(*first)]
 
-    def voc_folders(self) -> list[Path]:
-        """List the folders that can have lists: this one, or those of a VOCdevkit; none for a flat folder."""
-        return [self.root / part.prefix for part in self._parts if not part.is_flat]
+    def list_folders(self) -> list[Path]:
+        """List the folders that can have lists: this one, or those of a VOCdevkit."""
+        return [self.root / part.prefix for part in self._parts]
+
+    def find_divided(self) -> dict[str, str]:
+        """Return the list or the folder, relative, of each train, val or test split that has one."""
+        found = {name: part.origin_of(own) for name in self._usual() for part, own in self._splits[name]}
+        return {name: origin for name, origin in found.items() if origin}
 
     def load(self, split: str, unlabelled: str, on_warning: Callable[[str], None]) -> list[Sample]:
         """List the images of one split; see `load_samples`."""
@@ -78,7 +84,10 @@ class DataFolder:
         for part, name in self._find(split):
             ids = self._ids_of(part, name)
             for image_id in dict.fromkeys(ids):
-                sample = self._make_sample(part, image_id, unlabelled)
+                key = part.prefix, image_id, unlabelled
+                if key not in self._samples:  # splits share images
+                    self._samples[key] = self._make_sample(part, image_id, unlabelled)
+                sample = self._samples[key]
                 if sample is None:
                     skipped += 1
                 else:
@@ -115,25 +124,28 @@ class DataFolder:
                 kinds[file] = "list" if _split_of_class_list(name) in own else "list of another split"
             for name in {*(name for _, name in part.list_splits()), *own}:
                 is_main = name in own or not self._is_class_list(part, name)
-                if name in part.lists:
-                    other = "list of another split" if is_main else "list of one class"
-                    kinds[part.lists[name]] = "list" if name in own else other
-                with suppress(UserError):  # of a list that is empty or not text: check reports it
+                kind = "list of another split" if is_main else "list of one class"
+                try:
                     (used if name in own else others).update(self._ids_of(part, name) if is_main else ())
+                    kind = "list" if name in own else kind
+                except UserError:
+                    kind = "list with an error"
+                if name in part.lists:
+                    kinds[part.lists[name]] = kind
             for image_id, files in part.images.items():
                 xml, reason = part.xml.get(image_id), ""
                 if image_id in others and image_id not in used:
                     reason = "of another split"
                 elif image_id not in used:
                     reason = "in no list" if part.lists else "beside the folders of the splits"
-                elif xml is None and part.is_flat and unlabelled == "skip":
+                elif xml is None and unlabelled == "skip":
                     reason = NO_XML
                 elif len(files) > 1:
                     reason = "with the name of another"
                 kinds.update(dict.fromkeys(files, f"image {reason}".rstrip()))
                 if xml is not None:
                     kinds[xml] = f"annotation of an image {reason}" if reason else "annotation"
-            kinds.update(dict.fromkeys(part.lonely_xml, "annotation without image"))
+            kinds.update(dict.fromkeys(part.xml_without_image, "annotation without image"))
         found: dict[str, list[str]] = defaultdict(list)
         for file in self._walk.files:
             found[kinds.get(file) or self._other_kind(file)].append(file)
@@ -146,14 +158,16 @@ class DataFolder:
 
         Those without XML are skipped: loading warns of them. Empty if all are in one.
         """
-        usual = [name for name in self._splits if name.rpartition("/")[2] in _USUAL_SPLITS]
-        kinds = self.account(unlabelled, list(dict.fromkeys([*usual, *splits])))
+        kinds = self.account(unlabelled, list(dict.fromkeys([*self._usual(), *splits])))
         counts = [
             count_files(kind, files)
             for kind, files in kinds.items()
-            if kind.startswith(("image ", "annotation ", "list outside ")) and not kind.endswith(NO_XML)
+            if kind.startswith(("image ", "annotation ", *_UNREAD_LISTS)) and not kind.endswith(NO_XML)
         ]
         return ", ".join(counts)
+
+    def _usual(self) -> list[str]:
+        return [name for name in self._splits if name.rpartition("/")[2] in _USUAL_SPLITS]
 
     def _other_kind(self, file: str) -> str:
         suffix = PurePosixPath(file).suffix.lower()
@@ -162,7 +176,10 @@ class DataFolder:
         if suffix == ".txt" and "imagesets" in file.casefold().split("/"):
             return "list of another task"
         if suffix == ".txt" and PurePosixPath(file).stem.casefold() in SPLIT_NAMES:
-            return "list outside ImageSets/Main"
+            on_top = any(
+                f"{part.prefix}{PurePosixPath(file).name}" == file for part in self._parts if not part.lists
+            )
+            return "list of other images" if on_top else "list outside the layout"
         return f"other file ({suffix or 'no suffix'})"
 
     def _find(self, split: str) -> list[tuple[DataPart, str]]:
@@ -173,11 +190,12 @@ class DataFolder:
             if (found := folder + slash + spelling) in self._splits:
                 return self._splits[found]
         for part in self._parts:
-            if part.prefix == folder + slash and not part.is_flat:
+            if part.prefix == folder + slash:
                 if name == EVERYTHING:
                     return [(part, EVERYTHING)]
-                place = self.root / part.prefix / "ImageSets" / "Main" / f"{name}.txt"
-                raise UserError(_no_such_split(place, name, [own for _, own in part.list_splits()]))
+                if not part.is_flat:
+                    place = self.root / part.prefix / "ImageSets" / "Main" / f"{name}.txt"
+                    raise UserError(_no_such_split(place, name, [own for _, own in part.list_splits()]))
         raise UserError(_no_such_split(self.root, split, self.list_splits()))
 
     def _ids_of(self, part: DataPart, name: str) -> list[str]:
@@ -186,12 +204,11 @@ class DataFolder:
             return part.groups.get(name, sorted(part.images))
         if (file := part.lists[name]) not in self._ids:
             path = self.root / file
-            lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+            lines = read_lines(path)
             if not lines:
                 raise UserError(f"{path}: the split is empty; write one image id a line")
-            names = ListedNames(part)
             try:
-                self._ids[file] = [names.resolve(line) for line in lines]
+                self._ids[file] = [part.names.resolve(line) for line in lines]
             except ValueError as error:
                 raise UserError(f"{path}: the id {error} is outside the data folder") from None
         return self._ids[file]
@@ -210,12 +227,10 @@ class DataFolder:
         if name not in part.lists or not _split_of_class_list(name):
             return False
         try:
-            rows = [
-                line.rsplit(maxsplit=1) for line in read_text(self.root / part.lists[name]).splitlines()[:100]
-            ]
+            rows = [line.rsplit(maxsplit=1) for line in read_lines(self.root / part.lists[name])[:100]]
         except UserError:
             return False
-        return any(rows) and all(len(row) == 2 and row[1] in ("1", "0", "-1") for row in rows if row)
+        return bool(rows) and all(len(row) == 2 and row[1] in ("1", "0", "-1") for row in rows)
 
     def _make_sample(self, part: DataPart, image_id: str, unlabelled: str) -> Sample | None:
         """Return the sample of an id, None if it is skipped for want of an XML file."""
@@ -226,7 +241,9 @@ class DataFolder:
                 return None
             xml = f"{part.xml_folder}{image_id}.xml"  # the scan reports that it is missing
         path = self.root / (files[0] if files else f"{part.image_folder}{image_id}.jpg")
-        problem = "" if files else f"{path}: no image with this id"
+        problem = ""
+        if not files:
+            problem = f"{path}: {'is a folder' if os.path.isdir(path) else 'no image with this id'}"
         if len(files) > 1:
             problem = f"{path}: {PurePosixPath(files[1]).name} lies beside it; keep one of the two"
         return Sample(part.prefix + image_id, path, self.root / xml if xml else None, problem)
@@ -269,7 +286,7 @@ def choose_training_splits(
     if not train:
         for folder, names in groups.items():
             wanted = ("train",) if f"{folder}train" in val_of else ("trainval", "train", EVERYTHING)
-            wanted = (LONE_LIST,) if names == [LONE_LIST] else wanted
+            wanted = (DEFAULT_LIST,) if names == [DEFAULT_LIST] else wanted
             train += [folder + name for name in wanted if name in names][:1]
     if not train:
         raise UserError(

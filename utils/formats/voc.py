@@ -17,7 +17,7 @@ from utils.formats.intermediate import ConvertedDataset, SourceDataset, SourceIm
 from utils.formats.parsing import clean_name
 
 
-def read_voc(root: Path) -> SourceDataset:
+def read_voc(root: Path, unlabelled: str = "skip") -> SourceDataset:
     """Read all splits of a VOCdevkit, a folder in VOC layout, or images with XML beside them.
 
     VOC's lists of single classes (cat_train, with a column of 1, 0 and -1) are not splits.
@@ -34,14 +34,14 @@ def read_voc(root: Path) -> SourceDataset:
         source.notes.append(f"{len(class_lists)} lists of single classes, such as {class_lists[0]}, skipped")
     read: dict[str, SourceImage | None] = {}
     for name in names:
-        for sample in load_samples(folder, name):
+        for sample in load_samples(folder, name, unlabelled=unlabelled):
             if sample.image_id not in read:
                 read[sample.image_id] = _read_image(sample, source, counted)
             image = read[sample.image_id]
             if image is not None:
                 source.images.append(replace(image, splits=(name,)))
     source.notes += [describe_counted(counted)] if counted else []
-    if unused := folder.describe_unused("skip", names):
+    if unused := folder.describe_unused(unlabelled, names):
         source.notes.append(
             f"not used: {unused}; which: python data.py check --data {shlex.quote(str(root))}"
         )
@@ -53,7 +53,8 @@ def _read_image(sample: Sample, source: SourceDataset, counted: Counter[str]) ->
     try:
         if sample.problem:
             raise UserError(sample.problem)
-        assert sample.xml_path is not None  # images without XML were skipped
+        if sample.xml_path is None:
+            return SourceImage(sample.image_path, [])
         annotation = read_annotation(sample.xml_path)
     except UserError as error:
         source.image_faults.append(str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -12,13 +13,9 @@ from typing import Literal
 
 from utils.cli.console import log, plural
 from utils.cli.errors import UserError
-from utils.data.folder_walk import IMAGE_SUFFIXES, is_image, is_system_file, walk_folder
+from utils.data.folder_walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_system_file, walk_folder
 
 _ACCEPTED = "give an image, a video, a folder, a glob such as 'photos/*.jpg', a camera number or a stream URL"
-VIDEO_SUFFIXES = (
-    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".wmv", ".mpg", ".mpeg", ".mjpeg", ".flv", ".3gp"),
-    *(".ts", ".mts", ".m2ts", ".ogv"),
-)
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def find_sources(sources: Sequence[str]) -> list[Source]:
 def _expand(source: str) -> list[Source]:
     path = Path(source)
     if path.is_dir():
-        found = _visible_among(path / name for name in os.listdir(path))
+        found = _visible_among((path / name for name in os.listdir(path)), path)
         deeper = f"'{source.rstrip('/')}/**/*'"
         if not found:
             raise UserError(f"{source}: no images directly in this folder; {deeper} looks below it")
@@ -81,7 +78,8 @@ def _expand(source: str) -> list[Source]:
         return [Source("live", Path(re.sub(r"[^\w.-]+", "_", place).strip("_.") + ".mp4"), source)]
     if not glob.has_magic(source):
         raise UserError(f"{source}: no such file or folder; {_ACCEPTED}")
-    found = _visible_among(map(Path, glob.iglob(source, recursive=True)))
+    named = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
+    found = _visible_among(map(Path, glob.iglob(source, recursive=True)), Path(*named))
     if not found:
         raise UserError(f"{source}: matches no image; {_ACCEPTED}")
     return found
@@ -96,10 +94,15 @@ def _count_images_below(folder: Path) -> int:
     return sum(is_image(file) for file in files if "/" in file)
 
 
-def _visible_among(paths: Iterable[Path]) -> list[Source]:
+def _visible_among(paths: Iterable[Path], folder: Path) -> list[Source]:
+    """Return the images and videos; below `folder`, which the user named, without system files."""
     suffixes = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
     found = (path for path in paths if path.suffix.lower() in suffixes and not path.is_dir())
-    return [_as_source(path) for path in sorted(found) if not any(map(is_system_file, path.parts))]
+    return [
+        _as_source(path)
+        for path in sorted(found)
+        if not any(map(is_system_file, path.relative_to(folder).parts))
+    ]
 
 
 def _as_source(path: Path) -> Source:

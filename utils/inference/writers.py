@@ -21,8 +21,8 @@ from nets.structures import Detections
 from utils.cli.console import warn
 from utils.cli.errors import Interrupted, UserError
 from utils.cli.files import atomic_write
+from utils.data.folder_walk import VIDEO_SUFFIXES
 from utils.data.voc_xml import VocObject, round_boxes, write_annotation
-from utils.inference.sources import VIDEO_SUFFIXES
 from utils.inference.streams import Frame
 from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import letterbox

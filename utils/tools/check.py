@@ -20,6 +20,7 @@ from utils.cli.files import atomic_write
 from utils.cli.shared_config import DataConfig
 from utils.cli.tool_configs import CheckConfig
 from utils.data.anchor_boxes import read_anchors
+from utils.data.annotation_cache import AnnotationCache
 from utils.data.dataset_report import MAX_SHOWN, DatasetReport, Finding, Record, require_objects, scan_samples
 from utils.data.samples import NO_XML, DataFolder, Sample, choose_training_splits, count_files, load_samples
 from utils.data.stratify import group_near_duplicates
@@ -195,13 +196,15 @@ def _check(config: CheckConfig) -> CheckReport:
         _ = read_anchors(config.anchors) if config.anchors else None
     root = Path(config.data)
     folder = DataFolder(root)
-    samples = _list_samples(config, folder, report)
+    splits = list(dict.fromkeys(config.split or sorted(folder.list_main_splits(), key=_sort_key)))
+    samples = _list_samples(config, folder, splits, report)
     learned, tested = _divide_by_role(folder, samples)
     options: dict[str, Any] = {"renames": config.renames, "decode": config.decode, "hashes": True}
     options["skip_unreviewed"] = config.skip_unreviewed
-    training = scan_samples(learned, class_names=names, **options)
-    known = names or (training.class_names if training.records else None)
-    testing = scan_samples(tested, class_names=known, training=False, **options)
+    with AnnotationCache([*learned, *tested]) as options["cache"]:
+        training = scan_samples(learned, class_names=names, **options)
+        known = names or (training.class_names if training.records else None)
+        testing = scan_samples(tested, class_names=known, training=False, **options)
     records = {record.image_id: record for record in (*training.records, *testing.records)}
     report.splits = {split: _summarize(part, records) for split, part in samples.items()}
     strict = {image_id for image_id, found in report.splits_of.items() if _strictest_role(found) != "train"}
@@ -210,21 +213,24 @@ def _check(config: CheckConfig) -> CheckReport:
     report.findings += _find_overlaps(root, samples)
     report.findings += _find_duplicates(list(records.values()), report.splits_of)
     _check_classes(root, training, testing, report)
-    report.files = _account(config, folder, samples, records)
+    known_splits = [split for split in splits if split in {*samples, *folder.list_splits()}]
+    files = folder.account(config.unlabelled, known_splits)
+    report.files = _set_apart_unusable(files, root, samples, records)
     report.findings += _find_unused(root, report.files)
     report.findings.sort(key=lambda finding: _LEVELS.index(finding.level))
     return report
 
 
-def _list_samples(config: CheckConfig, folder: DataFolder, report: CheckReport) -> dict[str, list[Sample]]:
+def _list_samples(
+    config: CheckConfig, folder: DataFolder, splits: Sequence[str], report: CheckReport
+) -> dict[str, list[Sample]]:
     """Return the images of each split; what is wrong with the lists goes into the report."""
     kind = "split list"
-    names = list(dict.fromkeys(config.split or sorted(folder.list_main_splits(), key=_sort_key)))
     if not config.split:
         with report.collect(kind):
             choose_training_splits(folder)
     samples: dict[str, list[Sample]] = {}
-    for split in names:
+    for split in splits:
         warnings: list[str] = []
         with report.collect(kind):
             samples[split] = load_samples(
@@ -272,14 +278,13 @@ def _divide_by_role(
     return [*learned, *rest], tested
 
 
-def _account(
-    config: CheckConfig,
-    folder: DataFolder,
+def _set_apart_unusable(
+    files: dict[str, list[str]],
+    root: Path,
     samples: Mapping[str, Sequence[Sample]],
     records: Mapping[str, Record],
 ) -> dict[str, list[str]]:
     """Return all files by kind; those of images that cannot be used are kinds of their own."""
-    files = folder.account(config.unlabelled, list(samples))
     unusable = {
         str(path)
         for part in samples.values()
@@ -289,7 +294,7 @@ def _account(
         if path is not None
     }
     for kind, reason in (("image", "with an error"), ("annotation", "of an image with an error")):
-        bad = {file for file in files.get(kind, ()) if unusable and str(folder.root / file) in unusable}
+        bad = {file for file in files.get(kind, ()) if unusable and str(root / file) in unusable}
         files[f"{kind} {reason}"] = sorted(bad)
         files[kind] = [file for file in files.get(kind, ()) if file not in bad]
     nouns = (*_USED, "other", "system")

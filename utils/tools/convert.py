@@ -42,7 +42,10 @@ def run(config: ConvertConfig) -> int:
     kind, target = _choose_formats(config, sources)
     check_unused(out)
     names = read_class_names(config.classes) if config.classes else ()
-    source = _read(kind, sources, names, Path(config.images) if config.images else None)
+    if kind == "voc":
+        source = read_voc(sources[0], config.unlabelled)
+    else:
+        source = _read(kind, sources, names, Path(config.images) if config.images else None)
     for note in source.notes:
         log(one_line(note))
     if names:
@@ -64,6 +67,8 @@ def _choose_formats(config: ConvertConfig, sources: Sequence[Path]) -> tuple[str
         raise UserError(f"--to {target}: {sources[0]} is {kind} already; give --from if it is not")
     if config.float_boxes and target != "voc":
         raise UserError(f"--float-boxes: is for --to voc; the boxes of {target} are exact without it")
+    if config.unlabelled != "skip" and kind != "voc":
+        raise UserError(f"--unlabelled: is for VOC folders, not for {kind}; leave it out")
     if len(sources) > 1 and kind not in ("coco", "list"):
         raise UserError(f"{sources[1]}: {kind} takes one SOURCE only; convert them one by one")
     if kind == "list" and not config.classes:
@@ -126,9 +131,7 @@ def _read(kind: str, sources: Sequence[Path], names: tuple[str, ...], images: Pa
         return read_yolo(sources[0], names, images)
     if kind == "labelme":
         return read_labelme(sources[0], images)
-    if kind == "list":
-        return read_annotation_lists(sources, names, images)
-    return read_voc(sources[0])
+    return read_annotation_lists(sources, names, images)
 
 
 def _select_classes(source: SourceDataset, names: tuple[str, ...]) -> None:

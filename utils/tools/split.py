@@ -16,11 +16,10 @@ from utils.cli.files import atomic_write
 from utils.cli.tool_configs import SplitConfig
 from utils.data.dataset_report import Record, require_objects
 from utils.data.prepare import prepare_splits
-from utils.data.samples import DataFolder
+from utils.data.samples import DataFolder, load_samples
 from utils.data.stratify import count_images, group_near_duplicates, merge_groups, split_with_fallback
 from utils.tools.printing import next_command, print_lines, text_table
 
-_LISTS = ("train", "val", "test", "trainval")
 # A part is reported if it is off by more than this fraction of its target, and more than this many images.
 _TOLERANCE = 0.25, 2
 
@@ -29,31 +28,45 @@ def run(config: SplitConfig) -> int:
     """Divide the images, write the lists and print what is in them.
 
     Raises:
-        UserError: there are lists already, the data cannot be used, or the lists cannot be written.
+        UserError: the images are divided already, the data cannot be used, or the lists cannot be written.
     """
-    folder = _find_folder(config.data)
-    lists = folder / "ImageSets" / "Main"
-    if existing := [f"{name}.txt" for name in _LISTS if (lists / f"{name}.txt").exists()]:
-        raise UserError(f"{lists}: contains {', '.join(existing)} already; move or delete them to split anew")
+    data = DataFolder(_find_folder(config.data))
+    test = data.find_divided().get("test", "")
+    kept = (
+        {sample.image_id for sample in load_samples(data, "test", unlabelled=config.unlabelled)}
+        if test
+        else set()
+    )
     # All images are read, listed or not, by the strict rule of evaluation data.
-    _, report = prepare_splits(replace(config, data=str(folder)), ["all"], training=False, hashes=True)
+    _, report = prepare_splits(replace(config, data=str(data.root)), ["all"], training=False, hashes=True)
     require_objects(report)
-    records = report.records
+    records = [record for record in report.records if record.image_id not in kept]
     named = group_by_name(records, config.group_by) if config.group_by else []
     near = merge_groups(group_near_duplicates([record.image_hash or 0 for record in records]), named)
     loose = merge_groups([[place] for place in range(len(records))], named)
-    shares = {"train": 1 - config.val - config.test, "val": config.val, "test": config.test}
-    shares = {name: share for name, share in shares.items() if share}
+    shares = {"val": config.val, "test": 0 if test else config.test}
+    shares = {"train": 1 - sum(shares.values())} | {name: share for name, share in shares.items() if share}
+    if not records or len(shares) == 1:
+        raise UserError(f"{data.root / test}: is the test part already; nothing is left to split")
     try:
         parts, groups = split_with_fallback(records, near, loose, shares, config.seed)
     except UserError as error:
         raise UserError(f"{config.data}: {error}; set --val 0 or --test 0, or add images") from None
     ids = {name: sorted(record.image_id for record in part) for name, part in parts.items()}
     ids["trainval"] = sorted(ids["train"] + ids.get("val", []))
+    lists = data.root / "ImageSets" / "Main"
+    if test.endswith(".txt"):
+        lists = (data.root / test).parent
+    elif test:
+        ids["test"] = sorted(kept)
     write_lists(lists, ids)
     several = [group for group in groups if len(group) > 1]
     grouped = f"{sum(map(len, several))} of them in {plural(len(several), 'group')} that stay together"
     lines = [f"{plural(len(records), 'image')}, {grouped if several else 'each a group of its own'}", ""]
+    if test:
+        lines.insert(
+            1, f"test: keeps the {plural(len(kept), 'image')} of {data.root / test}; the others are divided"
+        )
     lines += [*tabulate(parts), "", *find_imbalance(parts, groups, shares, records)]
     lines.append(f"written: {', '.join(f'{name}.txt' for name in ids)} in {lists}")
     print_lines([*lines, next_command("train.py", *config.data_arguments())])
@@ -61,15 +74,20 @@ def run(config: SplitConfig) -> int:
 
 
 def _find_folder(data: str) -> Path:
-    folders = DataFolder(data).voc_folders()
-    if not folders:
-        raise UserError(
-            f"{data}: has images with XML beside them, and no place for lists; move the images into "
-            "JPEGImages/ and the XML into Annotations/, or sort both into folders train/, valid/ and test/"
-        )
-    if len(folders) > 1:
-        named = " or ".join(shlex.join(["--data", str(folder)]) for folder in folders[:2])
+    """Return the folder to divide: it has no train, val or test part yet, or a test part alone."""
+    folder = DataFolder(data)
+    divided, folders = folder.find_divided(), folder.list_folders()
+    whole = [
+        path for path in folders if not any((folder.root / o).is_relative_to(path) for o in divided.values())
+    ]
+    if whole and len(folders) > 1:
+        named = " or ".join(shlex.join(["--data", str(path)]) for path in whole[:2])
         raise UserError(f"{data}: has {len(folders)} folders in VOC layout; split one at a time: {named}")
+    if len(folders) > 1 or divided.keys() - {"test"}:
+        raise UserError(
+            f"{data}: is split already ({', '.join(sorted(divided.values()))}); to split anew, move or "
+            "delete such lists and join such folders"
+        )
     return folders[0]
 
 

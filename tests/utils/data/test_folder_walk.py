@@ -52,10 +52,8 @@ def test_linked_folders_are_entered_once_and_loops_are_not(tmp_path: Path) -> No
     assert walk_folder(data).files == ["gone.jpg", "train/a.jpg", "train/deep/b.jpg", "x/c.jpg", "x/self"]
 
 
-def test_a_folder_called_like_an_image_is_listed(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").mkdir()
-    make(tmp_path, "a.jpg/inside.jpg")
-    assert walk_folder(tmp_path).files == ["a.jpg"]
+def test_a_folder_called_like_an_image_is_a_folder(tmp_path: Path) -> None:
+    assert walk_folder(make(tmp_path, "a.jpg/inside.jpg")).files == ["a.jpg/inside.jpg"]
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

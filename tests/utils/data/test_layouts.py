@@ -68,7 +68,21 @@ NOTHING = [
     (Layout({}, {}, texts={"README.md": ""}), "give a VOCdevkit"),
     (Layout({}, {}, texts={"a.xml": "<annotation/>"}), "1 XML file (a.xml) and no images"),
     (Layout({"a.jpg": None, "x/b.jpg": None}, {}), "2 images (a.jpg, ...) and no XML; annotate them first"),
-    (Layout({"a.jpg": None}, {}, texts={"b.xml": "<annotation/>"}), "no XML file has the name of an image"),
+    (
+        Layout({"x/a.jpg": None}, {}, texts={"y/b.xml": "<annotation/>"}),
+        "1 image (x/a.jpg), 1 XML file (y/b.xml), but no XML file has the name of an image; name them alike",
+    ),
+    (
+        Layout({"a.png": None, "a.jpg": None}, {}, texts={"a.jpg.xml": "", "a.png.xml": ""}),
+        "a.jpg.xml cannot be matched with a.jpg or a.png; move the images below images/ and the XML below",
+    ),
+    (
+        Layout({"p1/a.jpg": None, "p2/b.jpg": None}, {}, texts={"x1/a.xml": "", "x2/b.xml": ""}),
+        "2 XML files (x1/a.xml, ...), but x1/a.xml cannot be matched with p1/a.jpg; move the images below",
+    ),
+    (Layout({}, {}, texts={"a.zip": "", "b.tar": ""}), "2 archives (a.zip, ...) and no images; unpack the"),
+    (Layout({}, {}, texts={"a.mp4": "", "b.MOV": ""}), "2 videos (a.mp4, ...) and no images; extract frames"),
+    (Layout({"a.jpg": None}, {}, texts={"x.zip": ""}), "1 archive (x.zip) and no XML; unpack the archives"),
     (
         Layout({"images/a.jpg": None}, {}, texts={"labels/a.txt": ""}),
         "1 image (images/a.jpg), 1 TXT file (labels/a.txt) and no XML; convert COCO, YOLO and labelme: "
@@ -195,6 +209,7 @@ def test_lists_of_one_class_beside_others_stay_apart() -> None:
     texts = {"ImageSets/Main/my cat_train.txt": "a b 1\n"}
     folder = Layout(voc("a b"), {}, texts=texts).write(Path("my"))
     assert DataFolder(folder).list_splits() == ["train"]
+    assert DataFolder(folder).find_divided() == {"train": "ImageSets/Main/my cat_train.txt"}
     (folder / "ImageSets/Main/val.txt").write_text("a b\n")
     assert DataFolder(folder).list_splits() == ["my cat_train", "val"]
     assert DataFolder(folder).list_main_splits() == ["val"]
@@ -218,6 +233,49 @@ def test_what_a_flat_folder_does_not_use_is_counted(
     ]
 
 
+def test_check_says_the_reason_of_a_split_that_cannot_be_read() -> None:
+    layout = Layout(
+        {**voc("a", "b", "c", "d"), "JPEGImages/bare.jpg": None}, {}, texts=lists("ImageSets", test="a")
+    )
+    layout.write(Path("my"))
+    Path("my/ImageSets/train.txt").write_text("a\nbare\n")
+    Path("my/ImageSets/val.txt").write_bytes(b"\0")
+    assert data.main(["check", "--data", "my", "--json", "report.json", "--split", "train", "val"]) == 2
+    files = json.loads(Path("report.json").read_text())["files"]["not_used"]
+    assert files["list with an error"] == ["ImageSets/val.txt"]
+    assert files["image without XML"] == ["JPEGImages/bare.jpg"]
+    Layout(side_by_side("train/a.jpg") | {"test/b.jpg": None}, {}).write(Path("flat"))
+    assert data.main(["check", "--data", "flat", "--json", "report.json"]) == 2
+    files = json.loads(Path("report.json").read_text())["files"]["not_used"]
+    assert files == {"image without XML": ["test/b.jpg"]}
+
+
+@pytest.mark.parametrize("verb", ["stats", "show"])
+def test_stats_and_show_say_what_is_not_used(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Layout(side_by_side("train/a.jpg", "old/b.jpg"), {}).write(Path("my"))
+    assert data.main([verb, "--data", "my"]) == 0
+    assert capsys.readouterr().err.count("not used: 1 image beside the folders of the splits") == 1
+
+
+def test_convert_takes_the_flag_that_it_advises(capsys: pytest.CaptureFixture[str]) -> None:
+    Layout(side_by_side("a.jpg") | {"b.jpg": None}, {}).write(Path("my"))
+    assert data.main(["convert", "my", "--out", "coco"]) == 0
+    assert "skipped 1 image without XML; --unlabelled background keeps" in capsys.readouterr().err
+    assert data.main(["convert", "my", "--out", "all", "--unlabelled", "background"]) == 0
+    content = json.loads(next(Path("all").rglob("*.json")).read_text())
+    assert sorted(image["file_name"] for image in content["images"]) == ["a.jpg", "b.jpg"]
+    assert len(content["annotations"]) == 1
+    assert data.main(["convert", "coco", "--out", "voc", "--unlabelled", "background"]) == 2
+    assert "--unlabelled: is for VOC folders, not for coco; leave it out" in capsys.readouterr().err
+
+
+def test_predict_reads_below_a_folder_of_any_name() -> None:
+    for folder in ("__MACOSX/my", "._x"):
+        Layout({"a.jpg": None, "__MACOSX/b.jpg": None, "._c.jpg": None}, {}).write(Path(folder))
+        for source in (folder, f"{folder}/*.jpg", f"{folder}/**/*.jpg"):
+            assert [found.path for found in find_sources([source])] == [Path(folder, "a.jpg")]
+
+
 def test_predict_sees_no_leftovers_of_macos() -> None:
     LAYOUTS["macOS leftovers"].write(Path("my"))
     Path("my/JPEGImages/__MACOSX").mkdir()
@@ -232,7 +290,10 @@ def test_predict_sees_no_leftovers_of_macos() -> None:
 @pytest.mark.parametrize(
     ("layout", "unused"),
     [
-        (Layout(side_by_side("a.jpg"), {}, texts={"train.txt": "a\n"}), "1 list outside ImageSets/Main"),
+        (
+            Layout(side_by_side("a.jpg"), {}, texts={"train.txt": "a\nx\ny\n", "sets/val.txt": "a\n"}),
+            "1 list of other images, 1 list outside the layout",
+        ),
         (
             Layout(
                 voc("a", "b", "c", "d"),

@@ -142,6 +142,13 @@ def test_lists_are_read_leniently(make_voc: MakeVoc, content: str) -> None:
         ("D:\\data\\only.JPG", "cam0/only"),
         ("only", "cam0/only"),
         ("CAM0/A", "cam0/a"),
+        ("Annotations/b b.xml", "b b"),
+        ("Annotations/cam0/a.xml", "cam0/a"),
+        ("data/b b.jpg", "b b"),
+        ("data/train/cam0/a.jpg", "cam0/a"),
+        ("DATA/CAM0/A.jpg", "cam0/a"),
+        ("cam9/only.jpg", None),  # not only.jpg of cam0
+        ("data/gone.jpg", None),
         ("cam1/a", None),  # not a.jpg of another folder
         ("twin", None),  # in two folders
         ("gone.jpg", None),

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 import data
+from tests.layout_folders import Layout, in_folders, side_by_side
 from tests.utils.data.conftest import write_voc
 from utils.cli.errors import UserError
-from utils.data.samples import choose_training_splits
+from utils.data.samples import choose_training_splits, list_splits, load_samples
 from utils.data.voc_xml import VocObject
 from utils.tools import split
 
@@ -68,27 +69,106 @@ def test_bad_flags(capsys: pytest.CaptureFixture[str], argv: list[str], reason: 
     assert tree(Path("voc")) == before
 
 
-@pytest.mark.parametrize("name", ["train", "val", "test", "trainval"])
-def test_existing_lists_are_never_overwritten(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    usual()
-    LISTS.mkdir(parents=True)
-    (LISTS / f"{name}.txt").write_text("00\n")
+@pytest.mark.parametrize("folder", ["ImageSets/Main", "ImageSets/main", "ImageSets", ""])
+@pytest.mark.parametrize("name", ["train", "val", "trainval", "Validation"])
+def test_existing_lists_are_named(capsys: pytest.CaptureFixture[str], name: str, folder: str) -> None:
+    path = usual() / folder / f"{name}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("00\n")
     before = tree(Path("voc"))
     assert run("--test", "0") == 2
-    assert f"contains {name}.txt already" in capsys.readouterr().err
+    named = path.relative_to("voc")
+    assert f"voc: is split already ({named}); to split anew, move or delete" in capsys.readouterr().err
     assert tree(Path("voc")) == before
 
 
-def test_several_years_and_flat_folders_are_told_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("images", "named"),
+    [
+        (
+            in_folders("images/train", "annotations/train", "a") | {"images/val/b.jpg": None},
+            "images/train/, images/val/",
+        ),
+        (
+            in_folders("train/images", "train/xml", "a") | in_folders("val/images", "val/xml", "b"),
+            "train/, val/",
+        ),
+        (side_by_side("a.jpg", "valid/b.jpg"), "valid/"),
+        (
+            in_folders("train/images", "train/xml", "a") | in_folders("test/images", "test/xml", "b"),
+            "test/, train/",
+        ),
+    ],
+)
+def test_existing_folders_are_named(
+    capsys: pytest.CaptureFixture[str], images: dict[str, str | None], named: str
+) -> None:
+    before = tree(Layout(images, {}).write(Path("voc")))
+    assert run() == 2
+    assert f"voc: is split already ({named}); to split anew, move" in capsys.readouterr().err
+    assert tree(Path("voc")) == before
+
+
+@pytest.mark.parametrize(
+    "test", ["ImageSets/Main/test.txt", "ImageSets/main/test.txt", "ImageSets/test.txt", "test.txt"]
+)
+def test_a_test_list_is_kept_and_the_others_are_divided(
+    capsys: pytest.CaptureFixture[str], test: str
+) -> None:
+    path = usual() / test
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("00\n01.jpg\n")
+    before = tree(Path("voc"))
+    assert run("--val", "0.5") == 0
+    assert f"test: keeps the 2 images of voc/{test}; the others are divided" in capsys.readouterr().out
+    after = tree(Path("voc"))
+    assert {file: after[file] for file in before} == before
+    assert set(after) - set(before) == {str(path.parent / f"{n}.txt") for n in ("train", "val", "trainval")}
+    found = {split: {s.image_id for s in load_samples("voc", split)} for split in list_splits("voc")}
+    assert {split: len(ids) for split, ids in found.items()} == {
+        "train": 19,
+        "val": 19,
+        "trainval": 38,
+        "test": 2,
+    }
+    assert found["test"] == {"00", "01"}
+    assert not found["trainval"] & found["test"]
+
+
+@pytest.mark.parametrize(
+    "images",
+    [side_by_side("a.jpg", "b.jpg", "test/c.jpg"), in_folders("images", "annotations", "a", "b", "test/c")],
+)
+def test_a_test_folder_is_kept(images: dict[str, str | None], capsys: pytest.CaptureFixture[str]) -> None:
+    Layout(images, {}).write(Path("voc"))
+    assert run("--val", "0.5") == 0
+    assert "test: keeps the 1 image of " in capsys.readouterr().out
+    assert (ids_of("test"), ids_of("trainval")) == (["test/c"], ["a", "b"])
+    assert data.main(["check", "--data", "voc"]) == 0
+
+
+def test_nothing_beside_a_test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    make({"a": "a", "b": "a"})
+    Path("voc/test.txt").write_text("a\nb\n")
+    assert run() == 2
+    assert "voc/test.txt: is the test part already; nothing is left to split" in capsys.readouterr().err
+
+
+def test_several_years_are_split_one_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
     for year in ("VOC2007", "VOC2012"):
         make({"a": "a"}, f"devkit/{year}")
     assert data.main(["split", "--data", "devkit"]) == 2
-    assert "--data devkit/VOC2007" in capsys.readouterr().err
-    Path("flat").mkdir()
-    for path in ("devkit/VOC2007/JPEGImages/a.jpg", "devkit/VOC2007/Annotations/a.xml"):
-        shutil.copy(path, "flat")
-    assert data.main(["split", "--data", "flat"]) == 2
-    assert "train/, valid/ and test/" in capsys.readouterr().err
+    assert "--data devkit/VOC2007 or --data devkit/VOC2012" in capsys.readouterr().err
+    Path("devkit/VOC2007/train.txt").write_text("a\n")
+    assert data.main(["split", "--data", "devkit"]) == 2
+    assert "split one at a time: --data devkit/VOC2012\n" in capsys.readouterr().err
+
+
+def test_a_flat_folder_gets_lists() -> None:
+    Layout(side_by_side("a.jpg", "b.jpg"), {}).write(Path("voc"))
+    assert run("--val", "0.5", "--test", "0") == 0
+    assert sorted(ids_of("train") + ids_of("val")) == ["a", "b"]
+    assert choose_training_splits("voc") == (("train",), ("val",))
 
 
 def test_no_images_and_too_few(capsys: pytest.CaptureFixture[str]) -> None:
