@@ -108,6 +108,16 @@ LAYOUTS = {
     "CVAT's lone list": Layout(
         voc("a", "b"), {"default": ["a", "b"]}, ("default",), lists("ImageSets/Main", default="a b")
     ),
+    "VoTT's lists of classes": Layout(
+        voc("a", "b", "c"),
+        TWO,
+        ON_TRAIN,
+        {
+            "ImageSets/Main/cat_train.txt": "a.jpg 1\nb.jpg -1\n",
+            "ImageSets/Main/cat_val.txt": "c.jpg 1\n",
+            "ImageSets/Main/dog_train.txt": "b.jpg 1\na.jpg -1\n",
+        },
+    ),
     "CVAT's subfolders": Layout(
         voc("cam0/1", "cam1/1", "cam1/2"),
         {"train": ["cam0/1", "cam1/1"], "val": ["cam1/2"]},

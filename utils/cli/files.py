@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -151,6 +152,24 @@ def _make_numbered(folder: Path) -> Path:
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink()
+
+
+def on_disk(path: Path) -> Path:
+    """Return the path of a file whose names may be in NFC or NFD (macOS) on disk; as given without one."""
+    if str(path).isascii() or os.path.lexists(path) or path == path.parent:
+        return path
+    folder = on_disk(path.parent)
+    if not folder.is_dir():
+        return path
+    return folder / _names_in(folder, folder.stat().st_mtime_ns).get(nfc(path.name), path.name)
+
+
+@lru_cache(maxsize=16)
+def _names_in(folder: Path, _mtime: int) -> dict[str, str]:
+    """Return the names in a folder by their NFC form."""
+    with suppress(OSError):
+        return {nfc(name): name for name in os.listdir(folder)}
+    return {}
 
 
 def nfc(text: str) -> str:

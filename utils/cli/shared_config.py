@@ -21,7 +21,7 @@ WEIGHTS_HELP = f"{NETWORK_HELP}, or an .onnx, .xml or .param that export.py wrot
 DATA_HELP = "a VOCdevkit, a VOC folder, images/ with annotations/, or images with XML beside them"
 UNLABELLED_HELP = "images without XML: skip (an error if a VOC list names them), or background (no objects)"
 SKIP_UNREVIEWED_HELP = (
-    "leave out objects with a score, as labeling tools write predictions that nobody has reviewed"
+    "skip objects with a score, as labeling tools write predictions that nobody has reviewed"
 )
 DEVICE_HELP = "auto (CUDA if available, else CPU), cpu, cuda, cuda:1 or mps"
 AMP_HELP = (

@@ -91,8 +91,8 @@ class DatasetReport:
         total: images scanned.
         skipped: images that cannot be used, counted by reason.
         written_names: class names as in the annotations, before renaming.
-        unreviewed: objects with a score, in the records or left out.
-        counted: objects read from another shape or left out as deleted, as in `VocAnnotation`.
+        unreviewed: objects with a score, in the records or skipped.
+        counted: objects read from another shape or skipped as deleted, as in `VocAnnotation`.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -137,7 +137,7 @@ def describe_counted(counted: Mapping[str, int]) -> str:
     shapes = ", ".join(f"{count} <{tag}>" for tag, count in counted.items() if tag != DELETED)
     said = [f"read as the box around the shape: {shapes}"] if shapes else []
     deleted = counted.get(DELETED, 0)
-    return "; ".join([*said, *([f"left out as <deleted>: {plural(deleted, 'object')}"] if deleted else [])])
+    return "; ".join([*said, *([f"skipped as <deleted>: {plural(deleted, 'object')}"] if deleted else [])])
 
 
 def scan_samples(
@@ -160,7 +160,7 @@ def scan_samples(
         training: False applies the rule of val and test: a skipped object is an error.
         decode: read every pixel too.
         hashes: give the records their `image_hash`.
-        skip_unreviewed: leave out objects with a score, and images that have no others.
+        skip_unreviewed: skip objects with a score, and images that have no others.
         cache: an open one, which saves a second scan of the same folders from reading it again.
     """
     unique = list({sample.image_id: sample for sample in samples}.values())
@@ -220,7 +220,7 @@ def _inspect_sample(
         return None, findings
     scored = sum(item.score is not None for item in annotation.objects)
     if scored:
-        used = "left out" if skip_unreviewed else "used; --skip-unreviewed leaves them out"
+        used = "skipped" if skip_unreviewed else "used; --skip-unreviewed skips them"
         add(
             "warning",
             UNREVIEWED,

@@ -36,7 +36,7 @@ _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")  # in any case
 _XML_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml", "labels")
 SPLIT_NAMES = {name: name for name in ("train", "trainval", "val", "valid", "test")}
 SPLIT_NAMES |= {"training": "train", "validation": "val", "testing": "test"}
-_SPLIT_FOLDER = re.compile(r"([a-z]+?)[\W_]*(?:images?|imgs?|set|data)?\d*")
+_SPLIT_FOLDER = re.compile(r"(?:obj_)?([a-z]+?)[\W_]*(?:images?|imgs?|set|data)?\d*")
 _SUFFIX = "|".join(map(re.escape, IMAGE_SUFFIXES))
 _COLUMNS = re.compile(  # a line of a list with a second column
     rf"""(.*\S)\s+(?:-1|0|1)|(.*(?:{_SUFFIX})["']?)\s+.*\.xml["']?""", re.IGNORECASE
@@ -64,7 +64,7 @@ class DataPart:
         xml: the annotation of each id that has one.
         xml_without_image: XML files without an image.
         lists: the list of each split, by its own name.
-        groups: the ids of each split, if there are no lists.
+        groups: the ids of each split, if there are no lists, or only those of one class, joined here.
         names: the ids that lists name.
     """
 
@@ -85,14 +85,15 @@ class DataPart:
 
     def list_splits(self) -> Iterator[tuple[str, str]]:
         """Yield the full and the own name of each split."""
-        for name in sorted(self.lists or self.groups):
+        for name in sorted(self.groups or self.lists):
             own_folder = split_of(self.prefix) if name == EVERYTHING else ""
             yield own_folder or self.prefix + name, name
 
     def origin_of(self, name: str) -> str:
         """Return the list of a split, or its folder with a slash; "" if it is what no other split has."""
-        if name in self.lists:
-            return self.lists[name]
+        for own, file in self.lists.items():
+            if own == name or (self.groups and own.endswith(f"_{name}")):  # of one class, joined
+                return file
         if name == EVERYTHING:
             return self.prefix if split_of(self.prefix) else ""
         folders = (self.image_folder + split_folder(image_id) for image_id in self.groups[name])

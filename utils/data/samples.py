@@ -7,7 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from utils.cli.console import plural, warn
@@ -50,8 +50,8 @@ class DataFolder:
         check_data_folder(root)
         self.root = Path(root)
         self._walk = walk_folder(self.root)
-        self._parts = find_parts(self._walk)
         self._ids: dict[str, list[str]] = {}
+        self._parts = [self._join_class_lists(part) for part in find_parts(self._walk)]
         self._samples: dict[tuple[str, str, str], Sample | None] = {}
         self._splits: dict[str, list[tuple[DataPart, str]]] = {}
         for part in self._parts:
@@ -66,7 +66,7 @@ class DataFolder:
 
     def list_main_splits(self) -> list[str]:
         """List the splits without VOC's lists of one class, such as cat_train."""
-        return [name for name in self._splits if not self._is_class_list(name)] or list(self._splits)
+        return [split for split, (first, *_) in self._splits.items() if not self._is_class_list(*first)]
 
     def list_folders(self) -> list[Path]:
         """List the folders that can have lists: this one, or those of a VOCdevkit."""
@@ -120,8 +120,10 @@ class DataFolder:
             own = {name for owner, name in found_in if owner is part}
             used: set[str] = set()
             others: set[str] = set()
-            for split, name in {*part.list_splits(), *((part.prefix + name, name) for name in own)}:
-                is_main = name in own or not self._is_class_list(split)
+            for name, file in part.lists.items() if part.groups else ():  # joined
+                kinds[file] = "list" if _split_of_class_list(name) in own else "list of another split"
+            for name in {*(name for _, name in part.list_splits()), *own}:
+                is_main = name in own or not self._is_class_list(part, name)
                 kind = "list of another split" if is_main else "list of one class"
                 try:
                     (used if name in own else others).update(self._ids_of(part, name) if is_main else ())
@@ -154,7 +156,7 @@ class DataFolder:
     def describe_unused(self, unlabelled: str, splits: Sequence[str] = ()) -> str:
         """Count the images and annotations that neither `splits` nor a train, val or test split has.
 
-        Those without XML are left out: loading warns of them. Empty if all are in one.
+        Those without XML are skipped: loading warns of them. Empty if all are in one.
         """
         kinds = self.account(unlabelled, list(dict.fromkeys([*self._usual(), *splits])))
         counts = [
@@ -211,13 +213,21 @@ class DataFolder:
                 raise UserError(f"{path}: the id {error} is outside the data folder") from None
         return self._ids[file]
 
-    def _is_class_list(self, split: str) -> bool:
-        """Tell whether a split is VOC's list of one class: ids with a column of 1, 0 (difficult) or -1."""
-        (part, name), *_ = self._splits[split]
-        if name not in part.lists or not re.search("_(train|val|trainval|test)$", name):
+    def _join_class_lists(self, part: DataPart) -> DataPart:
+        """Join lists of one class, each with all ids, to splits if there are no others: VoTT's cat_train."""
+        if not part.lists or not all(self._is_class_list(part, name) for name in part.lists):
+            return part
+        groups: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(part.lists):
+            groups[_split_of_class_list(name)] += self._ids_of(part, name)
+        return replace(part, groups={split: list(dict.fromkeys(ids)) for split, ids in groups.items()})
+
+    def _is_class_list(self, part: DataPart, name: str) -> bool:
+        """Tell whether a list is VOC's of one class: ids with a column of 1, 0 (difficult) or -1."""
+        if name not in part.lists or not _split_of_class_list(name):
             return False
         try:
-            rows = [line.split() for line in read_lines(self.root / part.lists[name])[:100]]
+            rows = [line.rsplit(maxsplit=1) for line in read_lines(self.root / part.lists[name])[:100]]
         except UserError:
             return False
         return bool(rows) and all(len(row) == 2 and row[1] in ("1", "0", "-1") for row in rows)
@@ -336,6 +346,12 @@ def _no_such_split(place: Path, split: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(split, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return f"{place}: no split {split!r}{hint}; there are: {_listed(names)}"
+
+
+def _split_of_class_list(name: str) -> str:
+    """Return train of cat_train and the like; empty for another name."""
+    match = re.search("_(train|val|trainval|test)$", name)
+    return match[1] if match else ""
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from utils.cli.console import plural
 from utils.cli.errors import UserError
-from utils.cli.files import read_text
+from utils.cli.files import on_disk, read_text
 from utils.data.folder_walk import IMAGE_SUFFIXES
 from utils.formats.image_folder import ImageFolder
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
@@ -46,7 +46,7 @@ def read_annotation_lists(
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 _read_line(f"{path}: line {number}", line.strip(), folder or bases, split, source)
-    missing = [image.path for image in source.images if not os.path.exists(image.path)]
+    missing = [path for path in {image.path: 1 for image in source.images} if not os.path.exists(path)]
     if missing and folder is None:
         where = f"{plural(len(missing), 'image')} not where the list says, such as {missing[0]}"
         source.notes.append(f"{where}; --images DIR looks for them by name")
@@ -61,7 +61,7 @@ def _read_line(
     while len(words) > 1 and words[-1].count(",") == 4:
         words.pop()
     boxes = line.split()[len(words) :]
-    name = line.rsplit(None, len(boxes))[0] if boxes else line
+    name = (line.rsplit(None, len(boxes))[0] if boxes else line).strip("\"'")
     if not name.lower().endswith(IMAGE_SUFFIXES):
         source.image_faults.append(f"{where}: {name[-80:]!r} is neither an image nor x1,y1,x2,y2,class")
         return
@@ -72,7 +72,7 @@ def _read_line(
             source.image_faults.append(f"{where}: {error}")
             return
     else:
-        found = [Path(os.path.abspath(base / name)) for base in places]
+        found = [on_disk(Path(os.path.abspath(base / name))) for base in places]
         path = next((path for path in found if os.path.exists(path)), found[0])
     image = SourceImage(path, splits=() if split is None else (split,))
     for number, text in enumerate(boxes, start=1):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from utils.formats.parsing import (
     clean_name,
     contains,
     enclosing_box,
+    find_score,
     guess_split,
     list_files,
     path_inside,
@@ -37,7 +39,6 @@ from utils.formats.parsing import (
     shown,
     to_class_name,
     to_numbers,
-    to_score,
     to_size,
 )
 
@@ -72,16 +73,17 @@ def read_coco(paths: Sequence[Path], images: Path | None = None) -> SourceDatase
         raise UserError(f"{paths[0]}: no COCO annotation file in it; give the .json file itself")
     source = SourceDataset()
     folder = ImageFolder(images) if images else None
-    crowds = polygons = 0
+    crowds: Counter[Path] = Counter()  # by image, which may be in two splits
+    polygons: Counter[Path] = Counter()
     for file in files:
         reader = _Reader(file, source, folder)
         reader.read(file.stem if len(files) > 1 else None)
-        crowds += reader.crowds
-        polygons += reader.polygons
+        crowds |= reader.crowds
+        polygons |= reader.polygons
     if crowds:
-        source.notes.append(f"{crowds} crowds (iscrowd) become difficult objects with one box each")
+        source.notes.append(f"{crowds.total()} crowds (iscrowd) become difficult objects with one box each")
     if polygons:
-        source.notes.append(f"{polygons} polygons without bbox become their enclosing box")
+        source.notes.append(f"{polygons.total()} polygons without bbox become their enclosing box")
     source.notes += folder.notes() if folder else []
     return source
 
@@ -93,7 +95,8 @@ class _Reader:
         self.path = path
         self.image_folder = images
         self.source = source
-        self.crowds = self.polygons = 0
+        self.crowds: Counter[Path] = Counter()
+        self.polygons: Counter[Path] = Counter()
         self.data = read_json(path, MAX_JSON_BYTES)
         if not isinstance(self.data, dict) or not isinstance(self.data.get("images"), list):
             raise UserError(f"{path}: not COCO: it has no list `images`; name its format with --from")
@@ -184,11 +187,12 @@ class _Reader:
             return f"image_id {shown(image_id)} is not among the images"
         if not _is_id(category) or category not in self.categories:
             return f"category_id {shown(category)} is not among the categories"
+        image = self.images[image_id]
         if entry.get("bbox") is None:
             points = _polygon_points(entry.get("segmentation"))
             if not points:
                 return "has no bbox"
-            self.polygons += 1
+            self.polygons.update([image.path] if image else [])
             box = enclosing_box(points)
         else:
             values, given = to_numbers(entry["bbox"]), shown(entry["bbox"])
@@ -199,13 +203,12 @@ class _Reader:
             x, y, width, height = values
             box = x, y, _far_edge(x, width), _far_edge(y, height)
         is_crowd = entry.get("iscrowd") == 1
-        self.crowds += is_crowd
-        image = self.images[image_id]
         if image is not None:  # otherwise the image is already a fault
+            self.crowds[image.path] += is_crowd
             attributes = entry.get("attributes")  # CVAT's
             marked = isinstance(attributes, dict) and attributes.get("difficult") is True
             difficult = is_crowd or marked or entry.get("ignore") == 1
-            score = to_score(entry.get("score"))
+            score = find_score(entry, attributes)
             image.objects.append(SourceObject(where, self.categories[category], box, difficult, score))
         return ""
 

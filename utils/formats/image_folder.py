@@ -23,32 +23,34 @@ class ImageFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.found_by_name = 0
+        self.found_by_name: set[Path] = set()
 
     def find(self, text: Any) -> Path:
-        r"""Return the image of an untrusted path such as D:\data\a.jpg, ../../a.jpg or a%20b.jpg.
+        r"""Return the image of an untrusted path such as D:\data\a.jpg, ../../a.jpg or a%20b.jpg?size=1.
 
-        A path that exists below the folder is taken as it stands. Otherwise the file name decides; where
-        several images share it, the folders in front of it do. The path returned may be that of no file.
+        A path that exists below the folder is taken as it stands. Otherwise the file name decides, in any
+        case; where several images share it, its case and the folders in front of it do. The path returned
+        may be that of no file.
 
         Raises:
             ValueError: it is no path inside the folder, or fits several images.
         """
-        texts = dict.fromkeys((text, unquote(text))) if isinstance(text, str) else ()
+        forms = (text, text.partition("?")[0]) if isinstance(text, str) else ()
+        texts = dict.fromkeys(plain for form in forms for plain in (form, unquote(form)))
         inside = [path for form in texts if (path := path_inside(self.folder, form)) is not None]
         for path in inside:
             if os.path.isfile(path):
                 return path
         for form in texts:
             parts = tuple(nfc(form.replace("\\", "/")).strip().split("/"))
-            found = self._by_name.get(parts[-1], [])
-            for count in range(2, len(parts) + 1):
+            found = self._by_name.get(parts[-1].casefold(), [])
+            for count in range(1, len(parts) + 1):
                 if len(found) > 1:
                     found = [path for path in found if _parts(path)[-count:] == parts[-count:]] or found
             if len(found) > 1:
                 raise ValueError(f"{shown(text)} may be {found[0]} or {found[1]}; rename one of them")
             if found:
-                self.found_by_name += 1
+                self.found_by_name.add(found[0])
                 return found[0]
         if not inside:
             raise ValueError(f"{shown(text)} is no path inside {self.folder} and no name of an image there")
@@ -56,14 +58,14 @@ class ImageFolder:
 
     def notes(self) -> list[str]:
         """Say how many images were found by name."""
-        found = f"{plural(self.found_by_name, 'image')} found by file name below {self.folder}"
+        found = f"{plural(len(self.found_by_name), 'image')} found by file name below {self.folder}"
         return [found] if self.found_by_name else []
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = defaultdict(list)
         for path in list_files(self.folder.absolute()):
-            found[nfc(path.name)].append(path)
+            found[nfc(path.name).casefold()].append(path)
         return found
 
 

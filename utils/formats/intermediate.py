@@ -108,7 +108,7 @@ def build_dataset(
 ) -> ConvertedDataset:
     """Check every image and every box of a source; with `skip_bad` faulty ones are skipped with a warning.
 
-    `skip_unreviewed` leaves out objects with a score, and images that have no others.
+    `skip_unreviewed` skips objects with a score, and images that have no others.
 
     A box that reaches out of its image is clipped with a warning if at least 1 px and 20 % of its area
     remain. Otherwise, or if it is at most one pixel wide or high, it is a fault.
@@ -208,13 +208,13 @@ def _select_reviewed(images: list[SourceImage], skip: bool) -> list[SourceImage]
     if not scored:
         return images
     objects = plural(sum(len(items) for _, items in scored), "object")
-    used = "left out" if skip else "used; --skip-unreviewed leaves them out"
+    used = "skipped" if skip else "used; --skip-unreviewed skips them"
     warn(f"{objects} with a score in {plural(len(scored), 'image')}, as unreviewed predictions have: {used}")
     if not skip:
         return images
     unreviewed = {id(image) for image, items in scored if len(items) == len(image.objects)}
     if unreviewed:
-        warn(f"{plural(len(unreviewed), 'image')} with such objects only: left out")
+        warn(f"{plural(len(unreviewed), 'image')} with such objects only: skipped")
     for image, _ in scored:
         image.objects = [item for item in image.objects if item.score is None]
     return [image for image in images if id(image) not in unreviewed]

@@ -20,6 +20,7 @@ from utils.formats.image_folder import ImageFolder
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import (
     enclosing_box,
+    find_score,
     folder_split,
     list_files,
     path_inside,
@@ -27,7 +28,6 @@ from utils.formats.parsing import (
     shown,
     to_class_name,
     to_numbers,
-    to_score,
     to_size,
 )
 
@@ -79,7 +79,7 @@ def _read_file(
     if not isinstance(data, dict) or not isinstance(data.get("shapes"), list):
         raise UserError(f"{path}: not labelme: it has no list `shapes`")
     image_path = _find_image(path, root, images, data)
-    split = folder_split(path.relative_to(root).parts[0]) if path.parent != root else None
+    split = folder_split(path.relative_to(root))
     size = to_size(data.get("imageWidth"), data.get("imageHeight"))
     image = SourceImage(image_path, splits=(split,) if split else (), size=size)
     for number, shape in enumerate(data["shapes"], start=1):
@@ -125,7 +125,9 @@ def _read_shape(where: str, shape: Any, image: SourceImage, shapes: Counter[str]
         flags = shape.get("flags")
         marks = (shape, flags) if isinstance(flags, dict) else (shape,)
         difficult = any(mark.get("difficult") is True for mark in marks)
-        image.objects.append(SourceObject(where, name, box, difficult, to_score(shape.get("score"))))
+        image.objects.append(
+            SourceObject(where, name, box, difficult, find_score(shape, shape.get("attributes")))
+        )
     shapes[kind] += 1
     return ""
 

@@ -13,15 +13,15 @@ import yaml
 
 from utils.cli.class_names import normalize_name
 from utils.cli.errors import UserError
-from utils.cli.files import MAX_TEXT_BYTES, read_text
+from utils.cli.files import MAX_TEXT_BYTES, on_disk, read_text
 from utils.data.folder_walk import IMAGE_SUFFIXES, walk_folder
-from utils.data.voc_xml import Box
+from utils.data.layouts import SPLIT_NAMES, split_of
+from utils.data.voc_xml import SCORE_NAMES, Box, parse_score
 
 MAX_JSON_BYTES = 1_000_000_000
 _LARGEST_NUMBER = 1e6  # as in VOC annotations
 _NOT_IN_XML = re.compile("[^\t\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x7f-\x9f\u2028\u2029]")
-_SPLIT_WORDS = {name: name for name in ("train", "trainval", "val", "test")}
-_SPLIT_WORDS |= {"training": "train", "valid": "val", "validation": "val"}
+_SPLIT_WORDS = SPLIT_NAMES | {"valid": "val"}
 
 
 def read_json(path: Path, limit: int) -> Any:
@@ -84,10 +84,13 @@ def parse_numbers(texts: Sequence[str]) -> list[float] | None:
         return None
 
 
-def to_score(value: Any) -> float | None:
-    """Return the score of a prediction; None if there is no number."""
-    scores = to_numbers([value])
-    return scores[0] if scores else None
+def find_score(*entries: Any) -> float | None:
+    """Return the score of a prediction in JSON objects; NaN if it is no number, None if there is none."""
+    values = [
+        entry[name] for entry in entries if isinstance(entry, dict) for name in SCORE_NAMES if name in entry
+    ]
+    scores = (parse_score(str(value)) for value in values)
+    return next((score for score in scores if score is not None), None)
 
 
 def to_size(width: Any, height: Any) -> tuple[int, int] | None:
@@ -130,9 +133,9 @@ def guess_split(name: str) -> str | None:
     return next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), None)
 
 
-def folder_split(name: str) -> str | None:
-    """Return the split of a folder called train, valid, train2017, obj_train_data (CVAT) and the like."""
-    return _SPLIT_WORDS.get(re.sub("^obj_(.*)_data$", r"\1", name.lower()).rstrip("0123456789"))
+def folder_split(path: Path) -> str | None:
+    """Return the split of the first folder in a relative path called train, valid, testing2017 or so."""
+    return _SPLIT_WORDS.get(split_of(path.as_posix()))
 
 
 def enclosing_box(points: Sequence[tuple[float, float]]) -> Box:
@@ -144,7 +147,7 @@ def enclosing_box(points: Sequence[tuple[float, float]]) -> Box:
 def path_inside(root: Path, text: Any, base: Path | None = None) -> Path | None:
     """Return an untrusted path, with slashes or backslashes, if it stays inside a folder, else None.
 
-    A relative path starts from `base`, by default the folder.
+    Its names may be in NFC and NFD. A relative path starts from `base`, by default the folder.
     """
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         return None
@@ -153,7 +156,7 @@ def path_inside(root: Path, text: Any, base: Path | None = None) -> Path | None:
         return None
     top = Path(os.path.abspath(root))
     path = Path(os.path.normpath(Path(os.path.abspath(base or root)) / PurePosixPath(slashed)))
-    return path if top in path.parents or path == top else None
+    return on_disk(path) if top in path.parents or path == top else None
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:

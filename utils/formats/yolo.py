@@ -4,8 +4,8 @@ The layouts are those of ultralytics (images/train beside labels/train), which i
 (train/images beside train/labels), and images with their labels side by side, as Darknet and CVAT's YOLO 1.1
 have them. The last folder `images` in an image's path is `labels` in its label's. A data.yaml or an obj.data
 gives names and splits; without it names come from classes.txt or a .names file, and splits from folders
-train, val and test. An image without a label file has no objects. A line of points, `class x1 y1 x2 y2 x3 y3
-...`, becomes its enclosing box.
+train, val and test. An image without a label file has no objects. A sixth number in a line is a score. A
+line of points, `class x1 y1 x2 y2 x3 y3 ...`, becomes its enclosing box.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import yaml
 from utils.cli.class_names import read_class_names
 from utils.cli.console import plural
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write, read_text
+from utils.cli.files import atomic_write, on_disk, read_text
 from utils.data.folder_walk import glob_files, is_image
 from utils.data.voc_xml import Box
 from utils.formats.image_folder import ImageFolder
@@ -81,12 +82,20 @@ def read_yolo(source: Path, class_names: tuple[str, ...] = (), images: Path | No
     if images is not None and not is_darknet:
         reader.read_folder(images, None)
     elif config_path and any(config.get(split) for split in _SPLITS):
+        missing: list[UserError] = []
         for split in _SPLITS:
             entries = config.get(split) or []
             for entry in entries if isinstance(entries, list) else [entries]:
-                place = _resolve(config_path, config.get("path"), entry)
+                try:
+                    place = _resolve(config_path, config.get("path"), entry)
+                except UserError as error:
+                    missing.append(error)
+                    continue
                 read = reader.read_folder if place.is_dir() else reader.read_list
                 read(place, split)
+        if missing and (reader.list_unlisted() or not found.images):
+            raise missing[0]  # else it names an empty part, as Roboflow's data.yaml does
+        found.notes += [f"skipped: {error}" for error in missing]
         reader.note_unlisted(config_path)
     else:
         reader.read_folder(root / "images" if (root / "images").is_dir() else root, None)
@@ -128,6 +137,7 @@ class _Reader:
         self.image_folder = images
         self.has_keypoints = has_keypoints
         self.polygons = self.unlabelled = 0
+        self.read: dict[Path, SourceImage] = {}
         self.labels: set[Path] = set()  # of the images that were found
         self.label_folders: set[Path] = set()
 
@@ -138,19 +148,17 @@ class _Reader:
         if split is None:  # these are all the images, so every label must have one
             self.label_folders |= {path.parent for path in glob_files(self.root / "labels", "**/*.txt")}
         for path in list_files(folder):
-            below = path.relative_to(folder).parts[:-1]
-            named = folder_split(below[0]) if below else None
             labels = [_label_of(path, self.root)] if self.root in path.parents else []
-            labels.append(label_root / path.relative_to(folder).with_suffix(".txt"))
+            labels.append(on_disk(label_root / path.relative_to(folder).with_suffix(".txt")))
             label = next((label for label in labels if os.path.exists(label)), labels[0])
             if label.parent != path.parent:
                 self.label_folders.add(label.parent)
-            self._read_image(path, label, split or named)
+            self._read_image(path, label, split or folder_split(path.relative_to(folder)))
 
     def read_list(self, path: Path, split: str | None) -> None:
         """Read the images that a text file names, a path a line."""
         for number, line in enumerate(read_text(path).splitlines(), start=1):
-            text, where = line.strip(), f"{path}: line {number}"
+            text, where = line.strip().strip("\"'"), f"{path}: line {number}"
             bases = (path.parent, self.root)
             inside = [path_inside(self.root, form, base) for form in _forms(text) for base in bases]
             places = [place for place in inside if place is not None]
@@ -168,11 +176,14 @@ class _Reader:
                 image = next((place for place in places if os.path.exists(place)), places[0])
                 self._read_image(image, _label_of(image, self.root), split)
 
+    def list_unlisted(self) -> list[Path]:
+        """List the images in no split."""
+        read = {image.path for image in self.source.images}
+        return [] if self.image_folder else [path for path in list_files(self.root) if path not in read]
+
     def note_unlisted(self, config_path: Path) -> None:
         """Count the images in no split in a note."""
-        read = {image.path for image in self.source.images}
-        others = [] if self.image_folder else [path for path in list_files(self.root) if path not in read]
-        if others:
+        if others := self.list_unlisted():
             note = (
                 f"{plural(len(others), 'image')} in no split of {config_path}, such as {others[0]}, skipped"
             )
@@ -194,7 +205,11 @@ class _Reader:
                     self.source.image_faults.append(f"{path}: no image belongs to this label{hint}")
 
     def _read_image(self, path: Path, label: Path, split: str | None) -> None:
-        image = SourceImage(path, splits=(split,) if split else (), normalized=True)
+        splits = (split,) if split else ()
+        if path in self.read:  # in another split too
+            self.source.images.append(replace(self.read[path], splits=splits))
+            return
+        image = self.read[path] = SourceImage(path, splits=splits, normalized=True)
         self.labels.add(label)
         if not os.path.exists(label):
             self.unlabelled += os.path.exists(path)
@@ -224,19 +239,20 @@ class _Reader:
         if self.has_keypoints:
             values = values[:4]
         is_polygon = len(values) >= 6 and len(values) % 2 == 0
-        if len(values) != 4 and not is_polygon:
+        if len(values) not in (4, 5) and not is_polygon:
             return f"{given} is neither `class cx cy w h` nor a polygon"
         if not all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in values):
             return f"{given} has a number outside 0 to 1; coordinates are fractions of the image"
-        if not is_polygon and min(values[2:]) <= 0:
+        if not is_polygon and min(values[2:4]) <= 0:
             return f"{given} has no width or height"
         self.polygons += is_polygon
         if is_polygon:
             box = enclosing_box(list(zip(values[::2], values[1::2], strict=True)))
         else:
-            cx, cy, width, height = values
+            cx, cy, width, height = values[:4]
             box = cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
-        image.objects.append(SourceObject(where, names[int(label)], box))
+        score = values[4] if len(values) == 5 else None
+        image.objects.append(SourceObject(where, names[int(label)], box, score=score))
         return ""
 
 
@@ -246,7 +262,7 @@ def _label_of(image: Path, root: Path) -> Path:
     places = [index for index, part in enumerate(parts[:-1]) if part in ("images", "JPEGImages")]
     if places:
         parts[places[-1]] = "labels"
-    return root.joinpath(*parts).with_suffix(".txt")
+    return on_disk(root.joinpath(*parts).with_suffix(".txt"))
 
 
 def _resolve(config_path: Path, base: Any, entry: Any) -> Path:
@@ -319,7 +335,7 @@ def write_yolo(
 ) -> list[str]:
     """Write labels/ beside images/, and data.yaml, whose `path` is `root`; returns lines about what is lost.
 
-    An image without objects gets an empty file. Difficult objects are left out, as by the VOC converter of
+    An image without objects gets an empty file. Difficult objects are skipped, as by the VOC converter of
     ultralytics: YOLO has no such flag.
     """
     numbers = {name: number for number, name in enumerate(class_names)}
@@ -344,7 +360,7 @@ def write_yolo(
     missing = " and no ".join(split for split in ("train", "val") if split not in config)
     advice = "add the line, or convert data with such lists"
     return [
-        *([f"left out: {plural(lost, 'difficult object')}; YOLO has no such flag"] if lost else []),
+        *([f"skipped: {plural(lost, 'difficult object')}; YOLO has no such flag"] if lost else []),
         *([f"not named in data.yaml: {unnamed}; the names do not say train, val or test"] if unnamed else []),
         *([f"data.yaml has no {missing}, which most YOLO trainers need; {advice}"] if missing else []),
     ]

@@ -230,7 +230,7 @@ def write_xml(
 ) -> None:
     """Write the VOC annotation of an image, boxes in whole pixels unless `float_boxes`, with scores if asked.
 
-    Detections less than two pixels wide or high are left out.
+    Detections less than two pixels wide or high are skipped.
     """
     height, width = frame.image.shape[:2]
     rows = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True)

@@ -92,10 +92,10 @@ SCORED = (
     [
         (
             False,
-            "used; --skip-unreviewed leaves them out",
+            "used; --skip-unreviewed skips them",
             {"a": ("cat",), "b": ("cat", "dog"), "c": ("dog",)},
         ),
-        (True, "left out", {"a": ("cat",), "b": ("cat",)}),
+        (True, "skipped", {"a": ("cat",), "b": ("cat",)}),
     ],
 )
 def test_objects_with_a_score_are_counted(
@@ -127,7 +127,7 @@ def test_other_shapes_are_counted_once(make_voc: MakeVoc, capsys: pytest.Capture
     report = look(voc)
     assert report.summary() == [
         "2 images, 3 objects: cat 1, dog 2",
-        "read as the box around the shape: 2 <polygon>; left out as <deleted>: 2 objects",
+        "read as the box around the shape: 2 <polygon>; skipped as <deleted>: 2 objects",
     ]
     assert report.records[1].boxes.tolist() == [[3, 4, 30, 20]]
     assert [f.level for f in report.findings] == ["note", "note"]

@@ -205,6 +205,16 @@ def test_check_of_one_split_accounts_for_the_others() -> None:
     assert [finding["kind"] for finding in report["findings"]] == ["few objects"]
 
 
+def test_lists_of_one_class_beside_others_stay_apart() -> None:
+    texts = {"ImageSets/Main/my cat_train.txt": "a b 1\n"}
+    folder = Layout(voc("a b"), {}, texts=texts).write(Path("my"))
+    assert DataFolder(folder).list_splits() == ["train"]
+    assert DataFolder(folder).find_divided() == {"train": "ImageSets/Main/my cat_train.txt"}
+    (folder / "ImageSets/Main/val.txt").write_text("a b\n")
+    assert DataFolder(folder).list_splits() == ["my cat_train", "val"]
+    assert DataFolder(folder).list_main_splits() == ["val"]
+
+
 @pytest.mark.parametrize("unlabelled", ["skip", "background"])
 def test_what_a_flat_folder_does_not_use_is_counted(
     unlabelled: str, capsys: pytest.CaptureFixture[str]

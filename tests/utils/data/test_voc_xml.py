@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from xml.etree import ElementTree
@@ -25,6 +26,14 @@ CAT = VocObject("cat", (2, 3, 10, 12))
 
 NORMALIZED = (
     OBJECT.replace(">3<", ">0.1<").replace(">4<", ">0<").replace(">10<", ">1<").replace(">12<", ">0.5<")
+)
+ATTRIBUTES = "<attributes><attribute><name>{}</name><value>{}</value></attribute></attributes>"
+METADATA = (
+    "<source><database>x</database><annotation>PASCAL VOC2007</annotation></source><verified>1</verified>"
+    "<owner><flickrid>9</flickrid><name>Label Studio</name></owner><imagesize><nrows>9</nrows></imagesize>"
+    "<camera name='a'><width>40</width><height>30</height><fx>9</fx><fy>9</fy><cx>1</cx><cy>2</cy></camera>"
+    "<metadata><category>street</category><date>2020-01-02</date><gps lat='1' lon='2' alt='3'/></metadata>"
+    "<num_objects>1</num_objects><size><width>40</width><height>30</height><depth>3</depth></size>"
 )
 ROTATED = "<robndbox><cx>50</cx><cy>40</cy><w>20</w><h>10</h><angle>{angle}</angle></robndbox>"
 
@@ -85,7 +94,14 @@ def read(tmp_path: Path, content: str | bytes) -> VocAnnotation:
         (OBJECT.replace("cat", "cafe\u0301"), VocAnnotation(None, (VocObject("caf\xe9", CAT.box),))),
         (shaped(f"<score>0.75</score>{BOX}"), VocAnnotation(None, (scored(0.75),))),
         (shaped(f"<Confidence> 1 </Confidence>{BOX}"), VocAnnotation(None, (scored(1.0),))),
-        (shaped(f"<score/><confidence>high</confidence>{BOX}"), VocAnnotation(None, (CAT,))),
+        (shaped(f"<score/><conf>None</conf>{BOX}"), VocAnnotation(None, (CAT,))),
+        (shaped(f"<score>95%</score>{BOX}"), VocAnnotation(None, (scored(0.95),))),
+        (shaped(f"<score/><probability>0.5</probability>{BOX}"), VocAnnotation(None, (scored(0.5),))),
+        (shaped(BOX.replace("<xmin>", "<conf>0.25</conf><xmin>")), VocAnnotation(None, (scored(0.25),))),
+        (shaped(f"{ATTRIBUTES.format('Score', 0.5)}{BOX}"), VocAnnotation(None, (scored(0.5),))),
+        (shaped(f"{ATTRIBUTES.format('track_id', 5)}{BOX}"), VocAnnotation(None, (CAT,))),
+        (METADATA + OBJECT, VocAnnotation((40, 30), (CAT,))),
+        (shaped(f"{BOX}<point><x>3</x><y>4</y></point>"), VocAnnotation(None, (CAT,))),  # VOC2012's actions
         (shaped(ROTATED.format(angle=0)), enclosed("robndbox", (40, 35, 60, 45))),
         (shaped(ROTATED.format(angle=1.5707963)), enclosed("robndbox", (45, 30, 55, 50))),
         # sides of 20 and 10, turned by 30 degrees: 20 cos 30 + 10 sin 30 = 22.321 wide, 18.660 high
@@ -129,6 +145,20 @@ def test_read(tmp_path: Path, inside: str, expected: VocAnnotation) -> None:
         ("<annotation><bbox>1 2 3 4</bbox></annotation>", "<bbox> is not read"),
         (f"<annotation><objects>{BOX}</objects></annotation>", "<bndbox> is not read"),
         (f"<annotation xmlns:x='u:v'><x:Object>{BOX}</x:Object></annotation>", "Object> is not read"),
+        *(
+            (f"<annotation>{OBJECT}{inside}</annotation>", f"{place} is not read")
+            for inside, place in {
+                "<found><name>cat</name><bounds>1 2 3 4</bounds></found>": "<found> with <bounds> in it",
+                "<item><name>cat</name><x>1</x><y>2</y><w>3</w><h>4</h></item>": "<item>",
+                "<item><left>1</left><top>2</top><width>3</width><height>4</height></item>": "<item>",
+                "<instance><class>cat</class><place>1 2 3 4</place></instance>": "<instance>",
+                "<HRSC_Object><Class_ID>1</Class_ID></HRSC_Object>": "<HRSC_Object>",
+                "<HRSC_Object><box_xmin>1</box_xmin></HRSC_Object>": "<HRSC_Object> with <box_xmin> in it",
+                "<targets><target class='cat'/></targets>": "<targets> with <target> in it",
+                "<target name='cat' x1='1' y1='2' x2='3' y2='4'/>": "<target>",
+                "<x>1</x><y>2</y><w>3</w><h>4</h>": "a box outside of an <object>",
+            }.items()
+        ),
         (
             f"<annotation>{NORMALIZED * 2}</annotation>",
             "all coordinates are between 0 and 1 and look normalized",
@@ -214,7 +244,8 @@ def test_entities_are_refused_quickly(tmp_path: Path) -> None:
     bomb = f'<!DOCTYPE a [<!ENTITY e0 "ha">{levels}]><annotation><folder>&e9;</folder></annotation>'
     outside = f'<!DOCTYPE a [<!ENTITY x SYSTEM "file://{tmp_path}/secret.txt">]><annotation><name>&x;</name></annotation>'
     start = time.perf_counter()
-    for content in (bomb, outside, bomb.encode("utf-16")):
+    declared = bomb.replace("<!DOCTYPE", '<?xml version="1.0" encoding="utf-7"?><!DOCTYPE').encode("utf-7")
+    for content in (bomb, outside, bomb.encode("utf-16"), declared):
         with pytest.raises(UserError, match="DTD"):
             read(tmp_path, content)
     assert time.perf_counter() - start < 1
@@ -337,10 +368,20 @@ def test_a_rounded_box_ends_at_the_image() -> None:
     assert round_boxes([VocObject("cat", (0, 0, 1, 30))], 1, 30)[0].box == (0, 0, 1, 30)
 
 
-def test_rewriting_can_leave_out_predictions(tmp_path: Path) -> None:
-    text = f"<annotation>{OBJECT}{shaped(f'{BOX}<score>0.5</score>')}{shaped(BOX)}</annotation>"
+def test_a_score_that_is_no_number_is_still_a_score(tmp_path: Path) -> None:
+    for inside in (f"<score>high</score>{BOX}", f"{BOX}{ATTRIBUTES.format('confidence', '?')}"):
+        (found,) = read(tmp_path, f"<annotation>{shaped(inside)}</annotation>").objects
+        assert found.score is not None
+        assert math.isnan(found.score)
+        write_annotation(tmp_path / "again.xml", "a.jpg", 40, 30, [found])
+        assert math.isnan(read_annotation(tmp_path / "again.xml").objects[0].score or 0)
+
+
+def test_rewriting_can_skip_predictions(tmp_path: Path) -> None:
+    predicted = shaped(f"{BOX}<score>0.5</score>") + shaped(f"{BOX}<score>high</score>")
+    text = f"<annotation>{OBJECT}{predicted}{shaped(BOX)}</annotation>"
     (tmp_path / "a.xml").write_text(text.replace("<name>cat", "<name>cafe\u0301"), encoding="utf-8")
-    for skip, left in ((False, 3), (True, 2)):
+    for skip, left in ((False, 4), (True, 2)):
         target = tmp_path / f"{skip}.xml"
         rewrite_annotation(tmp_path / "a.xml", target, "b.jpg", {"caf\u00e9": "tea"}.get, skip_scored=skip)
         assert [item.name for item in read_annotation(target).objects] == ["tea"] * left

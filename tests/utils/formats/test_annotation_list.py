@@ -30,7 +30,9 @@ def test_lines_by_hand(tmp_path: Path, classes: Path) -> None:
     first = save_picture(tmp_path / "my data, all/a b.jpg")
     save_picture(tmp_path / "in/c.jpg")
     save_picture(tmp_path / "in/d.jpg")
-    train = save_text(tmp_path / "in/2007_train.txt", f"\ufeff{first} 3,4,10,12,1 1,1,40,30,0\r\n\r\nc.jpg\n")
+    train = save_text(
+        tmp_path / "in/2007_train.txt", f"\ufeff'{first}' 3,4,10,12,1 1,1,40,30,0\r\n\r\n\"c.jpg\"\n"
+    )
     val = save_text(tmp_path / "in/2007_val.txt", "d.jpg 2.5,3.25,12,6.25,0  3,4,10,12,1 \n")
     before = snapshot(tmp_path / "in")
     assert run_convert(train, val, "--classes", classes, "--float-boxes", "--out", tmp_path / "out") == 0

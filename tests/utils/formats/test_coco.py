@@ -70,7 +70,9 @@ def test_crowds_and_polygons_are_said(tmp_path: Path, capsys: pytest.CaptureFixt
         {"image_id": 10, "category_id": 3, "bbox": [2, 3, 8, 9], "iscrowd": 1},
         {"image_id": 10, "category_id": 7, "segmentation": [[4, 5, 14, 5, 9, 20], [2, 8, 3, 9]]},
     ]
-    assert run_convert(make(tmp_path / "in", data), "--out", tmp_path / "out") == 0
+    make(tmp_path / "in", data)
+    both = [make(tmp_path / "in", data, f"instances_{split}.json") for split in ("train", "trainval")]
+    assert run_convert(*both, "--out", tmp_path / "out") == 0  # objects in two lists count once
     assert boxes_of(tmp_path / "out")["a"] == [
         VocObject("猫", (2, 3, 10, 12), True),
         VocObject("dog", (2, 5, 14, 20)),
@@ -188,10 +190,11 @@ def test_no_path_leads_out_of_the_images(
 
 def test_marks_of_other_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = change("annotations/0/attributes", {"difficult": True, "occluded": False})  # CVAT
+    data["annotations"][0]["attributes"]["confidence"] = "95%"
     data["annotations"][1]["score"] = 0.5
     data["categories"][0]["name"] = "cafe\u0301"
     assert run_convert(make(tmp_path / "in", data), "--out", tmp_path / "out") == 0
-    assert "1 object with a score in 1 image" in capsys.readouterr().err
+    assert "2 objects with a score in 1 image" in capsys.readouterr().err
     found = [item for items in boxes_of(tmp_path / "out").values() for item in items]
     assert found[0].difficult
     assert "caf\u00e9" in {item.name for item in found}

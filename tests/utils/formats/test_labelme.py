@@ -176,11 +176,11 @@ def test_shapes_with_a_score(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "1 object with a score in 1 image, as unreviewed predictions have: used" in capsys.readouterr().err
     assert len(boxes_of(tmp_path / "out")["a"]) == 3
     save_picture(folder / "b.jpg")
-    save_json(folder / "b.json", describe(SHAPE | {"score": 0.5}, image="b.jpg"))
+    save_json(folder / "b.json", describe(SHAPE | {"score": "high"}, image="b.jpg"))
     assert run_convert(folder, "--skip-unreviewed", "--out", tmp_path / "out2") == 0
     err = capsys.readouterr().err
-    assert "2 objects with a score in 2 images, as unreviewed predictions have: left out" in err
-    assert "1 image with such objects only: left out" in err
+    assert "2 objects with a score in 2 images, as unreviewed predictions have: skipped" in err
+    assert "1 image with such objects only: skipped" in err
     assert boxes_of(tmp_path / "out2") == {"a": [CAT, CAT]}
 
 

@@ -55,8 +55,7 @@ def test_export_becomes_voc(tmp_path: Path, name: str) -> None:
 def test_export_of_voc_is_read_as_it_is(tmp_path: Path, name: str) -> None:
     TOOL_EXPORTS[name].make(tmp_path)
     splits = list_splits(tmp_path)
-    named = ["cat_train"] if name == "vott_voc" else None  # has lists of one class only
-    assert set(choose_training_splits(tmp_path, named)[0]) <= set(splits)
+    assert set(choose_training_splits(tmp_path)[0]) <= set(splits)
     samples = [sample for split in splits for sample in load_samples(tmp_path, split)]
     report = scan_samples(samples)
     assert [str(finding) for finding in report.findings if finding.level != "note"] == []
@@ -64,4 +63,5 @@ def test_export_of_voc_is_read_as_it_is(tmp_path: Path, name: str) -> None:
     assert {key: (found[key].names, found[key].boxes.tolist()) for key in OBJECTS} == {
         key: ((item.name,), [list(item.box)]) for key, item in OBJECTS.items()
     }
-    assert set(TOOL_EXPORTS[name].splits) <= set(splits)
+    for split, ids in TOOL_EXPORTS[name].splits.items():
+        assert [sample.image_path.stem for sample in load_samples(tmp_path, split)] == ids

@@ -236,7 +236,7 @@ def test_images_elsewhere_and_classes_of_a_file(tmp_path: Path) -> None:
         ("0 0.5 0.5 -0.25 0.4", "has a number outside 0 to 1"),
         ("0 0.5 0.5 0 0.4", "has no width or height"),
         ("0 0.5 0.5 0.25", "is neither `class cx cy w h` nor a polygon"),
-        ("0 0.5 0.5 0.25 0.4 0.9", "is neither `class cx cy w h` nor a polygon"),
+        ("0 0.5 0.5 0.25 0.4 9", "has a number outside 0 to 1"),
         ("0", "is neither `class cx cy w h` nor a polygon"),
         ("0 0.5 0.5 0.01 0.4", "less than a pixel wide or high"),
     ],
@@ -411,7 +411,7 @@ def test_difficult_objects_are_left_out_and_counted(
     hard = VocObject("cat", (2, 3, 20, 30), True)
     made = {"train": {"a": [hard, replace(hard, difficult=False)], "b": [hard]}, "val": {"c": []}}
     assert run_convert(make_voc(tmp_path / "voc", made), "--to", "yolo", "--out", tmp_path / "out") == 0
-    assert "left out: 2 difficult objects; YOLO has no such flag" in capsys.readouterr().out
+    assert "skipped: 2 difficult objects; YOLO has no such flag" in capsys.readouterr().out
     labels = tmp_path / "out/labels/train"
     assert [len((labels / f"{name}.txt").read_text().splitlines()) for name in "ab"] == [1, 0]
 
@@ -425,3 +425,43 @@ def test_images_in_no_split_are_kept_apart(tmp_path: Path, capsys: pytest.Captur
     assert run_convert(tmp_path / "in", "--to", "yolo", "--out", tmp_path / "out") == 0
     assert (tmp_path / "out/labels/unlisted/c.txt").is_file()
     assert "not named in data.yaml: images/unlisted;" in capsys.readouterr().out
+
+
+def test_a_sixth_number_is_a_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path / "in", "1 0.5 0.5 0.25 0.4 0.875", "1 0.5 0.5 0.25 0.4")  # as predict.py --txt --scores
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert "1 object with a score in 1 image, as unreviewed predictions have: used" in capsys.readouterr().err
+    dog = VocObject("dog", (15, 9, 25, 21))
+    assert boxes_of(tmp_path / "out") == {"a": [replace(dog, score=0.875), dog]}
+    assert run_convert(tmp_path / "in", "--skip-unreviewed", "--out", tmp_path / "out2") == 0
+    assert boxes_of(tmp_path / "out2") == {"a": [dog]}
+
+
+def test_a_missing_split_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = NAMES + "train: ../images\ntest: ../test/images\n"
+    make(tmp_path / "in", "1 0.5 0.5 0.25 0.4", names=names)
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert "skipped: " in (said := capsys.readouterr().err)
+    assert "'../test/images' is not found in" in said
+    assert lists_of(tmp_path / "out") == {"train": ["a"]}
+    save_picture(tmp_path / "in/Test/b.jpg")  # may be what it means
+    assert "'../test/images' is not found in" in refusal(capsys, tmp_path / "in", "--out", tmp_path / "out2")
+
+
+def test_an_image_in_two_lists_is_counted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = NAMES + "train: train.txt\nval: val.txt\n"
+    make(tmp_path / "in", "0 0.1 0.2 0.5 0.2 0.3 0.8", names=names)
+    for split in ("train", "val"):
+        save_text(tmp_path / f"in/{split}.txt", "'images/a.jpg'\n")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert "1 polygon replaced" in capsys.readouterr().err
+    assert lists_of(tmp_path / "out") == {"train": ["a"], "val": ["a"]}
+
+
+def test_folder_called_testing(tmp_path: Path) -> None:
+    for split in ("training", "testing"):
+        save_picture(tmp_path / f"in/images/{split}/{split[0:3]}.jpg")
+        save_text(tmp_path / f"in/labels/{split}/{split[0:3]}.txt", "1 0.5 0.5 0.25 0.4\n")
+    save_text(tmp_path / "in/classes.txt", "cat\ndog\n")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert lists_of(tmp_path / "out") == {"train": ["tra"], "test": ["tes"]}

@@ -237,7 +237,7 @@ def labelimg_yolo(root: Path) -> None:
     save_text(root / "classes.txt", "cat\ndog\n")
 
 
-@export("voc", "VoTT", "Pascal VOC")
+@export("voc", "VoTT", "Pascal VOC", train=["a"], val=["b"])
 def vott_voc(root: Path) -> None:
     for key, item in OBJECTS.items():
         save_picture(root / f"JPEGImages/{key}.jpg")

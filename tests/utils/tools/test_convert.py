@@ -3,12 +3,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 import data
 from tests.utils.data.conftest import write_voc
+from tests.utils.formats.tool_exports import CAT, NAMES, coco, labelme, yolo_line
 from tests.utils.tools.conversion import (
     boxes_of,
     lists_of,
@@ -237,3 +239,26 @@ def test_objects_of_voc_that_cannot_be_read_are_faults(
     Path("link").symlink_to("voc")
     assert data.main(["convert", "voc", "--out", "link/new", "--skip-bad"]) == 2
     assert "which is only read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("format", ["coco", "yolo", "labelme", "list"])
+def test_names_in_composed_and_decomposed_letters(tmp_path: Path, on_disk: str, format: str) -> None:
+    other = {"NFC": "NFD", "NFD": "NFC"}[on_disk]
+    name, named = (unicodedata.normalize(form, "p\u00e4r/\u00e9") for form in (on_disk, other))
+    source = tmp_path / "in"
+    save_picture(source / f"{name}.jpg")
+    more: list[object] = []
+    if format == "coco":
+        coco(source / "x.json", {"a": f"{named}.jpg"})
+    elif format == "yolo":
+        save_text((source / name).parent / f"{Path(named).name}.txt", yolo_line(CAT))
+        save_text(source / "data.yaml", f"train: train.txt\nnames: {list(NAMES)}\n")
+        save_text(source / "train.txt", f"{named}.jpg\n")
+    elif format == "labelme":
+        labelme(source / "x.json", CAT, f"{named}.jpg")
+    else:
+        source = save_text(source / "2007_train.txt", f"{named}.jpg 3,4,12,20,0\n")
+        more = ["--classes", save_text(tmp_path / "classes.txt", "cat\n")]
+    assert run_convert(source, *more, "--out", tmp_path / "out") == 0
+    assert list(boxes_of(tmp_path / "out").values()) == [[CAT]]

@@ -44,7 +44,7 @@ def test_every_verb_says_what_it_does_with_predictions(
             path.unlink()
     assert data.main([verb, "--data", str(voc), *more, *(["--skip-unreviewed"] if skip else [])]) == 0
     said = capsys.readouterr()
-    assert ("left out" if skip else "used; --skip-unreviewed leaves them out") in said.out + said.err
+    assert ("skipped" if skip else "used; --skip-unreviewed skips them") in said.out + said.err
     if verb == "check":
         report = json.loads(Path("report.json").read_text())
         assert report["splits"]["train"]["objects"] == ({"cat": 10} if skip else {"cat": 10, "dog": 10})
