@@ -22,6 +22,14 @@ def _own_annotation_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch:
     monkeypatch.setattr(annotation_cache, "CACHE", tmp_path_factory.mktemp("runs") / "cache")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_bfloat16() -> Iterator[None]:
+    """Let train.py compute in float32 unless --amp is given, on every machine: the figures of tests are exact."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "get_capabilities", dict)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_signal_stack() -> Iterator[None]:
     """Take away the signal stack that OpenVINO sets and frees with its model: the next signal would crash."""
