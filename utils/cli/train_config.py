@@ -106,6 +106,19 @@ class TrainConfig(RunConfig, DataConfig):
         within="[0, 100000]",
     )
 
+    multi_scale: bool = setting(
+        False,
+        "draw the input sides of each batch between 0.7 and 1.3 of --imgsz, in steps of 32; evaluate at "
+        "--imgsz",
+        group="data",
+    )
+    grow: bool = setting(
+        False,
+        "begin with 0.6 of --imgsz and grow, in steps of 32, to the full size for the last third of the "
+        "epochs: cheaper epochs",
+        group="data",
+    )
+
     anchors: str | None = setting(
         None,
         "file of anchors (width,height in input pixels) from data.py anchors; without a masks "
@@ -259,6 +272,8 @@ class TrainConfig(RunConfig, DataConfig):
             raise UserError(f"--patience {self.patience}: needs an evaluation; remove --val none")
         if self.overfit and self.val is not None:
             raise UserError(f"--overfit {self.overfit}: evaluates on the training images; remove --val")
+        if self.overfit and self.multi_scale:
+            raise UserError(f"--overfit {self.overfit}: trains without augmentation; remove --multi-scale")
         if len(set(self.phi_at)) != len(self.phi_at):
             raise UserError(f"--phi-at {' '.join(self.phi_at)}: a place is given twice")
         if self.batch_size == 1 and self.imgsz == (32, 32):

@@ -110,7 +110,14 @@ def run_epochs(job: Job, position: Position) -> None:
         UserError: the loss is not finite, or the weights at the end.
     """
     config, first, stops_early = job.config, position.epoch, False
-    estimate = RunEstimate(config, len(job.data.train), position.epoch, position.meter, job.trainer.device)
+    estimate = RunEstimate(
+        config,
+        job.loader.dataset.sizes,
+        len(job.data.train),
+        position.epoch,
+        position.meter,
+        job.trainer.device,
+    )
     table = EpochTable(config.epochs, first)
     try:
         while position.epoch < config.epochs and not stops_early:
