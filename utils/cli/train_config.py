@@ -118,6 +118,12 @@ class TrainConfig(RunConfig, DataConfig):
         "epochs: cheaper epochs",
         group="data",
     )
+    balance: bool = setting(
+        False,
+        "repeat images by their rarest class: one in a fraction f < 0.1 of the images is drawn sqrt(0.1 / f) "
+        "times as often",
+        group="data",
+    )
 
     anchors: str | None = setting(
         None,

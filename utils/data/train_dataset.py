@@ -1,7 +1,7 @@
 """Training data set: augmented images of network size.
 
-Every random choice is a function of (seed, epoch, sample index). The epoch and the size of the batch are part
-of the key, so the number of workers changes nothing.
+Every random choice is a function of (seed, epoch, sample index, copy). The epoch and the size of the batch
+are part of the key, so the number of workers changes nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from nets.structures import Target
 from utils.data.augmentation import Augmenter
+from utils.data.balance import repeat_factors
 from utils.data.dataset import VocDataset
 from utils.data.image_cache import ImageCache, cache_images
 from utils.data.input_sizes import InputSizes, Size
@@ -31,6 +32,7 @@ class Key(NamedTuple):
     epoch: int
     image: int
     size: Size | None = None
+    copy: int = 0  # counts the draws of an image in one epoch
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
 
     Attributes:
         sizes: the input sizes of the run's batches.
+        repeats: float64 (N,), how often each image is drawn per epoch; None for once each.
         image_cache: the decoded images; None reads the files.
     """
 
@@ -65,11 +68,12 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         *,
         close_epoch: int | None = None,
         sizes: InputSizes | None = None,
+        balance: bool = False,
     ) -> None:
         """Take the annotated images, and the input size (height, width) in pixels.
 
         From `close_epoch` on there is no mosaic and mixup; None keeps them to the end. `sizes` are those of
-        the batches, by default the input size alone.
+        the batches, by default the input size alone. With `balance`, images of rare classes are repeated.
         """
         self.dataset = dataset
         self.input_size = input_size
@@ -77,6 +81,7 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         self.seed = seed
         self.close_epoch = close_epoch
         self.sizes = sizes or InputSizes(input_size)
+        self.repeats = repeat_factors(dataset) if balance else None
         self._augmenter = Augmenter(input_size, settings.level)
         self._augmenters = {input_size: self._augmenter}
         self.image_cache: ImageCache | None = None
@@ -106,15 +111,15 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
 
     def render(self, key: Key | tuple[int, int]) -> tuple[Pixels, Target]:
         """Return one image, uint8 (H, W, 3), and its target in network pixels."""
-        epoch, index, size = Key(*key)
+        epoch, index, size, copy = Key(*key)
         augmenter = self._augmenter_of(size or self.input_size)
-        rng = np.random.default_rng([self.seed, epoch, index])
+        rng = np.random.default_rng([self.seed, epoch, index, copy])
         blending = augmenter.level is not None
         if self.close_epoch is not None:
             blending = blending and epoch < self.close_epoch
         item = self._compose(index, augmenter, blending, rng)
         if blending and rng.random() < self.settings.mixup:
-            other = int(rng.integers(len(self)))
+            (other,) = self._draw_others(1, rng)
             item = mixup(item, self._compose(other, augmenter, blending, rng), rng)
         return augmenter.flip_and_recolor(*item, rng)
 
@@ -122,9 +127,16 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         self, index: int, augmenter: Augmenter, blending: bool, rng: np.random.Generator
     ) -> ImageAndTarget:
         if blending and rng.random() < self.settings.mosaic:
-            others = rng.integers(len(self), size=3).tolist()
+            others = self._draw_others(3, rng)
             return mosaic([self._load(i) for i in (index, *others)], augmenter.size, rng)
         return augmenter.to_canvas(*self._load(index), rng)
+
+    def _draw_others(self, count: int, rng: np.random.Generator) -> list[int]:
+        """Draw images for mosaic and mixup, as often as they are repeated."""
+        if self.repeats is None:
+            return rng.integers(len(self), size=count).tolist()
+        sums = self.repeats.cumsum()
+        return np.searchsorted(sums, rng.random(count) * sums[-1], side="right").tolist()
 
     def _augmenter_of(self, size: Size) -> Augmenter:
         if size not in self._augmenters:

@@ -20,6 +20,7 @@ from utils.cli.errors import UserError
 from utils.cli.inputs import COCO_WEIGHTS, VOC_WEIGHTS
 from utils.cli.train_config import TrainConfig
 from utils.data.anchor_boxes import read_anchors
+from utils.data.balance import describe_balance
 from utils.data.dataset import VocDataset
 from utils.data.input_sizes import InputSizes, format_size
 from utils.data.loader import TrainLoader
@@ -165,7 +166,17 @@ def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device)
     sizes = build_input_sizes(config)
     if config.multi_scale or config.grow:
         log(f"input sizes: {sizes.describe()}")
-    samples = TrainDataset(dataset, config.imgsz, settings, config.seed, close_epoch=close_epoch, sizes=sizes)
+    samples = TrainDataset(
+        dataset,
+        config.imgsz,
+        settings,
+        config.seed,
+        close_epoch=close_epoch,
+        sizes=sizes,
+        balance=config.balance,
+    )
+    if samples.repeats is not None:
+        log(f"balance: {describe_balance(dataset, samples.repeats)}")
     return TrainLoader(
         samples,
         batch_size=config.batch_size,

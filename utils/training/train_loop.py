@@ -113,7 +113,7 @@ def run_epochs(job: Job, position: Position) -> None:
     estimate = RunEstimate(
         config,
         job.loader.dataset.sizes,
-        len(job.data.train),
+        job.loader.num_images,
         position.epoch,
         position.meter,
         job.trainer.device,
