@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import evaluate
 import train
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
@@ -138,7 +140,29 @@ def test_sizes_vary_in_training_but_not_in_the_evaluation(
     assert trained == [(64, 96)] * 2 + [(64, 128)] * 2 + [(96, 160)] * 2
     assert set(evaluated) == {(96, 160)}
     assert load_checkpoint(folder / "weights/best.pth").config.input_size == (96, 160)
+    argv = ["--weights", str(folder / "weights/best.pth"), "--data", "data", "--split", "val"]
+    assert evaluate.main([*argv, "--device", "cpu"]) == 0
+    assert set(evaluated) == {(96, 160)}
     assert "input sizes: from 64x96 in epoch 1 to 96x160 in the last third" in capsys.readouterr().err
+
+
+def test_rare_classes_are_repeated_and_another_shape_is_named(
+    caught: Callable, room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (samples,), _ = caught("TrainLoader")
+    assert samples.repeats is None
+    usual, copy = samples[0, 1, (64, 96), 0][0], samples[0, 1, (64, 96), 1][0]
+    assert usual.shape == copy.shape == (3, 64, 96)
+    assert not torch.equal(usual, copy)
+    assert "--imgsz" not in capsys.readouterr().err  # 64 pixels leave no choice
+    (samples,), _ = caught("TrainLoader", "--balance", "--imgsz", "416")
+    assert samples.repeats.tolist() == [1.0] * 6
+    said = capsys.readouterr().err
+    assert "balance: every class is in at least 10% of the images; no image is repeated" in said
+    assert said.count("--imgsz 416 416: 25% stays gray; --imgsz 352 480 costs about the same: 2%") == 1
+    (samples,), _ = caught("TrainLoader", "--mosaic", "1")
+    samples.repeats = torch.tensor([0.0, 0, 0, 0, 0, 9]).numpy()  # mosaics take the repeated images too
+    assert samples._draw_others(4, np.random.default_rng(0)) == [5] * 4
 
 
 def test_overfit_takes_no_random_sizes(capsys: pytest.CaptureFixture[str]) -> None:

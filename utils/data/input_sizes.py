@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Size = tuple[int, int]  # height, width in pixels
-_STEP = 32  # the network's stride
+STEP = 32  # the network's stride
 _SCALES = (0.7, 1.3)  # of --multi-scale
 _FIRST_SCALE = 0.6  # of --grow
 _DRAW = 1  # keeps the draws of the sizes apart from those of the images, which have shorter keys
@@ -87,4 +87,4 @@ def format_size(size: Size) -> str:
 
 
 def _round(side: float) -> int:
-    return max(_STEP, round(side / _STEP) * _STEP)
+    return max(STEP, round(side / STEP) * STEP)

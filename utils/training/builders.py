@@ -21,6 +21,7 @@ from utils.cli.inputs import COCO_WEIGHTS, VOC_WEIGHTS
 from utils.cli.train_config import TrainConfig
 from utils.data.anchor_boxes import read_anchors
 from utils.data.balance import describe_balance
+from utils.data.canvas import choose_canvas
 from utils.data.dataset import VocDataset
 from utils.data.input_sizes import InputSizes, format_size
 from utils.data.loader import TrainLoader
@@ -70,6 +71,8 @@ def prepare(
     run_on_all_ranks(lambda: check_attention(config))
     torch.manual_seed(config.seed)
     data = broadcast_from_rank_zero(lambda: load_data(config, resumed))
+    if resumed is None and (canvas := choose_canvas(data.train, config.imgsz)).is_worthwhile:
+        log(canvas.describe())
     loader = run_on_all_ranks(lambda: build_loader(config, data.train, device))
     if config.cache:
         cache_training_images(loader)
