@@ -32,7 +32,7 @@ class AugmentSettings:
     Attributes:
         mosaic: probability of a mosaic of four images.
         mixup: probability of mixup with a second image.
-        level: a name in `augmentation.LEVELS`; "none" means letterboxed images without mosaic and mixup.
+        level: what --augment names, or "none": letterboxed images without mosaic and mixup.
     """
 
     mosaic: float = 0.5
@@ -44,6 +44,7 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
     """Augmented training images of network size; the key is (epoch, index).
 
     Attributes:
+        augmenter: augments the images and their objects.
         image_cache: the decoded images; None reads the files.
     """
 
@@ -65,7 +66,7 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         self.settings = settings
         self.seed = seed
         self.close_epoch = close_epoch
-        self._augmenter = Augmenter(input_size, settings.level)
+        self.augmenter = Augmenter(input_size, settings.level)
         self.image_cache: ImageCache | None = None
 
     def __len__(self) -> int:
@@ -95,19 +96,20 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         """Return one image, uint8 (H, W, 3), and its target in network pixels."""
         epoch, index = key
         rng = np.random.default_rng([self.seed, epoch, index])
-        blending = self._augmenter.level is not None
+        blending = self.augmenter.level is not None
         if self.close_epoch is not None:
             blending = blending and epoch < self.close_epoch
-        item = self._compose(index, blending, rng)
+        item = self._augment(index, blending, rng)
         if blending and rng.random() < self.settings.mixup:
-            item = mixup(item, self._compose(int(rng.integers(len(self))), blending, rng), rng)
-        return self._augmenter.flip_and_recolor(*item, rng)
+            item = mixup(item, self._augment(int(rng.integers(len(self))), blending, rng), rng)
+        return item
 
-    def _compose(self, index: int, blending: bool, rng: np.random.Generator) -> ImageAndTarget:
+    def _augment(self, index: int, blending: bool, rng: np.random.Generator) -> ImageAndTarget:
         if blending and rng.random() < self.settings.mosaic:
             others = rng.integers(len(self), size=3).tolist()
-            return mosaic([self._load(i) for i in (index, *others)], self.input_size, rng)
-        return self._augmenter.to_canvas(*self._load(index), rng)
+            item = mosaic([self._load(i) for i in (index, *others)], self.input_size, rng)
+            return self.augmenter.augment(*item, rng, is_placed=True)
+        return self.augmenter.augment(*self._load(index), rng)
 
     def _load(self, index: int) -> ImageAndTarget:
         """Return an image, reduced where possible, and its target in its pixels."""
@@ -124,9 +126,9 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
 
         It depends on the sizes alone, not on the random scale, so that a cached image serves every epoch.
         """
-        if self._augmenter.level is None:
+        if self.augmenter.level is None:
             return 1
         record, (height, width) = self.dataset.records[index], self.input_size
-        reach = max(self._augmenter.max_scale, MOSAIC_SCALE[1])
+        reach = max(self.augmenter.max_scale, MOSAIC_SCALE[1])
         largest = min(height / record.height, width / record.width) * reach
         return next(reduction for reduction in (8, 4, 2, 1) if reduction * largest <= 1 or reduction == 1)

@@ -20,6 +20,7 @@ from utils.cli.errors import UserError
 from utils.cli.inputs import COCO_WEIGHTS, VOC_WEIGHTS
 from utils.cli.train_config import TrainConfig
 from utils.data.anchor_boxes import read_anchors
+from utils.data.augmentation_check import check_augmentation
 from utils.data.dataset import VocDataset
 from utils.data.loader import TrainLoader
 from utils.data.prepare import TrainingData, prepare_training
@@ -36,7 +37,7 @@ from utils.training.distributed import (
 )
 from utils.training.ema import ModelEma
 from utils.training.engine import Trainer, pretrained_bn
-from utils.training.fingerprint import check_same_data
+from utils.training.fingerprint import check_same_data, check_same_transforms
 from utils.training.optim import Schedule, build_optimizer
 from utils.training.resolve import default_lr_and_ema
 from utils.weights.checkpoint import Checkpoint
@@ -68,7 +69,7 @@ def prepare(
     run_on_all_ranks(lambda: check_attention(config))
     torch.manual_seed(config.seed)
     data = broadcast_from_rank_zero(lambda: load_data(config, resumed))
-    loader = run_on_all_ranks(lambda: build_loader(config, data.train, device))
+    loader = run_on_all_ranks(lambda: build_loader(config, data.train, device, resumed))
     if config.cache:
         cache_training_images(loader)
     return device, data, loader
@@ -147,13 +148,22 @@ def load_data(config: TrainConfig, resumed: Checkpoint | None = None) -> Trainin
     return data
 
 
-def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device) -> TrainLoader:
-    """Build the loader of this process's share of the augmented batches."""
+def build_loader(
+    config: TrainConfig, dataset: VocDataset, device: torch.device, resumed: Checkpoint | None = None
+) -> TrainLoader:
+    """Build the loader of this process's share of the augmented batches.
+
+    Raises:
+        UserError: a transform of the user's own cannot be used, or is not that of the resumed run.
+    """
     settings = AugmentSettings(config.mosaic, config.mixup, config.augment)
     if config.overfit:
         settings = AugmentSettings(0.0, 0.0, "none")
     close_epoch = config.epochs - min(config.close_mosaic, config.epochs // 2)
     samples = TrainDataset(dataset, config.imgsz, settings, config.seed, close_epoch=close_epoch)
+    check_augmentation(samples.augmenter)
+    if resumed is not None:
+        check_same_transforms(samples.augmenter, resumed)
     return TrainLoader(
         samples,
         batch_size=config.batch_size,
