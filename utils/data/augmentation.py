@@ -252,12 +252,13 @@ class Augmenter:
 
 
 def apply_pipeline(
-    pipeline: A.Compose, image: Pixels, target: Target, size: tuple[int, int]
+    pipeline: A.Compose, image: Pixels, target: Target, size: tuple[int, int] | None
 ) -> ImageAndTarget:
     """Pass an image and its target, in pixels, through a pipeline.
 
     Raises:
-        ValueError: the result is no image uint8 of (height, width) = `size`, or boxes lost their labels.
+        ValueError: the result is no image uint8 of (height, width) = `size`, or boxes lost their labels. None
+            allows every size.
         Exception: anything that a transform raises.
     """
     made = pipeline(
@@ -267,9 +268,16 @@ def apply_pipeline(
         difficult=target.difficult.numpy().view(np.uint8),
     )
     pixels, boxes, labels, difficult = (made[key] for key in ("image", "bboxes", "labels", "difficult"))
-    if not isinstance(pixels, np.ndarray) or pixels.shape != (*size, 3) or pixels.dtype != np.uint8:
-        kind = f"{pixels.dtype} {tuple(pixels.shape)}" if hasattr(pixels, "dtype") else type(pixels).__name__
-        raise ValueError(f"must return an image uint8 {(*size, 3)}, this one is {kind}")
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 3 or pixels.shape[2] != 3:
+        shape = f" {tuple(pixels.shape)}" if hasattr(pixels, "shape") else ""
+        raise ValueError(f"must return an image (H, W, 3), this one is {type(pixels).__name__}{shape}")
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"must return an image uint8, this one is {pixels.dtype}")
+    if size is not None and pixels.shape[:2] != size:
+        raise ValueError(
+            f"changes the size (height, width) to {pixels.shape[:2]}; the network needs {size}: add "
+            f"A.Resize{size}"
+        )
     if len(boxes) and boxes.shape[1] != 4:
         raise ValueError("loses the labels of the boxes: apply_to_bboxes must keep every column")
     return pixels, Target(

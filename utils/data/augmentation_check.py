@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import albumentations as A
 import numpy as np
 import torch
+from torch import Tensor
 
 from nets.structures import Target
 from utils.cli.errors import UserError
@@ -18,25 +19,47 @@ from utils.data.mosaic import ImageAndTarget
 from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import FILL
 
-_SEEDS = 4
+# Transforms of albumentations 2.0.8 that run and leave wrong boxes.
+UNSUPPORTED = {
+    "Morphological": "leaves boxes that do not fit the objects",
+    "RandomGridShuffle": "cuts objects into parts, which a box cannot follow",
+}
+_SEEDS, _MORE_SEEDS = 4, 32
 _COLUMNS = 4  # and rows of the made objects
 
 
 def check_augmentation(augmenter: Augmenter) -> None:
     """Run each of the user's own transforms, then all together, on a made image.
 
-    A transform must keep the size, return uint8 RGB, keep label and flag of each box, keep a box for at least
-    one of a few seeds, and be a function of the image and of the generators that it is given.
+    A transform must return uint8 RGB, keep label and flag of each box, keep a box for at least one of a few
+    seeds, and be a function of the image and of the generators that it is given. All together must return the
+    network's size; so a crop may be followed by a resize.
 
     Raises:
         UserError: names the transform and what it does.
     """
     if augmenter.own is None:
         return
-    item = draw_objects(augmenter.size)
-    for transform in _each(augmenter.own):
-        _check(augmenter, [transform], item, type(transform).__name__)
-    _check(augmenter, augmenter.own, item, "all transforms together")
+    item, resizing = draw_objects(augmenter.size), []
+
+    def check_each(transforms: Sequence[Transform], item: ImageAndTarget) -> ImageAndTarget:
+        for transform in transforms:
+            if isinstance(transform, (A.Compose, A.Sequential)):
+                item = check_each(transform.transforms, item)
+            elif isinstance(transform, A.BaseCompose):  # alternatives, such as OneOf
+                for part in transform.transforms:
+                    check_each([part], item)
+            else:
+                made = _check_alone(augmenter.name, transform, item)
+                if any(image.shape != item[0].shape for image, _ in made):
+                    resizing.append(type(transform).__name__)
+                    item = max(made, key=lambda one: len(one[1]))
+        return item
+
+    check_each(augmenter.own, item)
+    names = ", ".join(resizing) or "all transforms together"
+    seeds = _MORE_SEEDS if resizing else _SEEDS
+    _check(f"--augment {augmenter.name}: {names}", augmenter.own, item, augmenter.size, seeds)
 
 
 def draw_objects(size: tuple[int, int]) -> ImageAndTarget:
@@ -59,52 +82,60 @@ def draw_objects(size: tuple[int, int]) -> ImageAndTarget:
         image[y1:y2, x1:x2] = [(number * 37 + 60) % 256, (number * 91) % 256, (255 - number * 53) % 256]
         boxes.append([x1, y1, x2, y2])
     labels = torch.arange(count)
-    return image, Target(torch.tensor(boxes, dtype=torch.float32), labels, labels % 3 == 0, "check")
+    return image, Target(torch.tensor(boxes, dtype=torch.float32), labels, _is_difficult(labels), "check")
 
 
-def _each(transforms: Sequence[Transform]) -> Iterator[A.BasicTransform]:
-    for transform in transforms:
-        if isinstance(transform, A.BaseCompose):
-            yield from _each(transform.transforms)
-        else:
-            yield transform
+def _is_difficult(labels: Tensor) -> Tensor:
+    return labels % 3 == 0
 
 
-def _check(augmenter: Augmenter, transforms: Sequence[Transform], item: ImageAndTarget, name: str) -> None:
-    image, target = item
-    pipeline = A.Compose(list(transforms), bbox_params=build_box_params(check_each_transform=True))
-    alone = transforms[0] if len(transforms) == 1 and isinstance(transforms[0], A.BasicTransform) else None
-    probability, kept = (alone.p if alone else 1.0), 0
+def _check_alone(name: str, transform: A.BasicTransform, item: ImageAndTarget) -> list[ImageAndTarget]:
+    """Check a transform, always applied, and return what it makes of an item with a few seeds."""
+    where = f"--augment {name}: {type(transform).__name__}"
+    if reason := UNSUPPORTED.get(type(transform).__name__):
+        raise UserError(f"{where}: {reason}; remove it")
+    probability, transform.p = transform.p, 1.0
     try:
-        if alone:
-            alone.p = 1.0
-        for seed in range(_SEEDS):
-            first, second = (
-                _run(pipeline, image.copy(), target, augmenter.size, seed, own) for own in (0, 1)
-            )
+        return _check(where, [transform], item, None, _SEEDS)
+    finally:
+        transform.p = probability
+
+
+def _check(
+    where: str,
+    transforms: Sequence[Transform],
+    item: ImageAndTarget,
+    size: tuple[int, int] | None,
+    seeds: int,
+) -> list[ImageAndTarget]:
+    pipeline = A.Compose(
+        [A.NoOp(), *transforms],
+        bbox_params=build_box_params(check_each_transform=True),
+        is_check_shapes=False,
+    )
+    try:
+        made = []
+        for seed in range(seeds):
+            first, second = (_run(pipeline, item, size, seed, global_seed) for global_seed in (0, 1))
             if not np.array_equal(first[0], second[0]) or not torch.equal(first[1].boxes, second[1].boxes):
                 raise ValueError(
-                    "gives two results for one random state: draw from self.random_generator or "
+                    "gives two results for one random state; draw from self.random_generator or "
                     "self.py_random, and keep no state"
                 )
-            flags = target.difficult[first[1].labels] if len(first[1]) else first[1].difficult
-            if not torch.equal(flags, first[1].difficult):
-                raise ValueError("changes the labels or difficult flags of the boxes")
-            kept += len(first[1])
-        if not kept:
+            if not torch.equal(first[1].difficult, _is_difficult(first[1].labels)):
+                raise ValueError("changes labels or difficult flags of boxes")
+            made.append(first)
+        if len(item[1]) and not any(len(target) for _, target in made):
             raise ValueError("loses every box")
+        return made
     except Exception as error:  # the user's own code may fail in any way
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"--augment {augmenter.name}: {name}: {reason[:300] or type(error).__name__}"
-        ) from error
-    finally:
-        if alone:
-            alone.p = probability
+        reason = " ".join(str(error).split())[:300]
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise UserError(f"{where}: {kind}{reason}") from error
 
 
 def _run(
-    pipeline: A.Compose, image: Pixels, target: Target, size: tuple[int, int], seed: int, global_seed: int
+    pipeline: A.Compose, item: ImageAndTarget, size: tuple[int, int] | None, seed: int, global_seed: int
 ) -> ImageAndTarget:
     """Run a pipeline while the global generators have a known state, which must stay; then restore them."""
     saved = _global_states()
@@ -114,7 +145,7 @@ def _run(
         torch.random.default_generator.manual_seed(global_seed)
         before = _global_states()
         pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        made = apply_pipeline(pipeline, image, target, size)
+        made = apply_pipeline(pipeline, item[0].copy(), item[1], size)
         if used := [name for name, state in _global_states().items() if not _is_equal(state, before[name])]:
             raise ValueError(f"draws from the global generator of {used[0]}; use self.random_generator")
         return made

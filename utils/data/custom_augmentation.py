@@ -94,7 +94,7 @@ def _build(path: Path, node: Any, depth: int) -> Transform:
         arguments["transforms"] = [_build(path, part, depth + 1) for part in parts]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # an argument is unknown
+            warnings.filterwarnings("error", message=r"Argument\(s\)")  # one is unknown
             return kind(**arguments)
     except Exception as error:
         raise UserError(f"{path}: {kind.__name__}: {' '.join(str(error).split())[:300]}") from error
