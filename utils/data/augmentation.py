@@ -273,11 +273,8 @@ def apply_pipeline(
         raise ValueError(f"must return an image (H, W, 3), this one is {type(pixels).__name__}{shape}")
     if pixels.dtype != np.uint8:
         raise ValueError(f"must return an image uint8, this one is {pixels.dtype}")
-    if size is not None and pixels.shape[:2] != size:
-        raise ValueError(
-            f"changes the size (height, width) to {pixels.shape[:2]}; the network needs {size}: add "
-            f"A.Resize{size}"
-        )
+    if size is not None:
+        check_size(pixels, size)
     if len(boxes) and boxes.shape[1] != 4:
         raise ValueError("loses the labels of the boxes: apply_to_bboxes must keep every column")
     return pixels, Target(
@@ -286,6 +283,15 @@ def apply_pipeline(
         torch.from_numpy(np.asarray(difficult, dtype=np.bool_)),
         target.image_id,
     )
+
+
+def check_size(image: Pixels, size: tuple[int, int]) -> None:
+    """Check an augmented image against the (height, width) of the network; raises a ValueError."""
+    if image.shape[:2] != size:
+        raise ValueError(
+            f"changes the size (height, width) to {image.shape[:2]}; the network needs {size}: add "
+            f"A.Resize{size}"
+        )
 
 
 def _draw_size(

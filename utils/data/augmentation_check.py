@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nets.structures import Target
 from utils.cli.errors import UserError
-from utils.data.augmentation import Augmenter, apply_pipeline, build_box_params
+from utils.data.augmentation import Augmenter, apply_pipeline, build_box_params, check_size
 from utils.data.custom_augmentation import Transform
 from utils.data.mosaic import ImageAndTarget
 from utils.vision.image_reader import Pixels
@@ -24,7 +24,7 @@ UNSUPPORTED = {
     "Morphological": "leaves boxes that do not fit the objects",
     "RandomGridShuffle": "cuts objects into parts, which a box cannot follow",
 }
-_SEEDS, _MORE_SEEDS = 4, 32
+_SEEDS = 4
 _COLUMNS = 4  # and rows of the made objects
 
 
@@ -40,26 +40,31 @@ def check_augmentation(augmenter: Augmenter) -> None:
     """
     if augmenter.own is None:
         return
-    item, resizing = draw_objects(augmenter.size), []
+    where, resizing = f"--augment {augmenter.name}", []
 
     def check_each(transforms: Sequence[Transform], item: ImageAndTarget) -> ImageAndTarget:
+        """Check each transform on what those before it make, always applied; return the last result."""
         for transform in transforms:
             if isinstance(transform, (A.Compose, A.Sequential)):
                 item = check_each(transform.transforms, item)
             elif isinstance(transform, A.BaseCompose):  # alternatives, such as OneOf
-                for part in transform.transforms:
-                    check_each([part], item)
+                made = [check_each([part], item) for part in transform.transforms]
+                item = next((one for one in made if one[0].shape != item[0].shape), item)
             else:
-                made = _check_alone(augmenter.name, transform, item)
-                if any(image.shape != item[0].shape for image, _ in made):
+                made = _check_alone(where, transform, item)
+                if resized := [one for one in made if one[0].shape != item[0].shape]:
                     resizing.append(type(transform).__name__)
-                    item = max(made, key=lambda one: len(one[1]))
+                    item = max(resized, key=lambda one: len(one[1]))
         return item
 
-    check_each(augmenter.own, item)
+    item = draw_objects(augmenter.size)
+    last = check_each(augmenter.own, item)
     names = ", ".join(resizing) or "all transforms together"
-    seeds = _MORE_SEEDS if resizing else _SEEDS
-    _check(f"--augment {augmenter.name}: {names}", augmenter.own, item, augmenter.size, seeds)
+    try:
+        check_size(last[0], augmenter.size)
+    except ValueError as error:
+        raise UserError(f"{where}: {names}: {error}") from None
+    _check(f"{where}: {names}", augmenter.own, item, augmenter.size)
 
 
 def draw_objects(size: tuple[int, int]) -> ImageAndTarget:
@@ -89,24 +94,20 @@ def _is_difficult(labels: Tensor) -> Tensor:
     return labels % 3 == 0
 
 
-def _check_alone(name: str, transform: A.BasicTransform, item: ImageAndTarget) -> list[ImageAndTarget]:
+def _check_alone(where: str, transform: A.BasicTransform, item: ImageAndTarget) -> list[ImageAndTarget]:
     """Check a transform, always applied, and return what it makes of an item with a few seeds."""
-    where = f"--augment {name}: {type(transform).__name__}"
+    where = f"{where}: {type(transform).__name__}"
     if reason := UNSUPPORTED.get(type(transform).__name__):
         raise UserError(f"{where}: {reason}; remove it")
     probability, transform.p = transform.p, 1.0
     try:
-        return _check(where, [transform], item, None, _SEEDS)
+        return _check(where, [transform], item, None)
     finally:
         transform.p = probability
 
 
 def _check(
-    where: str,
-    transforms: Sequence[Transform],
-    item: ImageAndTarget,
-    size: tuple[int, int] | None,
-    seeds: int,
+    where: str, transforms: Sequence[Transform], item: ImageAndTarget, size: tuple[int, int] | None
 ) -> list[ImageAndTarget]:
     pipeline = A.Compose(
         [A.NoOp(), *transforms],
@@ -115,7 +116,7 @@ def _check(
     )
     try:
         made = []
-        for seed in range(seeds):
+        for seed in range(_SEEDS):
             first, second = (_run(pipeline, item, size, seed, global_seed) for global_seed in (0, 1))
             if not np.array_equal(first[0], second[0]) or not torch.equal(first[1].boxes, second[1].boxes):
                 raise ValueError(
