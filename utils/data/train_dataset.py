@@ -42,7 +42,7 @@ class AugmentSettings:
     Attributes:
         mosaic: probability of a mosaic of four images.
         mixup: probability of mixup with a second image.
-        level: a name in `augmentation.LEVELS`; "none" means letterboxed images without mosaic and mixup.
+        level: what --augment names, or "none": letterboxed images without mosaic and mixup.
     """
 
     mosaic: float = 0.5
@@ -56,6 +56,7 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
     Attributes:
         sizes: the input sizes of the run's batches.
         repeats: float64 (N,), how often each image is drawn per epoch; None for once each.
+        augmenter: augments the images and their objects.
         image_cache: the decoded images; None reads the files.
     """
 
@@ -82,8 +83,8 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         self.close_epoch = close_epoch
         self.sizes = sizes or InputSizes(input_size)
         self.repeats = repeat_factors(dataset) if balance else None
-        self._augmenter = Augmenter(input_size, settings.level)
-        self._augmenters = {input_size: self._augmenter}
+        self.augmenter = Augmenter(input_size, settings.level)
+        self._augmenters = {input_size: self.augmenter}
         self.image_cache: ImageCache | None = None
 
     def __len__(self) -> int:
@@ -117,19 +118,20 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         blending = augmenter.level is not None
         if self.close_epoch is not None:
             blending = blending and epoch < self.close_epoch
-        item = self._compose(index, augmenter, blending, rng)
+        item = self._augment(index, augmenter, blending, rng)
         if blending and rng.random() < self.settings.mixup:
             (other,) = self._draw_others(1, rng)
-            item = mixup(item, self._compose(other, augmenter, blending, rng), rng)
-        return augmenter.flip_and_recolor(*item, rng)
+            item = mixup(item, self._augment(other, augmenter, blending, rng), rng)
+        return item
 
-    def _compose(
+    def _augment(
         self, index: int, augmenter: Augmenter, blending: bool, rng: np.random.Generator
     ) -> ImageAndTarget:
         if blending and rng.random() < self.settings.mosaic:
             others = self._draw_others(3, rng)
-            return mosaic([self._load(i) for i in (index, *others)], augmenter.size, rng)
-        return augmenter.to_canvas(*self._load(index), rng)
+            item = mosaic([self._load(i) for i in (index, *others)], augmenter.size, rng)
+            return augmenter.augment(*item, rng, is_placed=True)
+        return augmenter.augment(*self._load(index), rng)
 
     def _draw_others(self, count: int, rng: np.random.Generator) -> list[int]:
         """Draw images for mosaic and mixup, as often as they are repeated."""
@@ -140,7 +142,7 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
 
     def _augmenter_of(self, size: Size) -> Augmenter:
         if size not in self._augmenters:
-            self._augmenters[size] = Augmenter(size, self.settings.level)
+            self._augmenters[size] = self.augmenter.resized(size)
         return self._augmenters[size]
 
     def _load(self, index: int) -> ImageAndTarget:
@@ -159,9 +161,9 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         It depends on the largest size alone, not on the random scale, so that a cached image serves every
         epoch.
         """
-        if self._augmenter.level is None:
+        if self.augmenter.level is None:
             return 1
         record, (height, width) = self.dataset.records[index], self.sizes.largest
-        reach = max(self._augmenter.max_scale, MOSAIC_SCALE[1])
+        reach = max(self.augmenter.max_scale, MOSAIC_SCALE[1])
         largest = min(height / record.height, width / record.width) * reach
         return next(reduction for reduction in (8, 4, 2, 1) if reduction * largest <= 1 or reduction == 1)

@@ -20,6 +20,7 @@ from utils.cli.errors import UserError
 from utils.cli.inputs import COCO_WEIGHTS, VOC_WEIGHTS
 from utils.cli.train_config import TrainConfig
 from utils.data.anchor_boxes import read_anchors
+from utils.data.augmentation_check import check_augmentation
 from utils.data.balance import describe_balance
 from utils.data.canvas import choose_canvas
 from utils.data.dataset import VocDataset
@@ -39,7 +40,7 @@ from utils.training.distributed import (
 )
 from utils.training.ema import ModelEma
 from utils.training.engine import Trainer, pretrained_bn
-from utils.training.fingerprint import check_same_data
+from utils.training.fingerprint import check_same_data, check_same_transforms
 from utils.training.optim import Schedule, build_optimizer
 from utils.training.resolve import default_lr_and_ema
 from utils.weights.checkpoint import Checkpoint
@@ -73,7 +74,7 @@ def prepare(
     data = broadcast_from_rank_zero(lambda: load_data(config, resumed))
     if resumed is None and (canvas := choose_canvas(data.train, config.imgsz)).is_worthwhile:
         log(canvas.describe())
-    loader = run_on_all_ranks(lambda: build_loader(config, data.train, device))
+    loader = run_on_all_ranks(lambda: build_loader(config, data.train, device, resumed))
     if config.cache:
         cache_training_images(loader)
     return device, data, loader
@@ -160,8 +161,14 @@ def load_data(config: TrainConfig, resumed: Checkpoint | None = None) -> Trainin
     return data
 
 
-def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device) -> TrainLoader:
-    """Build the loader of this process's share of the augmented batches."""
+def build_loader(
+    config: TrainConfig, dataset: VocDataset, device: torch.device, resumed: Checkpoint | None = None
+) -> TrainLoader:
+    """Build the loader of this process's share of the augmented batches.
+
+    Raises:
+        UserError: a transform of the user's own cannot be used, or is not that of the resumed run.
+    """
     settings = AugmentSettings(config.mosaic, config.mixup, config.augment)
     if config.overfit:
         settings = AugmentSettings(0.0, 0.0, "none")
@@ -180,6 +187,10 @@ def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device)
     )
     if samples.repeats is not None:
         log(f"balance: {describe_balance(dataset, samples.repeats)}")
+    for size in dict.fromkeys((sizes.full, sizes.smallest, sizes.largest)):
+        check_augmentation(samples.augmenter.resized(size))
+    if resumed is not None:
+        check_same_transforms(samples.augmenter, resumed)
     return TrainLoader(
         samples,
         batch_size=config.batch_size,

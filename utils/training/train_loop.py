@@ -82,6 +82,7 @@ class Job:
             "threads": torch.get_num_threads(),
             "processes": world_size(),
             "data": self._fingerprint,
+            "augment": self.loader.dataset.augmenter.own_hash,
             **self.trainer.state_dict(),
         }
         return Checkpoint(
