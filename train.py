@@ -77,7 +77,7 @@ def train(given: dict[str, Any]) -> int:
             source = load_pretrained(config, resumed)
             config = resolve_lr_and_ema(config, source, class_names)
             model = build_model(config, class_names, source, resumed)
-        trainer = build_trainer(config, model, len(loader), len(data.train), device)
+        trainer = build_trainer(config, model, len(loader), loader.num_images, device)
         if resumed:
             trainer.load_state_dict(resumed.training)
         position = position_of(resumed)

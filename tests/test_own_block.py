@@ -130,3 +130,29 @@ def test_a_batch_of_one_that_a_block_cannot_train_on_is_refused(room, monkeypatc
     argv = [*QUICK[:-1], "1", "--weights", "none", "--epochs", "1", "--phi", "split_attention"]
     assert train.main(argv) == 2
     assert "1 image a step: SplitAttention: training needs a batch of at least 2" in capsys.readouterr().err
+
+
+TABLE = """
+import torch
+from torch import nn
+
+class Table(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(4, 4))
+
+    def forward(self, x):
+        return x + self.table
+"""
+
+
+@pytest.mark.parametrize("flag", ["--grow", "--multi-scale"])
+def test_a_block_of_one_size_is_refused_where_sizes_vary(room, monkeypatch, capsys, flag):
+    monkeypatch.chdir(room / "e")
+    Path("table.py").write_text(TABLE)
+    argv = [*QUICK, "--weights", "none", "--epochs", "2", "--phi", "table.py:Table", "--phi-at", "c4"]
+    assert train.main([*argv, flag]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: --phi table.py:Table, 2 images a step: ")
+    assert error.endswith("it fits 64x64 pixels but not 32x32: remove --multi-scale and --grow")
+    assert not Path("runs").exists()

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import evaluate
 import train
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
@@ -18,7 +20,9 @@ from utils.cli.errors import UserError
 from utils.cli.train_config import DEFAULT_LR
 from utils.data.voc_xml import VocObject, write_annotation
 from utils.inference.evaluation import EvalResult
+from utils.inference.predictor import Predictor
 from utils.training import builders as start
+from utils.training.engine import Trainer
 from utils.training.run_folder import Run
 from utils.vision.letterbox import letterbox
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -112,6 +116,58 @@ def test_frozen_epochs_without_average_and_an_evaluation_every_second_epoch() ->
     assert not [name for name in changed if name.startswith("backbone")]
     assert {"head_p5.predict.weight", "head_p4.conv.norm.running_mean", "neck_p5.conv.weight"} <= changed
     assert [row["map50"] != "" for row in rows_of(folder)] == [False, True, True]  # the last one always
+
+
+@pytest.mark.slow
+def test_sizes_vary_in_training_but_not_in_the_evaluation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained, evaluated = [], []
+    step, to_input = Trainer.step, Predictor.to_input
+
+    def note(self: Trainer, batches: list[Any], *args: Any, **options: Any) -> bool:
+        trained.extend(tuple(images.shape[2:]) for images, _ in batches)
+        return step(self, batches, *args, **options)
+
+    def note_input(self: Predictor, *args: Any) -> Tensor:
+        images = to_input(self, *args)
+        evaluated.append(tuple(images.shape[2:]))
+        return images
+
+    monkeypatch.setattr(Trainer, "step", note)
+    monkeypatch.setattr(Predictor, "to_input", note_input)
+    folder = run("grown", "--epochs", "3", "--grow", "--imgsz", "96", "160", "--batch-size", "3")
+    assert trained == [(64, 96)] * 2 + [(64, 128)] * 2 + [(96, 160)] * 2
+    assert set(evaluated) == {(96, 160)}
+    assert load_checkpoint(folder / "weights/best.pth").config.input_size == (96, 160)
+    argv = ["--weights", str(folder / "weights/best.pth"), "--data", "data", "--split", "val"]
+    assert evaluate.main([*argv, "--device", "cpu"]) == 0
+    assert set(evaluated) == {(96, 160)}
+    assert "input sizes: from 64x96 in epoch 1 to 96x160 in the last third" in capsys.readouterr().err
+
+
+def test_rare_classes_are_repeated_and_another_shape_is_named(
+    caught: Callable, room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (samples,), _ = caught("TrainLoader")
+    assert samples.repeats is None
+    usual, copy = samples[0, 1, (64, 96), 0][0], samples[0, 1, (64, 96), 1][0]
+    assert usual.shape == copy.shape == (3, 64, 96)
+    assert not torch.equal(usual, copy)
+    assert "--imgsz" not in capsys.readouterr().err  # 64 pixels leave no choice
+    (samples,), _ = caught("TrainLoader", "--balance", "--imgsz", "416")
+    assert samples.repeats.tolist() == [1.0] * 6
+    said = capsys.readouterr().err
+    assert "balance: every class is in at least 10% of the images; no image is repeated" in said
+    assert said.count("--imgsz 416 416: 25% stays gray; --imgsz 352 480 costs about the same: 2%") == 1
+    (samples,), _ = caught("TrainLoader", "--mosaic", "1")
+    samples.repeats = torch.tensor([0.0, 0, 0, 0, 0, 9]).numpy()  # mosaics take the repeated images too
+    assert samples._draw_others(4, np.random.default_rng(0)) == [5] * 4
+
+
+def test_overfit_takes_no_random_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main([*QUICK, "--overfit", "2", "--multi-scale"]) == 2
+    assert "--overfit 2: trains without augmentation; remove --multi-scale" in capsys.readouterr().err
 
 
 # Flags that arrive where tests of their own show what they do.

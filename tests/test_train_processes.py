@@ -188,6 +188,7 @@ def test_a_block_with_unused_parameters_and_random_numbers_is_trained() -> None:
     """Also through the change from a frozen backbone to a free one."""
     Path("odd.py").write_text(ODD_BLOCK)
     flags = ("--phi", "odd.py:Odd", "--freeze-epochs", "1", "--save-period", "1", "--name", "odd")
+    flags = (*flags, "--multi-scale", "--grow", "--imgsz", "160")
     with joined_processes(*EXACT, *flags) as commands:
         assert [command.wait() for command in commands] == [0, 0], commands[0].text + commands[1].text
     before, after = (content_of(folder_of("odd") / "weights" / name) for name in ("epoch1.pth", "last.pth"))

@@ -137,6 +137,7 @@ def test_a_run_goes_on_where_its_data_has_moved_to(whole: str, at_step: Any, cap
             "pieces",
             "--accumulate 3 --optimizer adamw --lr-schedule step --no-ema --mixup 0.5 --close-mosaic 1",
         ),
+        ("sizes", "--multi-scale --grow --imgsz 96 --cache --accumulate 2 --save-steps 1"),
     ],
 )
 def test_every_way_to_train_goes_on_in_mid_epoch(at_step: Any, name: str, flags: str) -> None:

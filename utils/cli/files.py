@@ -1,7 +1,8 @@
-"""Bounded file reading, atomic file writing, and creation of run folders."""
+"""Bounded reading of text, JSON and YAML, atomic file writing, and creation of run folders."""
 
 from __future__ import annotations
 
+import json
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
+
+import yaml
 
 from utils.cli.errors import UserError
 
@@ -43,6 +46,37 @@ def read_text(path: Path | str, limit: int = MAX_TEXT_BYTES, missing: str = "no 
     if "\0" in text:
         raise UserError(f"{path}: not UTF-8 text; save it as UTF-8")
     return text
+
+
+def read_json(path: Path, limit: int) -> Any:
+    """Read a JSON file; raises a UserError as `read_text`, and for text that is not JSON."""
+    text = read_text(path, limit)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise UserError(f"{path}: JSON nested too deep") from None
+    except ValueError as error:  # also of a number with thousands of digits
+        raise UserError(f"{path}: not JSON: {str(error)[:100]}") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Loads plain values without aliases: nested aliases expand exponentially."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias (*name) is refused")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping safely; raises a UserError as `read_text`, and for anything else."""
+    try:
+        values = yaml.load(read_text(path, 1_000_000), _PlainLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UserError(f"{path}: not a plain YAML file: {' '.join(str(error).split())[:150]}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a YAML file of lines `name: value`")
+    return values
 
 
 @contextmanager

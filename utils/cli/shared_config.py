@@ -29,6 +29,11 @@ AMP_HELP = (
     "with bfloat16 instructions"
 )
 FLOAT_BOXES_HELP = "write exact boxes to the XML instead of whole pixels, which every program can read"
+AUGMENT_LEVELS = ("light", "default", "reference")
+AUGMENT_HELP = (
+    f"augmentation: {', '.join(AUGMENT_LEVELS)}, a YAML or JSON file of albumentations, or a function that "
+    "returns transforms: path/to/file.py:function"
+)
 CLASSES_HELP = "file of class names, one per line, in label order"
 
 
@@ -106,6 +111,26 @@ def phi_name(phi: str | None) -> str | None:
         return None if phi is None else attention_name(phi)
     except ValueError as error:
         raise UserError(f"--phi {phi}: {error}") from None
+
+
+def is_pipeline_file(augment: str) -> bool:
+    """Tell whether --augment names a file of albumentations, not a level or the user's code."""
+    return Path(augment).suffix.lower() in (".yaml", ".yml", ".json")
+
+
+def check_augment(augment: str) -> None:
+    """Check the form of --augment; raises a UserError that lists what it takes."""
+    if augment not in AUGMENT_LEVELS and ":" not in augment and not is_pipeline_file(augment):
+        raise UserError(
+            f"--augment {augment}: choose from {', '.join(AUGMENT_LEVELS)}, or give your own: FILE.yaml, "
+            "FILE.json, path/to/file.py:function or package.module:function"
+        )
+
+
+def check_augment_file(augment: str | None) -> None:
+    """Refuse a file of --augment that does not exist, before anything slow is imported."""
+    if augment is not None and is_pipeline_file(augment) and not Path(augment).is_file():
+        raise UserError(f"--augment {augment}: no such file; check the path")
 
 
 def check_amp(amp: bool, weights: Path | str) -> None:

@@ -12,14 +12,16 @@ from utils.cli.errors import UserError
 from utils.cli.files import check_output_file
 from utils.cli.parser import check_settings, setting
 from utils.cli.shared_config import (
+    AUGMENT_HELP,
     FLOAT_BOXES_HELP,
     SKIP_UNREVIEWED_HELP,
     UNLABELLED_HELP,
     DataConfig,
     RunConfig,
+    check_augment,
+    check_augment_file,
     check_imgsz,
 )
-from utils.cli.train_config import AUGMENT_LEVELS
 
 SOURCE_FORMATS = ("coco", "yolo", "labelme", "list", "voc")  # that convert reads
 VOC_YEARS = ("2007", "2012")  # that download fetches
@@ -87,12 +89,36 @@ class ShowConfig(RunConfig, DataConfig):
     ids: tuple[str, ...] | None = setting(
         None, "these images instead of random ones, such as VOC2007/000005 or 000005", nargs="+", metavar="ID"
     )
+    augment: str | None = setting(
+        None, f"draw the images as training sees them; {AUGMENT_HELP}", metavar="NAME"
+    )
+    imgsz: tuple[int, int] | None = setting(
+        None,
+        "with --augment: input side in pixels, or height and width (default: 416)",
+        nargs="+",
+        metavar="N",
+    )
+    mosaic: float | None = setting(
+        None, "with --augment: probability of a mosaic (default: 0.5)", metavar="P", within="[0, 1]"
+    )
     project: str = setting("runs/show", "parent folder of the runs", group="output", metavar="DIR")
 
     def __post_init__(self) -> None:
         self.check_data()
         if self.ids and self.only:
             raise UserError("--ids cannot be combined with --only; leave one of them out")
+        check_imgsz(self.imgsz)
+        if self.augment is not None:
+            check_augment(self.augment)
+        elif self.imgsz or self.mosaic is not None:
+            raise UserError(
+                f"{'--imgsz' if self.imgsz else '--mosaic'}: needs --augment; add --augment default"
+            )
+
+    def check_inputs(self) -> None:
+        """Refuse a data folder or a file of --augment that does not exist; the UserError names it."""
+        super().check_inputs()
+        check_augment_file(self.augment)
 
 
 @dataclass(frozen=True)
@@ -156,11 +182,7 @@ class AugmentConfig(DataConfig):
     out: str | None = setting(None, "new folder; must not exist, or be empty", metavar="DIR")
     train: tuple[str, ...] | None = _splits("splits to copy (default: those that train.py trains on)")
     imgsz: tuple[int, int] = _imgsz("the copies")
-    augment: str = setting(
-        "default",
-        f"strength of the color and geometry changes: {', '.join(AUGMENT_LEVELS)}",
-        choices=AUGMENT_LEVELS,
-    )
+    augment: str = setting("default", AUGMENT_HELP, metavar="NAME")
     mosaic: float = setting(
         0.5, "probability that a copy is a mosaic of four images", metavar="P", within="[0, 1]"
     )
@@ -170,9 +192,15 @@ class AugmentConfig(DataConfig):
     def __post_init__(self) -> None:
         self.check_data()
         check_imgsz(self.imgsz)
+        check_augment(self.augment)
         if self.out is None:
             raise UserError("--out: is required; name a new folder, such as --out VOCdevkit_augmented")
         check_outside("--out", self.out, self.data)
+
+    def check_inputs(self) -> None:
+        """Refuse a data folder or a file of --augment that does not exist; the UserError names it."""
+        super().check_inputs()
+        check_augment_file(self.augment)
 
 
 @dataclass(frozen=True)

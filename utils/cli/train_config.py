@@ -11,10 +11,19 @@ from nets.config import LOSS_NORMALIZATIONS, PLACES
 from utils.cli.errors import UserError
 from utils.cli.inputs import check_class_file, locate_weights
 from utils.cli.parser import setting
-from utils.cli.shared_config import DEVICE_HELP, NAMED_WEIGHTS, DataConfig, RunConfig, check_imgsz, phi_name
+from utils.cli.shared_config import (
+    AUGMENT_HELP,
+    DEVICE_HELP,
+    NAMED_WEIGHTS,
+    DataConfig,
+    RunConfig,
+    check_augment,
+    check_augment_file,
+    check_imgsz,
+    phi_name,
+)
 
 DEFAULT_PRESET = "default"
-AUGMENT_LEVELS = ("light", "default", "reference")
 DEFAULT_LR = {"sgd": 0.01, "adamw": 0.001}
 FINE_TUNING_FACTOR = 1 / 10  # of DEFAULT_LR for weights that know every class: more makes them forget
 
@@ -75,7 +84,7 @@ class TrainConfig(RunConfig, DataConfig):
         nargs="?",
         bare="auto",
         metavar="FILE",
-        alone_with=("epochs", "device", "workers", "phi", "data"),
+        alone_with=("epochs", "device", "workers", "phi", "augment", "data"),
     )
     demo: bool = setting(False, "draw a small data set in runs/demo and train on it")
     overfit: int | None = setting(
@@ -86,12 +95,7 @@ class TrainConfig(RunConfig, DataConfig):
     )
 
     cache: bool = setting(False, "cache the decoded images in memory", group="data")
-    augment: str = setting(
-        "default",
-        "strength of augmentation (color, size, aspect ratio): light, default or reference",
-        group="data",
-        choices=AUGMENT_LEVELS,
-    )
+    augment: str = setting("default", AUGMENT_HELP, group="data", metavar="NAME")
     mosaic: float = setting(
         0.5, "probability of a mosaic of four images", group="data", metavar="P", within="[0, 1]"
     )
@@ -104,6 +108,25 @@ class TrainConfig(RunConfig, DataConfig):
         group="data",
         metavar="N",
         within="[0, 100000]",
+    )
+
+    multi_scale: bool = setting(
+        False,
+        "draw the input sides of each batch between 0.7 and 1.3 of --imgsz, in steps of 32; evaluate at "
+        "--imgsz",
+        group="data",
+    )
+    grow: bool = setting(
+        False,
+        "begin with 0.6 of --imgsz and grow, in steps of 32, to the full size for the last third of the "
+        "epochs: cheaper epochs",
+        group="data",
+    )
+    balance: bool = setting(
+        False,
+        "repeat images by their rarest class: one in a fraction f < 0.1 of the images is drawn sqrt(0.1 / f) "
+        "times as often",
+        group="data",
     )
 
     anchors: str | None = setting(
@@ -250,6 +273,7 @@ class TrainConfig(RunConfig, DataConfig):
     def __post_init__(self) -> None:
         self.check_data()
         check_imgsz(self.imgsz)
+        check_augment(self.augment)
         object.__setattr__(self, "phi", phi_name(self.phi))
         if self.freeze_epochs > self.epochs:
             raise UserError(f"--freeze-epochs {self.freeze_epochs}: more than --epochs {self.epochs}")
@@ -259,6 +283,8 @@ class TrainConfig(RunConfig, DataConfig):
             raise UserError(f"--patience {self.patience}: needs an evaluation; remove --val none")
         if self.overfit and self.val is not None:
             raise UserError(f"--overfit {self.overfit}: evaluates on the training images; remove --val")
+        if self.overfit and self.multi_scale:
+            raise UserError(f"--overfit {self.overfit}: trains without augmentation; remove --multi-scale")
         if len(set(self.phi_at)) != len(self.phi_at):
             raise UserError(f"--phi-at {' '.join(self.phi_at)}: a place is given twice")
         if self.batch_size == 1 and self.imgsz == (32, 32):
@@ -273,6 +299,7 @@ class TrainConfig(RunConfig, DataConfig):
         if self.weights != "none":
             locate_weights(self.weights)
         check_class_file(self.classes)
+        check_augment_file(self.augment)
         if self.anchors is not None and not Path(self.anchors).is_file():
             raise UserError(f"{self.anchors}: no such anchor file; `python data.py anchors` writes one")
 

@@ -66,7 +66,7 @@ class GridRun:
     def arguments(self) -> list[str]:
         """Return the arguments of train.py that start or resume it."""
         if self.last.exists():
-            free = {name: value for name, value in self.settings.items() if name in FREE}
+            free = {name: value for name, value in self.settings.items() if name in {*FREE, "augment"}}
             phi = ["--phi", self.phi] if ":" in self.phi else []
             return ["--resume", str(self.last), *phi, *as_arguments(TrainConfig, free)]
         start = ["--phi", self.phi, "--seed", str(self.seed), *as_arguments(TrainConfig, self.settings)]

@@ -1,31 +1,32 @@
-"""Random augmentation of a training image and its boxes.
+"""Random augmentation of a training image and its boxes: an albumentations pipeline.
 
-Only this module imports albumentations, and only for color, blur and grayscale. Its box processing takes half
-a millisecond per pass, so geometry is done by `mosaic`. Its update check, which needs the network, is off.
+To change what is drawn, edit `build_pipeline`, or give your own transforms with --augment.
 """
 
 from __future__ import annotations
 
-import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import albumentations as A
 import cv2
 import numpy as np
 import torch
+from albumentations.core.type_definitions import Targets
 from numpy.typing import NDArray
 
 from nets.structures import Target
-from utils.data.mosaic import ImageAndTarget, PasteRegion, empty_canvas, paste, transform_boxes
+from utils.cli.errors import UserError
+from utils.data.custom_augmentation import Transform, hash_transforms, load_transforms
+from utils.data.mosaic import MIN_SIDE, MIN_VISIBILITY, ImageAndTarget, PasteRegion, empty_canvas, paste
 from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import letterbox
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-import albumentations as A
-
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])  # RGB -> YIQ
+_RGB = np.linalg.inv(_YIQ)
 _MIDDLE = 128.0  # gray value that a change of contrast keeps
 
 
@@ -87,25 +88,130 @@ def color_matrix(angle: float, saturation: float, brightness: float, contrast: f
     The hue turns by an angle in radians in the plane of chroma. The factors are of the distance from the gray
     of the same luma, of the values, and of the distance from the middle gray.
     """
-    cos, sin = np.cos(angle), np.sin(angle)
-    chroma = saturation * np.array([[cos, -sin], [sin, cos]])
-    inner = np.block([[np.ones((1, 1)), np.zeros((1, 2))], [np.zeros((2, 1)), chroma]])
-    linear = brightness * contrast * np.linalg.solve(_YIQ, inner @ _YIQ)
-    return np.hstack([linear, np.full((3, 1), _MIDDLE * (1 - contrast))])
+    cos, sin = saturation * np.cos(angle), saturation * np.sin(angle)
+    chroma = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+    matrix = np.empty((3, 4))
+    matrix[:, :3] = brightness * contrast * (_RGB @ chroma @ _YIQ)
+    matrix[:, 3] = _MIDDLE * (1 - contrast)
+    return matrix
+
+
+class RandomPlacement(A.DualTransform):
+    """Paste an image on a gray canvas at a random scale, aspect ratio and position, in one resampling.
+
+    Of an image larger than the canvas a random part is visible.
+    """
+
+    _targets = (Targets.IMAGE, Targets.BBOXES)
+
+    def __init__(self, size: tuple[int, int], level: AugmentLevel) -> None:
+        """Take (height, width) of the canvas in pixels, and the ranges."""
+        super().__init__(p=1.0)
+        self.size = size
+        self.level = level
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the region of the image on the canvas."""
+        rng = self.random_generator
+        new_size = _draw_size(params["shape"][:2], self.size, self.level, rng)
+        top, left = (
+            int(rng.integers(min(0, side - new), max(0, side - new) + 1))
+            for side, new in zip(self.size, new_size, strict=True)
+        )
+        return {"region": PasteRegion(new_size, (top, left), ((0, self.size[0]), (0, self.size[1])))}
+
+    def apply(self, img: Pixels, region: PasteRegion, **params: Any) -> Pixels:
+        """Paste an image uint8 (H, W, 3)."""
+        canvas = empty_canvas(self.size)
+        paste(canvas, img, region)
+        return canvas
+
+    def apply_to_bboxes(
+        self, bboxes: NDArray[np.floating], region: PasteRegion, **params: Any
+    ) -> NDArray[np.floating]:
+        """Move boxes (M, 4+) whose first columns are relative to the image; they are clipped later."""
+        (height, width), (new_height, new_width), (top, left) = self.size, region.size, region.corner
+        moved = bboxes.copy()
+        moved[:, :4] *= np.array([new_width / width, new_height / height] * 2, dtype=np.float32)
+        moved[:, :4] += np.array([left / width, top / height] * 2, dtype=np.float32)
+        return moved
+
+
+def build_pipeline(
+    size: tuple[int, int], level: AugmentLevel, own: Sequence[Transform] | None = None
+) -> A.Compose:
+    """Build the transforms of an image and its boxes, in this order.
+
+    Args:
+        size: (height, width) of the network input in pixels.
+        level: the strength.
+        own: transforms in place of all after the placement; they must keep the size.
+
+    Returns:
+        A pipeline of image, bboxes, labels and difficult; it drops objects of which little is visible.
+    """
+    transforms: list[Transform] = [
+        A.HorizontalFlip(p=0.5),
+        ColorMatrix(level.hue, level.saturation, level.brightness, level.contrast),
+    ]
+    if level.rare:
+        transforms += [A.Blur(blur_limit=(3, 5), p=level.rare), A.ToGray(p=level.rare)]
+    if own is not None:
+        transforms = list(own)
+    # Clipping boxes takes 30 us. Once at the end is enough unless a second transform moves them out: the next
+    # could move them back.
+    keeps_inside = all(isinstance(each, (A.ImageOnlyTransform, A.HorizontalFlip)) for each in transforms)
+    boxes = build_box_params(check_each_transform=not keeps_inside)
+    placement = RandomPlacement(size, level)
+    return A.Compose([placement, *transforms], bbox_params=boxes, is_check_shapes=False)
+
+
+def build_box_params(*, check_each_transform: bool) -> A.BboxParams:
+    """Build the rule that drops objects of which little is visible, after each transform or at the end."""
+    return A.BboxParams(
+        format="pascal_voc",
+        label_fields=["labels", "difficult"],
+        min_width=MIN_SIDE,
+        min_height=MIN_SIDE,
+        min_visibility=MIN_VISIBILITY,
+        check_each_transform=check_each_transform,
+    )
 
 
 class Augmenter:
-    """Pastes images on the network's canvas, then flips and recolors them."""
+    """Augments images with a pipeline; a function of the given generator alone.
 
-    def __init__(self, size: tuple[int, int], level: str = "default") -> None:
-        """Take (height, width) of the network input in pixels, and a name in LEVELS."""
-        self.size = size
-        self.level = LEVELS[level]
-        if self.level is not None:
-            own = self.level
-            color = ColorMatrix(own.hue, own.saturation, own.brightness, own.contrast)
-            rare = [A.Blur(blur_limit=(3, 5), p=own.rare), A.ToGray(p=own.rare)] if own.rare else []
-            self._pixels = A.Compose([color, *rare])
+    Attributes:
+        size: (height, width) of the network input in pixels.
+        name: a name in LEVELS, or what --augment names.
+        level: the strength; None means the letterbox of inference. Own transforms are placed as by "default".
+        own: the transforms of a file or of the user's code, None for a level.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], name: str = "default", own: Sequence[Transform] | None = None
+    ) -> None:
+        """Build the pipeline; own transforms are loaded unless they are given.
+
+        Raises:
+            UserError: as `load_transforms`.
+        """
+        self.size, self.name = size, name
+        self.level = LEVELS.get(name, LEVELS["default"])
+        self.own = load_transforms(name) if own is None and name not in LEVELS else own
+        self._pipeline = None if self.level is None else build_pipeline(size, self.level, self.own)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Augmenter, (self.size, self.name)  # a new process imports the user's code again
+
+    def resized(self, size: tuple[int, int]) -> Augmenter:
+        """Return an augmenter with these transforms for another (height, width)."""
+        return Augmenter(size, self.name, self.own)
+
+    @property
+    def own_hash(self) -> str | None:
+        """Hash of the own transforms and their arguments, None for a level."""
+        return None if self.own is None else hash_transforms(self.own)
 
     @property
     def max_scale(self) -> float:
@@ -114,43 +220,78 @@ class Augmenter:
             return 1.0
         return self.level.scale[1] * self.level.aspect ** (1.0 if self.level.fitted else 0.5)
 
-    def to_canvas(self, image: Pixels, target: Target, rng: np.random.Generator) -> ImageAndTarget:
-        """Paste one image and its target, in image pixels, at a random scale, aspect and position.
+    def augment(
+        self, image: Pixels, target: Target, rng: np.random.Generator, *, is_placed: bool = False
+    ) -> ImageAndTarget:
+        """Augment an image uint8 (H, W, 3) and its target, in pixels.
 
-        Of an image larger than the canvas a random part is visible. Objects of which little is visible are
-        dropped.
+        Args:
+            image: the image; if `is_placed`, a canvas of network size, such as a mosaic.
+            target: its objects.
+            rng: gives every random choice.
+            is_placed: leave out the placement.
+
+        Raises:
+            UserError: a transform of the user's own fails on this image.
         """
-        if self.level is None:
+        if self._pipeline is None:
             canvas, placement = letterbox(image, self.size)
             boxes = torch.from_numpy(placement.apply(target.boxes.numpy()))
             return canvas, Target(boxes, target.labels, target.difficult, target.image_id)
-        new_size = _draw_size(image.shape[:2], self.size, self.level, rng)
-        corner = tuple(
-            int(rng.integers(min(0, side - new), max(0, side - new) + 1))
-            for side, new in zip(self.size, new_size, strict=True)
-        )
-        region = PasteRegion(new_size, (corner[0], corner[1]), ((0, self.size[0]), (0, self.size[1])))
-        canvas = empty_canvas(self.size)
-        paste(canvas, image, region)
-        return canvas, transform_boxes(target, image.shape[:2], region)
-
-    def flip_and_recolor(self, image: Pixels, target: Target, rng: np.random.Generator) -> ImageAndTarget:
-        """Flip and recolor an image of network size."""
-        if self.level is None:
-            return image, target
-        if rng.random() < 0.5:
-            image, target = flip(image, target)
+        self._pipeline[0].p = 0.0 if is_placed else 1.0
         # set_random_seed would give every transform the same stream, so that blur always came with the same
         # colors; a shared generator gives independent draws.
-        self._pixels.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        return self._pixels(image=image)["image"], target
+        self._pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+        try:
+            return apply_pipeline(self._pipeline, image, target, self.size)
+        except Exception as error:  # the user's own code may fail in any way
+            if self.own is None:
+                raise
+            reason = " ".join(str(error).split())
+            raise UserError(f"--augment {self.name}: image {target.image_id}: {reason}") from error
 
 
-def flip(image: Pixels, target: Target) -> ImageAndTarget:
-    """Mirror an image uint8 (H, W, 3) and its boxes left to right."""
-    x1, y1, x2, y2 = target.boxes.unbind(1)
-    boxes = torch.stack([image.shape[1] - x2, y1, image.shape[1] - x1, y2], dim=1)
-    return cv2.flip(image, 1), Target(boxes, target.labels, target.difficult, target.image_id)
+def apply_pipeline(
+    pipeline: A.Compose, image: Pixels, target: Target, size: tuple[int, int] | None
+) -> ImageAndTarget:
+    """Pass an image and its target, in pixels, through a pipeline.
+
+    Raises:
+        ValueError: the result is no image uint8 of (height, width) = `size`, or boxes lost their labels. None
+            allows every size.
+        Exception: anything that a transform raises.
+    """
+    made = pipeline(
+        image=image,
+        bboxes=target.boxes.numpy(),
+        labels=target.labels.numpy(),
+        difficult=target.difficult.numpy().view(np.uint8),
+    )
+    pixels, boxes, labels, difficult = (made[key] for key in ("image", "bboxes", "labels", "difficult"))
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 3 or pixels.shape[2] != 3:
+        shape = f" {tuple(pixels.shape)}" if hasattr(pixels, "shape") else ""
+        raise ValueError(f"must return an image (H, W, 3), this one is {type(pixels).__name__}{shape}")
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"must return an image uint8, this one is {pixels.dtype}")
+    if size is not None:
+        check_size(pixels, size)
+    if len(boxes) and boxes.shape[1] != 4:
+        raise ValueError("loses the labels of the boxes: apply_to_bboxes must keep every column")
+    return pixels, Target(
+        torch.from_numpy(np.asarray(boxes, dtype=np.float32).reshape(-1, 4)),
+        torch.from_numpy(np.asarray(labels, dtype=np.int64)),
+        torch.from_numpy(np.asarray(difficult, dtype=np.bool_)),
+        target.image_id,
+    )
+
+
+def check_size(image: Pixels, size: tuple[int, int]) -> None:
+    """Check an augmented image against the (height, width) of the network; raises a ValueError."""
+    if image.shape[:2] != size:
+        raise ValueError(
+            f"changes the size (height, width) to {image.shape[:2]}; the network needs {size}: add "
+            f"A.Resize{size}"
+        )
 
 
 def _draw_size(

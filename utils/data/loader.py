@@ -1,6 +1,7 @@
 """Loader of training batches.
 
-The sampler yields the epoch as part of each key. Workers have no state, so their number changes nothing.
+The sampler yields the epoch and the size as part of each key. Workers have no state, so their number changes
+nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from nets.structures import Target
 from utils.cli.errors import UserError
+from utils.data.balance import draw_repeats, images_per_epoch
+from utils.data.input_sizes import InputSizes
 from utils.data.train_dataset import Key, TrainDataset
 
 Batch = tuple[Tensor, list[Target]]
@@ -27,18 +31,29 @@ _GRACE = 20  # seconds that a worker keeps running after SIGTERM, while the run 
 
 
 class EpochSampler(Sampler[list[Key]]):
-    """Yields the batches of one epoch as lists of (epoch, index); (seed, epoch) determines the order.
+    """Yields the batches of one epoch as lists of keys; (seed, epoch) determines the order.
 
-    Each of several processes gets its share of every batch. A last batch of one image per process is dropped,
-    as batch norm needs more, unless it is the only one.
+    Each of several processes gets its share of every batch, in the same size. A last batch of one image per
+    process is dropped, as batch norm needs more, unless it is the only one. `repeats` (N,) says how often
+    each image is drawn, by default once.
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int, *, rank: int = 0, world_size: int = 1
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        *,
+        sizes: InputSizes | None = None,
+        repeats: NDArray[np.float64] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        self.length = length
+        self.repeats = np.ones(length) if repeats is None else repeats
+        self.length = images_per_epoch(self.repeats)
         self.batch_size = batch_size
         self.seed = seed
+        self.sizes = sizes
         self.rank, self.world_size = rank, world_size
         self.epoch, self.done = 0, 0
 
@@ -52,10 +67,11 @@ class EpochSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch = self.epoch  # a preview during the epoch changes it
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.length).tolist()
+        order = draw_repeats(self.repeats, np.random.default_rng([self.seed, epoch]))
         for batch in range(self.done, len(self)):
             mine = slice(batch * self.batch_size + self.rank, (batch + 1) * self.batch_size, self.world_size)
-            yield [(epoch, index) for index in order[mine]]
+            size = self.sizes.of_batch(epoch, batch) if self.sizes else None
+            yield [Key(epoch, index, size, copy) for index, copy in order[mine]]
 
 
 class TrainLoader:
@@ -89,7 +105,15 @@ class TrainLoader:
                 f"processes; use a multiple of {world_size}"
             )
         self.dataset = dataset
-        self._sampler = EpochSampler(len(dataset), batch_size, dataset.seed, rank=rank, world_size=world_size)
+        self._sampler = EpochSampler(
+            len(dataset),
+            batch_size,
+            dataset.seed,
+            sizes=dataset.sizes,
+            repeats=dataset.repeats,
+            rank=rank,
+            world_size=world_size,
+        )
         self._loader: DataLoader[Any] = DataLoader(
             _Batches(dataset),
             batch_size=None,  # the sampler makes them
@@ -107,6 +131,11 @@ class TrainLoader:
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
         return len(self._sampler)
+
+    @property
+    def num_images(self) -> int:
+        """Number of images that an epoch draws, over all processes."""
+        return self._sampler.length
 
     def preview(self) -> Batch:
         """Return the first 16 images of the first epoch, made in this process; errors as in `epoch`."""

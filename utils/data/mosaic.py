@@ -23,8 +23,8 @@ ImageAndTarget = tuple[Pixels, Target]
 
 MOSAIC_SCALE = (0.4, 1.0)  # of the letterboxed size
 _CENTER = (0.3, 0.7)  # of the canvas
-_MIN_SIDE = 2.0  # pixels of an object
-_MIN_AREA = 0.2  # of the object before clipping
+MIN_SIDE = 2.0  # pixels of an object; a smaller one is dropped
+MIN_VISIBILITY = 0.2  # of the area of an object before clipping
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def transform_boxes(target: Target, image_size: tuple[int, int], region: PasteRe
     boxes = target.boxes.numpy() * scale + np.array([left, top] * 2, dtype=np.float32)
     clipped = boxes.clip([columns[0], rows[0]] * 2, [columns[1], rows[1]] * 2).astype(np.float32)
     sides, area = clipped[:, 2:] - clipped[:, :2], (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    keep = (sides >= _MIN_SIDE).all(axis=1) & (sides.prod(axis=1) >= _MIN_AREA * area)
+    keep = (sides >= MIN_SIDE).all(axis=1) & (sides.prod(axis=1) >= MIN_VISIBILITY * area)
     moved = Target(torch.from_numpy(clipped), target.labels, target.difficult, target.image_id)
     return moved[torch.from_numpy(keep)]
 

@@ -1,12 +1,13 @@
 """Training data set: augmented images of network size.
 
-Every random choice is a function of (seed, epoch, sample index). The epoch is part of the key, so the number
-of workers changes nothing.
+Every random choice is a function of (seed, epoch, sample index, copy). The epoch and the size of the batch
+are part of the key, so the number of workers changes nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,13 +17,22 @@ from torch.utils.data import Dataset
 
 from nets.structures import Target
 from utils.data.augmentation import Augmenter
+from utils.data.balance import repeat_factors
 from utils.data.dataset import VocDataset
 from utils.data.image_cache import ImageCache, cache_images
+from utils.data.input_sizes import InputSizes, Size
 from utils.data.mosaic import MOSAIC_SCALE, ImageAndTarget, mixup, mosaic
 from utils.data.targets import build_target
 from utils.vision.image_reader import Pixels
 
-Key = tuple[int, int]  # epoch, index
+
+class Key(NamedTuple):
+    """What determines an augmented image of a run; a tuple (epoch, image) stands for one of full size."""
+
+    epoch: int
+    image: int
+    size: Size | None = None
+    copy: int = 0  # counts the draws of an image in one epoch
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class AugmentSettings:
     Attributes:
         mosaic: probability of a mosaic of four images.
         mixup: probability of mixup with a second image.
-        level: a name in `augmentation.LEVELS`; "none" means letterboxed images without mosaic and mixup.
+        level: what --augment names, or "none": letterboxed images without mosaic and mixup.
     """
 
     mosaic: float = 0.5
@@ -41,31 +51,40 @@ class AugmentSettings:
 
 
 class TrainDataset(Dataset[tuple[Tensor, Target]]):
-    """Augmented training images of network size; the key is (epoch, index).
+    """Augmented training images of network size by their `Key`.
 
     Attributes:
+        sizes: the input sizes of the run's batches.
+        repeats: float64 (N,), how often each image is drawn per epoch; None for once each.
+        augmenter: augments the images and their objects.
         image_cache: the decoded images; None reads the files.
     """
 
     def __init__(
         self,
         dataset: VocDataset,
-        input_size: tuple[int, int],
+        input_size: Size,
         settings: AugmentSettings,
         seed: int,
         *,
         close_epoch: int | None = None,
+        sizes: InputSizes | None = None,
+        balance: bool = False,
     ) -> None:
         """Take the annotated images, and the input size (height, width) in pixels.
 
-        From `close_epoch` on there is no mosaic and mixup; None keeps them to the end.
+        From `close_epoch` on there is no mosaic and mixup; None keeps them to the end. `sizes` are those of
+        the batches, by default the input size alone. With `balance`, images of rare classes are repeated.
         """
         self.dataset = dataset
         self.input_size = input_size
         self.settings = settings
         self.seed = seed
         self.close_epoch = close_epoch
-        self._augmenter = Augmenter(input_size, settings.level)
+        self.sizes = sizes or InputSizes(input_size)
+        self.repeats = repeat_factors(dataset) if balance else None
+        self.augmenter = Augmenter(input_size, settings.level)
+        self._augmenters = {input_size: self.augmenter}
         self.image_cache: ImageCache | None = None
 
     def __len__(self) -> int:
@@ -84,30 +103,47 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         self.image_cache = cache_images(self._read, sizes)
         return self.image_cache
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Target]:
+    def __getitem__(self, key: Key | tuple[int, int]) -> tuple[Tensor, Target]:
         """Return one image, uint8 Tensor[3, H, W], and its target in network pixels."""
         image, target = self.render(key)
         planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)
         cv2.split(image, list(planes))  # several times as fast as a transposed copy
         return torch.from_numpy(planes), target
 
-    def render(self, key: Key) -> tuple[Pixels, Target]:
+    def render(self, key: Key | tuple[int, int]) -> tuple[Pixels, Target]:
         """Return one image, uint8 (H, W, 3), and its target in network pixels."""
-        epoch, index = key
-        rng = np.random.default_rng([self.seed, epoch, index])
-        blending = self._augmenter.level is not None
+        epoch, index, size, copy = Key(*key)
+        augmenter = self._augmenter_of(size or self.input_size)
+        rng = np.random.default_rng([self.seed, epoch, index, copy])
+        blending = augmenter.level is not None
         if self.close_epoch is not None:
             blending = blending and epoch < self.close_epoch
-        item = self._compose(index, blending, rng)
+        item = self._augment(index, augmenter, blending, rng)
         if blending and rng.random() < self.settings.mixup:
-            item = mixup(item, self._compose(int(rng.integers(len(self))), blending, rng), rng)
-        return self._augmenter.flip_and_recolor(*item, rng)
+            (other,) = self._draw_others(1, rng)
+            item = mixup(item, self._augment(other, augmenter, blending, rng), rng)
+        return item
 
-    def _compose(self, index: int, blending: bool, rng: np.random.Generator) -> ImageAndTarget:
+    def _augment(
+        self, index: int, augmenter: Augmenter, blending: bool, rng: np.random.Generator
+    ) -> ImageAndTarget:
         if blending and rng.random() < self.settings.mosaic:
-            others = rng.integers(len(self), size=3).tolist()
-            return mosaic([self._load(i) for i in (index, *others)], self.input_size, rng)
-        return self._augmenter.to_canvas(*self._load(index), rng)
+            others = self._draw_others(3, rng)
+            item = mosaic([self._load(i) for i in (index, *others)], augmenter.size, rng)
+            return augmenter.augment(*item, rng, is_placed=True)
+        return augmenter.augment(*self._load(index), rng)
+
+    def _draw_others(self, count: int, rng: np.random.Generator) -> list[int]:
+        """Draw images for mosaic and mixup, as often as they are repeated."""
+        if self.repeats is None:
+            return rng.integers(len(self), size=count).tolist()
+        sums = self.repeats.cumsum()
+        return np.searchsorted(sums, rng.random(count) * sums[-1], side="right").tolist()
+
+    def _augmenter_of(self, size: Size) -> Augmenter:
+        if size not in self._augmenters:
+            self._augmenters[size] = self.augmenter.resized(size)
+        return self._augmenters[size]
 
     def _load(self, index: int) -> ImageAndTarget:
         """Return an image, reduced where possible, and its target in its pixels."""
@@ -122,11 +158,12 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
     def _reduction(self, index: int) -> int:
         """Return the factor by which an image can be reduced while decoding without being enlarged later.
 
-        It depends on the sizes alone, not on the random scale, so that a cached image serves every epoch.
+        It depends on the largest size alone, not on the random scale, so that a cached image serves every
+        epoch.
         """
-        if self._augmenter.level is None:
+        if self.augmenter.level is None:
             return 1
-        record, (height, width) = self.dataset.records[index], self.input_size
-        reach = max(self._augmenter.max_scale, MOSAIC_SCALE[1])
+        record, (height, width) = self.dataset.records[index], self.sizes.largest
+        reach = max(self.augmenter.max_scale, MOSAIC_SCALE[1])
         largest = min(height / record.height, width / record.width) * reach
         return next(reduction for reduction in (8, 4, 2, 1) if reduction * largest <= 1 or reduction == 1)

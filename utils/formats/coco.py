@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write
+from utils.cli.files import atomic_write, read_json
 from utils.data.folder_walk import glob_files
 from utils.formats.image_folder import ImageFolder
 from utils.formats.intermediate import (
@@ -35,7 +35,6 @@ from utils.formats.parsing import (
     guess_split,
     list_files,
     path_inside,
-    read_json,
     shown,
     to_class_name,
     to_numbers,

@@ -14,7 +14,7 @@ from typing import Any
 
 from utils.cli.console import plural
 from utils.cli.errors import UserError
-from utils.cli.files import MAX_TEXT_BYTES
+from utils.cli.files import MAX_TEXT_BYTES, read_json
 from utils.data.voc_xml import Box
 from utils.formats.image_folder import ImageFolder
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
@@ -24,7 +24,6 @@ from utils.formats.parsing import (
     folder_split,
     list_files,
     path_inside,
-    read_json,
     shown,
     to_class_name,
     to_numbers,

@@ -1,19 +1,15 @@
-"""Safe parsing of untrusted text, JSON and YAML: bounded in size, and every fault is one line."""
+"""Safe parsing of values in untrusted text, JSON and YAML."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-import yaml
-
 from utils.cli.class_names import normalize_name
-from utils.cli.errors import UserError
-from utils.cli.files import MAX_TEXT_BYTES, on_disk, read_text
+from utils.cli.files import MAX_TEXT_BYTES, on_disk
 from utils.data.folder_walk import IMAGE_SUFFIXES, walk_folder
 from utils.data.layouts import SPLIT_NAMES, split_of
 from utils.data.voc_xml import SCORE_NAMES, Box, parse_score
@@ -24,17 +20,6 @@ _NOT_IN_XML = re.compile("[^\t\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x
 _SPLIT_WORDS = SPLIT_NAMES | {"valid": "val"}
 
 
-def read_json(path: Path, limit: int) -> Any:
-    """Read a JSON file; raises a UserError as `read_text`, and for text that is not JSON."""
-    text = read_text(path, limit)
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise UserError(f"{path}: JSON nested too deep") from None
-    except ValueError as error:  # also of a number with thousands of digits
-        raise UserError(f"{path}: not JSON: {str(error)[:100]}") from None
-
-
 def contains(path: Path, text: bytes) -> bool:
     """Tell whether the beginning of a file has a text in it; False if it cannot be read."""
     try:
@@ -42,26 +27,6 @@ def contains(path: Path, text: bytes) -> bool:
             return text in file.read(MAX_TEXT_BYTES)
     except OSError:
         return False
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Loads plain values without aliases: nested aliases expand exponentially."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("an alias (*name) is refused")
-        return super().compose_node(parent, index)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping safely; raises a UserError as `read_text`, and for anything else."""
-    try:
-        values = yaml.load(read_text(path, 1_000_000), _PlainLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UserError(f"{path}: not a plain YAML file: {' '.join(str(error).split())[:150]}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a YAML file of lines `name: value`")
-    return values
 
 
 def to_numbers(values: Any) -> list[float] | None:

@@ -22,7 +22,7 @@ import yaml
 from utils.cli.class_names import read_class_names
 from utils.cli.console import plural
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write, on_disk, read_text
+from utils.cli.files import atomic_write, on_disk, read_text, read_yaml
 from utils.data.folder_walk import glob_files, is_image
 from utils.data.voc_xml import Box
 from utils.formats.image_folder import ImageFolder
@@ -41,7 +41,6 @@ from utils.formats.parsing import (
     list_files,
     parse_numbers,
     path_inside,
-    read_yaml,
     shown,
     to_class_name,
 )

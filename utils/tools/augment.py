@@ -16,6 +16,7 @@ from utils.cli.class_names import read_class_names
 from utils.cli.console import log, plural, progress, warn
 from utils.cli.files import atomic_write
 from utils.cli.tool_configs import JPEG_QUALITY, AugmentConfig
+from utils.data.augmentation_check import check_augmentation
 from utils.data.dataset_report import Record, count_overlap
 from utils.data.prepare import TrainingData, prepare_splits, prepare_training
 from utils.data.samples import list_splits, load_samples
@@ -129,6 +130,7 @@ def _write_copies(
 ) -> None:
     settings = AugmentSettings(config.mosaic, 0.0, config.augment)
     augmented = TrainDataset(data.train, config.imgsz, settings, config.seed)
+    check_augmentation(augmented.augmenter)
     keys = [(copy, index) for index in range(len(data.train)) for copy in range(1, config.copies + 1)]
     for copy, index in progress(keys, "augmenting"):
         image, target = augmented.render((copy, index))

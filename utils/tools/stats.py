@@ -1,4 +1,4 @@
-"""data.py stats: how many objects of which class and size a data set has, as a table and a plot."""
+"""data.py stats: objects of a data set by class and size, and the input size that fits its images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from nets.config import OFFICIAL_ANCHORS
 from utils.cli.files import new_run_folder
 from utils.cli.parser import save_args_yaml
 from utils.cli.tool_configs import StatsConfig
+from utils.data.canvas import choose_canvas
 from utils.data.dataset import VocDataset
 from utils.data.prepare import prepare_splits
 from utils.tools.printing import next_command, print_lines, text_table
@@ -26,7 +27,8 @@ def run(config: StatsConfig) -> int:
     plot_labels(folder / "labels.png", dataset.class_names, labels, boxes, config.imgsz, OFFICIAL_ANCHORS)
     height, width = config.imgsz
     sizes = f"sizes: in pixels of the network's input, {height}x{width}; small below 32x32, large from 96x96"
-    lines = [*describe_classes(dataset, labels, boxes), "", *describe_images(dataset), sizes]
+    canvas = choose_canvas(dataset, config.imgsz).describe()
+    lines = [*describe_classes(dataset, labels, boxes), "", *describe_images(dataset), sizes, canvas]
     following = next_command("data.py", "anchors", *config.data_arguments())
     print_lines([*lines, f"labels.png: {folder}", following])
     return 0

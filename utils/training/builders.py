@@ -20,7 +20,11 @@ from utils.cli.errors import UserError
 from utils.cli.inputs import COCO_WEIGHTS, VOC_WEIGHTS
 from utils.cli.train_config import TrainConfig
 from utils.data.anchor_boxes import read_anchors
+from utils.data.augmentation_check import check_augmentation
+from utils.data.balance import describe_balance
+from utils.data.canvas import choose_canvas
 from utils.data.dataset import VocDataset
+from utils.data.input_sizes import InputSizes, format_size
 from utils.data.loader import TrainLoader
 from utils.data.prepare import TrainingData, prepare_training
 from utils.data.train_dataset import AugmentSettings, TrainDataset
@@ -36,7 +40,7 @@ from utils.training.distributed import (
 )
 from utils.training.ema import ModelEma
 from utils.training.engine import Trainer, pretrained_bn
-from utils.training.fingerprint import check_same_data
+from utils.training.fingerprint import check_same_data, check_same_transforms
 from utils.training.optim import Schedule, build_optimizer
 from utils.training.resolve import default_lr_and_ema
 from utils.weights.checkpoint import Checkpoint
@@ -68,7 +72,9 @@ def prepare(
     run_on_all_ranks(lambda: check_attention(config))
     torch.manual_seed(config.seed)
     data = broadcast_from_rank_zero(lambda: load_data(config, resumed))
-    loader = run_on_all_ranks(lambda: build_loader(config, data.train, device))
+    if resumed is None and (canvas := choose_canvas(data.train, config.imgsz)).is_worthwhile:
+        log(canvas.describe())
+    loader = run_on_all_ranks(lambda: build_loader(config, data.train, device, resumed))
     if config.cache:
         cache_training_images(loader)
     return device, data, loader
@@ -104,19 +110,26 @@ def prepare_process(config: TrainConfig, device: torch.device, resumed: Checkpoi
 
 
 def check_attention(config: TrainConfig, batch_size: int | None = None) -> None:
-    """Run forward and backward through the block of each place, at the sizes of the run.
+    """Run forward and backward through the block of each place, at --imgsz and the extreme sizes of the run.
 
     Raises:
         UserError: it cannot be built or trained; names the block and the reason.
     """
     batch_size = batch_size or config.batch_size
+    sizes = build_input_sizes(config)
     for place in config.phi_at:
+        size = sizes.full
         try:
             import_block(config.phi)
             with torch.random.fork_rng(devices=[]):  # all blocks start from the same random state
-                _train_block(config, place, min(batch_size, 2))
+                block = build_attention(config.phi, PLACES[place]).train()
+                for size in dict.fromkeys((sizes.full, sizes.smallest, sizes.largest)):
+                    _train_block(block, place, size, min(batch_size, 2))
         except Exception as error:  # custom code may fail in any way
             reason = " ".join(str(error).split())
+            if size != sizes.full:
+                fit = f"it fits {format_size(sizes.full)} pixels but not {format_size(size)}"
+                reason += f"; {fit}: remove --multi-scale and --grow"
             raise UserError(f"--phi {config.phi}, {plural(batch_size, 'image')} a step: {reason}") from None
 
 
@@ -124,10 +137,11 @@ def check_batch_of_one(config: TrainConfig, num_images: int) -> None:
     """Refuse a single image a step and process if batch normalization or a block cannot be trained on one."""
     if min(config.batch_size, num_images) // world_size() > 1:
         return
-    if config.imgsz == (32, 32):
+    if build_input_sizes(config).smallest == (32, 32):
+        sides = " ".join(map(str, dict.fromkeys(config.imgsz)))
         raise UserError(
-            "--imgsz 32: with a single image a step batch normalization would see a single value; use more "
-            "images, or a larger --imgsz"
+            f"--imgsz {sides}: with a single image a step of 32x32 pixels batch normalization would see a "
+            "single value; use more images, or a larger --imgsz"
         )
     check_attention(config, batch_size=1)
 
@@ -147,13 +161,36 @@ def load_data(config: TrainConfig, resumed: Checkpoint | None = None) -> Trainin
     return data
 
 
-def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device) -> TrainLoader:
-    """Build the loader of this process's share of the augmented batches."""
+def build_loader(
+    config: TrainConfig, dataset: VocDataset, device: torch.device, resumed: Checkpoint | None = None
+) -> TrainLoader:
+    """Build the loader of this process's share of the augmented batches.
+
+    Raises:
+        UserError: a transform of the user's own cannot be used, or is not that of the resumed run.
+    """
     settings = AugmentSettings(config.mosaic, config.mixup, config.augment)
     if config.overfit:
         settings = AugmentSettings(0.0, 0.0, "none")
     close_epoch = config.epochs - min(config.close_mosaic, config.epochs // 2)
-    samples = TrainDataset(dataset, config.imgsz, settings, config.seed, close_epoch=close_epoch)
+    sizes = build_input_sizes(config)
+    if config.multi_scale or config.grow:
+        log(f"input sizes: {sizes.describe()}")
+    samples = TrainDataset(
+        dataset,
+        config.imgsz,
+        settings,
+        config.seed,
+        close_epoch=close_epoch,
+        sizes=sizes,
+        balance=config.balance,
+    )
+    if samples.repeats is not None:
+        log(f"balance: {describe_balance(dataset, samples.repeats)}")
+    for size in dict.fromkeys((sizes.full, sizes.smallest, sizes.largest)):
+        check_augmentation(samples.augmenter.resized(size))
+    if resumed is not None:
+        check_same_transforms(samples.augmenter, resumed)
     return TrainLoader(
         samples,
         batch_size=config.batch_size,
@@ -162,6 +199,11 @@ def build_loader(config: TrainConfig, dataset: VocDataset, device: torch.device)
         rank=rank(),
         world_size=world_size(),
     )
+
+
+def build_input_sizes(config: TrainConfig) -> InputSizes:
+    """Return the input sizes of the training batches."""
+    return InputSizes(config.imgsz, config.multi_scale, config.grow, config.epochs, config.seed)
 
 
 def cache_training_images(loader: TrainLoader) -> None:
@@ -315,11 +357,11 @@ def build_trainer(
     )
 
 
-def _train_block(config: TrainConfig, place: str, batch: int) -> None:
-    height, width = (side // _STRIDES[place] for side in config.imgsz)
+def _train_block(block: torch.nn.Module, place: str, size: tuple[int, int], batch: int) -> None:
+    height, width = (side // _STRIDES[place] for side in size)
     features = torch.rand(batch, PLACES[place], height, width, requires_grad=True)
     # The gradient of the sigmoid needs its output, which a block must not change in place.
-    output = build_attention(config.phi, PLACES[place]).train()(features.sigmoid())
+    output = block(features.sigmoid())
     if not isinstance(output, Tensor):
         raise TypeError(f"a block must return one tensor, this one returns {type(output).__name__}")
     if output.shape != features.shape or output.dtype != features.dtype:

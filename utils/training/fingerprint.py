@@ -1,4 +1,4 @@
-"""Fingerprint of a run's data, by which a resumed run knows its data set wherever that has moved to."""
+"""Fingerprint of a run's data and transforms, by which a resumed run knows them wherever they are now."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from utils.cli.console import log, plural, warn
 from utils.cli.errors import UserError
+from utils.data.augmentation import Augmenter
 from utils.data.dataset import VocDataset
 from utils.data.prepare import TrainingData
 from utils.weights.checkpoint import Checkpoint
@@ -43,6 +44,19 @@ def check_same_data(folder: str, data: TrainingData, resumed: Checkpoint) -> Non
         raise UserError(f"--data {folder}: not the data of the run: {difference}; choose another folder")
     if difference:
         warn(f"{folder}: has changed since the run began: {difference}; results will differ")
+
+
+def check_same_transforms(augmenter: Augmenter, resumed: Checkpoint) -> None:
+    """Compare names and arguments of the user's own transforms with those that a run began with.
+
+    Raises:
+        UserError: they differ.
+    """
+    if augmenter.own_hash != resumed.training.get("augment"):  # missing in older checkpoints, which had none
+        raise UserError(
+            f"--augment {augmenter.name}: its transforms have changed since the run began; restore them, or "
+            "start a new run with --weights"
+        )
 
 
 def _describe(dataset: VocDataset) -> dict[str, Any]:

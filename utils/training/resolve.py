@@ -16,6 +16,7 @@ from utils.cli.errors import UserError
 from utils.cli.inputs import locate_checkpoint
 from utils.cli.parser import config_as_dict, config_from_dict
 from utils.cli.presets import build_train_config
+from utils.cli.shared_config import AUGMENT_LEVELS, is_pipeline_file
 from utils.cli.train_config import DEFAULT_LR, FINE_TUNING_FACTOR, TrainConfig
 from utils.training.distributed import restart_count
 from utils.weights.checkpoint import Checkpoint, load_checkpoint
@@ -40,8 +41,8 @@ def resolve_config(given: dict[str, Any]) -> tuple[TrainConfig, Path | None, Che
     restarted = _find_restarted(config) if restart_count() else None
     if restarted is None:
         return config, None, None
-    phi = {"phi": config.phi} if ":" in config.phi else {}
-    return _resume({"resume": str(restarted / "weights" / "last.pth"), **phi})
+    own = {name: getattr(config, name) for name in ("phi", "augment") if ":" in getattr(config, name)}
+    return _resume({"resume": str(restarted / "weights" / "last.pth"), **own})
 
 
 def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
@@ -68,6 +69,7 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
         )
     older = {"freeze_norms": False, "ema_memory": "recent"}  # of runs before these settings existed
     stored = config_from_dict(TrainConfig, older | checkpoint.run_config, source=str(path))
+    _check_augment(path, given.get("augment"), stored.augment)
     replaced = {name: given[name] for name in given if name != "resume"}
     if "data" in given:
         replaced["demo"] = False  # which would draw pictures into that folder
@@ -91,6 +93,20 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
     # Of "last.pth" alone, typed in weights/, the parent's parent is weights/ again.
     folder = path.parent.parent if path.parent.name else path.absolute().parent.parent
     return config, folder, checkpoint
+
+
+def _check_augment(path: Path, given: str | None, stored: str) -> None:
+    """Refuse other augmentation than that of the run, and code of the user's that is not named again."""
+    if given is None and ":" in stored and not is_pipeline_file(stored):
+        raise UserError(
+            f"--resume {path}: has transforms of your own; to import their code add --augment {stored}"
+        )
+    if given not in (None, stored) and {given, stored} & set(AUGMENT_LEVELS):
+        raise UserError(f"--resume {path}: was made with --augment {stored}, you asked for {given}")
+    if given is None and is_pipeline_file(stored) and not Path(stored).is_file():
+        raise UserError(
+            f"--resume {path}: its transforms {stored} are missing; name where they are now: --augment FILE"
+        )
 
 
 def _find_restarted(config: TrainConfig) -> Path | None:

@@ -19,6 +19,7 @@ from utils.cli.errors import UserError
 from utils.cli.parser import as_arguments
 from utils.cli.presets import with_preset
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
+from utils.data.input_sizes import InputSizes
 from utils.data.prepare import TrainingData
 from utils.data.samples import DataFolder, choose_evaluation_splits, load_samples
 from utils.training.engine import EpochMeter
@@ -42,13 +43,23 @@ class RunEstimate:
     """
 
     def __init__(
-        self, config: TrainConfig, num_images: int, epochs_done: int, meter: EpochMeter, device: torch.device
+        self,
+        config: TrainConfig,
+        sizes: InputSizes,
+        num_images: int,
+        epochs_done: int,
+        meter: EpochMeter,
+        device: torch.device,
     ) -> None:
-        """Take the position of the run: the whole epochs that are done, and the meter of the current one."""
-        self._config, self._device, self._epochs_done = config, device, epochs_done
+        """Take the position of the run: the whole epochs that are done, and the meter of the current one.
+
+        An epoch has `num_images` images.
+        """
+        self._config, self._sizes, self._device, self._epochs_done = config, sizes, device, epochs_done
         self._num_images, self._images_done = num_images, meter.images
         self._seen: EpochMeter | None = None
-        self._images, self._seconds = 0, 0.0
+        self._epoch = epochs_done  # the one that is measured
+        self._work, self._seconds = 0.0, 0.0
         self._is_logged = False
 
     def update(self, meter: EpochMeter) -> None:
@@ -59,21 +70,21 @@ class RunEstimate:
         if self._is_logged:
             return
         if self._seen is not None:
-            before = self._seen if meter.steps > self._seen.steps else EpochMeter()  # a new epoch
-            self._images += meter.images - before.images
+            is_new_epoch = meter.steps <= self._seen.steps
+            before = EpochMeter() if is_new_epoch else self._seen
+            self._epoch += is_new_epoch
+            self._work += (meter.images - before.images) * self._cost(self._epoch)
             self._seconds += meter.seconds - before.seconds
         self._seen = replace(meter)
-        if self._images and self._seconds >= _MEASURED:
+        if self._work and self._seconds >= _MEASURED:
             self._is_logged = True
             self._log()
 
     def _log(self) -> None:
         config, done = self._config, self._epochs_done
-        frozen = max(min(config.freeze_epochs, config.epochs) - done, 0)
-        free = config.epochs - done - frozen
-        share = self._images_done / self._num_images  # of an epoch
-        epochs = (frozen + _FREE_TO_FROZEN * free if frozen else free) - share  # in units of those measured
-        duration = self._seconds / self._images * self._num_images * epochs
+        epochs = sum(map(self._cost, range(done, config.epochs)))
+        images = self._num_images * epochs - self._images_done * self._cost(done)
+        duration = self._seconds / self._work * images
         what = (
             f"{plural(self._num_images, 'image')}, {plural(config.epochs - done, 'epoch')} on {self._device}"
         )
@@ -88,6 +99,11 @@ class RunEstimate:
             advice.append(f"--freeze-epochs {half} about three quarters")
         if advice:
             log(f"shorter: {', '.join(advice)}")
+
+    def _cost(self, epoch: int) -> float:
+        """Return the time of an image in an epoch, relative to that in others."""
+        height, width = self._sizes.of_epoch(epoch)
+        return height * width * (1 if epoch < self._config.freeze_epochs else _FREE_TO_FROZEN)
 
 
 def smaller_size(imgsz: tuple[int, int]) -> tuple[int, int]:

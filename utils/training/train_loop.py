@@ -82,6 +82,7 @@ class Job:
             "threads": torch.get_num_threads(),
             "processes": world_size(),
             "data": self._fingerprint,
+            "augment": self.loader.dataset.augmenter.own_hash,
             **self.trainer.state_dict(),
         }
         return Checkpoint(
@@ -110,7 +111,14 @@ def run_epochs(job: Job, position: Position) -> None:
         UserError: the loss is not finite, or the weights at the end.
     """
     config, first, stops_early = job.config, position.epoch, False
-    estimate = RunEstimate(config, len(job.data.train), position.epoch, position.meter, job.trainer.device)
+    estimate = RunEstimate(
+        config,
+        job.loader.dataset.sizes,
+        job.loader.num_images,
+        position.epoch,
+        position.meter,
+        job.trainer.device,
+    )
     table = EpochTable(config.epochs, first)
     try:
         while position.epoch < config.epochs and not stops_early:

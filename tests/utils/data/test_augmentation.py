@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from nets.structures import Target
-from utils.data.augmentation import LEVELS, Augmenter, ColorMatrix, _draw_size, color_matrix, flip
+from utils.data.augmentation import LEVELS, Augmenter, ColorMatrix, _draw_size, color_matrix
+from utils.data.mosaic import PasteRegion, transform_boxes
 
 SIZE = (64, 96)
 
@@ -25,8 +26,7 @@ def one_object(width: int, height: int) -> tuple[np.ndarray, Target]:
 def test_picture_without_objects(level: str) -> None:
     augmenter = Augmenter(SIZE, level)
     rng = np.random.default_rng(0)
-    image, target = augmenter.to_canvas(np.zeros((30, 40, 3), dtype=np.uint8), Target.empty("a"), rng)
-    image, target = augmenter.flip_and_recolor(image, target, rng)
+    image, target = augmenter.augment(np.zeros((30, 40, 3), dtype=np.uint8), Target.empty("a"), rng)
     assert image.shape == (*SIZE, 3)
     assert image.dtype == np.uint8
     assert (len(target), target.boxes.shape, target.image_id) == (0, (0, 4), "a")
@@ -34,36 +34,57 @@ def test_picture_without_objects(level: str) -> None:
 
 @pytest.mark.parametrize("size", [(200, 160), (160, 200), (33, 47), (500, 60)])
 def test_box_label_and_flag_follow_the_object(size: tuple[int, int]) -> None:
-    augmenter = Augmenter(SIZE)
-    flips = set()
+    placement = Augmenter(SIZE, own=[])
+    met = 0
     for seed in range(20):
-        rng = np.random.default_rng(seed)
-        image, target = augmenter.to_canvas(*one_object(*size), rng)
+        image, target = placement.augment(*one_object(*size), np.random.default_rng(seed))
         if len(target) == 0:  # moved out of the canvas
             continue
+        met += 1
         assert target.labels.tolist() == [7]
         assert target.difficult.tolist() == [True]
         rows, columns = np.nonzero(image[..., 0] > 190)  # the canvas is gray, 128
         expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         np.testing.assert_allclose(target.boxes[0], expected, atol=1.5)
-        _, finished = augmenter.flip_and_recolor(image, target, rng)
-        x1, y1, x2, y2 = target.boxes[0].tolist()
-        mirrored = [SIZE[1] - x2, y1, SIZE[1] - x1, y2]
-        flipped = bool(np.allclose(finished.boxes[0], mirrored, atol=1e-3))
-        flips.add(flipped)
-        assert flipped or np.allclose(finished.boxes[0], [x1, y1, x2, y2], atol=1e-3)
+    assert met > 10
+
+
+def test_boxes_are_those_of_the_placement_by_hand() -> None:
+    """The pipeline moves, mirrors and drops boxes as `transform_boxes`, whose rule a loop tests."""
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 1, (40, 2, 2)) * [90, 60]
+    boxes = torch.tensor(np.concatenate([corners.min(1), corners.max(1)], axis=1), dtype=torch.float32)
+    target = Target(boxes, torch.arange(40), torch.arange(40) % 3 == 0, "a")
+    level, flips = LEVELS["reference"], set()
+    assert level is not None
+    for seed in range(20):
+        _, made = Augmenter(SIZE, "reference").augment(
+            np.zeros((60, 90, 3), dtype=np.uint8), target, np.random.default_rng(seed)
+        )
+        draws = np.random.default_rng(seed)
+        draws.integers(2**63)  # seeds the second generator of the pipeline
+        size = _draw_size((60, 90), SIZE, level, draws)
+        corner = [
+            int(draws.integers(min(0, s - n), max(0, s - n) + 1)) for s, n in zip(SIZE, size, strict=True)
+        ]
+        region = PasteRegion(size, (corner[0], corner[1]), ((0, SIZE[0]), (0, SIZE[1])))
+        placed = transform_boxes(target, (60, 90), region)
+        mirrored = placed.boxes.clone()
+        mirrored[:, [0, 2]] = SIZE[1] - placed.boxes[:, [2, 0]]
+        assert made.labels.tolist() == placed.labels.tolist()
+        assert made.difficult.tolist() == placed.difficult.tolist()
+        is_flipped = not np.allclose(made.boxes, placed.boxes, atol=1e-3)
+        np.testing.assert_allclose(made.boxes, mirrored if is_flipped else placed.boxes, atol=1e-3)
+        flips.add(is_flipped)
     assert flips == {False, True}
 
 
 def test_choices_depend_on_the_generator_alone() -> None:
     first, second = Augmenter(SIZE), Augmenter(SIZE)
-    second.flip_and_recolor(
-        *second.to_canvas(*one_object(40, 30), np.random.default_rng(9)), np.random.default_rng(9)
-    )
+    second.augment(*one_object(40, 30), np.random.default_rng(9))
 
     def run(augmenter: Augmenter, seed: int) -> tuple[np.ndarray, Target]:
-        rng = np.random.default_rng(seed)
-        return augmenter.flip_and_recolor(*augmenter.to_canvas(*one_object(40, 30), rng), rng)
+        return augmenter.augment(*one_object(40, 30), np.random.default_rng(seed))
 
     np.testing.assert_array_equal(run(first, 1)[0], run(second, 1)[0])
     assert torch.equal(run(first, 1)[1].boxes, run(second, 1)[1].boxes)
@@ -77,18 +98,19 @@ def test_flip_and_color_are_independent() -> None:
     augmenter = Augmenter((8, 8))
     outcomes = set()
     for seed in range(120):
-        image, _ = augmenter.flip_and_recolor(left, Target.empty(), np.random.default_rng(seed))
+        image, _ = augmenter.augment(left, Target.empty(), np.random.default_rng(seed), is_placed=True)
         outcomes.add((bool(image[0, 0].sum() < image[0, -1].sum()), bool(image.max() > 100)))
     assert outcomes == {(False, False), (False, True), (True, False), (True, True)}
 
 
-def test_flip_mirrors_picture_and_boxes() -> None:
-    assert flip(np.zeros((4, 6, 3), dtype=np.uint8), Target.empty("a"))[1].boxes.shape == (0, 4)
-    image, target = one_object(40, 30)
-    mirrored, moved = flip(image, target)
-    np.testing.assert_array_equal(mirrored, image[:, ::-1])
-    rows, columns = np.nonzero(mirrored[..., 0])
-    assert moved.boxes[1].tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+def test_a_mosaic_is_not_placed_again() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+    whole = Target(torch.tensor([[0.0, 0.0, SIZE[1], SIZE[0]]]), torch.tensor([3]), torch.tensor([True]), "a")
+    for seed in range(5):
+        made, target = Augmenter(SIZE).augment(image, whole, np.random.default_rng(seed), is_placed=True)
+        assert target.boxes.tolist() == [[0, 0, SIZE[1], SIZE[0]]]
+        both = [np.corrcoef(made.ravel(), view.ravel())[0, 1] for view in (image, image[:, ::-1])]
+        assert max(both) > 0.5
 
 
 def test_reference_draws_the_sizes_of_the_reference() -> None:

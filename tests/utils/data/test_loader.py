@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from utils.cli.errors import UserError
 from utils.data import loader as loaders_module
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import scan_samples
+from utils.data.input_sizes import InputSizes
 from utils.data.loader import Batch, EpochSampler, TrainLoader
 from utils.data.samples import load_samples
 from utils.data.train_dataset import AugmentSettings, TrainDataset
@@ -33,7 +35,7 @@ def dataset(make_voc: MakeVoc) -> VocDataset:
     return VocDataset(scan_samples(load_samples(voc, "train")).records, ("cat",))
 
 
-def make(dataset: VocDataset, mosaic: float = 0.5, mixup: float = 0.5, **options: int) -> TrainDataset:
+def make(dataset: VocDataset, mosaic: float = 0.5, mixup: float = 0.5, **options: Any) -> TrainDataset:
     settings = AugmentSettings(mosaic, mixup)
     return TrainDataset(dataset, (64, 96), settings, options.pop("seed", 0), **options)
 
@@ -232,6 +234,22 @@ def test_the_shares_of_a_batch_are_the_pictures_of_the_whole(dataset: VocDataset
         for rank in range(2)
     ]
     assert_same([(images[0::2], targets[0::2]), (images[1::2], targets[1::2])], parts)
+
+
+def test_a_batch_has_one_size_in_all_workers_and_processes(dataset: VocDataset) -> None:
+    sizes = InputSizes((64, 160), multi_scale=True, grow=True, epochs=4)
+    samples = make(dataset, sizes=sizes)
+    alone = [list(TrainLoader(samples, batch_size=2, workers=0).epoch(epoch)) for epoch in (0, 3)]
+    expected = [sizes.of_batch(epoch, batch) for epoch in (0, 3) for batch in range(3)]
+    assert len(set(expected)) > 3
+    assert [tuple(images.shape[2:]) for batches in alone for images, _ in batches] == expected
+    for (height, width), (_, targets) in zip(expected, alone[0] + alone[1], strict=True):
+        assert all((target.boxes <= torch.tensor([width, height, width, height])).all() for target in targets)
+    helped = TrainLoader(samples, batch_size=2, workers=2)
+    assert_same(list(helped.epoch(3, 1)), alone[1][1:])
+    for rank in range(2):
+        share = list(TrainLoader(samples, batch_size=2, workers=0, rank=rank, world_size=2).epoch(3))
+        assert_same(share, [(images[rank::2], targets[rank::2]) for images, targets in alone[1]])
 
 
 def test_an_image_lost_while_training_is_one_line(dataset: VocDataset) -> None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from utils.cli.errors import UserError
-from utils.data.augmentation import LEVELS
+from utils.data.augmentation import LEVELS, Augmenter
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import Record
 from utils.data.train_dataset import AugmentSettings, TrainDataset
@@ -56,18 +56,19 @@ def test_cache_of_nothing() -> None:
 def test_box_fits_the_object_however_it_was_decoded(tmp_path: Path, level: str, orientation: int) -> None:
     dataset = marked(tmp_path, SIZES, orientation=orientation)
     samples = build(dataset, level)
+    placement = Augmenter(INPUT, level, own=[])  # without flip and color
     reductions = {samples._reduction(index) for index in range(len(SIZES))}
     assert reductions >= ({1, 2, 4} if level == "default" else {1, 2})
     met = 0
     for seed in range(6):
         for index in range(len(SIZES)):
             rng = np.random.default_rng(seed)
-            image, target = samples._augmenter.to_canvas(*samples._load(index), rng)
+            image, target = placement.augment(*samples._load(index), rng)
             if len(target) == 0:  # moved out of the canvas
                 continue
             # The canvas is gray; in a picture drawn several times as large an edge is a ramp.
             np.testing.assert_allclose(
-                target.boxes[0], edges(image, 192), atol=1 if level == "default" else 2
+                target.boxes[0], edges(image, 192), atol=1.5 if level == "default" else 2
             )
             met += 1
     assert met > 20

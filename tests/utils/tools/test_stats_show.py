@@ -27,6 +27,7 @@ def test_stats_count_in_network_pixels(voc: Path, capsys: pytest.CaptureFixture[
     assert ["dog", "6", "6", "6", "0", "0", "6", "416", "x", "312"] in rows
     assert "6 images of 40x30 to 40x30, median 40x30" in out
     assert "2.0 objects per image, at most 2; 0 images without objects" in out
+    assert "--imgsz 416 416: 25% stays gray; --imgsz 352 480 costs about the same: 2%" in out
     assert out.endswith("next: python data.py anchors --data voc\n")
     assert Image.open("runs/stats/exp/labels.png").format == "PNG"
     assert Path("runs/stats/exp/args.yaml").is_file()

@@ -12,8 +12,10 @@ from utils.cli.presets import with_preset
 from utils.cli.shared_config import DataConfig
 from utils.cli.train_config import TrainConfig
 from utils.data.demo import make_demo
+from utils.data.input_sizes import InputSizes
 from utils.data.prepare import prepare_training
 from utils.training import run_log
+from utils.training.builders import build_input_sizes
 from utils.training.engine import EpochMeter
 from utils.training.run_log import EpochTable, RunEstimate
 
@@ -233,11 +235,15 @@ def test_format_duration(seconds: float, words: str) -> None:
     assert run_log.format_duration(seconds) == words
 
 
+SIZES = InputSizes((416, 416))
+
+
 def estimate(device: str = "cpu", done: int = 0, within: int = 0, **settings: object) -> None:
     """Log the estimate of a run over 100 images: steps of 8 images, of 1 s an image behind the first."""
     config = TrainConfig(**{"epochs": 10, **settings})
+    sizes = build_input_sizes(config)
     meter = EpochMeter(steps=within, images=8 * within, seconds=999.0)
-    estimate = RunEstimate(config, 100, done, meter, torch.device(device))
+    estimate = RunEstimate(config, sizes, 100, done, meter, torch.device(device))
     for number in range(4):
         seconds = meter.seconds + (8 if number else 100)
         meter = EpochMeter(steps=meter.steps + 1, images=meter.images + 8, seconds=seconds)
@@ -253,6 +259,10 @@ def estimate(device: str = "cpu", done: int = 0, within: int = 0, **settings: ob
         ({"freeze_epochs": 4}, 3, "about 21 min 40 s"),
         ({"freeze_epochs": 4}, 7, "about 5 min 00 s"),  # measured without freezing
         ({"freeze_epochs": 10}, 0, "about 16 min 40 s"),
+        # Of 32 pixels the sides are 8, 9, 10, 10, 11, 12 and four times 13: 1286 squares, 64 in an epoch.
+        ({"grow": True}, 0, "about 33 min 29 s"),
+        ({"grow": True}, 4, "about 12 min 58 s"),  # 941 of 121
+        ({"grow": True}, 9, "about 1 min 40 s"),
     ],
 )
 def test_the_estimate_counts_frozen_and_free_epochs_that_are_left(
@@ -267,14 +277,14 @@ def test_the_estimate_counts_frozen_and_free_epochs_that_are_left(
 
 
 def test_nothing_is_estimated_from_one_step_or_a_moment(capsys: pytest.CaptureFixture[str]) -> None:
-    estimate = RunEstimate(TrainConfig(), 100, 0, EpochMeter(), torch.device("cpu"))
+    estimate = RunEstimate(TrainConfig(), SIZES, 100, 0, EpochMeter(), torch.device("cpu"))
     for steps, seconds in ((1, 100.0), (2, 104.0)):
         estimate.update(EpochMeter(steps=steps, images=8 * steps, seconds=seconds))
     assert capsys.readouterr().err == ""
 
 
 def test_short_epochs_are_added_up(capsys: pytest.CaptureFixture[str]) -> None:
-    estimate = RunEstimate(TrainConfig(), 8, 0, EpochMeter(), torch.device("cpu"))
+    estimate = RunEstimate(TrainConfig(), SIZES, 8, 0, EpochMeter(), torch.device("cpu"))
     for _ in range(4):
         estimate.update(EpochMeter(steps=1, images=8, seconds=2.0))
     assert "8 images, 100 epochs on cpu: about 3 min 20 s" in capsys.readouterr().err

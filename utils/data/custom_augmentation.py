@@ -1,0 +1,121 @@
+"""Transforms that --augment names: a YAML or JSON file of albumentations, or a function of the user's code.
+
+A file is data: it names transforms of albumentations and their arguments, and nothing in it is executed. Code
+is imported only when the caller names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import albumentations as A
+
+from utils.cli.console import warn
+from utils.cli.errors import UserError
+from utils.cli.files import read_json, read_yaml
+from utils.cli.own_code import import_source
+from utils.cli.shared_config import is_pipeline_file
+
+Transform: TypeAlias = A.BasicTransform | A.BaseCompose
+
+_MAX_BYTES = 1_000_000
+_MAX_DEPTH = 10  # of transforms in transforms
+_OURS = ("bbox_params", "keypoint_params", "additional_targets")  # arguments of Compose that we set ourselves
+
+
+def load_transforms(name: str) -> list[Transform]:
+    """Load the transforms of a .yaml or .json, of 'path/to/file.py:function' or 'package.module:function'.
+
+    Raises:
+        UserError: they cannot be loaded, or are no transforms; one line.
+    """
+    try:
+        return _read_file(Path(name)) if is_pipeline_file(name) else _call_function(name)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's own code may fail in any way
+        reason = " ".join(str(error).split())
+        raise UserError(f"--augment {name}: {type(error).__name__}: {reason[:300]}") from error
+
+
+def hash_transforms(transforms: Sequence[Transform]) -> str:
+    """Return a hash of names and arguments; the code of the user's own transforms is not part of it."""
+    described = [_describe(each) for each in transforms]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _describe(value: Any) -> Any:
+    """Return what JSON can hold, without the address of any object."""
+    if isinstance(value, A.BaseCompose):
+        parts = [_describe(each) for each in value.transforms]
+        return [type(value).__name__, value.p, getattr(value, "n", None), parts]
+    if isinstance(value, A.BasicTransform):
+        return [type(value).__name__, value.p, _describe(value.get_transform_init_args())]
+    if isinstance(value, dict):
+        return {str(key): _describe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_describe(item) for item in value]
+    return value if isinstance(value, (str, int, float, type(None))) else type(value).__name__
+
+
+def _read_file(path: Path) -> list[Transform]:
+    content = read_json(path, _MAX_BYTES) if path.suffix.lower() == ".json" else read_yaml(path)
+    if not isinstance(content, dict) or not isinstance(content.get("transform"), dict):
+        raise UserError(f"{path}: no albumentations pipeline; write one with A.save(A.Compose([...]), FILE)")
+    pipeline = content["transform"]
+    if unused := [key for key in _OURS if pipeline.pop(key, None)]:
+        warn(f"{path}: {', '.join(unused)} not used; boxes are handled as with --augment default")
+    return _unpack(_build(path, pipeline, 0))
+
+
+def _build(path: Path, node: Any, depth: int) -> Transform:
+    """Build a transform of albumentations, and those in it, from its name and arguments."""
+    if depth > _MAX_DEPTH:
+        raise UserError(f"{path}: more than {_MAX_DEPTH} transforms inside each other")
+    name = node.get("__class_fullname__") if isinstance(node, dict) else None
+    # Only what `import albumentations` offers: no import by name, no class of ours or of the user's code.
+    kind = getattr(A, str(name).rpartition(".")[2], None)
+    if not (isinstance(kind, type) and issubclass(kind, (A.BasicTransform, A.BaseCompose))):
+        raise UserError(f"{path}: {str(name)[:80]!r} is no transform of albumentations {A.__version__}")
+    if kind is A.Lambda:
+        raise UserError(
+            f"{path}: Lambda needs code; name a function instead: --augment path/to/file.py:function"
+        )
+    arguments = {key: value for key, value in node.items() if key != "__class_fullname__"}
+    if issubclass(kind, A.BaseCompose):
+        parts = arguments.get("transforms")
+        if not isinstance(parts, list):
+            raise UserError(f"{path}: {kind.__name__} needs a list of transforms")
+        arguments["transforms"] = [_build(path, part, depth + 1) for part in parts]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=r"Argument\(s\)")  # one is unknown
+            return kind(**arguments)
+    except Exception as error:
+        raise UserError(f"{path}: {kind.__name__}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _call_function(name: str) -> list[Transform]:
+    source, _, function = name.rpartition(":")
+    make = getattr(import_source(source), function, None)
+    if not callable(make):
+        raise UserError(f"--augment {name}: {source} has no function {function!r}")
+    return _unpack(make())
+
+
+def _unpack(made: Any) -> list[Transform]:
+    """Return the transforms of a list, or of a Compose that always applies them."""
+    if isinstance(made, A.Compose) and made.p == 1:
+        made = made.transforms
+    made = [made] if isinstance(made, (A.BasicTransform, A.BaseCompose)) else made
+    if not isinstance(made, (list, tuple)):
+        raise TypeError(f"must return a list of albumentations transforms, not {type(made).__name__}")
+    for each in made:
+        if not isinstance(each, (A.BasicTransform, A.BaseCompose)):
+            raise TypeError(f"must return a list of albumentations transforms; it has {type(each).__name__}")
+    return list(made)
