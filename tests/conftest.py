@@ -24,7 +24,7 @@ def _own_annotation_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch:
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_bfloat16() -> Iterator[None]:
-    """Let train.py compute in float32 unless --amp is given, on every machine: the figures of tests are exact."""
+    """Train in float32 unless --amp is given, on every machine: the figures of tests are exact."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cpu, "get_capabilities", dict)
         yield
