@@ -1,7 +1,7 @@
 """Assignment of ground truths to priors (the cells and anchors of the heads).
 
 As in Darknet's YOLO layer, a truth is assigned to the anchor of the most similar shape, in the cell that
-contains its center. An anchor of both heads is used in both; an anchor of no head is skipped. In Darknet the
+contains its center. An anchor of several heads is used in each; one of no head is skipped. In Darknet the
 last truth on a prior silently replaces the others; here a contested prior goes to the truth whose shape fits
 best, and the other truths take their next best free anchor.
 """
@@ -83,7 +83,7 @@ def _candidate_priors(
     """Return the prior of each truth's center for each candidate, (B, M, C), and the priors of an image."""
     centers = xyxy_to_cxcywh(boxes)[..., :2]
     candidates, first_prior = [], 0
-    for (height, width), count, stride in zip(grids, anchors_per_head, STRIDES, strict=True):
+    for (height, width), count, stride in zip(grids, anchors_per_head, STRIDES[: len(grids)], strict=True):
         cell = (centers / stride).long()
         column, row = cell[..., 0].clamp(0, width - 1), cell[..., 1].clamp(0, height - 1)
         for anchor in range(count):

@@ -47,7 +47,7 @@ class CSPBlock(nn.Module):
 
 
 class Darknet53Tiny(nn.Module):
-    """Map images to the features (C4, C5) that the neck takes."""
+    """Map images to the features (C3, C4, C5) that the neck takes; two heads leave C3 unused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,10 +58,10 @@ class Darknet53Tiny(nn.Module):
         self.stage4 = CSPBlock(256)
         self.last = ConvNormAct(512, 512, 3)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, 3, H, W) in [0, 1] to C4 (B, 256, H/16, W/16) and C5 (B, 512, H/32, W/32)."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map (B, 3, H, W) in [0, 1] to features of strides 8, 16 and 32, with 128, 256 and 512 channels."""
         x = self.stem2(self.stem1(images))  # (B, 64, H/4, W/4)
         x, _ = self.stage2(x)  # (B, 128, H/8, W/8)
-        x, _ = self.stage3(x)  # (B, 256, H/16, W/16)
-        x, c4 = self.stage4(x)  # (B, 512, H/32, W/32), C4 = the block's output before the pool
-        return c4, self.last(x)
+        x, c3 = self.stage3(x)  # (B, 256, H/16, W/16), C3 = the block's output before the pool
+        x, c4 = self.stage4(x)  # (B, 512, H/32, W/32)
+        return c3, c4, self.last(x)

@@ -45,7 +45,7 @@ def build_priors(
 ) -> Priors:
     """Build the priors of heads whose maps are `grids`: (height, width) each, coarse first."""
     cells, sizes, strides = [], [], []
-    for (height, width), mask, stride in zip(grids, anchor_masks, STRIDES, strict=True):
+    for (height, width), mask, stride in zip(grids, anchor_masks, STRIDES[: len(grids)], strict=True):
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         cells.append(torch.stack((columns, rows), dim=-1).reshape(-1, 2).repeat(len(mask), 1))  # (A*h*w, 2)
         sizes.append(
@@ -104,7 +104,7 @@ def decode(
     """Turn raw maps into boxes and scores.
 
     Args:
-        raw_maps: two maps (B, A*(5+K), h, w), coarse first.
+        raw_maps: (B, A*(5+K), h, w) of each head, coarse first.
         anchors: (width, height) pairs in network pixels.
         anchor_masks: for each head the indices of its anchors.
         scale_x_y: how far a center may reach over its cell.

@@ -23,7 +23,7 @@ WEIGHTS = {"box": 2.0, "objectness": 1.0, "class": 1.0}  # of the terms, by name
 # Weights of the means in bubbliiiing/yolov4-tiny-pytorch; the class term, a mean over K classes, is there
 # multiplied by K / 80.
 _MEANS = {"box": 0.05, "objectness": 5.0, "class": 1 / 80}
-_BALANCE = (0.4, 1.0)  # of the heads' objectness, coarse first
+_BALANCE = (0.4, 1.0, 4.0)  # of the heads' objectness, coarse first
 _USUAL_AREA = 416**2  # network pixels, for which the objectness weight is meant
 _IGNORE_IOU = 0.5  # a prediction that overlaps a truth more than this is no negative
 
@@ -59,7 +59,9 @@ class YoloLoss(nn.Module):
         `input_size` is the network input's (height, width) in pixels, in which the targets are too.
         """
         boxes, labels, difficult = _padded(targets)
-        grids = [(input_size[0] // stride, input_size[1] // stride) for stride in STRIDES]
+        grids = [
+            (input_size[0] // stride, input_size[1] // stride) for stride in STRIDES[: len(self.anchor_masks)]
+        ]
         wanted = (labels >= 0) & ~difficult
         return assign(boxes, wanted, grids=grids, anchors=self.anchors, anchor_masks=self.anchor_masks)
 
@@ -123,7 +125,7 @@ class YoloLoss(nn.Module):
         background_share = torch.cat(
             [
                 (balance * area / part.sum().clamp(min=1)).expand(part.shape[1])
-                for balance, part in zip(_BALANCE, counted.split(sizes, dim=1), strict=True)
+                for balance, part in zip(_BALANCE[: len(sizes)], counted.split(sizes, dim=1), strict=True)
             ]
         )  # (N,)
         shares = {"box": positives_share, "objectness": background_share, "class": positives_share}

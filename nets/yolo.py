@@ -1,7 +1,7 @@
-"""YOLOv4-tiny: backbone, attention, neck and two heads.
+"""YOLOv4-tiny: backbone, attention, neck and two or three heads.
 
 Paper: Wang et al., Scaled-YOLOv4, https://arxiv.org/abs/2011.08036. The graph is that of Darknet's
-cfg/yolov4-tiny.cfg.
+cfg/yolov4-tiny.cfg, with three heads that of cfg/yolov4-tiny-3l.cfg.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from nets.blocks import ConvNormAct
 from nets.config import PLACES, ModelConfig
 from nets.darknet53_tiny import Darknet53Tiny
 
+HEADS = ("head_p5", "head_p4", "head_p3")  # modules of a network, coarse first
+THIRD_HEAD = ("neck_up2", "head_p3")  # modules that a network of two heads lacks
 RARE_LOGIT = -4.6  # sigmoid(-4.6) = 0.01, the prior of the focal loss (https://arxiv.org/abs/1708.02002)
 
 
@@ -34,9 +36,10 @@ class YoloHead(nn.Module):
 
 
 class YoloBody(nn.Module):
-    """Map images to two raw maps.
+    """Map images to a raw map for each head.
 
-    The channels of a raw map are, anchor by anchor: tx, ty, tw, th, objectness, class logits.
+    The third head reads the hidden layer of the second, upsampled, and C3. The channels of a raw map are,
+    anchor by anchor: tx, ty, tw, th, objectness, class logits.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -49,23 +52,30 @@ class YoloBody(nn.Module):
         self.neck_up = ConvNormAct(256, 128, 1)
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
         self.head_p4 = YoloHead(128 + 256, 256, num_anchors, config.num_classes)
+        if config.num_heads == 3:
+            self.neck_up2 = ConvNormAct(256, 64, 1)
+            self.head_p3 = YoloHead(64 + 128, 128, num_anchors, config.num_classes)
         if not self.neck_p5.conv.weight.is_meta:  # there torch would load its compiler for nothing
             self.apply(_initialize)
         # Last, so that one seed gives every block the same network around it, and untouched by our
         # initialization.
         self.attention = nn.ModuleDict()
-        for place, channels in PLACES.items():
+        for place in config.places:
             spec = config.phi if place in config.phi_at else "none"
-            self.attention[place] = build_attention(spec, channels)
+            self.attention[place] = build_attention(spec, PLACES[place])
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map (B, 3, H, W) in [0, 1] to [(B, A*(5+K), H/32, W/32), (B, A*(5+K), H/16, W/16)]."""
-        c4, c5 = self.backbone(images)  # (B, 256, H/16, W/16), (B, 512, H/32, W/32)
+        """Map (B, 3, H, W) in [0, 1] to (B, A*(5+K), H / stride, W / stride) for each head, coarse first."""
+        c3, c4, c5 = self.backbone(images)  # (B, 128, H/8, W/8), (B, 256, H/16, W/16), (B, 512, H/32, W/32)
         c4, c5 = self.attention["c4"](c4), self.attention["c5"](c5)
         p5 = self.neck_p5(c5)  # (B, 256, H/32, W/32)
         up = self.attention["up"](self.upsample(self.neck_up(p5)))  # (B, 128, H/16, W/16)
-        p4 = torch.cat((up, c4), dim=1)  # (B, 384, H/16, W/16)
-        return [self.head_p5(p5), self.head_p4(p4)]
+        p4 = self.head_p4.conv(torch.cat((up, c4), dim=1))  # (B, 256, H/16, W/16)
+        raw_maps = [self.head_p5(p5), self.head_p4.predict(p4)]
+        if self.config.num_heads == 3:
+            up2 = self.attention["up2"](self.upsample(self.neck_up2(p4)))  # (B, 64, H/8, W/8)
+            raw_maps.append(self.head_p3(torch.cat((up2, self.attention["c3"](c3)), dim=1)))
+        return raw_maps
 
 
 def _initialize(module: nn.Module) -> None:

@@ -3,7 +3,7 @@ import torch
 
 from nets.assign import assign
 from nets.boxes import cxcywh_to_xyxy
-from nets.config import OFFICIAL_ANCHORS
+from nets.config import OFFICIAL_ANCHORS, USUAL_ANCHORS
 
 MASKS = ((3, 4, 5), (1, 2, 3))
 GRIDS = [(2, 2), (4, 4)]  # a network input of 64 x 64
@@ -11,15 +11,17 @@ N = 3 * 4 + 3 * 16
 
 
 def prior_of(head, position, row, column):
-    height, width = GRIDS[head]
-    return head * 3 * 4 + position * height * width + row * width + column
+    side = 2 << head
+    return 3 * sum((2 << coarser) ** 2 for coarser in range(head)) + position * side**2 + row * side + column
 
 
-def run(truths, valid=None):
+def run(truths, valid=None, heads=2):
     """Assign one image's truths, given as (center x, center y, width, height)."""
     boxes = cxcywh_to_xyxy(torch.tensor(truths, dtype=torch.float32).reshape(1, -1, 4))
     valid = torch.ones(boxes.shape[:2], dtype=torch.bool) if valid is None else torch.tensor([valid])
-    result = assign(boxes, valid, grids=GRIDS, anchors=OFFICIAL_ANCHORS, anchor_masks=MASKS)
+    grids = [(2 << head, 2 << head) for head in range(heads)]
+    anchors, masks = USUAL_ANCHORS[heads]
+    result = assign(boxes, valid, grids=grids, anchors=anchors, anchor_masks=masks)
     pairs = sorted(zip(result.priors.tolist(), result.truths.tolist(), strict=True))
     return pairs, int(result.unassigned)
 
@@ -59,7 +61,20 @@ def test_equal_truths_are_all_placed_until_the_anchors_run_out():
     assert unassigned == 2
 
 
-def assign_slowly(truths):
+@pytest.mark.parametrize(
+    ("truth", "prior"),
+    [
+        ((40, 10, 459, 401), prior_of(0, 2, 0, 1)),
+        ((40, 10, 36, 75), prior_of(1, 0, 0, 2)),
+        ((40, 10, 19, 36), prior_of(2, 1, 1, 5)),
+        ((64, 64, 12, 16), prior_of(2, 0, 7, 7)),  # a center on the far edge belongs to the last cell
+    ],
+)
+def test_three_heads_hand_worked(truth, prior):
+    assert run([truth], heads=3) == ([(prior, 0)], 0)
+
+
+def assign_slowly(truths, heads):
     """Place one image's truths with loops: in rounds, every truth without a place asks for its best free
     anchor."""
     taken, placed, waiting = {}, {}, dict(enumerate(truths))
@@ -67,11 +82,12 @@ def assign_slowly(truths):
         wishes = {}
         for truth, (x, y, width, height) in waiting.items():
             options = {}
-            for head, mask in enumerate(MASKS):
-                stride = (32, 16)[head]
+            anchors, masks = USUAL_ANCHORS[heads]
+            for head, mask in enumerate(masks):
+                stride = 32 >> head
                 for position, anchor in enumerate(mask):
                     prior = prior_of(head, position, min(int(y // stride), 64), min(int(x // stride), 64))
-                    aw, ah = OFFICIAL_ANCHORS[anchor]
+                    aw, ah = anchors[anchor]
                     overlap = min(width, aw) * min(height, ah)
                     if prior not in taken:
                         options.setdefault(anchor, [overlap / (width * height + aw * ah - overlap), []])[
@@ -91,13 +107,14 @@ def assign_slowly(truths):
     return sorted((prior, truth) for truth, priors in placed.items() for prior in priors), len(waiting)
 
 
+@pytest.mark.parametrize("heads", [2, 3])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_crowd_equals_the_loops(seed):
+def test_a_crowd_equals_the_loops(seed, heads):
     generator = torch.Generator().manual_seed(seed)
     centers = torch.rand(60, 2, generator=generator) * 63
     sizes = torch.rand(60, 2, generator=generator) * 150 + 4
     truths = torch.cat((centers, sizes), dim=1).tolist()
-    assert run(truths) == assign_slowly(truths)
+    assert run(truths, heads=heads) == assign_slowly(truths, heads)
 
 
 def test_images_of_a_batch_do_not_meet():

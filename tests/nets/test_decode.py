@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from nets.config import OFFICIAL_ANCHORS
+from nets.config import OFFICIAL_ANCHORS, USUAL_ANCHORS
 from nets.decode import build_priors, decode
 
 MASKS = ((3, 4, 5), (1, 2, 3))
@@ -12,7 +12,8 @@ MASKS = ((3, 4, 5), (1, 2, 3))
 def decode_slowly(raw_maps, num_classes, scale_x_y):
     """Decode as Darknet's loops do: head, anchor, row, column."""
     boxes, scores = [], []
-    for raw, mask, stride in zip(raw_maps, MASKS, (32, 16), strict=True):
+    anchors, masks = USUAL_ANCHORS[len(raw_maps)]
+    for raw, mask, stride in zip(raw_maps, masks, (32, 16, 8)[: len(raw_maps)], strict=True):
         for position, anchor in enumerate(mask):
             for row in range(raw.shape[2]):
                 for column in range(raw.shape[3]):
@@ -22,9 +23,7 @@ def decode_slowly(raw_maps, num_classes, scale_x_y):
                     ].tolist()
                     x = (column + 1 / (1 + math.exp(-tx)) * scale_x_y - (scale_x_y - 1) / 2) * stride
                     y = (row + 1 / (1 + math.exp(-ty)) * scale_x_y - (scale_x_y - 1) / 2) * stride
-                    w, h = (
-                        math.exp(t) * side for t, side in zip((tw, th), OFFICIAL_ANCHORS[anchor], strict=True)
-                    )
+                    w, h = (math.exp(t) * side for t, side in zip((tw, th), anchors[anchor], strict=True))
                     boxes.append([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
                     scores.append(
                         [1 / (1 + math.exp(-objectness)) / (1 + math.exp(-logit)) for logit in classes]
@@ -32,11 +31,13 @@ def decode_slowly(raw_maps, num_classes, scale_x_y):
     return torch.tensor(boxes), torch.tensor(scores)
 
 
+@pytest.mark.parametrize("heads", [2, 3])
 @pytest.mark.parametrize("scale_x_y", [1.0, 1.05])
-def test_decode_equals_the_loops(scale_x_y):
+def test_decode_equals_the_loops(scale_x_y, heads):
     torch.manual_seed(0)
-    raw_maps = [torch.randn(1, 3 * 7, 2, 3).clamp(-3, 3), torch.randn(1, 3 * 7, 4, 6).clamp(-3, 3)]
-    boxes, scores = decode(raw_maps, anchors=OFFICIAL_ANCHORS, anchor_masks=MASKS, scale_x_y=scale_x_y)
+    raw_maps = [torch.randn(1, 3 * 7, 2 << head, 3 << head).clamp(-3, 3) for head in range(heads)]
+    anchors, masks = USUAL_ANCHORS[heads]
+    boxes, scores = decode(raw_maps, anchors=anchors, anchor_masks=masks, scale_x_y=scale_x_y)
     expected_boxes, expected_scores = decode_slowly(raw_maps, 2, scale_x_y)
     torch.testing.assert_close(boxes[0], expected_boxes, rtol=1e-5, atol=1e-3)
     torch.testing.assert_close(scores[0], expected_scores)

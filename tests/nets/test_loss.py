@@ -6,7 +6,7 @@ from torch.profiler import profile
 from torchvision.ops import complete_box_iou_loss
 
 from nets.boxes import box_iou
-from nets.config import OFFICIAL_ANCHORS
+from nets.config import OFFICIAL_ANCHORS, USUAL_ANCHORS
 from nets.decode import decode
 from nets.loss import WEIGHTS, YoloLoss
 from nets.structures import Target
@@ -14,6 +14,7 @@ from nets.structures import Target
 MASKS = ((3, 4, 5), (1, 2, 3))
 K = 2
 SETTINGS = {"num_classes": K, "anchors": OFFICIAL_ANCHORS, "anchor_masks": MASKS, "scale_x_y": 1.05}
+THREE = dict(zip(("anchors", "anchor_masks"), USUAL_ANCHORS[3], strict=True))
 
 
 def maps(batch=1, fill=0.0):
@@ -29,7 +30,7 @@ def target(boxes, labels=None, difficult=None):
 
 def loss_of(raw_maps, targets, divisor=None, **settings):
     """Assign and compare a batch; its own divisor unless one is given."""
-    criterion = YoloLoss(**SETTINGS, **settings)
+    criterion = YoloLoss(**SETTINGS | settings)
     assignment = criterion.assign(targets, tuple(32 * side for side in raw_maps[0].shape[2:]))
     divisor = divisor or max(criterion.divisor(assignment, len(targets)), 1)
     losses = criterion(raw_maps, targets, assignment, divisor)
@@ -221,6 +222,26 @@ def test_means_equal_the_reference_implementations_formula_head_by_head():
     assert expected["box"] > 0
     for name, value in expected.items():
         assert losses[name].item() == pytest.approx(value, rel=1e-4)
+
+
+def test_a_small_object_trains_the_third_head_alone():
+    raw_maps = [torch.zeros(1, 3 * (5 + K), side, side, requires_grad=True) for side in (2, 4, 8)]
+    losses = loss_of(raw_maps, [target([[9, 8, 21, 24]], labels=[1])], **THREE)
+    assert losses["objectness"].item() == pytest.approx(3 * (4 + 16 + 64) * bce(0, 0), rel=1e-5)
+    # 12 x 16 around (15, 16): anchor 0 in row 2, column 1 of stride 8, which predicts it around (12, 20)
+    expected = complete_box_iou_loss(torch.tensor([[6.0, 12, 18, 28]]), torch.tensor([[9.0, 8, 21, 24]]))
+    assert losses["box"].item() == pytest.approx(2 * expected.item(), rel=1e-5)
+    (losses["box"] + losses["class"]).backward()
+    used = [raw.grad.nonzero()[:, 1:].tolist() for raw in raw_maps]
+    assert used[:2] == [[], []]
+    assert {(row, column) for _, row, column in used[2]} == {(2, 1)}
+    assert {channel for channel, *_ in used[2]} <= {*range(5 + K)} - {4}
+
+
+def test_means_balance_three_heads_as_the_reference_implementation_does():
+    raw_maps = [torch.zeros(2, 3 * (5 + K), side, side) for side in (2, 4, 8)]
+    losses = loss_of(raw_maps, [Target.empty(), Target.empty()], normalization="means", **THREE)
+    assert losses["objectness"].item() == pytest.approx(5.4 * 5 * bce(0, 0) * 64 * 64 / 416**2, rel=1e-5)
 
 
 def test_means_of_a_batch_without_objects_are_those_of_its_background():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nets.attention import describe_names
-from nets.config import LOSS_NORMALIZATIONS, PLACES
+from nets.config import LOSS_NORMALIZATIONS, ModelConfig
 from utils.cli.errors import UserError
 from utils.cli.inputs import check_class_file, locate_weights
 from utils.cli.parser import setting
@@ -142,7 +142,7 @@ class TrainConfig(RunConfig, DataConfig):
         group="network",
         nargs="+",
         metavar="PLACE",
-        choices=tuple(PLACES),
+        choices=ModelConfig.phi_at,
     )
     insert: str = setting(
         "preserve",

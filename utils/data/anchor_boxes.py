@@ -24,12 +24,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nets.config import OFFICIAL_ANCHORS, ModelConfig
+from nets.config import OFFICIAL_ANCHORS, Anchors, Masks, ModelConfig
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write, read_text
 
-Anchors = tuple[tuple[float, float], ...]
-Masks = tuple[tuple[int, ...], ...]
 Sizes = NDArray[np.floating]
 
 _HEADS = 2

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nets.config import PLACES
 from nets.structures import Detections
 from utils.cli.class_names import match_class_names
 from utils.cli.console import log, one_line
@@ -101,8 +100,8 @@ def find_attention(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, nn
     Raises:
         UserError: the network has no attention.
     """
-    blocks = {place: model.get_submodule(f"attention.{place}") for place in PLACES}
-    blocks = {place: block for place, block in blocks.items() if type(block) is not nn.Identity}
+    places = model.get_submodule("attention").named_children()
+    blocks = {place: block for place, block in places if type(block) is not nn.Identity}
     if not blocks:
         raise UserError(
             "--attention-maps: these weights have no attention block; train with train.py --phi cbam, or "

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from nets.config import ModelConfig
+from nets.config import Anchors, Masks, ModelConfig
 from utils.cli.console import one_line
 from utils.cli.errors import UserError
 from utils.cli.files import new_run_folder
 from utils.cli.parser import save_args_yaml
 from utils.cli.tool_configs import AnchorsConfig
 from utils.data.anchor_boxes import (
-    Anchors,
-    Masks,
     Sizes,
     fit_anchors,
     halved_masks,

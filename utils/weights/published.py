@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nets.config import PLACES, ModelConfig
+from nets.config import ModelConfig
 from utils.cli.errors import UserError
 from utils.weights.checkpoint import write_content
 
@@ -105,8 +105,12 @@ def check_published(config: ModelConfig) -> None:
     """
     if config.phi not in ("none", *_BLOCKS):
         raise ValueError(f"the published layout has no attention {config.phi}")
-    if config.phi != "none" and set(config.phi_at) != set(PLACES):
-        raise ValueError(f"the published layout has attention at {', '.join(PLACES)}, all or none")
+    if config.phi != "none" and set(config.phi_at) != set(_PLACES.values()):
+        raise ValueError(f"the published layout has attention at {', '.join(_PLACES.values())}, all or none")
+    if config.num_heads != len(_HEADS):
+        raise ValueError(
+            f"the published layout has {len(_HEADS)} heads, these weights have {config.num_heads}"
+        )
     if len(config.anchor_masks[0]) != _ANCHORS:
         raise ValueError(f"the published layout has {_ANCHORS} anchors a head")
 

@@ -87,7 +87,7 @@ def _changed_places(ours: ModelConfig, theirs: ModelConfig) -> tuple[list[str], 
 
 def _describe(config: ModelConfig) -> str:
     """Return the attention of a network, with its places when it is not at all of them."""
-    everywhere = config.phi == "none" or len(config.phi_at) == len(ModelConfig.phi_at)
+    everywhere = config.phi == "none" or set(config.phi_at) == set(ModelConfig.phi_at)
     return config.phi if everywhere else f"{config.phi} at {' '.join(config.phi_at)}"
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.config import STRIDES, ModelConfig
+from nets.config import ModelConfig
 from nets.decode import decode
 from nets.structures import Detections
 from nets.yolo import YoloBody
@@ -43,7 +43,7 @@ def enlarge(cells: Tensor, size: tuple[int, int] = SIZE) -> Tensor:
 
 def features_of(body: YoloBody, images: Tensor) -> dict[str, Tensor]:
     """Compute what stands before each attention block, step by step."""
-    c4, c5 = body.backbone(images)
+    _, c4, c5 = body.backbone(images)
     up = body.upsample(body.neck_up(body.neck_p5(body.attention["c5"](c5))))
     return {"c4": c4, "c5": c5, "up": up}
 
@@ -80,7 +80,7 @@ class Bright(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         c4, c5 = (
             self.attention[place](F.avg_pool2d(images, stride).mean(1, keepdim=True))
-            for place, stride in zip(("c4", "c5"), STRIDES[::-1], strict=True)
+            for place, stride in zip(("c4", "c5"), (16, 32), strict=True)
         )
         p4, p5 = self.head_p4["conv"](c4 * 1), self.head_p5["conv"](c5 * 1)
         raw_p4, raw_p5 = ((x * 0).expand(-1, 21, -1, -1).clone() for x in (p4, p5))

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from nets.config import STRIDES, ModelConfig
+from nets.config import ModelConfig
 from nets.structures import Detections
 from nets.yolo import YoloBody
 from utils.cli.errors import UserError
@@ -32,7 +32,7 @@ class OneBox(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         self.batches.append(len(images))
         maps = []
-        for stride in STRIDES:
+        for stride in (32, 16):
             raw = torch.full((len(images), 3, 7, SIZE[0] // stride, SIZE[1] // stride), -20.0)
             maps.append(raw)
         maps[0][:, 0, :4, 0, 1] = torch.tensor(
