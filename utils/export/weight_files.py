@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nets.config import ModelConfig
+from nets.config import USUAL_ANCHORS, ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
@@ -31,7 +31,7 @@ from utils.weights.darknet import (
 from utils.weights.load import load_model
 from utils.weights.published import check_published, write_published
 
-_OPENCV_HEADS = ["conv_29", "conv_36"]  # OpenCV's names of the last convolutions
+_OPENCV_HEADS = ["conv_29", "conv_36", "conv_43"]  # OpenCV's names of the last convolutions
 _OPENCV_EPSILON = 1e-6  # of batch normalization; Darknet's and ours is 1e-5
 
 
@@ -49,7 +49,7 @@ class DarknetFormat(Format):
         if not hasattr(cv2.dnn, "readNetFromDarknet"):
             lines.append("darknet: this OpenCV cannot read Darknet files; only our own reader is compared")
         if not _decodes_as_official(job):
-            changed = "anchors, masks or scale_x_y differ from yolov4-tiny.cfg"
+            changed = "anchors, masks or scale_x_y differ from Darknet's own"
             lines.append(f"darknet: {changed}; predict.py and evaluate.py do not read the .cfg that has them")
         return lines
 
@@ -135,8 +135,7 @@ class PthFormat(Format):
 
 def _has_official_anchors(job: ExportJob) -> bool:
     """Tell whether anchors and masks are the official ones, which readers assume when a file has none."""
-    official = ModelConfig(1)
-    return (job.config.anchors, job.config.anchor_masks) == (official.anchors, official.anchor_masks)
+    return (job.config.anchors, job.config.anchor_masks) == USUAL_ANCHORS[job.config.num_heads]
 
 
 def _decodes_as_official(job: ExportJob) -> bool:
@@ -153,7 +152,7 @@ def _load_with_opencv(job: ExportJob, path: Path) -> Runner:
 
     def run(images: Tensor) -> list[Tensor]:
         network.setInput(images.numpy())
-        return [torch.from_numpy(raw) for raw in network.forward(_OPENCV_HEADS)]
+        return [torch.from_numpy(raw) for raw in network.forward(_OPENCV_HEADS[: job.config.num_heads])]
 
     # OpenCV adds another epsilon to the variance than Darknet and we do. For the official weights that alone
     # is 3e-3 in the heads and would hide a fault of the files, so the reference gets OpenCV's here.

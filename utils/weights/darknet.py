@@ -1,4 +1,4 @@
-"""Darknet's files of yolov4-tiny: `.weights`, partial `.conv.N` of the first N layers, and `.cfg`.
+"""Darknet's files of yolov4-tiny and yolov4-tiny-3l: `.weights`, `.conv.N` of the first N layers, and `.cfg`.
 
 A weights file is a header, then float32 values in the order of the cfg: for a convolution with batch
 normalization its bias, scale, running mean, running variance and weights, for the last one of a head its bias
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nets.config import ModelConfig
-from nets.yolo import YoloBody
+from nets.config import USUAL_ANCHORS, ModelConfig
+from nets.yolo import HEADS, THIRD_HEAD, YoloBody
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 
-# Convolutions of yolov4-tiny.cfg: layer number -> our name.
+# Convolutions of yolov4-tiny-3l.cfg, of which yolov4-tiny.cfg has the first: layer number -> our name.
 _LAYERS = {
     **{0: "backbone.stem1", 1: "backbone.stem2"},
     **{
@@ -32,8 +32,9 @@ _LAYERS = {
     },
     **{26: "backbone.last", 27: "neck_p5", 28: "head_p5.conv", 29: "head_p5.predict"},
     **{32: "neck_up", 35: "head_p4.conv", 36: "head_p4.predict"},
+    **{39: "neck_up2", 42: "head_p3.conv", 43: "head_p3.predict"},
 }
-_HEADS = ("head_p5.predict", "head_p4.predict")
+_LAST_LAYERS = tuple(f"{head}.predict" for head in HEADS)
 _ANCHORS = 3  # of each head; with others the length of the file would give another number of classes
 _NORM_PARTS = ("norm.bias", "norm.weight", "norm.running_mean", "norm.running_var", "conv.weight")
 _HEAD_PARTS = ("bias", "weight")
@@ -43,10 +44,20 @@ _HEAD_PARTS = ("bias", "weight")
 class DarknetWeights:
     """The content of a weights file."""
 
-    state_dict: dict[str, Tensor]  # of `YoloBody(ModelConfig(num_classes))`; of a partial file the first ones
+    state_dict: dict[str, Tensor]  # of a `YoloBody`; of a partial file the first layers
     num_classes: int  # solved from the file's length; 0 for a partial file without the heads' last layers
     version: tuple[int, int, int] = (0, 2, 5)  # (major, minor, revision) of Darknet, as in the header
     seen: int = 0  # number of training images, as in the header
+
+    @property
+    def num_heads(self) -> int:
+        """Number of heads of the network; two also for a partial file that ends before the third."""
+        return 3 if any(name.startswith(THIRD_HEAD) for name in self.state_dict) else 2
+
+    @property
+    def is_partial(self) -> bool:
+        """Tell whether the last head is missing."""
+        return f"{HEADS[self.num_heads - 1]}.predict.weight" not in self.state_dict
 
 
 def is_darknet(path: Path) -> bool:
@@ -55,10 +66,10 @@ def is_darknet(path: Path) -> bool:
 
 
 def read_darknet(path: Path | str) -> DarknetWeights:
-    """Read a `.weights` file of yolov4-tiny with any number of classes, or a `.conv.N` of its first N layers.
+    """Read a `.weights` file with two or three heads and any number of classes, or a partial `.conv.N`.
 
     Raises:
-        UserError: the file cannot be read, or its length fits no number of classes.
+        UserError: the file cannot be read, or its length fits no number of heads and classes.
     """
     path = Path(path)
     try:
@@ -69,8 +80,7 @@ def read_darknet(path: Path | str) -> DarknetWeights:
         raise UserError(f"{path}: not a Darknet weights file: only {len(data)} bytes")
     major, minor, revision = struct.unpack_from("<3i", data)
     header = 12 + struct.calcsize(_seen_format(major, minor))
-    names = _names(_cutoff(path))
-    num_classes = _solve_num_classes(path, len(data), header, names)
+    names, num_classes = _solve_contents(path, len(data), header)
     (seen,) = struct.unpack_from(_seen_format(major, minor), data, 12)
     values = torch.from_numpy(np.frombuffer(data, dtype="<f4", offset=header).astype(np.float32))
     if not values.isfinite().all():
@@ -87,7 +97,8 @@ def write_darknet(path: Path | str, weights: DarknetWeights) -> None:
     if any(name.startswith("attention.") for name in weights.state_dict):
         raise UserError(f"{path}: Darknet has no attention blocks; only --phi none can be written")
     major, minor, _ = weights.version
-    values = [weights.state_dict[name].detach().cpu().float().flatten() for name in _names()]
+    names = _names(weights.num_heads)
+    values = [weights.state_dict[name].detach().cpu().float().flatten() for name in names]
     with atomic_write(path) as file:
         file.write(struct.pack("<3i", *weights.version))
         file.write(struct.pack(_seen_format(major, minor), weights.seen))
@@ -111,7 +122,7 @@ def build_cfg(config: ModelConfig) -> str:
     height, width = config.input_size
     net = {"batch": 1, "subdivisions": 1, "width": width, "height": height, "channels": 3, "letter_box": 1}
     predict = _conv(_ANCHORS * (5 + config.num_classes), 1, norm=False)
-    coarse, fine = (_yolo(config, mask) for mask in config.anchor_masks)
+    coarse, *finer = (_yolo(config, mask) for mask in config.anchor_masks)
     sections = [
         _section("net", **net),
         _conv(32, 3, stride=2),
@@ -121,14 +132,13 @@ def build_cfg(config: ModelConfig) -> str:
         *_csp(256),
         _conv(512, 3),
         *(_conv(256, 1), _conv(512, 3), predict, coarse),
-        *(
-            _section("route", layers="-4"),
-            _conv(128, 1),
-            _section("upsample", stride=2),
-            _section("route", layers="-1,23"),
-        ),
-        *(_conv(256, 3), predict, fine),
     ]
+    # Of a finer head: the layer before that it upsamples, the layer of the backbone it reads, its filters.
+    for (before, tap, filters), yolo in zip(((-4, 23, 256), (-3, 15, 128)), finer, strict=False):
+        sections += [
+            *(_section("route", layers=before), _conv(filters // 2, 1), _section("upsample", stride=2)),
+            *(_section("route", layers=f"-1,{tap}"), _conv(filters, 3), predict, yolo),
+        ]
     return "\n".join(sections).rstrip()
 
 
@@ -179,34 +189,60 @@ def _cutoff(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def _names(cutoff: int | None = None) -> list[str]:
-    """Return the tensor names of the layers below the cutoff, in the order of the file."""
-    convs = [conv for layer, conv in _LAYERS.items() if cutoff is None or layer < cutoff]
-    return [f"{conv}.{part}" for conv in convs for part in (_HEAD_PARTS if conv in _HEADS else _NORM_PARTS)]
+def _names(num_heads: int, cutoff: int | None = None) -> list[str]:
+    """Return the tensor names of a network's layers below the cutoff, in the order of the file."""
+    absent = () if num_heads == 3 else THIRD_HEAD
+    convs = [
+        conv
+        for layer, conv in _LAYERS.items()
+        if (cutoff is None or layer < cutoff) and not conv.startswith(absent)
+    ]
+    return [
+        f"{conv}.{part}" for conv in convs for part in (_HEAD_PARTS if conv in _LAST_LAYERS else _NORM_PARTS)
+    ]
 
 
 def _shapes(num_classes: int) -> dict[str, torch.Size]:
-    """Return the shapes of the network's tensors by name."""
+    """Return the shapes of the tensors of three heads by name, which include those of two."""
+    anchors, masks = USUAL_ANCHORS[3]
     with torch.device("meta"):
-        return {name: value.shape for name, value in YoloBody(ModelConfig(num_classes)).state_dict().items()}
+        body = YoloBody(ModelConfig(num_classes, anchors=anchors, anchor_masks=masks))
+    return {name: value.shape for name, value in body.state_dict().items()}
 
 
-def _solve_num_classes(path: Path, length: int, header: int, names: list[str]) -> int:
-    """Solve for the K with which the named tensors of yolov4-tiny have exactly `length` bytes."""
-    one, two = (header + 4 * sum(shapes[name].numel() for name in names) for shapes in map(_shapes, (1, 2)))
-    per_class = two - one
-    if per_class == 0:  # a partial file that ends before the heads' last layers
-        if length == one:
-            return 0
-        raise UserError(f"{path}: {length} bytes, but the layers in its name have {one}; download it again")
-    num_classes = max(1, round((length - one) / per_class) + 1)
-    expected = one + (num_classes - 1) * per_class
-    if length == expected:
-        return num_classes
+def _solve_contents(path: Path, length: int, header: int) -> tuple[list[str], int]:
+    """Solve for the heads and classes with which a file has exactly `length` bytes.
+
+    No length fits both numbers of heads: two have 2310 values a class, three 2697, both divisible by 3, and
+    the 240,271 values that the third head has without classes are not.
+
+    Returns:
+        The names of its tensors in order, and the number of classes: 0 where it ends before all last layers.
+    """
+    misses = []
+    one_class, two_classes = map(_shapes, (1, 2))
+    for num_heads in USUAL_ANCHORS:
+        names = _names(num_heads, _cutoff(path))
+        one, two = (header + 4 * _count(names, shapes) for shapes in (one_class, two_classes))
+        per_class = two - one
+        num_classes = max(1, round((length - one) / per_class) + 1) if per_class else 0
+        expected = one + max(num_classes - 1, 0) * per_class
+        if length == expected:
+            return names, num_classes
+        misses.append((abs(length - expected), num_heads, num_classes, expected))
+    _, num_heads, num_classes, expected = min(misses)
+    if num_classes == 0:
+        raise UserError(
+            f"{path}: {length} bytes, but the layers in its name have {expected}; download it again"
+        )
     raise UserError(
         f"{path}: not a complete yolov4-tiny weights file: {length} bytes, but {expected} would be "
-        f"{num_classes} classes; download it again, or check that it is yolov4-tiny's"
+        f"{num_classes} classes and {num_heads} heads; download it again, or check that it is yolov4-tiny's"
     )
+
+
+def _count(names: Iterable[str], shapes: Mapping[str, torch.Size]) -> int:
+    return sum(shapes[name].numel() for name in names)
 
 
 def _unpack(values: Tensor, names: list[str], num_classes: int) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import TypeGuard
 from torch import Tensor
 
 from nets.attention import attention_name, same_attention
-from nets.config import ModelConfig
+from nets.config import USUAL_ANCHORS, ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.class_names import MODEL_DATA, choose_class_names, read_class_names
 from utils.cli.errors import UserError
@@ -92,10 +92,10 @@ def read_weights(weights: str) -> WeightsFile:
     path = find_weights(weights)
     if is_darknet(path):
         darknet = read_darknet(path)
-        config = ModelConfig(max(darknet.num_classes, 1))
+        anchors, masks = USUAL_ANCHORS[darknet.num_heads]
+        config = ModelConfig(max(darknet.num_classes, 1), anchors=anchors, anchor_masks=masks)
         names = usual_class_names(80) if weights == "coco" or is_official(path) else None
-        is_partial = "head_p4.predict.weight" not in darknet.state_dict
-        return WeightsFile(path, config, names, darknet.state_dict, is_partial)
+        return WeightsFile(path, config, names, darknet.state_dict, darknet.is_partial)
     if path.suffix not in (".pth", ".pt"):
         raise UserError(
             f"{path}: unknown kind of weights; use coco, voc, last, or a .pth, .weights or .conv.N file"

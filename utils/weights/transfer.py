@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from nets.attention import same_attention
 from nets.config import PLACES, ModelConfig
-from nets.yolo import YoloBody
+from nets.yolo import HEADS, THIRD_HEAD, YoloBody
 from utils.cli.class_names import match_class_names
 from utils.cli.errors import UserError
 from utils.weights.load import Fit, WeightsFile, fit_tensors
 
-_HEADS = ("head_p5", "head_p4")
 _COORDINATES = 5  # rows of an anchor before its classes: x, y, width, height, objectness
 
 
@@ -33,7 +32,7 @@ def transfer(
 
     Backbone and neck are always copied, and so are the box and objectness rows of the heads, also for other
     anchors if a head has the same number of them. Class rows are copied by class name, attention blocks where
-    the file has the same ones.
+    the file has the same ones. A third head that the file lacks starts new.
 
     Args:
         model: the network; changed in place.
@@ -50,17 +49,21 @@ def transfer(
     Raises:
         UserError: the networks differ in more than classes and new attention, and `partial` is not set.
     """
-    theirs, ours = dict(source.state_dict), model.state_dict()
+    # What only one of the two networks has, because it has a head more.
+    third = tuple(f"{module}." for module in THIRD_HEAD)
+    third = () if model.config.num_heads == source.config.num_heads else third
+    theirs = {name: value for name, value in source.state_dict.items() if not name.startswith(third)}
+    ours = model.state_dict()
     inserted, replaced = _changed_places(model.config, source.config)
     if replaced and not partial:
         raise UserError(
             f"{source.path}: was made with attention={_describe(source.config)}, you asked for "
             f"{_describe(model.config)}; use weights without attention or with the same, or add --partial"
         )
-    last_layers = [f"{head}.predict.{part}" for head in _HEADS for part in ("weight", "bias")]
+    last_layers = [f"{head}.predict.{part}" for head in HEADS for part in ("weight", "bias")]
     heads = {name: theirs.pop(name) for name in last_layers if name in theirs}
-    blocks = tuple(f"attention.{place}." for place in (*inserted, *replaced))
-    expected = {name: ours[name] for name in ours if name not in heads and not name.startswith(blocks)}
+    absent = (*third, *(f"attention.{place}." for place in (*inserted, *replaced)))
+    expected = {name: ours[name] for name in ours if name not in heads and not name.startswith(absent)}
     heads, misshaped = _split_heads(ours, heads, source)
     heads, report = _heads_for_anchors(heads, model.config, source)
     if new_heads and heads:
@@ -74,6 +77,9 @@ def transfer(
     for name in fit.fitting:
         ours[name].copy_(theirs[name])
     report += _report_tensors(source, fit, ours, heads)
+    if third:
+        change = "new, not in the file" if model.config.num_heads == 3 else "skipped, not in this network"
+        report.append(f"weights: third head ({', '.join(THIRD_HEAD)}): {change}")
     report += _copy_heads(ours, heads, class_names, source)
     return report + _insert_attention(model, inserted, replaced, insert)
 
@@ -124,9 +130,9 @@ def _report_tensors(
     source: WeightsFile, fit: Fit, ours: Mapping[str, Tensor], heads: Mapping[str, Tensor]
 ) -> list[str]:
     left = f", skipped {len(fit.without_place)}, missing {len(fit.missing)}" if not fit.is_exact else ""
-    rows = f", and the box and objectness rows of {', '.join(heads)}" if heads else ""
-    if len(heads) == 2 * len(_HEADS):
-        rows = ", and both heads' box and objectness rows"
+    rows = (
+        f", and the box and objectness rows of {', '.join(_whole_modules([*heads], ours))}" if heads else ""
+    )
     lines = [f"weights: {source.path.name}: loaded {len(fit.fitting)} tensors{rows}{left}"]
     lines += [f"weights: skipped {name}: {reason}" for name, reason in fit.without_place.items()]
     if fit.missing:
@@ -172,12 +178,11 @@ def _insert_attention(model: YoloBody, inserted: list[str], replaced: list[str],
     """Initialize each new block; to preserve, as x -> c x with 1/c folded into the next convolution."""
     lines = []
     for place in (*inserted, *replaced):
-        block = model.attention[place]
         if model.config.phi == "none" or place not in model.config.phi_at:
             effect = "not in this network; not function-preserving"
         elif insert == "published":
             effect = "new; starts with its own initialization (--insert published)"
-        elif not hasattr(block, "start_constant"):
+        elif not hasattr(block := model.attention[place], "start_constant"):
             effect = f"new; not function-preserving ({type(block).__name__} has no start_constant)"
         else:
             constant = _start_as_constant(block, PLACES[place])
@@ -217,5 +222,6 @@ def _input_weights(model: YoloBody, place: str) -> Tensor:
     """Return the weights that read the features of a place, a view (out, in, kh, kw)."""
     if place == "c5":
         return model.neck_p5.conv.weight
-    up, c4 = model.head_p4.conv.conv.weight.split([PLACES["up"], PLACES["c4"]], dim=1)
-    return up if place == "up" else c4
+    head, joined = (model.head_p4, ("up", "c4")) if place in ("up", "c4") else (model.head_p3, ("up2", "c3"))
+    parts = head.conv.conv.weight.split([PLACES[one] for one in joined], dim=1)
+    return parts[joined.index(place)]

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from nets.config import ModelConfig
+from nets.config import USUAL_ANCHORS, ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.weights.darknet import DarknetWeights, read_darknet, write_darknet
 from utils.weights.load import load_model
 
 ANCHORS = "10,14, 23,27, 37,58, 81,82, 135,169, 344,319"
+ANCHORS_3L = "12,16, 19,36, 40,28, 36,75, 76,55, 72,146, 142,110, 192,243, 459,401"
 
 
 def conv(filters, size, stride=1, norm=True):
@@ -29,34 +30,41 @@ def csp(channels):
     return lines + conv(channels, 1) + route(-6, -1) + ["[maxpool]", "size=2", "stride=2"]
 
 
-def yolo(mask, classes):
-    return ["[yolo]", f"mask={mask}", f"anchors={ANCHORS}", f"classes={classes}", "num=6", "scale_x_y=1.05"]
+def yolo(mask, classes, anchors):
+    number = (anchors.count(",") + 1) // 2
+    lines = [f"mask={mask}", f"anchors={anchors}", f"classes={classes}", f"num={number}", "scale_x_y=1.05"]
+    return ["[yolo]", *lines]
 
 
-def write_cfg(path, size, classes):
-    """Write yolov4-tiny as a Darknet cfg, from its description and not from our network."""
-    out = 3 * (5 + classes)
+def write_cfg(path, size, classes, heads=2):
+    """Write yolov4-tiny or yolov4-tiny-3l as a Darknet cfg, from its description and not from our network."""
+    out, anchors = 3 * (5 + classes), ANCHORS if heads == 2 else ANCHORS_3L
+    masks = ["3,4,5", "1,2,3"] if heads == 2 else ["6,7,8", "3,4,5", "0,1,2"]
     lines = ["[net]", f"width={size}", f"height={size}", "channels=3", *conv(32, 3, 2), *conv(64, 3, 2)]
     lines += csp(64) + csp(128) + csp(256) + conv(512, 3)
-    lines += conv(256, 1) + conv(512, 3) + conv(out, 1, norm=False) + yolo("3,4,5", classes)
+    lines += conv(256, 1) + conv(512, 3) + conv(out, 1, norm=False) + yolo(masks[0], classes, anchors)
     lines += [*route(-4), *conv(128, 1), "[upsample]", "stride=2", *route(-1, 23), *conv(256, 3)]
-    lines += conv(out, 1, norm=False) + yolo("1,2,3", classes)
+    lines += conv(out, 1, norm=False) + yolo(masks[1], classes, anchors)
+    if heads == 3:
+        lines += [*route(-3), *conv(64, 1), "[upsample]", "stride=2", *route(-1, 15), *conv(128, 3)]
+        lines += conv(out, 1, norm=False) + yolo(masks[2], classes, anchors)
     path.write_text("\n".join(lines) + "\n")
 
 
-def shapes_in_file_order(classes):
+def shapes_in_file_order(classes, heads=2):
     """List (in, out, kernel, has norm) of every convolution in the order of the cfg."""
     out, convs = 3 * (5 + classes), [(3, 32, 3, True), (32, 64, 3, True)]
     for c in (64, 128, 256):
         convs += [(c, c, 3, True), (c // 2, c // 2, 3, True), (c // 2, c // 2, 3, True), (c, c, 1, True)]
     convs += [(512, 512, 3, True), (512, 256, 1, True), (256, 512, 3, True), (512, out, 1, False)]
-    return [*convs, (256, 128, 1, True), (384, 256, 3, True), (256, out, 1, False)]
+    convs += [(256, 128, 1, True), (384, 256, 3, True), (256, out, 1, False)]
+    return convs + [(256, 64, 1, True), (192, 128, 3, True), (128, out, 1, False)] * (heads == 3)
 
 
-def write_weights(path, classes, version=(0, 2, 5), seen=12345):
+def write_weights(path, classes, version=(0, 2, 5), seen=12345, heads=2):
     rng = np.random.default_rng(0)
     parts = []
-    for channels, filters, kernel, norm in shapes_in_file_order(classes):
+    for channels, filters, kernel, norm in shapes_in_file_order(classes, heads):
         parts.append(rng.normal(0, 0.1, filters))
         if norm:
             parts += [rng.uniform(0.5, 1, filters), rng.normal(0, 0.1, filters)]
@@ -69,19 +77,23 @@ def write_weights(path, classes, version=(0, 2, 5), seen=12345):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "classes"), [(416, 80), (320, 20)])
-def test_our_reader_and_opencv_agree(tmp_path, size, classes):
-    write_cfg(tmp_path / "tiny.cfg", size, classes)
-    write_weights(tmp_path / "tiny.weights", classes)
+@pytest.mark.parametrize(
+    ("size", "classes", "heads"), [(416, 80, 2), (320, 20, 2), (416, 80, 3), (320, 1, 3)]
+)
+def test_our_reader_and_opencv_agree(tmp_path, size, classes, heads):
+    write_cfg(tmp_path / "tiny.cfg", size, classes, heads)
+    write_weights(tmp_path / "tiny.weights", classes, heads=heads)
     image = np.random.default_rng(1).random((1, 3, size, size), dtype=np.float32)
     net = cv2.dnn.readNetFromDarknet(str(tmp_path / "tiny.cfg"), str(tmp_path / "tiny.weights"))
     net.setInput(image)
     names = net.getLayerNames()
-    heads = [name for name in names if name.startswith("conv_") and int(name.split("_")[1]) in (29, 36)]
-    expected = net.forward(heads)
+    outputs = [name for name in names if name.startswith("conv_") and int(name.split("_")[1]) in (29, 36, 43)]
+    expected = net.forward(outputs)
+    assert len(expected) == heads
 
     darknet = read_darknet(tmp_path / "tiny.weights")
-    body = YoloBody(ModelConfig(darknet.num_classes))
+    anchors, masks = USUAL_ANCHORS[heads]
+    body = YoloBody(ModelConfig(darknet.num_classes, anchors=anchors, anchor_masks=masks))
     body.load_state_dict(darknet.state_dict)
     with torch.no_grad():
         raw_maps = body.eval()(torch.from_numpy(image))
@@ -90,11 +102,24 @@ def test_our_reader_and_opencv_agree(tmp_path, size, classes):
         np.testing.assert_allclose(ours.numpy(), theirs, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("heads", [2, 3])
 @pytest.mark.parametrize("classes", [1, 20, 80, 601])
-def test_the_class_count_is_solved_from_the_length(tmp_path, classes):
-    write_weights(tmp_path / "w.weights", classes)
+def test_the_counts_of_classes_and_heads_are_solved_from_the_length(tmp_path, classes, heads):
+    write_weights(tmp_path / "w.weights", classes, heads=heads)
     darknet = read_darknet(tmp_path / "w.weights")
-    assert (darknet.num_classes, darknet.seen) == (classes, 12345)
+    assert (darknet.num_classes, darknet.num_heads, darknet.seen) == (classes, heads, 12345)
+    if classes == 20:
+        loaded = load_model(str(tmp_path / "w.weights")).config
+        assert (loaded.anchors, loaded.anchor_masks) == USUAL_ANCHORS[heads]
+
+
+def test_no_length_fits_two_and_three_heads():
+    def values(classes, heads):
+        convs = shapes_in_file_order(classes, heads)
+        return sum(c * f * kernel * kernel + f * (4 if norm else 1) for c, f, kernel, norm in convs)
+
+    lengths = [{values(classes, heads) for classes in range(1, 3000)} for heads in (2, 3)]
+    assert not lengths[0] & lengths[1]
 
 
 def test_the_header_before_version_2_is_shorter(tmp_path):
@@ -126,9 +151,10 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, change, words):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("heads", [2, 3])
 @pytest.mark.parametrize("version", [(0, 2, 5), (0, 1, 0), (1, 0, 0)])
-def test_what_is_read_is_written_as_the_same_bytes(tmp_path, version):
-    write_weights(tmp_path / "in.weights", 3, version, seen=987654)
+def test_what_is_read_is_written_as_the_same_bytes(tmp_path, version, heads):
+    write_weights(tmp_path / "in.weights", 3, version, seen=987654, heads=heads)
     write_darknet(tmp_path / "out.weights", read_darknet(tmp_path / "in.weights"))
     assert (tmp_path / "out.weights").read_bytes() == (tmp_path / "in.weights").read_bytes()
 
@@ -140,12 +166,14 @@ def test_attention_cannot_be_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def cut(path, layers, classes=3):
+def cut(path, layers, classes=3, heads=2):
     """Write the first layers of a file, as `darknet partial` does; routes and pools have no values."""
-    write_weights(path, classes)
+    write_weights(path, classes, heads=heads)
     floats = 0
     numbers = [0, 1, 2, 4, 5, 7, 10, 12, 13, 15, 18, 20, 21, 23, 26, 27, 28, 29, 32, 35, 36]  # of the cfg
-    for number, (channels, filters, kernel, norm) in zip(numbers, shapes_in_file_order(classes), strict=True):
+    numbers += [39, 42, 43] * (heads == 3)
+    shapes = shapes_in_file_order(classes, heads)
+    for number, (channels, filters, kernel, norm) in zip(numbers, shapes, strict=True):
         if number < layers:
             floats += channels * filters * kernel * kernel + filters * (4 if norm else 1)
     path.write_bytes(path.read_bytes()[: 20 + 4 * floats])
@@ -153,12 +181,19 @@ def cut(path, layers, classes=3):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("layers", "tensors", "classes"), [(29, 17 * 6, 0), (26, 14 * 6, 0), (32, 17 * 6 + 2, 3)]
+    ("layers", "tensors", "classes", "heads"),
+    [
+        (29, 17 * 6, 0, 2),
+        (26, 14 * 6, 0, 2),
+        (32, 17 * 6 + 2, 3, 2),
+        (29, 17 * 6, 0, 3),
+        (42, 20 * 6 + 4, 3, 3),
+    ],
 )
-def test_a_partial_file_holds_the_first_layers(tmp_path, layers, tensors, classes):
+def test_a_partial_file_holds_the_first_layers(tmp_path, layers, tensors, classes, heads):
     path = tmp_path / f"yolov4-tiny.conv.{layers}"
-    cut(path, layers)
-    write_weights(tmp_path / "whole.weights", 3)
+    cut(path, layers, heads=heads)
+    write_weights(tmp_path / "whole.weights", 3, heads=heads)
     part, whole = read_darknet(path), read_darknet(tmp_path / "whole.weights").state_dict
     assert (len(part.state_dict), part.num_classes) == (tensors, classes)
     assert all(torch.equal(value, whole[name]) for name, value in part.state_dict.items())

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nets.attention import ATTENTION
-from nets.config import ModelConfig
+from nets.config import USUAL_ANCHORS, ModelConfig
 from utils.cli.errors import UserError
 from utils.weights.load import WeightsFile
 from utils.weights.own_block import build_network
@@ -22,6 +22,9 @@ def source(phi="none", **values):
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
     return model, WeightsFile(Path("source.pth"), model.config, NAMES, model.state_dict())
+
+
+THREE = dict(zip(("anchors", "anchor_masks"), USUAL_ANCHORS[3], strict=True))
 
 
 def target(num_classes, phi="none"):
@@ -229,3 +232,60 @@ def test_classes_without_names_start_new():
     report = transfer(body, NAMES, dataclasses.replace(file, class_names=None))
     assert torch.equal(body.head_p4.predict.bias.unflatten(0, (3, -1))[:, 5:], fresh)
     assert any("skipped: 3, since they have no names" in line for line in report)
+
+
+def test_three_heads_start_with_everything_that_two_heads_have():
+    (theirs_body, file), body = source(), build_network(ModelConfig(4, **THREE))
+    fresh = {name: value.clone() for name, value in body.state_dict().items()}
+    report = transfer(body, ("cell", "tv", "person", "worm"), file)
+    last = {f"{head}.predict.{part}" for head in ("head_p5", "head_p4") for part in ("weight", "bias")}
+    for name, value in body.state_dict().items():
+        if name.startswith(("neck_up2.", "head_p3.")):
+            assert torch.equal(value, fresh[name])
+        elif name in last:
+            ours, theirs = (one.unflatten(0, (3, -1)) for one in (value, file.state_dict[name]))
+            assert torch.equal(ours[:, :5], theirs[:, :5])
+            assert torch.equal(ours[:, [6, 7]], theirs[:, [6, 5]])  # tv and person
+            assert torch.equal(ours[:, [5, 8]], fresh[name].unflatten(0, (3, -1))[:, [5, 8]])
+        else:
+            assert torch.equal(value, file.state_dict[name])
+    coarse, fine = rows(theirs_body, IMAGE)
+    assert torch.equal(rows(body, IMAGE)[0][:, :5], coarse[:, :5])
+    assert torch.equal(rows(body, IMAGE)[1][:, :5], fine[:, :5])
+    assert report == [
+        "weights: source.pth was trained with other anchors, which are skipped; its box and objectness rows "
+        "are copied",
+        "weights: source.pth: loaded 114 tensors, and the box and objectness rows of head_p5.predict, "
+        "head_p4.predict",
+        "weights: third head (neck_up2, head_p3): new, not in the file",
+        "weights: classes loaded by name: tv, person",
+        "weights: classes that start new: cell, worm",
+        "weights: classes of the file skipped: 1",
+    ]
+
+
+def test_two_heads_leave_out_the_third_of_the_file():
+    (theirs_body, file), body = source(**THREE), target(3)
+    report = transfer(body, NAMES, file)
+    for theirs, ours in zip(rows(theirs_body, IMAGE)[:2], rows(body, IMAGE), strict=True):
+        assert torch.equal(theirs, ours)
+    assert "weights: third head (neck_up2, head_p3): skipped, not in this network" in report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("places", [("c3",), ("up2",), ("c4", "c5", "up", "c3", "up2")])
+def test_blocks_inserted_into_three_heads_leave_them_equal_bit_for_bit(places):
+    theirs_body, file = source(**THREE)
+    body = build_network(ModelConfig(3, phi="cbam", phi_at=places, **THREE))
+    report = transfer(body, NAMES, file)
+    for expected, found in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
+        assert torch.equal(expected, found)
+    assert [line.split()[3] for line in report if "folded" in line] == [f"{at}:" for at in sorted(places)]
+
+
+def test_a_block_of_a_place_that_two_heads_lack_is_refused_or_left_out():
+    file = source("se", phi_at=("c3",), **THREE)[1]
+    with pytest.raises(UserError, match="made with attention=se at c3, you asked for none"):
+        transfer(target(3), NAMES, file)
+    report = transfer(target(3), NAMES, file, partial=True)
+    assert "weights: attention at c3: not in this network; not function-preserving" in report
