@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nets.attention import describe_names
-from nets.config import LOSS_NORMALIZATIONS, ModelConfig
+from nets.config import LOSS_NORMALIZATIONS, PLACES, THIRD_HEAD_PLACES
 from utils.cli.errors import UserError
 from utils.cli.inputs import check_class_file, locate_weights
 from utils.cli.parser import setting
@@ -129,20 +129,30 @@ class TrainConfig(RunConfig, DataConfig):
         group="data",
     )
 
+    heads: int | None = setting(
+        None,
+        "number of heads: 2, or 3 with one for small objects, as in Darknet's yolov4-tiny-3l (default: as in "
+        "--anchors, else in --weights)",
+        group="network",
+        metavar="N",
+        within="[2, 3]",
+    )
     anchors: str | None = setting(
         None,
         "file of anchors (width,height in input pixels) from data.py anchors; without a masks "
-        "line, six anchors are split between the heads, the large ones to P5 (default: from --weights)",
+        "line, six anchors are split between two heads, nine between three, the large ones to P5 (default: "
+        "from --weights)",
         group="network",
         metavar="FILE",
     )
     phi_at: tuple[str, ...] = setting(
         ("c4", "c5", "up"),
-        "where attention blocks are inserted: c4 (stride 16), c5 (stride 32), up (upsampled P5)",
+        "where attention blocks are inserted: c4 (stride 16), c5 (stride 32), up (upsampled P5); with "
+        "--heads 3 also c3 (stride 8), up2 (upsampled P4)",
         group="network",
         nargs="+",
         metavar="PLACE",
-        choices=ModelConfig.phi_at,
+        choices=tuple(PLACES),
     )
     insert: str = setting(
         "preserve",
@@ -287,6 +297,8 @@ class TrainConfig(RunConfig, DataConfig):
             raise UserError(f"--overfit {self.overfit}: trains without augmentation; remove --multi-scale")
         if len(set(self.phi_at)) != len(self.phi_at):
             raise UserError(f"--phi-at {' '.join(self.phi_at)}: a place is given twice")
+        if self.heads != 3 and any(place in THIRD_HEAD_PLACES for place in self.phi_at):
+            raise UserError(f"--phi-at {' '.join(self.phi_at)}: needs --heads 3")
         if self.batch_size == 1 and self.imgsz == (32, 32):
             raise UserError(
                 "--batch-size 1: at --imgsz 32 batch normalization sees one value per channel; use at least 2"

@@ -32,6 +32,7 @@ _TRAINING_FLAGS = (
     *(
         "phi_at",
         "insert",
+        "heads",
         "anchors",
         "unlabelled",
         "skip_bad",
@@ -104,8 +105,9 @@ def build_card(
     parameters = sum(tensor.numel() for tensor in job.model.parameters())
     sections = {
         f"# {job.source.stem}": [
-            f"YOLOv4-tiny detector, attention {config.phi}{at}, input {height}x{width} (height, width), "
-            f"{parameters:,} parameters, exported from {job.source.name}, sha256 `{_sha256(job.source)}`."
+            f"YOLOv4-tiny detector, {config.num_heads} heads, attention {config.phi}{at}, input "
+            f"{height}x{width} (height, width), {parameters:,} parameters, exported from "
+            f"{job.source.name}, sha256 `{_sha256(job.source)}`."
         ],
         "## Files": [
             *("| file | bytes | sha256 |", "|---|---|---|"),

@@ -165,15 +165,15 @@ class Predictor:
         return predictor
 
     def describe(self) -> str:
-        """Return a line with weights, attention, input size, device, number type of --amp and classes."""
+        """Return a line with weights, network, input size, device, number type of --amp and classes."""
         height, width = self.input_size
         names = ", ".join(self.class_names[:20]) + (" ..." if len(self.class_names) > 20 else "")
         precision = f" {self.amp_dtype}".replace("torch.", "") if self.amp_dtype else ""
         classes = plural(len(self.class_names), "class", "classes")
         runtime = f" ({self.model.name})" if isinstance(self.model, ExportedModel) else ""
         return (
-            f"weights {self.source or 'in memory'}  phi {self.config.phi}  input {height}x{width}  "
-            f"device {self.device}{precision}{runtime}  {classes}: {names}"
+            f"weights {self.source or 'in memory'}  phi {self.config.phi}  heads {self.config.num_heads}  "
+            f"input {height}x{width}  device {self.device}{precision}{runtime}  {classes}: {names}"
         )
 
     def advise_amp(self) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nets.attention import build_attention
-from nets.config import PLACES, ModelConfig
+from nets.config import PLACES, USUAL_ANCHORS, ModelConfig
 from nets.loss import YoloLoss
 from nets.yolo import YoloBody
 from utils.cli.class_names import read_class_names
@@ -49,7 +49,7 @@ from utils.weights.load import WeightsFile, read_weights, usual_class_names
 from utils.weights.own_block import build_network, import_block
 from utils.weights.transfer import transfer
 
-_STRIDES = {"c4": 16, "c5": 32, "up": 16}
+_STRIDES = {"c4": 16, "c5": 32, "up": 16, "c3": 8, "up2": 8}
 
 
 def prepare(
@@ -283,15 +283,21 @@ def build_model(
             )
         return build_network(dataclasses.replace(resumed.config, phi=config.phi))
     model_config = build_model_config(config, len(class_names))
-    if config.anchors is not None:
+    origin = config.anchors or "official"
+    if source is not None:
+        model_config = dataclasses.replace(model_config, scale_x_y=source.config.scale_x_y)
+        if config.anchors is None and config.heads in (None, source.config.num_heads):
+            origin, theirs = str(source.path), source.config
+            model_config = dataclasses.replace(
+                model_config, anchors=theirs.anchors, anchor_masks=theirs.anchor_masks
+            )
+    if (model_config.anchors, model_config.anchor_masks) != USUAL_ANCHORS[2]:
         shapes = [f"{width:g}x{height:g}" for width, height in model_config.anchors]
         heads = "; ".join(" ".join(shapes[index] for index in mask) for mask in model_config.anchor_masks)
-        log(f"anchors: {heads} ({config.anchors})")
+        log(f"anchors: {heads} ({origin})")
+    model = build_network(model_config)
     if source is None:
-        return build_network(model_config)
-    names = {"scale_x_y"} | (set() if config.anchors else {"anchors", "anchor_masks"})
-    own = {name: getattr(source.config, name) for name in names}
-    model = build_network(dataclasses.replace(model_config, **own))
+        return model
     lines = transfer(
         model, class_names, source, insert=config.insert, partial=config.partial, new_heads=config.new_heads
     )
@@ -301,12 +307,19 @@ def build_model(
 
 
 def build_model_config(config: TrainConfig, num_classes: int) -> ModelConfig:
-    """Return the network that the settings describe; --weights may have other anchors."""
-    model_config = ModelConfig(num_classes, config.phi, config.phi_at, config.imgsz)
-    if config.anchors is None:
-        return model_config
-    anchors, anchor_masks = read_anchors(config.anchors)
-    return dataclasses.replace(model_config, anchors=anchors, anchor_masks=anchor_masks)
+    """Return the network that the settings describe; --weights may have other heads and anchors.
+
+    Raises:
+        UserError: --anchors cannot be read, or has masks for another number of heads than --heads.
+    """
+    usual = USUAL_ANCHORS[config.heads or 2]
+    anchors, anchor_masks = read_anchors(config.anchors) if config.anchors else usual
+    if config.heads not in (None, len(anchor_masks)):
+        raise UserError(
+            f"--heads {config.heads}: {config.anchors} has anchors for {len(anchor_masks)} heads; "
+            "`python data.py anchors --heads` fits others"
+        )
+    return ModelConfig(num_classes, config.phi, config.phi_at, config.imgsz, anchors, anchor_masks)
 
 
 def build_criterion(config: TrainConfig, model: YoloBody) -> YoloLoss:

@@ -153,5 +153,7 @@ def _is_fine_tuning(config: TrainConfig, source: WeightsFile | None, class_names
     """Return whether the heads' weights are loaded and know every class; --overfit takes the full rate."""
     if source is None or config.anchors is not None or config.new_heads or config.overfit is not None:
         return False
+    if config.heads not in (None, source.config.num_heads):
+        return False
     known = source.class_names if "head_p5.predict.weight" in source.state_dict else None
     return None not in match_class_names(known or (), class_names)

@@ -172,7 +172,10 @@ def test_from_checkpoint_takes_everything_from_the_file(tmp_path: Path) -> None:
     predictor = Predictor.from_checkpoint(path, phi="se", device="cpu", conf=0.4)
     assert (predictor.input_size, predictor.conf) == ((64, 96), 0.4)
     assert not predictor.model.training
-    assert predictor.describe() == f"weights {path}  phi se  input 64x96  device cpu  2 classes: cat, dog"
+    assert (
+        predictor.describe()
+        == f"weights {path}  phi se  heads 2  input 64x96  device cpu  2 classes: cat, dog"
+    )
 
 
 @pytest.mark.slow

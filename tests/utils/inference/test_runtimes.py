@@ -135,7 +135,7 @@ def test_predict_finds_the_same(room: Path, ending: str, capsys: pytest.CaptureF
     capsys.readouterr()
     assert_same(expected, detect(f"three/best{ending}"), 0.1, 1e-3)
     err = capsys.readouterr().err
-    assert f"weights three/best{ending}  phi cbam  input 64x96  device cpu (" in err
+    assert f"weights three/best{ending}  phi cbam  heads 2  input 64x96  device cpu (" in err
     assert ")  2 classes: cat, dög" in err
 
 
