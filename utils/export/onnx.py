@@ -75,7 +75,9 @@ def trace(name: str, job: ExportJob, *, half: bool) -> Any:
     """
     images = make_noise_images(job.config.input_size)[:1]
     try:
-        return _to_onnx(_Network(job.model, half), [images], [IMAGES], HEADS, job.batch)
+        return _to_onnx(
+            _Network(job.model, half), [images], [IMAGES], HEADS[: job.config.num_heads], job.batch
+        )
     except Exception as error:  # the exporter or the user's own block may raise anything
         reason = f"torch cannot export this network: {reason_of(error)}"
         advice = "change the attention block, or use --format pth"
@@ -89,11 +91,11 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode the two raw maps (B, A*(5+K), h, w)."""
+    def forward(self, p5: Tensor, p4: Tensor, p3: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Decode the raw maps (B, A*(5+K), h, w) of two or three heads."""
         config = self.config
         boxes, scores = decode(
-            [coarse, fine],
+            [raw for raw in (p5, p4, p3) if raw is not None],
             anchors=config.anchors,
             anchor_masks=config.anchor_masks,
             scale_x_y=config.scale_x_y,
@@ -113,9 +115,10 @@ def _append_nms(heads: Any, job: ExportJob) -> Any:
     with torch.no_grad():
         maps = job.model(make_noise_images(job.config.input_size)[:1])
         num_classes, num_boxes = decoder(*maps)[1].shape[1:]
-    decoding = _to_onnx(decoder, maps, HEADS, ("boxes", "scores"), job.batch)
+    names = HEADS[: len(maps)]
+    decoding = _to_onnx(decoder, maps, names, ("boxes", "scores"), job.batch)
     joined = onnx.compose.merge_models(
-        heads, onnx.compose.add_prefix(decoding, _PREFIX), io_map=[(head, _PREFIX + head) for head in HEADS]
+        heads, onnx.compose.add_prefix(decoding, _PREFIX), io_map=[(head, _PREFIX + head) for head in names]
     )
     graph, boxes, scores = joined.graph, _PREFIX + "boxes", _PREFIX + "scores"
     defaults = (

@@ -27,7 +27,7 @@ from utils.inference.device import choose_device
 from utils.weights.load import find_weights
 
 DESCRIPTION_VERSION = 1
-IMAGES, HEADS = "images", ("p5", "p4")  # names of the input and of the raw maps in the model
+IMAGES, HEADS = "images", ("p5", "p4", "p3")  # names of the input and of the raw maps in the model
 DETECTIONS = "detections"  # the output of a model that ends in NMS, in place of the raw maps
 THRESHOLDS = ("conf", "nms_iou", "max_det")  # its other inputs, which have default values
 _TEXTS = ("phi", "channels")  # stored as plain text in metadata; the rest is JSON
@@ -36,7 +36,7 @@ _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 OPENVINO_DESCRIPTION = ["yolov4_tiny"]  # the path of the description in the model's rt_info
 _XML_HEAD = 1000  # bytes
 _NCNN_MAGIC = b"7767517"  # first line of every .param
-_NCNN_IMAGES, _NCNN_HEADS = "in0", ("out0", "out1")  # pnnx's names
+_NCNN_IMAGES, _NCNN_HEADS = "in0", ("out0", "out1", "out2")  # pnnx's names
 
 
 class ExportedModel(nn.Module, ABC):
@@ -64,13 +64,13 @@ class ExportedModel(nn.Module, ABC):
 
     @abstractmethod
     def run(self, images: np.ndarray, **thresholds: float) -> list[np.ndarray]:
-        """Map float32 images (batch, 3, H, W), contiguous, to the two raw maps in float32, coarse first.
+        """Map float32 images (batch, 3, H, W), contiguous, to the raw maps in float32, coarse first.
 
         A model that ends in NMS returns one array (batch, D, 6) instead and takes `THRESHOLDS`.
         """
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map images (B, 3, H, W) in [0, 1] to the two raw maps; a fixed batch is padded with zeros."""
+        """Map images (B, 3, H, W) in [0, 1] to the raw maps; a fixed batch is padded with zeros."""
         return [torch.from_numpy(raw).to(images.device) for raw in self._run_batches(images)]
 
     def detect(self, images: Tensor, *, conf: float, nms_iou: float, max_det: int) -> list[Detections]:
@@ -247,7 +247,7 @@ class OpenVinoModel(ExportedModel):
     def run(self, images: np.ndarray, **thresholds: float) -> list[np.ndarray]:
         """See `ExportedModel.run`."""
         outputs = self._compiled.create_infer_request().infer({IMAGES: images})  # a request per thread
-        return [outputs[head] for head in HEADS]
+        return [outputs[head] for head in HEADS[: self.config.num_heads]]
 
 
 class NcnnModel(ExportedModel):
@@ -286,7 +286,7 @@ class NcnnModel(ExportedModel):
         extractor = self._net.create_extractor()
         image = self._mat(images[0])  # shares the array's memory, which `images` keeps alive
         extractor.input(_NCNN_IMAGES, image)
-        heads = [extractor.extract(head) for head in _NCNN_HEADS]
+        heads = [extractor.extract(head) for head in _NCNN_HEADS[: self.config.num_heads]]
         if any(status for status, _ in heads):
             raise UserError(f"{self.name}: cannot compute the heads; out of memory?", exit_code=1)
         return [np.array(mat)[None] for _, mat in heads]

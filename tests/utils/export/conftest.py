@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from nets.config import ModelConfig
-from nets.yolo import YoloBody
+from nets.config import USUAL_ANCHORS, ModelConfig
+from nets.yolo import HEADS, YoloBody
 from utils.export.job import ExportJob
 
 
 def make_job(phi: str = "none", **changes) -> ExportJob:
     """Return a network at 64 x 96 pixels whose raw heads are large enough to compare."""
     torch.manual_seed(0)
-    settings = {"input_size": (64, 96)} | {
+    anchors, masks = USUAL_ANCHORS[changes.pop("heads", 2)]
+    settings = {"input_size": (64, 96), "anchors": anchors, "anchor_masks": masks} | {
         key: changes.pop(key) for key in ("scale_x_y", "anchors", "anchor_masks") if key in changes
     }
     names = ("cat", "dög", *map(str, range(changes.pop("num_classes", 2) - 2)))
@@ -25,7 +26,7 @@ def make_job(phi: str = "none", **changes) -> ExportJob:
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-    for head in (model.head_p5, model.head_p4):
+    for head in map(model.get_submodule, HEADS[: config.num_heads]):
         nn.init.normal_(head.predict.weight, std=0.1)
         nn.init.zeros_(head.predict.bias)
     pictures = tuple(np.random.default_rng(seed).integers(0, 256, (60, 90, 3), np.uint8) for seed in range(2))

@@ -14,6 +14,7 @@ from PIL import Image
 
 import export
 import predict
+from nets.yolo import HEADS
 from tests.utils.export.device_models import BLOCK, SCRIPT, frame
 from tests.voc_folder import make_voc_folder
 from utils.export.bundle import build_card, device_command, write_bundle
@@ -72,19 +73,20 @@ def test_models_of_an_earlier_export_keep_their_runtime(job, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
-    "flags",
+    ("flags", "heads"),
     [
-        ["--format", "onnx", "openvino", "ncnn"],
-        ["--format", "onnx", "--nms"],
-        ["--format", "onnx", "--batch", "3"],
+        (["--format", "onnx", "openvino", "ncnn"], 2),
+        (["--format", "onnx", "openvino", "ncnn"], 3),
+        (["--format", "onnx", "--nms"], 2),
+        (["--format", "onnx", "--batch", "3"], 2),
     ],
 )
 def test_the_folder_works_without_torch_and_without_us(
-    make_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+    make_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], heads: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    job = make_job("cbam")
-    for head in (job.model.head_p5, job.model.head_p4):
+    job = make_job("cbam", heads=heads)
+    for head in map(job.model.get_submodule, HEADS[:heads]):
         head.predict.weight.data *= 5
     save_checkpoint("best.pth", Checkpoint(job.config, job.class_names, job.model.state_dict()))
     Path("in").mkdir()
@@ -150,7 +152,10 @@ def test_what_is_not_known_is_said(build) -> None:
 def test_what_the_export_is(build, make_job) -> None:
     card = build({}, {}, phi="se", names=("Katze", "dög"))
     parameters = sum(tensor.numel() for tensor in make_job("se").model.parameters())
-    assert f"attention se at c4, c5, up, input 64x96 (height, width), {parameters:,} parameters" in card[""]
+    assert (
+        f"2 heads, attention se at c4, c5, up, input 64x96 (height, width), {parameters:,} parameters"
+        in card[""]
+    )
     assert hashlib.sha256(Path("best.pth").read_bytes()).hexdigest() in card[""]
     assert f"| best.onnx | 5 | `{hashlib.sha256(b'model').hexdigest()}` |" in card["Files"]
     assert card["Classes"] == "2: Katze, dög"

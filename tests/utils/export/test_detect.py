@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import openvino
 import pytest
+import torch
 from PIL import Image
 
 import predict
+from nets.config import USUAL_ANCHORS
+from nets.decode import decode
 from tests.utils.export.device_models import (
     BLOCK,
     CONFIG,
@@ -92,6 +95,19 @@ def test_it_finds_what_predictor_finds(
 ) -> None:
     image = frame(height, width)
     assert assert_same(detect.Detector(models / name)(image, **limits), image, **limits) >= least
+
+
+@pytest.mark.parametrize("heads", [2, 3])
+def test_each_head_is_decoded_as_the_network_does(heads: int) -> None:
+    anchors, masks = USUAL_ANCHORS[heads]
+    metadata = {"anchors": anchors, "anchor_masks": masks, "scale_x_y": 1.05}
+    raw_maps = [torch.randn(1, 21, 2 << head, 3 << head).clamp(-3, 3) for head in range(heads)]
+    expected, wanted = decode(raw_maps, **metadata)
+    boxes, scores, labels = detect.decode([raw.numpy() for raw in raw_maps], metadata, 0.0)
+    order = np.argsort(labels, kind="stable")  # here all first labels, box by box
+    assert np.bincount(labels).tolist() == [expected.shape[1]] * 2
+    np.testing.assert_allclose(boxes[order], expected[0].repeat(2, 1).numpy(), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(scores[order], wanted[0].T.flatten().numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_the_models_own_limits_are_the_defaults(models: Path) -> None:

@@ -41,11 +41,11 @@ def test_more_than_a_point_is_refused(job) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("batch", "ends_in_nms"), [(1, False), (None, True)])
+@pytest.mark.parametrize(("batch", "ends_in_nms", "heads"), [(1, False, 2), (None, True, 3)])
 def test_weights_have_8_bits_but_for_the_first_and_the_last_convolutions(
-    make_job, tmp_path: Path, capfd, batch, ends_in_nms
+    make_job, tmp_path: Path, capfd, batch, ends_in_nms, heads
 ) -> None:
-    job = with_judge(make_job("se", batch=batch, ends_in_nms=ends_in_nms), 0.5, 0.5)
+    job = with_judge(make_job("se", batch=batch, ends_in_nms=ends_in_nms, heads=heads), 0.5, 0.5)
     (path,), measured = export_as("onnx", job, tmp_path)
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == [path]
@@ -57,7 +57,7 @@ def test_weights_have_8_bits_but_for_the_first_and_the_last_convolutions(
     producers = {output: node for node in graph.node for output in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     plain = [node for node in convolutions if node.input[1] in kinds]  # weights that nothing dequantizes
-    assert [kinds[node.input[1]][1][0] for node in plain] == [32, 21, 21]
+    assert [kinds[node.input[1]][1][0] for node in plain] == [32] + [21] * heads
     for node in convolutions:
         if node in plain:
             continue

@@ -13,13 +13,13 @@ from utils.inference.predictor import Predictor
 from utils.inference.runtimes import OnnxModel
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
+@pytest.fixture(scope="module", params=[2, 3])
+def made(tmp_path_factory, request):
     """A job and its model of any batch."""
     from tests.utils.export.conftest import make_job
 
     pytest.importorskip("onnxruntime")
-    job = make_job(batch=None, ends_in_nms=True)
+    job = make_job(batch=None, ends_in_nms=True, heads=request.param)
     (path,), measured = export_as("onnx", job, tmp_path_factory.mktemp("nms"))
     return job, path, measured
 

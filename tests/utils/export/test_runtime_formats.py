@@ -36,7 +36,8 @@ def read_onnx(path):
     assert (given.name, given.shape[1:], given.type) == ("images", [3, 64, 96], "tensor(float)")
     assert {head.type for head in session.get_outputs()} == {"tensor(float)"}
     described = parse(session.get_modelmeta().custom_metadata_map)
-    return given.shape[0], described, lambda images: session.run(["p5", "p4"], {"images": images})
+    heads = ["p5", "p4", "p3"][: len(described["anchor_masks"])]
+    return given.shape[0], described, lambda images: session.run(heads, {"images": images})
 
 
 def read_openvino(path):
@@ -46,7 +47,8 @@ def read_openvino(path):
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     batch = shape[0].get_length() if shape[0].is_static else "batch"
     described = parse(model.get_rt_info(["yolov4_tiny"]).value)
-    return batch, described, lambda images: [compiled({"images": images})[head] for head in ("p5", "p4")]
+    heads = ["p5", "p4", "p3"][: len(described["anchor_masks"])]
+    return batch, described, lambda images: [compiled({"images": images})[head] for head in heads]
 
 
 def read_ncnn(path):
@@ -54,12 +56,15 @@ def read_ncnn(path):
     net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = net.opt.use_fp16_packed = False
     assert net.load_param(str(path)) == net.load_model(str(path.with_suffix(".bin"))) == 0
 
+    described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+
     def run(images):
         extractor = net.create_extractor()
         extractor.input("in0", ncnn.Mat(images[0]))
-        return [np.array(extractor.extract(name)[1])[None] for name in ("out0", "out1")]
+        heads = [f"out{head}" for head in range(len(described["anchor_masks"]))]
+        return [np.array(extractor.extract(name)[1])[None] for name in heads]
 
-    return 1, json.loads(path.with_suffix(".json").read_text(encoding="utf-8")), run
+    return 1, described, run
 
 
 READERS = {"onnx": read_onnx, "openvino": read_openvino, "ncnn": read_ncnn}
@@ -71,19 +76,21 @@ def rarely(*values):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "phi", "batch"),
+    ("name", "phi", "batch", "heads"),
     [
-        ("onnx", "ca", None),
-        rarely("onnx", "ca", 2),
-        ("openvino", "ca", None),
-        rarely("openvino", "ca", 2),
-        ("ncnn", "eca", 1),  # test_runtimes.py has cbam, whose layers include those of se and none
-        ("ncnn", "ca", 1),
-        *(rarely("ncnn", phi, 1) for phi in ("none", "se", "cbam")),
+        ("onnx", "ca", None, 2),
+        rarely("onnx", "ca", 2, 2),
+        ("openvino", "ca", None, 2),
+        rarely("openvino", "ca", 2, 2),
+        ("ncnn", "eca", 1, 2),  # test_runtimes.py has cbam, whose layers include those of se and none
+        ("ncnn", "ca", 1, 2),
+        *(rarely("ncnn", phi, 1, 2) for phi in ("none", "se", "cbam")),
+        *((name, "cbam", 1 if name == "ncnn" else None, 3) for name in FILES),
+        *(rarely(name, "none", 1 if name == "ncnn" else None, 3) for name in FILES),
     ],
 )
-def test_heads_and_metadata(make_job, tmp_path, capfd, name, phi, batch):
-    job = make_job(phi, batch=batch)
+def test_heads_and_metadata(make_job, tmp_path, capfd, name, phi, batch, heads):
+    job = make_job(phi, batch=batch, heads=heads)
     files, measured = export_as(name, job, tmp_path)
     assert capfd.readouterr() == ("", "")
     assert [path.name for path in files] == FILES[name]
@@ -97,6 +104,7 @@ def test_heads_and_metadata(make_job, tmp_path, capfd, name, phi, batch):
         images = torch.rand(count, 3, 64, 96)
         with torch.no_grad():
             expected = job.model(images)
+        assert len(expected) == heads
         for ours, theirs in zip(expected, run(images.numpy()), strict=True):
             assert ours.abs().max() > 0.1  # the comparison is of numbers that matter
             np.testing.assert_allclose(ours.numpy(), theirs, rtol=0, atol=1e-3)

@@ -33,8 +33,9 @@ def test_the_files_and_what_they_say(make_job, tmp_path):
     assert cfg.count("scale_x_y=1.05") == 2
 
 
-def test_both_readers_compute_the_same(job, tmp_path):
-    _, differences = export_as("darknet", job, tmp_path)
+@pytest.mark.parametrize("heads", [2, 3])
+def test_both_readers_compute_the_same(make_job, tmp_path, heads):
+    _, differences = export_as("darknet", make_job(heads=heads), tmp_path)
     assert [name.split(" ")[0] for name in differences] == ["our", "OpenCV"]
     assert max(one.heads for one in differences.values()) < 1e-4
 
@@ -68,9 +69,12 @@ def test_opencv_decodes_with_the_anchors_masks_and_scale_of_the_cfg(make_job, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("version", "seen"), [((0, 2, 5), 32013312), ((0, 1, 0), 7), ((1, 3, 9), 2**40)])
-def test_darknets_own_weights_come_out_as_the_same_bytes(job, tmp_path, version, seen):
-    source = tmp_path / "given.weights"
+@pytest.mark.parametrize(
+    ("version", "seen", "heads"),
+    [((0, 2, 5), 32013312, 2), ((0, 1, 0), 7, 2), ((1, 3, 9), 2**40, 2), ((0, 2, 5), 32013312, 3)],
+)
+def test_darknets_own_weights_come_out_as_the_same_bytes(make_job, tmp_path, version, seen, heads):
+    job, source = make_job(heads=heads), tmp_path / "given.weights"
     write_darknet(source, DarknetWeights(job.state_dict(), 2, version, seen))
     (tmp_path / "out").mkdir()
     job = dataclasses.replace(job, source=source)
@@ -114,6 +118,7 @@ def test_opencv_without_the_reader_is_said(job, tmp_path, monkeypatch):
         ("darknet", {"anchor_masks": ((0, 1), (2, 3))}, "3 anchors a head, these weights have 2"),
         ("published", {"phi": "simam"}, "--format published: the published layout has no attention simam"),
         ("published", {"anchor_masks": ((0, 1), (2, 3))}, "3 anchors a head"),
+        ("published", {"heads": 3}, "the published layout has 2 heads, these weights have 3"),
     ],
 )
 def test_what_the_format_cannot_hold_is_refused(make_job, name, changes, words):
@@ -126,7 +131,7 @@ def test_a_decoding_that_predict_would_not_know_is_said(make_job, tmp_path):
     job = make_job(scale_x_y=1.0)
     assert "predict.py and evaluate.py do not read the .cfg" in FORMATS["darknet"].notes(job)[0]
     assert FORMATS["darknet"].next_command(job, tmp_path) is None
-    assert FORMATS["darknet"].notes(make_job()) == []
+    assert FORMATS["darknet"].notes(make_job()) == FORMATS["darknet"].notes(make_job(heads=3)) == []
     command = FORMATS["darknet"].next_command(make_job(), tmp_path)
     assert command is not None
     assert command[-3:] == ["--imgsz", "64", "96"]
@@ -135,9 +140,9 @@ def test_a_decoding_that_predict_would_not_know_is_said(make_job, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("phi", ["none", "cbam"])
-@pytest.mark.parametrize("name", ["published", "pth"])
-def test_the_files_hold_the_network(make_job, tmp_path, name, phi, half):
-    job = make_job(phi, half=half)
+@pytest.mark.parametrize(("name", "heads"), [("published", 2), ("pth", 2), ("pth", 3)])
+def test_the_files_hold_the_network(make_job, tmp_path, name, phi, half, heads):
+    job = make_job(phi, half=half, heads=heads)
     (path,), differences = export_as(name, job, tmp_path)
     assert path.name == {"published": "best_published.pth", "pth": "best.pth"}[name]
     assert list(tmp_path.iterdir()) == [path]
@@ -148,7 +153,7 @@ def test_the_files_hold_the_network(make_job, tmp_path, name, phi, half):
     (difference,) = (one.heads for one in differences.values())
     assert 0 < difference < 1e-2 if half else difference == 0
     loaded = load_model(str(path), classes=("cat", "dög"))
-    assert loaded.config.phi == phi
+    assert (loaded.config.phi, loaded.config.num_heads) == (phi, heads)
     assert loaded.config.input_size == ((64, 96) if name == "pth" else (416, 416))
 
 

@@ -34,7 +34,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # this script reports error
 import cv2
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
-STRIDES = (32, 16)  # pixels a cell of the two heads, coarse first
+STRIDES = (32, 16, 8)  # pixels a cell of the heads, coarse first; a network has the first two or all three
 MAX_LOG_SCALE = 4.0  # a box is at most e^4 times its anchor
 MAX_CANDIDATES = 10_000  # a picture; bounds the time of suppression
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes (N, 4), scores (N,), labels (N,)
@@ -80,6 +80,7 @@ def load_ncnn(path: Path, threads: int, half: bool) -> Any:
         raise ValueError("not an ncnn model")
     described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     path.with_suffix(".bin").stat()  # raises if it is missing; ncnn would print a page
+    heads = [f"out{head}" for head in range(len(described["anchor_masks"]))]
     net = ncnn.Net()
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
     net.opt.use_bf16_storage, net.opt.num_threads = False, threads or net.opt.num_threads
@@ -89,7 +90,7 @@ def load_ncnn(path: Path, threads: int, half: bool) -> Any:
     def run(images: np.ndarray, thresholds: dict[str, float]) -> Sequence[np.ndarray]:
         extractor, image = net.create_extractor(), ncnn.Mat(images[0])  # shares the memory of `images`
         extractor.input("in0", image)
-        return [np.array(extractor.extract(head)[1])[None] for head in ("out0", "out1")]
+        return [np.array(extractor.extract(head)[1])[None] for head in heads]
 
     return run, described, 1
 
@@ -186,7 +187,7 @@ class Detector:
 def decode(heads: Sequence[np.ndarray], metadata: dict[str, Any], conf: float) -> Found:
     """Decode raw maps (B, A*(5+K), h, w) to boxes in network pixels with scores from `conf`."""
     parts, stretch = [], metadata["scale_x_y"]
-    for raw, mask, stride in zip(heads, metadata["anchor_masks"], STRIDES, strict=True):
+    for raw, mask, stride in zip(heads, metadata["anchor_masks"], STRIDES[: len(heads)], strict=True):
         height, width = raw.shape[2:]
         flat = raw[0].reshape(len(mask), -1, height * width).transpose(0, 2, 1)  # (A, h*w, 5+K)
         anchor, cell = np.nonzero(sigmoid(flat[..., 4]) >= conf)  # no score exceeds its objectness
