@@ -158,15 +158,23 @@ class AnchorsConfig(RunConfig, DataConfig):
 
     split: tuple[str, ...] | None = _splits("splits to fit to (default: those that train.py trains on)")
     imgsz: tuple[int, int] = _imgsz("the network's input")
-    number: int = setting(6, "anchors, half of them for each head", metavar="N", within="[2, 64]")
+    heads: int = setting(2, "heads of the network: 2 or 3", metavar="N", within="[2, 3]")
+    number: int | None = setting(
+        None,
+        "anchors, equally many for each head (default: 3 for each head)",
+        metavar="N",
+        within="[2, 64]",
+    )
     seed: int = _seed("k-means")
     project: str = setting("runs/anchors", "parent folder of the runs", group="output", metavar="DIR")
 
     def __post_init__(self) -> None:
         self.check_data()
         check_imgsz(self.imgsz)
-        if self.number % 2:
-            raise UserError(f"--number {self.number}: must be even; each of the two heads gets half of them")
+        if self.number is not None and self.number % self.heads:
+            raise UserError(
+                f"--number {self.number}: must be a multiple of {self.heads}, the number of heads"
+            )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nets.config import Anchors, Masks, ModelConfig
+from nets.config import USUAL_ANCHORS, Anchors, Masks, ModelConfig
 from utils.cli.console import one_line
 from utils.cli.errors import UserError
 from utils.cli.files import new_run_folder
@@ -13,8 +13,8 @@ from utils.cli.tool_configs import AnchorsConfig
 from utils.data.anchor_boxes import (
     Sizes,
     fit_anchors,
-    halved_masks,
     shape_ious,
+    split_masks,
     used_anchors,
     write_anchors,
 )
@@ -35,19 +35,19 @@ def run(config: AnchorsConfig) -> int:
     """
     dataset, _ = prepare_splits(config, config.split)
     sizes = sizes_of(dataset, config.imgsz)
+    number = config.number or 3 * config.heads
     try:
-        fitted = fit_anchors(sizes, config.number, config.seed)
+        fitted = fit_anchors(sizes, number, config.seed)
     except UserError as error:
         raise UserError(f"{config.data}: {error}; difficult ones do not count") from None
-    official = ModelConfig(1)
-    masks = halved_masks(config.number)
+    masks = split_masks(number, config.heads)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     path = folder / "anchors.txt"
     save_args_yaml(config, folder / "args.yaml")
     height, width = config.imgsz
     note = f"fitted by data.py anchors to {len(sizes)} objects of {config.data}, at {width}x{height} pixels"
-    write_anchors(path, fitted, one_line(note))
-    sets = {"official": (official.anchors, official.anchor_masks), "fitted": (fitted, masks)}
+    write_anchors(path, fitted, masks, one_line(note))
+    sets = {"official": USUAL_ANCHORS[config.heads], "fitted": (fitted, masks)}
     shapes = {name: used_anchors(*own) for name, own in sets.items()}
     plot_anchors(folder / "anchors.png", sizes, config.imgsz, shapes)
     official_iou, fitted_iou = (shape_ious(sizes, own).max(axis=1).mean() for own in shapes.values())
@@ -67,7 +67,7 @@ def compare(sizes: Sizes, sets: dict[str, tuple[Anchors, Masks]]) -> list[str]:
     """Return a table of how well sets of anchors fit boxes; anchors that no head uses do not count."""
     heading = ["anchors", "mean best IoU", *(f"IoU >= {bound:g}" for bound in _THRESHOLDS)]
     rows: list[list[object]] = [[*heading]]
-    heads = ["coarse head; fine head"]
+    heads = ["heads, coarse first"]
     for name, (anchors, masks) in sets.items():
         best = shape_ious(sizes, used_anchors(anchors, masks)).max(axis=1)
         fractions = [f"{(best >= bound).mean():.1%}" for bound in _THRESHOLDS]
@@ -86,6 +86,8 @@ def _advise(config: AnchorsConfig, gain: float, path: str) -> list[str]:
     arguments += ["--train", *config.split] if config.split else []
     if config.imgsz != ModelConfig(1).input_size:
         arguments += ["--imgsz", *dict.fromkeys(map(str, config.imgsz))]
+    if config.heads != AnchorsConfig.heads:
+        arguments += ["--heads", str(config.heads)]
     if gain < MIN_GAIN:
         advice = (
             f"keep the official anchors: fitted ones gain {gain:+.4f} of mean IoU, less than {MIN_GAIN:g}"

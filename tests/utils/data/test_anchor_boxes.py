@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nets.config import OFFICIAL_ANCHORS
+from nets.config import OFFICIAL_ANCHORS, USUAL_ANCHORS
 from utils.cli.errors import UserError
 from utils.data.anchor_boxes import (
     draw_centers,
     fit_anchors,
-    halved_masks,
     lloyd,
     read_anchors,
     shape_ious,
+    split_masks,
     used_anchors,
     write_anchors,
 )
@@ -42,9 +42,11 @@ def written(folder: Path, content: str | bytes) -> Path:
             for bad in ("0", "-5", "nan", "inf", "1e999", "0.02")
         ),
         ("10,20, 30,40, 50,60, 70,80", "4 anchors, 6 are needed"),
-        (SIX + ", 130,140, 150,160", "8 anchors, 6 are needed"),
+        (SIX + ", 130,140, 150,160", "8 anchors, 6 are needed for two heads and 9 for three"),
         (SIX + "\nmasks = 3,4,6 0,1,2", "name an anchor that is not among 6"),
         (SIX + "\nmasks = 3,4,5 0,1", "equally many anchor indices per head"),
+        (SIX + "\nmasks = 4,5 2,3 0", "equally many anchor indices per head"),
+        (SIX + "\nmasks = 3,4 0,1,2,5", "equally many anchor indices per head"),
         (SIX + "\nmasks = 3,4,-5 0,1,2", "equally many anchor indices per head"),
         (SIX + "\nmasks = 3,4,4 0,1,2", "an anchor twice"),
         (SIX + "\nsizes = 3,4,5", "'sizes' is neither anchors nor masks"),
@@ -91,16 +93,46 @@ def test_official_anchors_keep_their_masks_unless_the_file_says_otherwise(tmp_pa
     assert read_anchors(written(tmp_path, text + "\nmasks = 3,4,5 0,1,2"))[1] == HALVED
 
 
+NINE = SIX + ", 130,140, 150,160, 170,180"
+THIRDS = ((6, 7, 8), (3, 4, 5), (0, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("content", "masks"),
+    [
+        (NINE, THIRDS),
+        (NINE + "\nmasks = 6,7,8  3,4,5  0,1,2", THIRDS),
+        (NINE + "\nmasks = 6, 7, 8   3, 4, 5   0, 1, 2", THIRDS),
+        (NINE + "\nmasks = (6, 7, 8), (3, 4, 5), (0, 1, 2)", THIRDS),
+        (NINE + "\nmasks = [[6,7,8],[3,4,5],[0,1,2]]", THIRDS),
+        (NINE + "\nmasks = 6,7,8\nmasks = 3,4,5\nmasks = 0,1,2", THIRDS),
+        (SIX + "\nmasks = 4,5  2,3  0,1", ((4, 5), (2, 3), (0, 1))),
+        (SIX + "\nmasks = 5 3 1", ((5,), (3,), (1,))),
+        (NINE + "\nmasks = 6,7,8  3,4,5", ((6, 7, 8), (3, 4, 5))),
+        *((SIX + f"\nmasks = {text}", HALVED) for text in ("3 4 5 0 1 2", "3,4,5,0,1,2", "[3 4 5] [0 1 2]")),
+    ],
+)
+def test_masks_name_two_or_three_heads(tmp_path: Path, content: str, masks: tuple) -> None:
+    assert read_anchors(written(tmp_path, content))[1] == masks
+
+
+def test_darknets_own_nine_anchors_are_read(tmp_path: Path) -> None:
+    text = "12, 16, 19, 36, 40, 28, 36, 75, 76, 55, 72, 146, 142, 110, 192, 243, 459, 401"
+    assert read_anchors(written(tmp_path, "anchors = " + text)) == USUAL_ANCHORS[3]
+
+
 def test_masks_may_be_of_any_length(tmp_path: Path) -> None:
     anchors, masks = read_anchors(written(tmp_path, "1,1, 2.5,2, 3,3, 4,4\nmasks = 2,3 0,1"))
     assert (anchors, masks) == (((1, 1), (2.5, 2), (3, 3), (4, 4)), ((2, 3), (0, 1)))
 
 
-@pytest.mark.parametrize("number", [2, 6, 8])
-def test_what_is_written_is_read(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(("number", "heads"), [(2, 2), (6, 2), (8, 2), (3, 3), (6, 3), (9, 3)])
+def test_what_is_written_is_read(tmp_path: Path, number: int, heads: int) -> None:
     anchors = tuple((10.5 + index, 20.0 + 3 * index) for index in range(number))
-    write_anchors(tmp_path / "a.txt", anchors, "two\nlines, and = 5")
-    assert read_anchors(tmp_path / "a.txt") == (anchors, halved_masks(number))
+    masks = split_masks(number, heads)
+    assert [index for mask in masks[::-1] for index in mask] == list(range(number))
+    write_anchors(tmp_path / "a.txt", anchors, masks, "two\nlines, and = 5")
+    assert read_anchors(tmp_path / "a.txt") == (anchors, masks)
 
 
 def test_only_the_anchors_of_a_head_count() -> None:
@@ -192,5 +224,5 @@ def test_the_best_of_several_starts_is_taken() -> None:
 
 def test_tiny_boxes_give_anchors_that_can_be_read_back(tmp_path: Path) -> None:
     anchors = fit_anchors(np.array([[0.2, 0.4], [0.5, 3], [4, 5], [9, 9]]), 2)
-    write_anchors(tmp_path / "a.txt", anchors, "tiny")
+    write_anchors(tmp_path / "a.txt", anchors, split_masks(2, 2), "tiny")
     assert read_anchors(tmp_path / "a.txt")[0] == anchors

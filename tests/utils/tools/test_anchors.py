@@ -11,6 +11,7 @@ import data
 import train
 from nets.config import OFFICIAL_ANCHORS
 from tests.utils.data.conftest import write_voc
+from utils.cli.train_config import TrainConfig
 from utils.data.anchor_boxes import read_anchors
 from utils.data.voc_xml import VocObject
 from utils.tools import anchors
@@ -64,7 +65,9 @@ def test_too_few_boxes(capsys: pytest.CaptureFixture[str], objects: list[VocObje
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        (["--number", "5"], "--number 5: must be even"),
+        (["--number", "5"], "--number 5: must be a multiple of 2"),
+        (["--number", "8", "--heads", "3"], "--number 8: must be a multiple of 3"),
+        (["--heads", "4"], "--heads 4"),
         (["--number", "0"], "--number 0"),
         (["--imgsz", "100"], "--imgsz 100"),
         (["--split", "night"], "no split 'night'"),
@@ -115,6 +118,22 @@ def test_the_seed_and_the_number(capsys: pytest.CaptureFixture[str]) -> None:
     assert one == two
     fitted, masks = read_anchors("runs/anchors/one/anchors.txt")
     assert (len(fitted), masks) == (8, ((4, 5, 6, 7), (0, 1, 2, 3)))
+
+
+def test_three_heads_get_nine_anchors_that_train_takes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_voc(Path("voc"), {"train": {"a": boxes(0, 9), "b": boxes(1, 9)}})
+    assert fit("--imgsz", "64", "--heads", "3") == 0
+    fitted, masks = read_anchors("runs/anchors/exp/anchors.txt")
+    assert (len(fitted), masks) == (9, ((6, 7, 8), (3, 4, 5), (0, 1, 2)))
+    out = capsys.readouterr().out
+    assert "142,110 192,243 459,401; 36,75 76,55 72,146; 12,16 19,36 40,28" in out
+    assert out.splitlines()[-1].endswith("--imgsz 64 --heads 3 --anchors runs/anchors/exp/anchors.txt")
+    model = builders.build_model_config(
+        TrainConfig(heads=3, anchors="runs/anchors/exp/anchors.txt", imgsz=(64, 64)), 1
+    )
+    assert (model.anchors, model.anchor_masks) == (fitted, masks)
 
 
 def test_splits_are_named(capsys: pytest.CaptureFixture[str]) -> None:
