@@ -27,8 +27,11 @@ from utils.vision.heatmap import GateMaps, draw_attention_maps, draw_heatmap
 from utils.vision.image_reader import Pixels
 from utils.vision.letterbox import Placement
 
-# At both scales the last feature maps whose positions correspond to places in the image.
-_CAM_LAYERS = ("attention.c4", "attention.c5", "head_p4.conv", "head_p5.conv")
+# At each scale the last feature maps whose positions correspond to places in the image.
+_CAM_LAYERS = {
+    2: ("attention.c4", "attention.c5", "head_p4.conv", "head_p5.conv"),
+    3: ("attention.c3", "attention.c4", "attention.c5", "head_p3.conv", "head_p4.conv", "head_p5.conv"),
+}
 _SCORE_UNIT = 0.001  # the difference in score that counts as much as one pixel
 
 
@@ -152,20 +155,21 @@ def heat_map(predictor: Predictor, prepared: Prepared, detections: Detections) -
         UserError: a block of the user's own detaches the gradient.
     """
     images = predictor.to_input([prepared]).requires_grad_()  # frozen weights give a graph too
+    names = _CAM_LAYERS[predictor.config.num_heads]
     layers: dict[str, Tensor] = {}
 
     def record(name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         layers[name] = output
 
     with torch.enable_grad(), ExitStack() as hooks:
-        for name in _CAM_LAYERS:
+        for name in names:
             layer = predictor.model.get_submodule(name)
             hooks.enter_context(layer.register_forward_hook(partial(record, name)))
         boxes, scores = predictor.decode(predictor.model(images))
         rows = find_predictions(boxes[0].detach(), scores[0].detach(), detections, prepared.placement)
         chosen = scores[0, rows, detections.labels.to(rows.device)]
         score = torch.logit(chosen, eps=1e-6).sum()
-        activations = [layers[name] for name in _CAM_LAYERS]
+        activations = [layers[name] for name in names]
         try:  # unlike backward(), leaves no .grad behind
             gradients = torch.autograd.grad(score, activations)
         except RuntimeError as error:  # the user's own block: a detached output, reentrant checkpoints

@@ -28,7 +28,7 @@ class GateMaps:
     """Gates of one attention block for one image.
 
     Attributes:
-        place: where the block is: c4, c5 or up.
+        place: where the block is, as in `ModelConfig.phi_at`.
         block: the name of its class.
         features: (C, H, W) of the gated feature map.
         positions: float32 (H, W), the gate at each position of the image in network pixels; None if the gates

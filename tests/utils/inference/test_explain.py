@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.config import ModelConfig
+from nets.config import USUAL_ANCHORS, ModelConfig
 from nets.decode import decode
 from nets.structures import Detections
 from nets.yolo import YoloBody
@@ -24,11 +24,14 @@ from utils.vision.letterbox import letterbox
 NAMES = ("cat", "dog")
 SIZE = (64, 96)  # height, width of the network's input
 ANCHORS = ((8, 8), (16, 16), (24, 24), (32, 32), (48, 48), (64, 64))
+PLACES = {2: ("c4", "c5", "up"), 3: ("c4", "c5", "up", "c3", "up2")}
 
 
-def make_predictor(phi: str = "none", size: tuple[int, int] = SIZE, **knobs) -> Predictor:
+def make_predictor(phi: str = "none", size: tuple[int, int] = SIZE, heads: int = 2, **knobs) -> Predictor:
     torch.manual_seed(0)
-    config = ModelConfig(2, phi=phi, input_size=size, anchors=ANCHORS)
+    anchors, masks = USUAL_ANCHORS[heads]
+    anchors = ANCHORS if heads == 2 else anchors
+    config = ModelConfig(2, phi, PLACES[heads], size, anchors, masks)
     return Predictor(YoloBody(config), config, NAMES, **({"conf": 1e-6, "max_det": 1} | knobs))
 
 
@@ -43,9 +46,13 @@ def enlarge(cells: Tensor, size: tuple[int, int] = SIZE) -> Tensor:
 
 def features_of(body: YoloBody, images: Tensor) -> dict[str, Tensor]:
     """Compute what stands before each attention block, step by step."""
-    _, c4, c5 = body.backbone(images)
+    c3, c4, c5 = body.backbone(images)
     up = body.upsample(body.neck_up(body.neck_p5(body.attention["c5"](c5))))
-    return {"c4": c4, "c5": c5, "up": up}
+    features = {"c4": c4, "c5": c5, "up": up}
+    if body.config.num_heads == 3:
+        p4 = body.head_p4.conv(torch.cat((body.attention["up"](up), body.attention["c4"](c4)), dim=1))
+        features |= {"c3": c3, "up2": body.upsample(body.neck_up2(p4))}
+    return features
 
 
 class Spot(nn.Module):
@@ -96,14 +103,16 @@ def test_no_attention_is_refused_and_says_what_to_do() -> None:
         attention_gates(predictor, predictor.prepare(make_image(*SIZE)))
 
 
-@pytest.mark.parametrize("phi", ["se", "cbam", "eca", "ca"])
-def test_gates_are_those_of_the_blocks_on_the_features(phi: str) -> None:
-    predictor = make_predictor(phi)
+@pytest.mark.parametrize(
+    ("phi", "heads"), [("se", 2), ("cbam", 2), ("eca", 2), ("ca", 2), ("cbam", 3), ("ca", 3)]
+)
+def test_gates_are_those_of_the_blocks_on_the_features(phi: str, heads: int) -> None:
+    predictor = make_predictor(phi, heads=heads)
     prepared = predictor.prepare(make_image(*SIZE))  # as large as the input: no border
     places = attention_gates(predictor, prepared)
     with torch.no_grad():
         features = features_of(predictor.model, predictor.to_input([prepared]))
-    assert [gates.place for gates in places] == ["c4", "c5", "up"]
+    assert [gates.place for gates in places] == [*PLACES[heads]]
     for gates in places:
         x = features[gates.place]
         block = predictor.model.attention[gates.place]
@@ -162,9 +171,10 @@ def test_blocks_without_gates_are_told_apart() -> None:
     assert (list(gated), list(others)) == (["up"], ["c4"])
 
 
+@pytest.mark.parametrize("heads", [2, 3])
 @pytest.mark.parametrize("phi", ["none", "cbam"])
-def test_heat_map_equals_a_slow_reference(phi: str) -> None:
-    predictor = make_predictor(phi)
+def test_heat_map_equals_a_slow_reference(phi: str, heads: int) -> None:
+    predictor = make_predictor(phi, heads=heads)
     body = predictor.model
     prepared = predictor.prepare(make_image(*SIZE))
     (found,) = predictor.detect([prepared])
@@ -176,11 +186,16 @@ def test_heat_map_equals_a_slow_reference(phi: str) -> None:
     up = body.attention["up"](body.upsample(body.neck_up(body.neck_p5(c5))))
     p4 = body.head_p4.conv(torch.cat((up, c4), dim=1))
     layers = [c4, c5, p4, p5]
+    raw_maps = [body.head_p5.predict(p5), body.head_p4.predict(p4)]
+    if heads == 3:
+        c3 = body.attention["c3"](before["c3"])
+        up2 = body.attention["up2"](body.upsample(body.neck_up2(p4)))
+        layers += [c3, body.head_p3.conv(torch.cat((up2, c3), dim=1))]
+        raw_maps.append(body.head_p3.predict(layers[-1]))
     for layer in layers:
         layer.retain_grad()
-    raw_maps = [body.head_p5.predict(p5), body.head_p4.predict(p4)]
-    masks = predictor.config.anchor_masks
-    _, scores = decode(raw_maps, anchors=ANCHORS, anchor_masks=masks, scale_x_y=1.05)
+    config = predictor.config
+    _, scores = decode(raw_maps, anchors=config.anchors, anchor_masks=config.anchor_masks, scale_x_y=1.05)
     torch.logit(scores.max()).backward()  # max_det is 1, so the best score is the detection's
     expected = torch.zeros(SIZE)
     for layer in layers:
