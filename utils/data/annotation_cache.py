@@ -25,7 +25,7 @@ from utils.data.voc_xml import VocAnnotation, VocObject, read_annotation
 from utils.vision.image_reader import ImageHeader, hash_image, read_header, verify_image
 
 CACHE = Path("runs") / "cache"
-_FORMAT = 7  # version of the cache files; others are ignored
+_FORMAT = 8  # version of the cache files; others are ignored
 _PROGRESS_FROM = 500  # images
 _CHUNK = 16  # images that a thread takes at once
 

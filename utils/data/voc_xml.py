@@ -4,7 +4,8 @@ VOC counts pixels from 1 and includes both ends, so x1 = xmin - 1, y1 = ymin - 1
 edges of the box in pixels. A round trip is exact. Other programs expect whole pixels: `round_boxes`.
 The corners of other shapes are points on the image, whose upper left corner is (0, 0): edges as they stand.
 
-Tags may be written in any case. An element that looks like an object or a box and is not read is an error.
+Tags may be written in any case. An element that looks like an object or a box and is not read is an error;
+see `_is_object`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from defusedxml.common import DefusedXmlException
@@ -27,11 +29,17 @@ from utils.cli.files import atomic_write, read_bytes
 _LARGEST_COORDINATE = 1e6
 _SMALLEST_SIDE = 2  # pixels of a rounded box
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
-# Names of elements and attributes that hold objects or boxes in the XML of some tool, in lower case.
+# Names of elements that hold objects or boxes in the XML of some tool, in lower case.
 _OBJECT_OR_BOX = re.compile(
-    r"obj|objects?|(?:b|bnd|r|rot|robnd|rotated_?|bounding_?)?box|bounds|rect(?:angle)?|polygon|(?:\w+_)?xmin"
+    r"obj|objects|(?:\w+_)?object|(?:b|bnd|r|rot|robnd|rotated_?|bounding_?)?box|rect(?:angle)?|polygon"
+    r"|(?:\w+_)?xmin"
 )
-_CLASS = re.compile(r"(?:class|label)(?:_?(?:name|id))?|category_?(?:name|id)")
+_CLASS = re.compile(r"(?:class|label|category)(?:_?(?:name|id))?|name|type|tag")
+# Elements that have names and numbers in many files and are no objects.
+_METADATA = re.compile(
+    r"source|owner|(?:image_?)?size|camera\w*|meta\w*|exif\w*|gps\w*|geo\w*|crop|roi|page|resolution"
+)
+_NUMBERS = re.compile(r"-?[\d.]+(?:[\s,;]+-?[\d.]+)*")  # such as 5,5,20,20
 # Not cx and cy: with width and height they are the intrinsics of a camera.
 _COORDINATE = re.compile(
     r"(?:\w+_)?(?:(?P<position>[xy](?:_?(?:\d|min|max|center))?|left|top)|right|bottom|w|h|width|height)"
@@ -42,7 +50,8 @@ _FOREIGN_ROOTS = {
     "hrsc_image": "the format of HRSC2016; convert it to VOC",
     "dataset": "dlib's format; convert it to VOC",
 }
-DELETED = "deleted"  # a count of `VocAnnotation.counted`; the others are tags of shapes
+ROTATED = "rotated bndbox"
+DELETED = "deleted"  # a count of `VocAnnotation.counted`; the others name shapes
 
 Box = tuple[float, float, float, float]
 _Fields = dict[str, list[ET.Element]]
@@ -70,7 +79,7 @@ class VocAnnotation:
         objects: those that can be read.
         errors: of the others: place in the file, counted from 1; class name, may be empty; reason.
         counted: objects whose box is the one around another shape, by its tag, and those skipped because
-            their <deleted> is 1, under DELETED.
+            their <deleted> is true, under DELETED.
     """
 
     size: tuple[int, int] | None
@@ -84,6 +93,7 @@ def read_annotation(path: Path | str) -> VocAnnotation:
 
     Boxes are returned as written: they may be inverted or outside the image. Several boxes in one <object>
     are several objects. Without a <bndbox> the box is the one around a <robndbox>, <polygon> or <points>.
+    CVAT's attribute `rotation`, in degrees, rotates a <bndbox>: the box is the one around the result.
     `<filename>`, `<path>` and the `<part>` elements of an object are ignored.
 
     Raises:
@@ -104,7 +114,7 @@ def read_annotation(path: Path | str) -> VocAnnotation:
         names = fields["name"] + [name for result in results for name in _fields(result)["name"]]
         name = normalize_name(names[0].text or "") if names else ""
         try:
-            objects += _read_objects(name, len(names), fields, _read_score(node), counted)
+            objects += _read_objects(name, len(names), fields, node, counted)
         except ValueError as error:
             errors.append((number, name, str(error)))
     edges = [edge for item in objects for edge in item.box]
@@ -248,14 +258,21 @@ def _read_text(path: Path | str) -> str:
 
 def _list_objects(root: ET.Element, path: Path | str) -> Iterator[ET.Element]:
     """Yield the objects, also those in <objects>; raises a UserError for any in another element."""
-    unread = "a box outside of an <object>" if _has_coordinates(root) else ""
+    others, alone = [], True
     for node in root:
         inside = node if node.tag.lower() == "objects" else (node,)
         for child in inside:
             if child.tag.lower() == "object":
+                alone = False
                 yield child
             else:
-                unread = unread or _find_unread(child, _is_object)
+                others.append(child)
+    unread = "a box outside of an <object>" if _has_coordinates(root) else ""
+    for child in others if not unread else ():
+        found = _find_unread(child, _is_box)
+        if not found and not _METADATA.fullmatch(child.tag.lower()):
+            found = _find_unread(child, partial(_is_object, alone=alone))
+        unread = unread or found
     if unread:
         raise UserError(f"{path}: {unread} is not read; write each object as <object> with a <bndbox>")
 
@@ -287,11 +304,21 @@ def _is_box(node: ET.Element) -> bool:
     return _OBJECT_OR_BOX.fullmatch(node.tag.rpartition("}")[2].lower()) is not None
 
 
-def _is_object(node: ET.Element) -> bool:
-    """Tell whether a node has the name of an object or a box, a class or four coordinates."""
-    if _is_box(node):
-        return True
-    return any(_CLASS.fullmatch(name) for name, _ in _values(node)) or _has_coordinates(node)
+def _is_object(node: ET.Element, alone: bool) -> bool:
+    """Tell whether a node has a class and coordinates, beside each other.
+
+    In a file without any <object> (`alone`), where the loss would be the greatest, four coordinates or a
+    class with any four numbers are enough.
+    """
+    values = _values(node)
+    if len(values) < 2:
+        return False
+    has_class = any(text and _CLASS.fullmatch(name) for name, text in values)
+    if _has_coordinates(node):
+        return has_class or alone
+    lists = [text.strip("[]()") for _, text in values]
+    counts = [len(re.split(r"[\s,;]+", text)) for text in lists if _NUMBERS.fullmatch(text)]
+    return has_class and sum(count for count in counts if alone or count > 1) >= 4
 
 
 def _has_coordinates(node: ET.Element) -> bool:
@@ -302,10 +329,10 @@ def _has_coordinates(node: ET.Element) -> bool:
 
 
 def _read_objects(
-    name: str, names: int, fields: _Fields, score: float | None, counted: Counter[str]
+    name: str, names: int, fields: _Fields, node: ET.Element, counted: Counter[str]
 ) -> list[VocObject]:
     """Read the boxes of one <object>; raises a ValueError with what is wrong with it."""
-    if _text(fields, "deleted") == "1":  # LabelMe keeps what was deleted
+    if is_true(_text(fields, "deleted")):  # LabelMe keeps what was deleted
         counted[DELETED] += 1
         return []
     if not name:
@@ -320,23 +347,35 @@ def _read_objects(
         raise ValueError(f"{unread} is not read; write a <bndbox>")
     if tag is None:
         raise ValueError("no <bndbox>")
-    boxes = [_read_bndbox(node) if tag == "bndbox" else _SHAPES[tag](node) for node in fields[tag]]
+    attributes = _attributes(node)
+    boxes = [_read_bndbox(box) if tag == "bndbox" else _SHAPES[tag](box) for box in fields[tag]]
+    if tag == "bndbox" and (angle := _to_number("rotation", attributes.get("rotation", "0"))):
+        boxes, tag = [rotate(box, angle) for box in boxes], ROTATED
     counted.update({} if tag == "bndbox" else {tag: len(boxes)})
-    difficult = _text(fields, "difficult") == "1"  # tools also write "" and "Unspecified"
-    return [VocObject(name, box, difficult, score) for box in boxes]
+    difficult = is_true(_text(fields, "difficult")) or is_true(attributes.get("difficult"))
+    return [VocObject(name, box, difficult, _read_score(node)) for box in boxes]
 
 
 def _text(fields: _Fields, tag: str) -> str:
     return (fields[tag][0].text or "").strip() if fields[tag] else ""
 
 
+def is_true(value: object) -> bool:
+    """Tell whether a flag such as VOC's difficult is set: 1, True or yes, and not "" or Unspecified."""
+    return str(value).strip().lower() in ("1", "1.0", "true", "yes")
+
+
+def _attributes(node: ET.Element) -> dict[str, str]:
+    """Return CVAT's attributes of an object: value by name in lower case."""
+    pairs = map(_fields, node.iterfind("attributes/attribute"))
+    return {_text(pair, "name").lower(): _text(pair, "value") for pair in pairs}
+
+
 def _read_score(node: ET.Element) -> float | None:
-    """Return the score of an object, beside its name, in its box or among CVAT's attributes."""
-    holders = [node, *(child for child in node if child.tag.lower() in ("possibleresult", "bndbox"))]
-    values = [value for holder in holders for value in _values(holder)]
-    for attribute in node.iterfind("attributes/attribute"):
-        fields = _fields(attribute)
-        values.append((_text(fields, "name").lower(), _text(fields, "value")))
+    """Return the score of an object, anywhere in it but in its parts."""
+    inside = [inner for child in node if child.tag.lower() != "part" for inner in child.iter()]
+    values = [value for holder in (node, *inside) for value in _values(holder)]
+    values += _attributes(node).items()
     scores = (parse_score(text) for name, text in values if name in SCORE_NAMES)
     return next((score for score in scores if score is not None), None)
 
@@ -364,7 +403,15 @@ def _enclose_rotated(node: ET.Element) -> Box:
     cx, cy, width, height, angle = (_read_number(fields, tag) for tag in ("cx", "cy", "w", "h", "angle"))
     if abs(angle) > 2 * math.pi:
         raise ValueError(f"<angle> is {angle:g}, not in radians")
-    cos, sin = abs(math.cos(angle)) / 2, abs(math.sin(angle)) / 2
+    box = cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
+    return rotate(box, math.degrees(angle))
+
+
+def rotate(box: Box, degrees: float) -> Box:
+    """Return the box around a box that is rotated about its center; the direction makes no difference."""
+    x1, y1, x2, y2 = box
+    cx, cy, width, height = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+    cos, sin = abs(math.cos(math.radians(degrees))) / 2, abs(math.sin(math.radians(degrees))) / 2
     right, down = width * cos + height * sin, width * sin + height * cos
     return round(cx - right, 3), round(cy - down, 3), round(cx + right, 3), round(cy + down, 3)
 

@@ -22,6 +22,7 @@ from utils.data.voc_xml import (
 BOX = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>10</xmax><ymax>12</ymax></bndbox>"
 OBJECT = f"<object><name>cat</name>{BOX}</object>"
 CAT = VocObject("cat", (2, 3, 10, 12))
+DIFFICULT = VocObject("cat", CAT.box, True)
 
 
 NORMALIZED = (
@@ -34,6 +35,15 @@ METADATA = (
     "<camera name='a'><width>40</width><height>30</height><fx>9</fx><fy>9</fy><cx>1</cx><cy>2</cy></camera>"
     "<metadata><category>street</category><date>2020-01-02</date><gps lat='1' lon='2' alt='3'/></metadata>"
     "<num_objects>1</num_objects><size><width>40</width><height>30</height><depth>3</depth></size>"
+)
+MORE_METADATA = (
+    "<scene><label>street</label></scene><geo><bounds>48.1,11.2,48.2,11.3</bounds></geo>"
+    "<crop><left>0</left><top>0</top><width>80</width><height>60</height></crop>"
+    "<roi><x1>0</x1><y1>0</y1><x2>80</x2><y2>60</y2></roi><page x='0' y='0' width='80' height='60'/>"
+    "<attributes><attribute><name>weather</name><label>rain</label></attribute></attributes>"
+    "<source class='web'/><image><class>urban</class></image><objects>3</objects>"
+    "<resolution><x>72</x><y>72</y><width>80</width><height>60</height></resolution>"
+    "<meta><task><labels><label><name>cat</name></label></labels></task></meta>"
 )
 ROTATED = "<robndbox><cx>50</cx><cy>40</cy><w>20</w><h>10</h><angle>{angle}</angle></robndbox>"
 
@@ -74,6 +84,12 @@ def read(tmp_path: Path, content: str | bytes) -> VocAnnotation:
             OBJECT.replace("<name>", "<difficult>1</difficult><name>"),
             VocAnnotation(None, (VocObject("cat", CAT.box, True),)),
         ),
+        *(
+            (shaped(f"<difficult>{text}</difficult>{BOX}"), VocAnnotation(None, (DIFFICULT,)))
+            for text in ("True", "true", " yes ", "1.0")
+        ),
+        (shaped(f"{ATTRIBUTES.format('difficult', 'true')}{BOX}"),
+         VocAnnotation(None, (DIFFICULT,))),
         (OBJECT.replace("<name>", "<difficult/><name>"), VocAnnotation(None, (CAT,))),
         (OBJECT.replace("<name>", "<difficult>Unspecified</difficult><name>"), VocAnnotation(None, (CAT,))),
         (f"<object>{BOX}<name>cat</name></object>", VocAnnotation(None, (CAT,))),
@@ -100,7 +116,17 @@ def read(tmp_path: Path, content: str | bytes) -> VocAnnotation:
         (shaped(BOX.replace("<xmin>", "<conf>0.25</conf><xmin>")), VocAnnotation(None, (scored(0.25),))),
         (shaped(f"{ATTRIBUTES.format('Score', 0.5)}{BOX}"), VocAnnotation(None, (scored(0.5),))),
         (shaped(f"{ATTRIBUTES.format('track_id', 5)}{BOX}"), VocAnnotation(None, (CAT,))),
+        (shaped(f"<extra><score>0.5</score></extra>{BOX}"), VocAnnotation(None, (scored(0.5),))),
+        (shaped(f"<part><score>0.5</score></part>{BOX}"), VocAnnotation(None, (CAT,))),
         (METADATA + OBJECT, VocAnnotation((40, 30), (CAT,))),
+        (METADATA, VocAnnotation((40, 30), ())),
+        (MORE_METADATA + OBJECT, VocAnnotation(None, (CAT,))),
+        (MORE_METADATA, VocAnnotation(None, ())),
+        (f"<margin left='1' top='2' right='3' bottom='4'/>{OBJECT}", VocAnnotation(None, (CAT,))),
+        # a box of 8 x 9 around (6, 7.5), turned by 45 degrees: 17 / sqrt(2) = 12.021 wide and high
+        (shaped(f"{ATTRIBUTES.format('rotation', '45.0')}{BOX}"),
+         VocAnnotation(None, (VocObject("cat", (-0.01, 1.49, 12.01, 13.51)),), (), {"rotated bndbox": 1})),
+        (shaped(f"{ATTRIBUTES.format('rotation', '0.0')}{BOX}"), VocAnnotation(None, (CAT,))),
         (shaped(f"{BOX}<point><x>3</x><y>4</y></point>"), VocAnnotation(None, (CAT,))),  # VOC2012's actions
         (shaped(ROTATED.format(angle=0)), enclosed("robndbox", (40, 35, 60, 45))),
         (shaped(ROTATED.format(angle=1.5707963)), enclosed("robndbox", (45, 30, 55, 50))),
@@ -148,15 +174,24 @@ def test_read(tmp_path: Path, inside: str, expected: VocAnnotation) -> None:
         *(
             (f"<annotation>{OBJECT}{inside}</annotation>", f"{place} is not read")
             for inside, place in {
-                "<found><name>cat</name><bounds>1 2 3 4</bounds></found>": "<found> with <bounds> in it",
+                "<found><name>cat</name><bounds>1 2 3 4</bounds></found>": "<found>",
                 "<item><name>cat</name><x>1</x><y>2</y><w>3</w><h>4</h></item>": "<item>",
-                "<item><left>1</left><top>2</top><width>3</width><height>4</height></item>": "<item>",
+                "<a><b><tag>cat</tag><tl>5,5</tl><br>20,20</br></b></a>": "<a> with <b> in it",
+                "<region><type>cat</type><coords>[5, 5, 20, 20]</coords></region>": "<region>",
                 "<instance><class>cat</class><place>1 2 3 4</place></instance>": "<instance>",
                 "<HRSC_Object><Class_ID>1</Class_ID></HRSC_Object>": "<HRSC_Object>",
-                "<HRSC_Object><box_xmin>1</box_xmin></HRSC_Object>": "<HRSC_Object> with <box_xmin> in it",
-                "<targets><target class='cat'/></targets>": "<targets> with <target> in it",
+                "<HRSC_Object><box_xmin>1</box_xmin></HRSC_Object>": "<HRSC_Object>",
+                "<found><box_xmin>1</box_xmin></found>": "<found> with <box_xmin> in it",
                 "<target name='cat' x1='1' y1='2' x2='3' y2='4'/>": "<target>",
                 "<x>1</x><y>2</y><w>3</w><h>4</h>": "a box outside of an <object>",
+            }.items()
+        ),
+        *(
+            (f"<annotation>{inside}</annotation>", f"{place} is not read")
+            for inside, place in {
+                "<item><left>1</left><top>2</top><width>3</width><height>4</height></item>": "<item>",
+                "<face x1='1' y1='2' x2='3' y2='4'/>": "<face>",
+                "<a><name>cat</name><p>1</p><q>2</q><r>3</r><s>4</s></a>": "<a>",
             }.items()
         ),
         (
@@ -208,6 +243,7 @@ def test_broken_file_is_named(tmp_path: Path, content: str | bytes, reason: str)
                 BOX.replace(
                     "<ymin>4</ymin>", "<ymin>4</ymin><ymin>5</ymin>"
                 ): "2 <ymin>; write a <bndbox> for each box",
+                ATTRIBUTES.format("rotation", "left") + BOX: "<rotation> is 'left', not a number",
                 ROTATED.format(angle=30): "<angle> is 30, not in radians",
                 ROTATED.replace("<w>20</w>", ""): "no <w>",
                 "<polygon><x1>1</x1><x2>3</x2></polygon>": "no <y1>",
