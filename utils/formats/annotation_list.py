@@ -16,10 +16,10 @@ from pathlib import Path
 from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import on_disk, read_text
-from utils.data.folder_walk import IMAGE_SUFFIXES
-from utils.formats.image_folder import ImageFolder
+from utils.data.folder_walk import IMAGE_SUFFIXES, glob_files, is_image
+from utils.formats.image_folder import ImageFolder, note_unused
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
-from utils.formats.parsing import guess_split, parse_numbers
+from utils.formats.parsing import guess_split, list_files, parse_numbers
 
 _MAX_LIST_BYTES = 1_000_000_000
 
@@ -51,6 +51,10 @@ def read_annotation_lists(
         where = f"{plural(len(missing), 'image')} not where the list says, such as {missing[0]}"
         source.notes.append(f"{where}; --images DIR looks for them by name")
     source.notes += folder.notes() if folder else []
+    used = [image.path for image in source.images]
+    beside = {path.parent for path in used if os.path.exists(path)}
+    there = list_files(images) if images else (path for place in beside for path in glob_files(place, "*.*"))
+    source.notes += note_unused(filter(is_image, there), used, "in no list")
     return source
 
 

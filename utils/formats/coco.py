@@ -2,7 +2,7 @@
 
 A box is [x1, y1, w, h] on edges in pixels. VOC's difficult objects are COCO's crowds (`iscrowd`), in both
 directions: neither trained on nor scored. `ignore` says the same for readers that know it. An object without
-a box gets the one around its polygons.
+a box gets the one around its polygons; CVAT's attribute `rotation`, in degrees, the one around the result.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write, read_json
-from utils.data.folder_walk import glob_files
-from utils.formats.image_folder import ImageFolder
+from utils.data.voc_xml import rotate
+from utils.formats.image_folder import ImageFolder, note_unused
 from utils.formats.intermediate import (
     ConvertedDataset,
     ConvertedImage,
@@ -33,7 +34,9 @@ from utils.formats.parsing import (
     enclosing_box,
     find_score,
     guess_split,
+    is_marked,
     list_files,
+    parse_numbers,
     path_inside,
     shown,
     to_class_name,
@@ -42,19 +45,25 @@ from utils.formats.parsing import (
 )
 
 _SAMPLED = 100  # images whose files are looked for to find their folder
+_OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 _MOST_FILES = 100  # of one data set beside each other; more JSON files are of another format
 
 
 def find_coco_files(folder: Path) -> list[Path]:
-    """List annotations/instances_*.json, else annotations/*.json, else every _annotations.coco.json.
+    """List the JSON files in annotations/, else every _annotations.coco.json, which is Roboflow's.
 
-    The last is Roboflow's. Without any, those in the folder itself, such as Label Studio's result.json.
+    Without any, those in the folder itself, such as Label Studio's result.json. Files of COCO's other tasks,
+    such as captions, and those without a list `images` count only where there are no others.
     """
-    inside, beside = glob_files(folder / "annotations", "*.json"), glob_files(folder, "*.json")
+    files = list(list_files(folder, (".json",)))
+    inside = [path for path in files if path.parent.name.lower() == "annotations"]
+    beside = [path for path in files if path.parent == folder]
+    shaped = [path for path in inside if contains(path, b'"images"')]
     return (
-        [path for path in inside if path.name.startswith("instances_")]
+        [path for path in shaped if not path.name.startswith(_OTHER_TASKS)]
+        or shaped
         or inside
-        or [path for path in list_files(folder, (".json",)) if path.name == "_annotations.coco.json"]
+        or [path for path in files if path.name == "_annotations.coco.json"]
         or [path for path in beside if len(beside) <= _MOST_FILES and contains(path, b'"images"')]
     )
 
@@ -74,16 +83,27 @@ def read_coco(paths: Sequence[Path], images: Path | None = None) -> SourceDatase
     folder = ImageFolder(images) if images else None
     crowds: Counter[Path] = Counter()  # by image, which may be in two splits
     polygons: Counter[Path] = Counter()
+    rotated: Counter[Path] = Counter()
+    places = [images] if images else [path for path in paths if path.is_dir()]
     for file in files:
         reader = _Reader(file, source, folder)
         reader.read(file.stem if len(files) > 1 else None)
         crowds |= reader.crowds
         polygons |= reader.polygons
+        rotated |= reader.rotated
+        places += [reader.folder] if not images and not any(path.is_dir() for path in paths) else []
     if crowds:
         source.notes.append(f"{crowds.total()} crowds (iscrowd) become difficult objects with one box each")
     if polygons:
         source.notes.append(f"{polygons.total()} polygons without bbox become their enclosing box")
+    if rotated:
+        source.notes.append(f"{rotated.total()} rotated boxes become their enclosing box")
     source.notes += folder.notes() if folder else []
+    there = (path for place in places for path in list_files(place))
+    source.notes += note_unused(there, [image.path for image in source.images], "in no JSON file")
+    unread = [path for root in paths if root.is_dir() for path in list_files(root, (".json",))]
+    if unread := [path for path in unread if path not in files]:
+        source.notes.append(f"{plural(len(unread), 'JSON file')} not read, such as {unread[0]}")
     return source
 
 
@@ -96,6 +116,7 @@ class _Reader:
         self.source = source
         self.crowds: Counter[Path] = Counter()
         self.polygons: Counter[Path] = Counter()
+        self.rotated: Counter[Path] = Counter()
         self.data = read_json(path, MAX_JSON_BYTES)
         if not isinstance(self.data, dict) or not isinstance(self.data.get("images"), list):
             raise UserError(f"{path}: not COCO: it has no list `images`; name its format with --from")
@@ -132,9 +153,12 @@ class _Reader:
     def _find_folder(self) -> Path:
         names = [e.get("file_name") for e in self.data["images"][:_SAMPLED] if isinstance(e, dict)]
         folder = self.path.parent
-        stem = self.path.stem.removeprefix("instances_")
-        bases = [folder, folder / "images", folder.parent, folder.parent / "images"]
-        for place in [*bases, *(base / part for part in (stem, self.split) if part for base in bases)]:
+        stem = self.path.stem.removeprefix("instances_").lower()
+        tops = (folder, folder.parent)
+        bases = [place for top in tops for place in (top, *_subfolders(top, lambda name: name == "images"))]
+        of_stem = [place for base in bases for place in _subfolders(base, lambda name: name == stem)]
+        of_split = [place for base in bases for place in _subfolders(base, self._is_of_split)]
+        for place in [*bases, *of_stem, *of_split]:
             paths = (path_inside(place, name) for name in names)
             if any(path is not None and os.path.isfile(path) for path in paths):
                 return place
@@ -143,6 +167,9 @@ class _Reader:
                 f"{self.path}: its images, such as {shown(names[0])}, are missing; give --images DIR"
             )
         return folder  # each entry is a fault of its own
+
+    def _is_of_split(self, name: str) -> bool:
+        return self.split is not None and self.split in (name, guess_split(name))
 
     def _read_categories(self) -> dict[Any, str]:
         categories: dict[Any, str] = {}
@@ -201,15 +228,27 @@ class _Reader:
                 return f"bbox {given}: width and height must be above 0"
             x, y, width, height = values
             box = x, y, _far_edge(x, width), _far_edge(y, height)
-        is_crowd = entry.get("iscrowd") == 1
+        attributes = entry.get("attributes")  # CVAT's
+        rotation = attributes.get("rotation") if isinstance(attributes, dict) else None
+        angle = parse_numbers([str(rotation or 0)])
+        if angle is None:
+            return f"rotation {shown(rotation)} is not a number of degrees"
+        if any(angle):
+            box = rotate(box, angle[0])
+        is_crowd = is_marked("iscrowd", entry)
         if image is not None:  # otherwise the image is already a fault
             self.crowds[image.path] += is_crowd
-            attributes = entry.get("attributes")  # CVAT's
-            marked = isinstance(attributes, dict) and attributes.get("difficult") is True
-            difficult = is_crowd or marked or entry.get("ignore") == 1
-            score = find_score(entry, attributes)
+            self.rotated[image.path] += any(angle)
+            marks = (entry, attributes)
+            difficult = is_crowd or is_marked("ignore", entry) or is_marked("difficult", *marks)
+            score = find_score(*marks)
             image.objects.append(SourceObject(where, self.categories[category], box, difficult, score))
         return ""
+
+
+def _subfolders(folder: Path, is_wanted: Callable[[str], bool]) -> list[Path]:
+    """List the folders in a folder whose name, in lower case, is wanted."""
+    return [path for path in sorted(folder.iterdir()) if is_wanted(path.name.lower()) and path.is_dir()]
 
 
 def _is_id(value: Any) -> bool:
@@ -250,6 +289,10 @@ def write_coco(folder: Path, dataset: ConvertedDataset) -> list[str]:
     return written
 
 
+def _score_to_json(score: float) -> float | str:
+    return score if math.isfinite(score) else str(score)  # JSON has no NaN
+
+
 def _as_coco(split: str, images: Sequence[ConvertedImage], class_names: Sequence[str]) -> dict[str, Any]:
     ids = {name: number for number, name in enumerate(class_names, start=1)}
     entries: list[dict[str, Any]] = []
@@ -263,6 +306,7 @@ def _as_coco(split: str, images: Sequence[ConvertedImage], class_names: Sequence
             annotation = {"id": len(annotations) + 1, "image_id": image_id, "category_id": ids[item.name]}
             box = {"bbox": [x1, y1, width, height], "area": width * height}
             flags = {"iscrowd": int(item.difficult), "ignore": int(item.difficult)}
-            annotations.append({**annotation, **box, **flags})
+            score = {} if item.score is None else {"score": _score_to_json(item.score)}
+            annotations.append({**annotation, **box, **flags, **score})
     categories = [{"id": number, "name": name} for name, number in ids.items()]
     return {"info": {"split": split}, "images": entries, "categories": categories, "annotations": annotations}

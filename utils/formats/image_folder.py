@@ -1,9 +1,10 @@
-"""Search for the images of annotations below one folder, also by paths of another machine."""
+"""Search for the images of annotations, also by paths of another machine, and a count of the others."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,13 @@ class ImageFolder:
         for path in list_files(self.folder.absolute()):
             found[nfc(path.name).casefold()].append(path)
         return found
+
+
+def note_unused(images: Iterable[Path], used: Iterable[Path], reason: str) -> list[str]:
+    """Say how many images are not among those used; `reason` follows their number."""
+    known = {os.path.abspath(path) for path in used}
+    others = [path for path in dict.fromkeys(images) if os.path.abspath(path) not in known]
+    return [f"{plural(len(others), 'image')} {reason}, such as {others[0]}, skipped"] if others else []
 
 
 def _parts(path: Path) -> tuple[str, ...]:

@@ -12,16 +12,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import MAX_TEXT_BYTES, read_json
 from utils.data.voc_xml import Box
-from utils.formats.image_folder import ImageFolder
+from utils.formats.image_folder import ImageFolder, note_unused
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import (
     enclosing_box,
     find_score,
     folder_split,
+    is_marked,
     list_files,
     path_inside,
     shown,
@@ -38,7 +38,8 @@ _CORNERS = {"rectangle": 2, "polygon": 3, "rotation": 4, "quadrilateral": 4, "or
 def read_labelme(folder: Path, images: Path | None = None) -> SourceDataset:
     """Read a JSON file, or all below a folder; folders train, val and test directly in it are splits.
 
-    Images are found below the folder `images` by `ImageFolder.find`; None follows each file's imagePath.
+    Images are found below the folder `images` by `ImageFolder.find`. Without it an imagePath is tried as it
+    stands, then below the source.
 
     Raises:
         UserError: there is no JSON file.
@@ -48,11 +49,11 @@ def read_labelme(folder: Path, images: Path | None = None) -> SourceDataset:
     if not files:
         raise UserError(f"{folder}: no .json file in it; give the folder of the JSON files")
     source = SourceDataset()
-    image_folder = ImageFolder(images) if images else None
+    image_folder = ImageFolder(images or root)
     shapes: Counter[str] = Counter()
     for path in files:
         try:
-            source.images.append(_read_file(path, root, image_folder, source, shapes))
+            source.images.append(_read_file(path, root, image_folder, images is not None, source, shapes))
         except UserError as error:
             source.image_faults.append(str(error))
     enclosed = ", ".join(
@@ -61,23 +62,19 @@ def read_labelme(folder: Path, images: Path | None = None) -> SourceDataset:
     skipped = ", ".join(f"{n} {kind}" for kind, n in shapes.items() if kind in _WITHOUT_AREA)
     source.notes += [f"shapes that become their enclosing box: {enclosed}"] if enclosed else []
     source.notes += [f"shapes without area, skipped: {skipped}"] if skipped else []
-    source.notes += image_folder.notes() if image_folder else []
-    seen = {image.path for image in source.images}
-    others = [path for path in list_files((images or root).absolute()) if path not in seen]
-    if others:
-        source.notes.append(
-            f"{plural(len(others), 'image')} without a JSON file, such as {others[0]}, skipped"
-        )
+    source.notes += image_folder.notes()
+    used = [image.path for image in source.images]
+    source.notes += note_unused(list_files(images or root), used, "without a JSON file")
     return source
 
 
 def _read_file(
-    path: Path, root: Path, images: ImageFolder | None, source: SourceDataset, shapes: Counter[str]
+    path: Path, root: Path, folder: ImageFolder, by_name: bool, source: SourceDataset, shapes: Counter[str]
 ) -> SourceImage:
     data = read_json(path, MAX_TEXT_BYTES)
     if not isinstance(data, dict) or not isinstance(data.get("shapes"), list):
         raise UserError(f"{path}: not labelme: it has no list `shapes`")
-    image_path = _find_image(path, root, images, data)
+    image_path = _find_image(path, root, folder, by_name, data)
     split = folder_split(path.relative_to(root))
     size = to_size(data.get("imageWidth"), data.get("imageHeight"))
     image = SourceImage(image_path, splits=(split,) if split else (), size=size)
@@ -88,20 +85,25 @@ def _read_file(
     return image
 
 
-def _find_image(path: Path, root: Path, images: ImageFolder | None, data: dict[str, Any]) -> Path:
+def _find_image(path: Path, root: Path, folder: ImageFolder, by_name: bool, data: dict[str, Any]) -> Path:
     named = data.get("imagePath")
-    try:
-        found = images.find(named) if images else path_inside(root, named, path.parent)
-    except ValueError as error:
-        raise UserError(f"{path}: imagePath {error}") from None
-    if data.get("imageData") and (found is None or not os.path.exists(found)):
+    found = None if by_name else path_inside(root, named, path.parent)
+    fault = f"{shown(named)} is not found below {folder.folder}"
+    if found is None or not os.path.exists(found):
+        try:
+            found = folder.find(named)
+        except ValueError as error:
+            if by_name:
+                raise UserError(f"{path}: imagePath {error}") from None
+            fault = str(error)
+    if found is not None and os.path.exists(found):
+        return found
+    if data.get("imageData"):
         raise UserError(
             f"{path}: image {shown(named)} is only in this file (imageData); save it as an image, and "
             "name its folder with --images DIR"
         )
-    if found is None:
-        raise UserError(f"{path}: imagePath {shown(named)} is no path inside {root}; give --images DIR")
-    return found
+    raise UserError(f"{path}: imagePath {fault}; give --images DIR")
 
 
 def _read_shape(where: str, shape: Any, image: SourceImage, shapes: Counter[str]) -> str:
@@ -121,9 +123,7 @@ def _read_shape(where: str, shape: Any, image: SourceImage, shapes: Counter[str]
         box = _to_box(kind, points)
         if box is None:
             return f"a shape_type {shown(kind)} of {len(points)} points has no box"
-        flags = shape.get("flags")
-        marks = (shape, flags) if isinstance(flags, dict) else (shape,)
-        difficult = any(mark.get("difficult") is True for mark in marks)
+        difficult = is_marked("difficult", shape, shape.get("flags"))
         image.objects.append(
             SourceObject(where, name, box, difficult, find_score(shape, shape.get("attributes")))
         )

@@ -12,7 +12,7 @@ from utils.cli.class_names import normalize_name
 from utils.cli.files import MAX_TEXT_BYTES, on_disk
 from utils.data.folder_walk import IMAGE_SUFFIXES, walk_folder
 from utils.data.layouts import SPLIT_NAMES, split_of
-from utils.data.voc_xml import SCORE_NAMES, Box, parse_score
+from utils.data.voc_xml import SCORE_NAMES, Box, is_true, parse_score
 
 MAX_JSON_BYTES = 1_000_000_000
 _LARGEST_NUMBER = 1e6  # as in VOC annotations
@@ -56,6 +56,12 @@ def find_score(*entries: Any) -> float | None:
     ]
     scores = (parse_score(str(value)) for value in values)
     return next((score for score in scores if score is not None), None)
+
+
+def is_marked(name: str, *entries: Any) -> bool:
+    """Tell whether a flag such as `difficult` is true in one of some JSON objects."""
+    marks = [items for entry in entries if isinstance(entry, dict) for items in entry.items()]
+    return any(key.lower() == name and is_true(value) for key, value in marks)
 
 
 def to_size(width: Any, height: Any) -> tuple[int, int] | None:

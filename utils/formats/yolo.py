@@ -25,7 +25,7 @@ from utils.cli.errors import UserError
 from utils.cli.files import atomic_write, on_disk, read_text, read_yaml
 from utils.data.folder_walk import glob_files, is_image
 from utils.data.voc_xml import Box
-from utils.formats.image_folder import ImageFolder
+from utils.formats.image_folder import ImageFolder, note_unused
 from utils.formats.intermediate import (
     ConvertedDataset,
     ConvertedImage,
@@ -95,12 +95,11 @@ def read_yolo(source: Path, class_names: tuple[str, ...] = (), images: Path | No
         if missing and (reader.list_unlisted() or not found.images):
             raise missing[0]  # else it names an empty part, as Roboflow's data.yaml does
         found.notes += [f"skipped: {error}" for error in missing]
-        reader.note_unlisted(config_path)
     else:
         reader.read_folder(root / "images" if (root / "images").is_dir() else root, None)
     if not found.images and not found.image_faults:
         raise UserError(f"{source}: no images in it; give --images DIR")
-    reader.finish()
+    reader.finish(config_path)
     return found
 
 
@@ -150,8 +149,7 @@ class _Reader:
             labels = [_label_of(path, self.root)] if self.root in path.parents else []
             labels.append(on_disk(label_root / path.relative_to(folder).with_suffix(".txt")))
             label = next((label for label in labels if os.path.exists(label)), labels[0])
-            if label.parent != path.parent:
-                self.label_folders.add(label.parent)
+            self.label_folders.add(label.parent)
             self._read_image(path, label, split or folder_split(path.relative_to(folder)))
 
     def read_list(self, path: Path, split: str | None) -> None:
@@ -173,23 +171,20 @@ class _Reader:
                     self.source.image_faults.append(f"{where}: {error}")
             elif text:
                 image = next((place for place in places if os.path.exists(place)), places[0])
-                self._read_image(image, _label_of(image, self.root), split)
+                label = _label_of(image, self.root)
+                self.label_folders.add(label.parent)
+                self._read_image(image, label, split)
 
     def list_unlisted(self) -> list[Path]:
-        """List the images in no split."""
-        read = {image.path for image in self.source.images}
-        return [] if self.image_folder else [path for path in list_files(self.root) if path not in read]
+        """List the images that were not read."""
+        folder = self.image_folder.folder.absolute() if self.image_folder else self.root
+        return [path for path in list_files(folder) if path not in self.read]
 
-    def note_unlisted(self, config_path: Path) -> None:
-        """Count the images in no split in a note."""
-        if others := self.list_unlisted():
-            note = (
-                f"{plural(len(others), 'image')} in no split of {config_path}, such as {others[0]}, skipped"
-            )
-            self.source.notes.append(note)
-
-    def finish(self) -> None:
-        """Count polygons and images without labels in notes; report labels without an image."""
+    def finish(self, config_path: Path | None) -> None:
+        """Count images that were not read or have no label, and polygons; report labels without an image."""
+        unlisted = self.list_unlisted()
+        reason = f"in no split of {config_path}" if config_path else f"outside of {self.root / 'images'}"
+        self.source.notes += note_unused(unlisted, (), reason)
         self.source.notes += self.image_folder.notes() if self.image_folder else []
         if self.polygons:
             self.source.notes.append(f"{plural(self.polygons, 'polygon')} replaced by the enclosing box")
@@ -197,9 +192,11 @@ class _Reader:
             note = f"{plural(self.unlabelled, 'image')} without a label file, taken as without objects"
             self.source.notes.append(note)
         stems = {path.stem for path in self.labels}
-        for folder in sorted(self.label_folders):
+        known = self.labels | {_label_of(path, self.root) for path in unlisted if self.root in path.parents}
+        for folder in sorted(path for path in self.label_folders if path.is_dir()):
+            is_mixed = any(map(is_image, folder.iterdir()))
             for path in glob_files(folder, "*.txt"):
-                if path not in self.labels and path.name != "classes.txt":
+                if path not in known and path.name != "classes.txt" and (not is_mixed or _is_label(path)):
                     hint = " (the image of that name has another label)" if path.stem in stems else ""
                     self.source.image_faults.append(f"{path}: no image belongs to this label{hint}")
 
@@ -253,6 +250,15 @@ class _Reader:
         score = values[4] if len(values) == 5 else None
         image.objects.append(SourceObject(where, names[int(label)], box, score=score))
         return ""
+
+
+def _is_label(path: Path) -> bool:
+    """Tell whether a text file among images, where others are too, is empty or begins with numbers."""
+    try:
+        lines = [line for line in read_text(path).splitlines() if line.strip()]
+    except UserError:
+        return False
+    return not lines or parse_numbers(lines[0].split()) is not None
 
 
 def _label_of(image: Path, root: Path) -> Path:
@@ -335,16 +341,18 @@ def write_yolo(
     """Write labels/ beside images/, and data.yaml, whose `path` is `root`; returns lines about what is lost.
 
     An image without objects gets an empty file. Difficult objects are skipped, as by the VOC converter of
-    ultralytics: YOLO has no such flag.
+    ultralytics: YOLO has no such flag. Nor has it scores, which are left out.
     """
     numbers = {name: number for number, name in enumerate(class_names)}
     difficult: dict[str, int] = {}  # by image, which may be in two splits
+    scored: dict[str, int] = {}
     for place, images in places.items():
         labels = folder / place.replace("images", "labels", 1)
         labels.mkdir(parents=True)
         for image in images:
             lines = [_label_line(numbers[o.name], o.box, image) for o in image.objects if not o.difficult]
             difficult[image.image_id] = len(image.objects) - len(lines)
+            scored[image.image_id] = sum(o.score is not None for o in image.objects if not o.difficult)
             with atomic_write(labels / f"{image.image_id}.txt", "w") as file:
                 file.writelines(lines)
     keys = {place: _KEY_OF.get(guess_split(place) or "") for place in places}
@@ -354,12 +362,17 @@ def write_yolo(
     names = {"nc": len(class_names), "names": list(class_names)}
     with atomic_write(folder / "data.yaml", "w") as file:
         yaml.safe_dump({"path": str(root), **config, **names}, file, sort_keys=False, allow_unicode=True)
-    lost = sum(difficult.values())
+    lost, unscored = sum(difficult.values()), plural(sum(scored.values()), "object")
     unnamed = ", ".join(place for place, key in keys.items() if key is None)
     missing = " and no ".join(split for split in ("train", "val") if split not in config)
     advice = "add the line, or convert data with such lists"
     return [
         *([f"skipped: {plural(lost, 'difficult object')}; YOLO has no such flag"] if lost else []),
+        *(
+            [f"written without the score: {unscored}; YOLO trainers read none"]
+            if any(scored.values())
+            else []
+        ),
         *([f"not named in data.yaml: {unnamed}; the names do not say train, val or test"] if unnamed else []),
         *([f"data.yaml has no {missing}, which most YOLO trainers need; {advice}"] if missing else []),
     ]

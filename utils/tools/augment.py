@@ -21,7 +21,13 @@ from utils.data.dataset_report import Record, count_overlap
 from utils.data.prepare import TrainingData, prepare_splits, prepare_training
 from utils.data.samples import list_splits, load_samples
 from utils.data.train_dataset import AugmentSettings, TrainDataset
-from utils.data.voc_xml import VocObject, rewrite_annotation, round_boxes, write_annotation
+from utils.data.voc_xml import (
+    VocObject,
+    read_annotation,
+    rewrite_annotation,
+    round_boxes,
+    write_annotation,
+)
 from utils.tools.atomic_folder import atomic_folder, check_unused
 from utils.tools.printing import next_command, print_lines
 from utils.vision.image_reader import Pixels
@@ -54,6 +60,9 @@ def run(config: AugmentConfig) -> int:
         first = next(iter(records))
         log(f"all images go into one folder: {first} is now called {names[first][0]}")
     xml = _find_xml(config, splits)
+    if scored := _count_scored(config, data.train.records, xml):
+        objects = plural(scored, "object")
+        warn(f"{objects} with a score, which augmented copies lack; --skip-unreviewed skips them")
     lists = {part: [names[record.image_id][0] for record in found] for part, found in parts.items()}
     lists["train"] += [name for record in parts["train"] for name in names[record.image_id][1:]]
     with atomic_folder(out) as folder:
@@ -104,6 +113,13 @@ def _find_xml(config: AugmentConfig, splits: Sequence[str]) -> dict[str, Path]:
         )
         if sample.xml_path is not None
     }
+
+
+def _count_scored(config: AugmentConfig, records: Sequence[Record], xml: Mapping[str, Path]) -> int:
+    if config.skip_unreviewed:
+        return 0
+    found = (read_annotation(xml[record.image_id]) for record in records if record.image_id in xml)
+    return sum(item.score is not None for annotation in found for item in annotation.objects)
 
 
 def _copy(folder: Path, name: str, record: Record, xml: Path | None, config: AugmentConfig) -> None:

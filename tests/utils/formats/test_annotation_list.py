@@ -144,3 +144,15 @@ def test_classes_are_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "is a folder" in refusal(
         capsys, tmp_path / "in", "--from", "list", "--classes", empty, "--out", tmp_path / "out"
     )
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_images_in_no_list_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: Path, flag: bool
+) -> None:
+    for name in ("a", "b", "c"):
+        save_picture(tmp_path / f"in/{name}.jpg")
+    source = save_text(tmp_path / "in/2007_train.txt", "a.jpg 3,4,10,12,0\n")
+    images = ["--images", tmp_path / "in"] if flag else []
+    assert run_convert(source, "--classes", classes, *images, "--out", tmp_path / "out") == 0
+    assert "2 images in no list, such as " in capsys.readouterr().err

@@ -104,6 +104,61 @@ def test_boxes_drawn_on_stored_pixels_are_turned(tmp_path: Path) -> None:
     assert boxes_of(tmp_path / "out2")["a"][0].box == (2, 3, 10, 12)
 
 
+@pytest.mark.parametrize(
+    "marks",
+    [
+        *({"iscrowd": value} for value in ("1", True, 1.0)),
+        {"ignore": True},
+        *({"difficult": value} for value in (1, True, "true")),
+        *({"attributes": {"difficult": value}} for value in (1, True, "True")),
+    ],
+)
+def test_difficult_in_any_spelling(tmp_path: Path, marks: dict[str, Any]) -> None:
+    data = copy.deepcopy(GOOD)
+    data["annotations"] = [data["annotations"][0] | marks, data["annotations"][0] | {"iscrowd": "0"}]
+    assert run_convert(make(tmp_path / "in", data), "--out", tmp_path / "out") == 0
+    assert [item.difficult for item in boxes_of(tmp_path / "out")["a"]] == [True, False]
+
+
+def test_rotated_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A box of 8 x 9 around (15, 14.5), turned by 90 degrees, is 9 x 8."""
+    data = copy.deepcopy(GOOD)
+    box = {"image_id": 10, "category_id": 3, "bbox": [11, 10, 8, 9]}
+    data["annotations"] = [box | {"attributes": {"rotation": angle}} for angle in (90.0, 0.0)]
+    assert run_convert(make(tmp_path / "in", data), "--float-boxes", "--out", tmp_path / "out") == 0
+    first, second = boxes_of(tmp_path / "out")["a"]
+    assert (first.box, second.box) == ((10.5, 10.5, 19.5, 18.5), (11, 10, 19, 19))
+    assert "1 rotated boxes become their enclosing box" in capsys.readouterr().err
+
+
+def test_every_json_of_a_folder_is_read_or_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, name in (("train", "instances_train2017.json"), ("val", "val_boxes.json")):
+        data = copy.deepcopy(GOOD)
+        data["images"] = [{"id": 10, "file_name": f"{split}.jpg"}]
+        save_json(tmp_path / "in/Annotations" / name, data | {"annotations": data["annotations"][:1]})
+        save_picture(tmp_path / f"in/Images/{split.title()}2017/{split}.jpg")
+    save_json(tmp_path / "in/Annotations/captions_train2017.json", GOOD)
+    save_json(tmp_path / "in/Annotations/colors.json", {})
+    save_picture(tmp_path / "in/Images/Train2017/more.jpg")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert lists_of(tmp_path / "out") == {"train": ["train"], "val": ["val"]}
+    err = capsys.readouterr().err
+    assert "1 image in no JSON file, such as " in err
+    assert f"2 JSON files not read, such as {tmp_path}/in/Annotations/captions_train2017.json" in err
+
+
+def test_scores_come_back(tmp_path: Path) -> None:
+    data = copy.deepcopy(GOOD)
+    data["annotations"] = [data["annotations"][0] | {"score": score} for score in (0.5, "high")]
+    assert run_convert(make(tmp_path / "in", data), "--out", tmp_path / "voc") == 0
+    assert run_convert(tmp_path / "voc", "--to", "coco", "--out", tmp_path / "coco") == 0
+    text = (tmp_path / "coco/annotations/instances_train.json").read_text(encoding="utf-8")
+    written = json.loads(text, parse_constant=pytest.fail)  # NaN is no JSON
+    assert [item["score"] for item in written["annotations"]] == [0.5, "nan"]
+    assert run_convert(tmp_path / "coco", "--out", tmp_path / "again") == 0
+    assert [str(item.score) for item in boxes_of(tmp_path / "again")["a"]] == ["0.5", "nan"]
+
+
 def test_several_files_are_several_splits(tmp_path: Path) -> None:
     data = copy.deepcopy(GOOD)
     data["images"] = data["images"][:1]

@@ -140,7 +140,7 @@ def test_fault_of_a_shape(
         ('{"shapes": [], "imagePath": "../../secret.jpg"}', "imagePath '../../secret.jpg' is no path inside"),
         ('{"shapes": [], "imagePath": "/etc/secret.jpg"}', "imagePath '/etc/secret.jpg' is no path inside"),
         ('{"shapes": [], "imagePath": null}', "imagePath None is no path inside"),
-        ('{"shapes": [], "imagePath": "gone.jpg"}', "gone.jpg: cannot read the image: No such file"),
+        ('{"shapes": [], "imagePath": "gone.jpg"}', "imagePath 'gone.jpg' is not found below "),
         (
             '{"shapes": [], "imagePath": "gone.jpg", "imageData": "iVBO"}',
             "b.json: image 'gone.jpg' is only in this file (imageData); save it as an image",
@@ -168,6 +168,24 @@ def test_images_are_found_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[
     save_picture(tmp_path / "pictures/above/a.jpg")
     said = refusal(capsys, tmp_path / "in", "--images", tmp_path / "pictures", "--out", tmp_path / "out2")
     assert "a.json: imagePath 'D:\\\\work\\\\a.jpg' may be " in said
+
+
+def test_json_files_in_a_folder_of_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_json(tmp_path / "in/labels/a.json", describe(SHAPE))
+    save_picture(tmp_path / "in/images/a.jpg")
+    assert "give --images DIR" in refusal(capsys, tmp_path / "in/labels", "--out", tmp_path / "out")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert boxes_of(tmp_path / "out") == {"a": [CAT]}
+    assert f"1 image found by file name below {tmp_path}/in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "marks", [{"difficult": 1}, {"difficult": "true"}, {"flags": {"Difficult": True}}, {"Difficult": "1"}]
+)
+def test_difficult_in_any_spelling(tmp_path: Path, marks: dict[str, Any]) -> None:
+    folder = make(tmp_path / "in", SHAPE | marks, SHAPE | {"difficult": 0, "flags": {"difficult": "no"}})
+    assert run_convert(folder, "--out", tmp_path / "out") == 0
+    assert [item.difficult for item in boxes_of(tmp_path / "out")["a"]] == [True, False]
 
 
 def test_shapes_with_a_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

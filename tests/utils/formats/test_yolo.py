@@ -465,3 +465,44 @@ def test_folder_called_testing(tmp_path: Path) -> None:
     save_text(tmp_path / "in/classes.txt", "cat\ndog\n")
     assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
     assert lists_of(tmp_path / "out") == {"train": ["tra"], "test": ["tes"]}
+
+
+def test_labels_beside_images_without_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Side by side, and as CVAT exports: other texts and labels of images in no list are no faults."""
+    save_picture(tmp_path / "flat/a.jpg")
+    save_text(tmp_path / "flat/a.txt", "0 0.5 0.5 0.2 0.2")
+    save_text(tmp_path / "flat/README.txt", "Exported by hand")
+    save_text(tmp_path / "flat/classes.txt", "cat")
+    cvat = tmp_path / "cvat"
+    for name in ("a", "unlisted"):
+        save_picture(cvat / f"obj_train_data/{name}.jpg")
+        save_text(cvat / f"obj_train_data/{name}.txt", "0 0.5 0.5 0.2 0.2")
+    save_text(cvat / "train.txt", "data/obj_train_data/a.jpg")
+    save_text(cvat / "obj.names", "cat")
+    save_text(cvat / "obj.data", "train = data/train.txt\nnames = data/obj.names")
+    for source, lost in ((tmp_path / "flat", "lost.txt"), (cvat, "obj_train_data/lost.txt")):
+        assert run_convert(source, "--out", tmp_path / f"{source.name}_voc") == 0
+        save_text(source / lost, "0 0.5 0.5 0.2 0.2")
+        said = refusal(capsys, source, "--out", tmp_path / "out")
+        assert f"{source / lost}: no image belongs to this label" in said
+
+
+def test_images_beside_the_folder_images_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_picture(tmp_path / "in/images/a.jpg")
+    save_text(tmp_path / "in/labels/a.txt", "0 0.5 0.5 0.2 0.2")
+    save_text(tmp_path / "in/classes.txt", "cat")
+    save_picture(tmp_path / "in/extra/z.jpg")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "out") == 0
+    err = capsys.readouterr().err
+    assert f"1 image outside of {tmp_path}/in/images, such as {tmp_path}/in/extra/z.jpg, skipped" in err
+
+
+def test_scores_are_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_picture(tmp_path / "in/a.jpg")
+    save_text(tmp_path / "in/a.txt", "0 0.5 0.5 0.2 0.2 0.9\n0 0.5 0.5 0.4 0.4")
+    save_text(tmp_path / "in/classes.txt", "cat")
+    assert run_convert(tmp_path / "in", "--out", tmp_path / "voc") == 0
+    assert run_convert(tmp_path / "voc", "--to", "yolo", "--out", tmp_path / "out") == 0
+    assert "written without the score: 1 object" in capsys.readouterr().out
+    (label,) = tmp_path.glob("out/labels/**/a.txt")
+    assert [len(line.split()) for line in label.read_text().splitlines()] == [5, 5]

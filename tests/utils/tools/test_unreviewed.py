@@ -51,6 +51,7 @@ def test_every_verb_says_what_it_does_with_predictions(
         assert len([row for row in report["findings"] if row["kind"] == "unreviewed predictions"]) == 11
         assert report["next"].endswith("--skip-unreviewed") == skip
     if verb == "augment":
+        assert ("10 objects with a score, which augmented copies lack" in said.err) != skip
         names = {
             item.name for xml in Path("more/Annotations").iterdir() for item in read_annotation(xml).objects
         }
