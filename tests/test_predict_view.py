@@ -135,6 +135,8 @@ def test_the_table_is_of_these_figures() -> None:
             2,
             "--fps: only measures; remove --json",
         ),
+        (["photos", "--fps", "5", "--csv", "a.csv"], 2, "--fps: only measures; remove --csv"),
+        (["photos", "--fps", "5", "--coco", "a"], 2, "--fps: only measures; remove --coco"),
         (["photos", "--fps", "5", "--heatmap"], 2, "remove --heatmap"),
         (["photos", "--fps", "5", "--count"], 2, "remove --count"),
         (["photos", "--fps", "5", "--view"], 2, "remove --view"),
