@@ -32,7 +32,7 @@ from utils.cli.console import log, plural, warn
 from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.predict_config import PredictConfig
-from utils.inference.device import autocast_dtype, choose_device, has_bfloat16
+from utils.inference.device import autocast_dtype, choose_device, has_bfloat16, precision_name
 from utils.inference.prefetch import batched
 from utils.inference.runtimes import ExportedModel, OpenVinoModel, is_exported, load_exported
 from utils.vision.draw import draw_detections
@@ -47,7 +47,11 @@ _MODE_LOCK = threading.Lock()  # of the module, so that a predictor can be pickl
 
 @dataclass
 class Timings:
-    """Seconds spent on each stage, over `images` images; reading files is not counted."""
+    """Seconds spent on each stage, over `images` images.
+
+    Preprocess: the letterbox. Network: the upload and the forward pass. Postprocess: decoding, suppression
+    and boxes in pixels of the image. Reading and decoding of files is not counted.
+    """
 
     images: int = 0
     preprocess: float = 0.0
@@ -222,6 +226,19 @@ class Predictor:
             f"weights {self.source or 'in memory'}  phi {self.config.phi}  heads {self.config.num_heads}  "
             f"input {height}x{width}  device {self.device}{precision}{runtime}  {classes}: {names}"
         )
+
+    def speed_conditions(self, batch_size: int) -> dict[str, Any]:
+        """Return what a time per image depends on, by name, for lines about speed and metrics.json."""
+        is_exported = isinstance(self.model, ExportedModel)
+        is_fixed = is_exported and not isinstance(self.model, OpenVinoModel)
+        return {
+            "batch_size": batch_size,
+            "input_size": list(self.input_size),
+            "precision": "as exported" if is_fixed else precision_name(self.amp_dtype),
+            "threads": torch.get_num_threads(),  # of every runtime
+            "device": str(self.device),
+            "runtime": self.model.name if is_exported else f"PyTorch {torch.__version__}",
+        }
 
     def advise_amp(self) -> str:
         """Return a remark for lines about speed: that --amp may be faster here, or nothing."""
