@@ -40,7 +40,9 @@ def _measure(config: EvaluateConfig) -> int:
     from utils.inference.evaluation import detect_dataset, match_classes, score_detections
     from utils.inference.evaluation_pictures import draw_charts, draw_worst
     from utils.inference.predictor import build_predictor
+    from utils.inference.speed import describe_conditions
     from utils.metrics.coco_ap import ENGINE
+    from utils.metrics.diagnose import find_correction
     from utils.weights.load import usual_class_names
 
     predictor = build_predictor(config)
@@ -69,10 +71,12 @@ def _measure(config: EvaluateConfig) -> int:
     draw_worst(result, found, dataset, folder / "worst.jpg")
     if config.json:
         result.write_metrics(Path(config.json))
+    if mistake := find_correction(found.detections, found.targets, dataset.class_names):
+        warn(f"{mistake}; look at {folder / 'worst.jpg'}")
     for line in (*result.table().splitlines(), *result.error_table().splitlines()):
         print(one_line(line))
     speed = "  ".join(f"{part} {value:.1f} ms" for part, value in result.speed_ms.items())
-    print(f"time per image: {speed}{predictor.advise_amp()}")
+    print(f"time per image: {speed}  {describe_conditions(found.conditions)}{predictor.advise_amp()}")
     print(one_line(f"metrics.json, detections.json, ground_truth.json and pictures: {folder}"))
     same = {name: getattr(config, name) for name in ("weights", "phi", "classes", "imgsz")}
     same["amp"] = config.amp or None  # False would be --no-amp

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from utils.cli.console import run_command
 from utils.cli.inputs import locate_weights
 from utils.cli.parser import parse_config
 from utils.cli.predict_config import PredictConfig
 from utils.cli.signals import StopSignals
-from utils.inference.sources import Source, find_sources
+
+if TYPE_CHECKING:
+    from utils.inference.sources import Source
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,6 +28,8 @@ def _predict(argv: list[str]) -> int:
         description="Detect objects in images and videos and draw boxes around them.",
         example="python predict.py street.jpg photos/ --conf 0.4 --json found.jsonl",
     )
+    from utils.inference.sources import find_sources  # after parsing, as it imports urllib and ssl
+
     sources = find_sources(config.sources)
     locate_weights(config.weights)
     return _detect(config, sources)
@@ -47,7 +52,7 @@ def _detect(config: PredictConfig, sources: list[Source]) -> int:
     outputs = Outputs(config, sources, predictor, window)
     failures = Failures(sources)
     with signals, signals.deferred(), outputs:
-        for stream in signals.interruptible(open_streams(sources, failures)):
+        for stream in signals.interruptible(open_streams(sources, failures, config.stride)):
             with outputs.of(stream):
                 for batch in signals.interruptible(batched(stream.frames(predictor), config.batch_size)):
                     timings = Timings()

@@ -34,7 +34,7 @@ from utils.export.exporter import FORMATS
 from utils.export.job import Calibration, ExportJob, Quantization
 from utils.inference.predictor import Predictor
 from utils.inference.runtimes import load_exported
-from utils.inference.speed import measure_speed
+from utils.inference.speed import describe_conditions, measure_speed
 from utils.vision.image_reader import read_image
 from utils.weights.load import load_model
 
@@ -103,7 +103,7 @@ def interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str,
 
 def print_table(measured: Sequence[dict[str, np.ndarray]], batch: int) -> None:
     """Print medians and ratios to eager as a table: the network alone, and from the file to boxes."""
-    print(f"\nBatch of {batch}:\n")
+    print(f"\nBatch of {batch}, float32 unless named otherwise:\n")
     print("| runtime | network, ms | times eager | file to boxes, ms | times eager |\n|---|---|---|---|---|")
     for name in measured[0]:
         cells = []
@@ -136,6 +136,8 @@ def measure(
 
 def print_parts(job: ExportJob, model: nn.Module, paths: Sequence[Path], rounds: int) -> None:
     """Print the times of pre- and postprocessing beside the default network, image by image."""
+    conditions = Predictor(model, job.config, job.class_names).speed_conditions(batch_size=1)
+    print(f"\n{describe_conditions(conditions)}")
     print("\n| conf | preprocess, ms | network, ms | postprocess, ms | both, of the network |")
     print("|---|---|---|---|---|")
     for conf in (0.25, 0.001):

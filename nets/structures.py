@@ -78,22 +78,30 @@ class Detections(_Objects):
         boxes: Tensor[N, 4] float32, (x1, y1, x2, y2) edges in pixels of the image.
         scores: Tensor[N] float32 in [0, 1], objectness x class probability, highest first.
         labels: Tensor[N] int64 class indices, starting at 0.
+        class_names: the name of each label; empty if unknown.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    class_names: tuple[str, ...] = ()
 
     @classmethod
     def empty(cls) -> Detections:
         """Build the result of an image in which nothing was found."""
         return cls(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())
 
+    @property
+    def names(self) -> list[str]:
+        """The class name of each of the N boxes; needs `class_names`."""
+        return [self.class_names[label] for label in self.labels.tolist()]
+
     def to_supervision(self, class_names: Sequence[str] | None = None) -> Any:
         """Return these detections as `supervision.Detections`, for its trackers, counters and annotators.
 
         Args:
-            class_names: the names behind the labels, which then travel as `class_name`; None leaves them out.
+            class_names: the name of each label, in place of this object's own; the names of the boxes are
+                then `data["class_name"]`.
 
         Raises:
             ImportError: supervision is not installed.
@@ -104,5 +112,6 @@ class Detections(_Objects):
             raise ImportError("Detections.to_supervision needs it: pip install supervision") from error
         found = self.to("cpu")
         boxes, scores, labels = found.boxes.numpy(), found.scores.numpy(), found.labels.numpy()
-        data = {} if class_names is None else {"class_name": [class_names[label] for label in labels]}
+        names = class_names or self.class_names
+        data = {"class_name": [names[label] for label in labels]} if names else {}
         return supervision.Detections(xyxy=boxes, confidence=scores, class_id=labels, data=data)

@@ -156,3 +156,37 @@ def test_hand_worked_figures_with_a_difficult_object(
     assert figures["ap50"] == pytest.approx(expected * 51 / 101)  # the recalls 0, 0.01 ... 0.5
     assert figures["voc_ap50_area"] == pytest.approx(expected / 2)
     assert figures["voc_ap50_11point"] == pytest.approx(expected * 6 / 11)
+
+
+@pytest.mark.parametrize("moved", [0, 30])
+def test_boxes_that_are_all_moved_are_said_to_be(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], moved: int
+) -> None:
+    """Six images with a cat in another place each, which the network finds; the annotations are moved."""
+    boxes = [(4.0 * number, 5.0, 8.0 * number + 10, 35.0) for number in range(6)]
+    for number, (left, top, right, bottom) in enumerate(boxes):
+        Image.new("RGB", (90, 60)).save(room / f"data/JPEGImages/{number}.jpg")
+        objects = [VocObject("cat", (left + moved, top, right + moved, bottom))]
+        write_annotation(room / f"data/Annotations/{number}.xml", f"{number}.jpg", 90, 60, objects)
+    (room / "data/ImageSets/Main/test.txt").write_text("\n".join("012345"))
+    answers = iter(boxes)
+
+    def detect(self: Predictor, batch: list, timings: object = None) -> list[Detections]:
+        found = [torch.tensor([next(answers)]) for _ in batch]
+        return [Detections(box, torch.tensor([0.9]), torch.tensor([0])) for box in found]
+
+    monkeypatch.setattr(Predictor, "detect", detect)
+    assert run() == 0
+    err = capsys.readouterr().err
+    said = (
+        "boxes shifted by +30 pixels in x and +0 in y: with that undone mAP50 would be about 1.00 instead of"
+    )
+    assert (said in err) == ("; look at runs/evaluate/exp/worst.jpg" in err) == bool(moved)
+    assert ("annotations may have" in err) == bool(moved)
+
+
+def test_speed_says_its_conditions(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--batch-size", "2") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("time per image: ")]
+    threads = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    assert f"batch 2  64x64  float32  {threads}  cpu  PyTorch {torch.__version__}" in line

@@ -264,3 +264,15 @@ def test_own_block_with_gates_is_drawn(work: Path) -> None:
     argv = ["photos/a.jpg", "--weights", "own.pth", "--phi", "own.py:Own", "--attention-maps"]
     assert predict.main([*argv, "--device", "cpu"]) == 0
     assert (work / "runs/predict/exp/a_attention.jpg").is_file()
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tiff", ".jpg"])
+def test_an_animation_is_said_to_be_one(work: Path, capsys: pytest.CaptureFixture[str], suffix: str) -> None:
+    pictures = [Image.new("RGB", (40, 30), color) for color in ("red", "green", "blue")]
+    more = {"save_all": True, "append_images": pictures[1:]} if suffix != ".jpg" else {}
+    pictures[0].save(f"a{suffix}", **more)
+    assert run(f"a{suffix}", "--no-save") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"a{suffix}  ")
+    said = f"a{suffix}: an animation or pages, 3 images; only the first is used"
+    assert (said in err) == bool(more)

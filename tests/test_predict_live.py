@@ -7,6 +7,8 @@ import json
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import predict
 from tests.predict_room import EVERYTHING, run
 from tests.training_room import errors_in, started, wait_until
 from tests.video_files import frames_of, make_video
-from utils.inference import streams
+from utils.inference import image_urls, streams
 from utils.inference.outputs import Outputs
 from utils.inference.streams import Frame
 
@@ -134,16 +136,100 @@ def test_a_stream_without_a_first_frame_is_an_error(
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files; /photo as a JPEG, /private/ with a password only, /huge.jpg and /slow.jpg without end."""
+
     def log_message(self, *_: object) -> None:
         pass
 
+    def guess_type(self, path: str) -> str:  # type: ignore[override]
+        return "image/jpeg" if path.endswith("photo") else super().guess_type(path)
 
-def test_of_a_video_behind_a_url_every_frame_is_seen(work: Path) -> None:
+    def do_GET(self) -> None:
+        is_known = self.headers.get("Authorization") == "Basic bWU6c2VjcmV0"  # me:secret
+        if self.path.startswith("/private/") and not is_known:
+            self.send_error(401, "Unauthorized")
+        elif self.path in ("/huge.jpg", "/slow.jpg"):
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                for _ in range(1000):
+                    self.wfile.write(bytes(1000))
+                    time.sleep(0.05 if self.path == "/slow.jpg" else 0)
+        else:
+            super().do_GET()
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The address of a server of the working folder."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=".")) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{served.server_port}"
+        served.shutdown()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://{}/photos/a.jpg", "http://{}/photo?n=1", "http://me:secret@{}/private/größe 1.JPG"]
+)
+def test_an_image_behind_a_url_is_an_image(
+    work: Path, server: str, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    Path("private").mkdir()
+    for name in ("photo", "private/größe 1.JPG"):
+        Path(name).write_bytes(Path("photos/a.jpg").read_bytes())
+    argv = [url.format(server), "photos/a.jpg", *EVERYTHING, "--xml", "labels", "--json", "found.jsonl"]
+    assert run(*argv, "--name", "url") == 0
+    ours, theirs = map(json.loads, Path("found.jsonl").read_text().splitlines())
+    assert ours["detections"] == theirs["detections"]
+    assert ours["path"] == url.format(server).replace("me:secret", "***")
+    out, err = capsys.readouterr()
+    assert out.startswith(ours["path"])
+    assert "secret" not in out + err + Path("runs/predict/url/args.yaml").read_text()
+    assert len(list(Path("labels").glob("*.xml"))) == 2
+    assert len(list(Path("runs/predict/url").glob("*.[jJ][pP][gG]"))) == 2
+
+
+def test_urls_that_differ_in_their_query_are_two_images(work: Path, server: str) -> None:
+    Path("photo").write_bytes(Path("photos/a.jpg").read_bytes())
+    assert run(f"http://{server}/photo?n=1", f"http://{server}/photo?n=2") == 0
+    assert len(list(FOLDER.glob("*.jpg"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("gone.jpg", "cannot be downloaded: 404 File not found"),
+        ("huge.jpg", "more than 0.5 MB"),
+        ("slow.jpg", "not downloaded within 0.5 seconds"),
+        ("page.jpg", "not an image that can be read: an HTML page"),
+        ("private/a.jpg", "cannot be downloaded: 401 Unauthorized"),
+    ],
+)
+def test_an_image_that_cannot_be_downloaded_is_named_and_skipped(
+    work: Path,
+    server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    path: str,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(image_urls, "_MAX_BYTES", 500_000)
+    monkeypatch.setattr(image_urls, "_LONGEST", 0.5 if path == "slow.jpg" else 60.0)
+    Path("page.jpg").write_text("<!doctype html>")
+    url = f"http://{server}/{path}"
+    assert run(url, "photos/a.jpg", "--no-save") == 1
+    assert f"{url}: {reason}; skipped" in capsys.readouterr().err
+
+
+def test_a_server_that_is_gone(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("http://127.0.0.1:1/a.jpg", "--no-save") == 1
+    (error,) = errors_in(capsys.readouterr().err)
+    assert error.startswith("error: http://127.0.0.1:1/a.jpg: cannot be downloaded: ")
+
+
+def test_of_a_video_behind_a_url_every_frame_is_seen(work: Path, server: str) -> None:
     make_video(Path("v.avi"), count=30)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=".")) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        assert run(f"http://127.0.0.1:{server.server_port}/v.avi", *EVERYTHING, "--json", "url.jsonl") == 0
-        server.shutdown()
+    assert run(f"http://{server}/v.avi", *EVERYTHING, "--json", "url.jsonl") == 0
     assert run("v.avi", *EVERYTHING, "--no-save", "--json", "file.jsonl") == 0
     ours, theirs = (
         [json.loads(line) for line in Path(name).read_text().splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import predict
 import train
 from tests.predict_room import EVERYTHING, run
 from tests.training_room import errors_in
+from tests.video_files import make_video
 from utils.data.voc_xml import read_annotation
 from utils.formats.yolo import read_yolo
 
@@ -236,3 +238,85 @@ def test_a_disk_that_is_full_leaves_no_half_file(work: Path, capsys: pytest.Capt
     (error,) = errors_in(capsys.readouterr().err)
     assert "labels/a.xml: cannot write" in error
     assert not Path("found.jsonl").exists()
+
+
+def test_csv_has_a_row_per_detection(work: Path) -> None:
+    make_video(Path("v.avi"), count=2)
+    Path("photos/b c.png").rename('photos/b, "c".png')
+    assert (
+        run("photos", "v.avi", *EVERYTHING, "--no-save", "--csv", "found.csv", "--json", "found.jsonl") == 0
+    )
+    with open("found.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
+    expected = [
+        {
+            **{key: str(line.get(key, "")) for key in ("path", "width", "height", "frame", "time_s")},
+            **{key: str(one[key]) for key in ("label", "class_id", "score")},
+            **dict(zip(("x1", "y1", "x2", "y2"), map(str, one["box"]), strict=True)),
+        }
+        for line in lines
+        for one in line["detections"]
+    ]
+    assert rows == expected
+    assert {row["frame"] for row in rows} == {"", "0", "1"}
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),  # the images by name
+    [
+        (["000000000007.jpg", "000000000139.jpg"], [7, 139]),
+        (["000139.jpg", "street.jpg"], [139, 2]),
+        (["0002.jpg", "x.jpg", "y.jpg"], [1, 2, 3]),  # x.jpg would have 2 as well
+    ],
+)
+def test_coco_results(
+    work: Path, capsys: pytest.CaptureFixture[str], names: list[str], ids: list[int]
+) -> None:
+    Path("set").mkdir()
+    for name in names:
+        Path("set", name).write_bytes(Path("photos/a.jpg").read_bytes())
+    assert run("set", *EVERYTHING, "--no-save", "--coco", "coco.json", "--json", "found.jsonl") == 0
+    rows = json.loads(Path("coco.json").read_text())
+    expected = []
+    for image_id, line in zip(ids, Path("found.jsonl").read_text().splitlines(), strict=True):
+        found = json.loads(line)
+        for one in found["detections"]:
+            x1, y1, x2, y2 = one["box"]
+            row = {
+                "image_id": image_id,
+                "category_id": one["class_id"] + 1,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+            }
+            expected.append(row | {"score": one["score"], "file_name": found["path"]})
+    assert [row | {"bbox": pytest.approx(row["bbox"], abs=1e-9)} for row in expected] == rows
+    assert len(rows) >= len(names)
+    warned = "all have their 1-based places" in capsys.readouterr().err
+    assert warned == (ids == [1, 2, 3])
+
+
+def test_coco_results_of_nothing_are_an_empty_list(work: Path) -> None:
+    assert run("photos", "--conf", "1", "--no-save", "--coco", "coco.json", "--csv", "found.csv") == 0
+    assert json.loads(Path("coco.json").read_text()) == []
+    assert len(Path("found.csv").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["photos", "--csv", "a", "--coco", "a"], "--coco a: is also the file of --csv"),
+        (["photos", "--csv", "photos/a.jpg"], "photos/a.jpg: is also a source"),
+        (["list.txt", "--coco", "list.txt"], "list.txt: is also a source"),
+        (["photos", "--csv", "gone/a.csv"], "--csv gone/a.csv: its folder does not exist"),
+        (["v.avi", "--coco", "coco.json"], "--coco: takes image files only, not v.avi"),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused(
+    work: Path, capsys: pytest.CaptureFixture[str], argv: list[str], message: str
+) -> None:
+    make_video(Path("v.avi"), count=1)
+    Path("list.txt").write_text("photos/a.jpg\n")
+    assert run(*argv) == 2
+    (error,) = errors_in(capsys.readouterr().err)
+    assert message in error
+    assert Path("list.txt").read_text() == "photos/a.jpg\n"

@@ -50,6 +50,26 @@ def test_a_video_beside_images(work: Path, capsys: pytest.CaptureFixture[str]) -
     assert "in 2 images: " in out
 
 
+@pytest.mark.parametrize("stride", [1, 3, 100])
+def test_every_nth_frame(work: Path, capsys: pytest.CaptureFixture[str], stride: int) -> None:
+    make_video(Path("v.mp4"), count=40)
+    assert run("v.mp4", *EVERYTHING, "--json", "all.jsonl", "--no-save") == 0
+    assert run("v.mp4", *EVERYTHING, "--json", "some.jsonl", "--stride", str(stride)) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert lines_of("some.jsonl") == lines_of("all.jsonl")[::stride]
+    capture = cv2.VideoCapture(str(FOLDER / "v.mp4"))
+    fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    assert fps == pytest.approx(10 / stride if stride < 10 else 1, abs=1e-3)
+    assert count == len(range(0, 40, stride))
+
+
+def test_a_stride_has_no_effect_on_images(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("photos", "--stride", "2", "--no-save") == 0
+    out, err = capsys.readouterr()
+    assert "--stride: has no effect on images" in err
+    assert "photos/b c.png  " in out
+
+
 def test_the_frames_answer_as_pictures_do(work: Path) -> None:
     make_video(Path("v.avi"), count=5)
     for number, frame in enumerate(frames_of(Path("v.avi"))):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import sys
 from types import SimpleNamespace
 
@@ -37,6 +38,9 @@ def test_detections_for_supervision(supervision: None) -> None:
     assert given.class_id.dtype == np.int64
     assert given.data == {}
     assert FOUND.to_supervision(("cat", "dog")).data == {"class_name": ["dog", "cat"]}
+    named = dataclasses.replace(FOUND, class_names=("cat", "dog"))
+    assert named.to_supervision().data == {"class_name": ["dog", "cat"]}
+    assert named[named.scores > 0.6].to_supervision().data == {"class_name": ["dog"]}
 
 
 def test_without_supervision_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,8 @@ class PredictConfig(RunConfig, WeightsConfig):
     weights: str = setting("voc", WEIGHTS_HELP, metavar="FILE")
     sources: tuple[str, ...] = setting(
         (),
-        "images, videos, folders, globs, camera numbers or stream URLs",
+        "images, videos, folders, globs, .txt lists of paths, - (paths from standard input), camera numbers "
+        "or URLs of images and streams",
         positional=True,
         nargs="*",
         metavar="SOURCE",
@@ -36,11 +37,21 @@ class PredictConfig(RunConfig, WeightsConfig):
     nms_iou: float = setting(0.5, "IoU threshold of non-maximum suppression", metavar="X", within="[0, 1]")
     max_det: int = setting(100, "maximum detections per image", metavar="N", within="[1, 100000]")
     only: tuple[str, ...] | None = setting(None, "keep only these classes", nargs="+", metavar="NAME")
+    stride: int = setting(
+        1, "of videos and cameras, use every N-th frame", metavar="N", within="[1, 1000000]"
+    )
     batch_size: int = setting(1, "images per batch", metavar="N", within="[1, 65536]")
     device: str = setting("auto", DEVICE_HELP)
     amp: bool = setting(False, AMP_HELP)
     json: str | None = setting(
         None, "write the detections to this file, one JSON object per line", metavar="FILE"
+    )
+    csv: str | None = setting(None, "write a table to this file, one row per detection", metavar="FILE")
+    coco: str | None = setting(
+        None,
+        "write the detections to this file as COCO results; image_id is the number that a file name is, else "
+        "the image's 1-based place; category_id is 1-based",
+        metavar="FILE",
     )
     xml: str | None = setting(
         None,
@@ -113,8 +124,12 @@ class PredictConfig(RunConfig, WeightsConfig):
             raise UserError(
                 f"--no-save: writes no images, but {pictures[0]} asks for them; remove one of the two"
             )
-        written = {"--json": self.json, "--xml": self.xml, "--txt": self.txt, "--crop": self.crop or None}
-        files = [flag for flag, place in written.items() if place is not None]
+        written = {"--json": self.json, "--csv": self.csv, "--coco": self.coco}
+        folders = {"--xml": self.xml, "--txt": self.txt, "--crop": self.crop or None}
+        files = [flag for flag, place in (written | folders).items() if place is not None]
+        same = [flag for flag, place in written.items() if place and [*written.values()].count(place) > 1]
+        if same:
+            raise UserError(f"{same[1]} {written[same[1]]}: is also the file of {same[0]}; name another")
         shown = {**asked, "--view": self.view, "--count": self.count}
         unmeasured = [*files, *(flag for flag, wanted in shown.items() if wanted)]
         if self.fps is not None and unmeasured:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,15 @@ class DatasetDetections:
         indices: the images' indices in the data set.
         detections: one per image, with the labels of the data set.
         targets: one per image.
-        timings: the time that detecting took.
+        timings: the time that detecting took, without the first batch if there are others: it is slower.
+        conditions: what the time depends on, see `Predictor.speed_conditions`.
     """
 
     indices: list[int]
     detections: list[Detections]
     targets: list[Target]
     timings: Timings
+    conditions: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,10 @@ class EvalResult:
         confusion: int64 (K + 1, K + 1), see `count_confusion`.
         map50_draws: mAP50 in draws of the images, see `map50_of_draws`.
         errors: count and cost of each kind of error.
-        speed_ms: mean milliseconds per image for preprocess, network and postprocess.
+        speed_ms: mean milliseconds per image for the stages of `Timings`.
         weights: the evaluated weights.
         splits: the evaluated splits.
+        speed_conditions: what the time depends on, see `Predictor.speed_conditions`.
     """
 
     class_names: tuple[str, ...]
@@ -85,6 +88,7 @@ class EvalResult:
     speed_ms: dict[str, float]
     weights: str
     splits: tuple[str, ...]
+    speed_conditions: dict[str, Any] = field(default_factory=dict)
 
     @property
     def images(self) -> int:
@@ -117,6 +121,7 @@ class EvalResult:
                 "matrix": self.confusion.tolist(),
             },
             "speed_ms": self.speed_ms,
+            "speed_conditions": self.speed_conditions,
             "weights": self.weights,
             "splits": list(self.splits),
         }
@@ -206,14 +211,15 @@ def detect_dataset(
     limited = predictor.limited_to(matched)
     to_data = torch.full((len(predictor.class_names),), -1)
     to_data[matched] = torch.arange(len(matched))
-    found = DatasetDetections([], [], [], Timings())
-    for batch in batched(_load(limited, dataset, batch_size, skip_bad), batch_size):
+    found = DatasetDetections([], [], [], Timings(), predictor.speed_conditions(batch_size))
+    first = Timings()
+    for number, batch in enumerate(batched(_load(limited, dataset, batch_size, skip_bad), batch_size)):
         for index, _, target in batch:
             found.indices.append(index)
             found.targets.append(target)
-        for one in limited.detect([prepared for _, prepared, _ in batch], found.timings):
+        for one in limited.detect([prepared for _, prepared, _ in batch], found.timings if number else first):
             found.detections.append(Detections(one.boxes, one.scores, to_data[one.labels]))
-    return found
+    return found if found.timings.images else replace(found, timings=first)
 
 
 def score_detections(
@@ -252,6 +258,7 @@ def score_detections(
         map50_draws=map50_of_draws(matching),
         errors=find_error_kinds(matching),
         speed_ms=found.timings.milliseconds(),
+        speed_conditions=found.conditions,
         weights=weights,
         splits=tuple(splits),
     )

@@ -133,6 +133,7 @@ def attention_gates(predictor: Predictor, prepared: Prepared) -> list[GateMaps]:
     with ExitStack() as hooks:
         for place, block in blocks.items():
             hooks.enter_context(block.register_forward_pre_hook(partial(record, place)))
+        hooks.enter_context(predictor.evaluation_mode)
         predictor.model(predictor.to_input([prepared]))
     return [maps[place] for place in blocks]
 
@@ -165,6 +166,7 @@ def heat_map(predictor: Predictor, prepared: Prepared, detections: Detections) -
         for name in names:
             layer = predictor.model.get_submodule(name)
             hooks.enter_context(layer.register_forward_hook(partial(record, name)))
+        hooks.enter_context(predictor.evaluation_mode)
         boxes, scores = predictor.decode(predictor.model(images))
         rows = find_predictions(boxes[0].detach(), scores[0].detach(), detections, prepared.placement)
         chosen = scores[0, rows, detections.labels.to(rows.device)]

@@ -10,14 +10,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 import cv2
 
 from nets.structures import Detections
-from utils.cli.console import one_line, plural
+from utils.cli.console import one_line, plural, warn
 from utils.cli.errors import Interrupted, UserError
-from utils.cli.files import atomic_write, check_output_file, new_run_folder
+from utils.cli.files import check_output_file, new_run_folder
 from utils.cli.parser import save_args_yaml
 from utils.cli.predict_config import PredictConfig
 from utils.inference.explain import Explainer
@@ -25,12 +24,17 @@ from utils.inference.predictor import Predictor
 from utils.inference.sources import Source, without_password
 from utils.inference.streams import Frame, ImageFiles, Stream
 from utils.inference.writers import (
+    Append,
     VideoWriter,
+    choose_image_ids,
     choose_images,
     choose_label_files,
+    coco_file,
+    csv_file,
+    describe,
     describe_counts,
     free_name,
-    json_line,
+    json_file,
     refuse_overwriting,
     write_class_list,
     write_crops,
@@ -123,13 +127,17 @@ class Outputs:
         self._explainer = Explainer(predictor, attention_maps=config.attention_maps, heatmap=config.heatmap)
         self._image_counts = self._counts = ClassCounts()
         self._open_files = ExitStack()
-        self._json: IO[str] | None = None
+        self._appends: list[Append] = []  # of the files of lines
         self._video: VideoWriter | None = None
         _check_only_images(config, sources)
         paths = [source.path for source in sources]
-        check_output_file("--json", config.json)
-        inputs = [*paths, *(Path(path) for path in (config.classes, predictor.source) if path)]
-        refuse_overwriting([config.json] if config.json else [], inputs)
+        files = {"--json": config.json, "--csv": config.csv, "--coco": config.coco}
+        for flag, file in files.items():
+            check_output_file(flag, file)
+        # A source may be a list, which is none of the paths.
+        read = [Path(path) for path in (config.classes, predictor.source, *config.sources) if path]
+        refuse_overwriting(filter(None, files.values()), [*paths, *read])
+        self._image_ids = choose_image_ids(paths) if config.coco else {}
         self._xml = choose_label_files("--xml", Path(config.xml), ".xml", paths) if config.xml else {}
         self._txt = choose_label_files("--txt", Path(config.txt), ".txt", paths) if config.txt else {}
         if config.txt:
@@ -145,8 +153,10 @@ class Outputs:
         if self.folder:
             shown = tuple(map(without_password, self._config.sources))
             save_args_yaml(replace(self._config, sources=shown), self.folder / "args.yaml")
-        if self._config.json:
-            self._json = self._open_files.enter_context(atomic_write(self._config.json, "w"))
+        config = self._config
+        for path, open_file in ((config.json, json_file), (config.csv, csv_file), (config.coco, coco_file)):
+            if path:
+                self._appends.append(self._open_files.enter_context(open_file(path)))
         return self
 
     def __exit__(
@@ -160,7 +170,8 @@ class Outputs:
         self._open_files.close()  # after a signal or a closed pipe the detections so far are kept
         if isinstance(error, Interrupted):
             config = self._config
-            kept = [str(place) for place in (config.json, config.xml, config.txt, self.folder) if place]
+            places = (config.json, config.csv, config.coco, config.xml, config.txt, self.folder)
+            kept = [str(place) for place in places if place]
             error.message = one_line(f"detections so far: {' and '.join(kept)}" if kept else "no files")
 
     @property
@@ -178,7 +189,8 @@ class Outputs:
         with ExitStack() as files:
             if self._images:
                 target = self._images[stream.path]
-                self._video = files.enter_context(VideoWriter(target, stream.size, stream.fps))
+                fps = min(stream.fps, max(1.0, stream.fps / self._config.stride))
+                self._video = files.enter_context(VideoWriter(target, stream.size, fps))
             yield
         counts, self._counts, self._video = self._counts, self._image_counts, None
         mean = counts.milliseconds / max(counts.images, 1)
@@ -191,8 +203,10 @@ class Outputs:
         """Write the detections of a frame, with the time they took; an image file also gets a line."""
         counts = Counter(self._class_names[label] for label in detections.labels.tolist())
         self._counts.add(counts, milliseconds)
-        if self._json:
-            self._json.write(json_line(frame, detections, self._class_names) + "\n")
+        if self._appends:
+            described = describe(frame, detections, self._class_names)
+            for append in self._appends:
+                append(described, self._image_ids.get(frame.path))
         if self._xml:
             scores, exact = self._config.scores, self._config.float_boxes
             target = self._xml[frame.path]
@@ -205,7 +219,7 @@ class Outputs:
         if self._images or self._window:
             self._write_drawn(frame, detections, draw_detections(frame.image, detections, self._class_names))
         if frame.number is None:
-            line = f"{frame.path}  {describe_counts(counts)}  {milliseconds:.0f} ms"
+            line = f"{frame.name}  {describe_counts(counts)}  {milliseconds:.0f} ms"
             print(one_line(line), flush=True)
 
     def _write_drawn(self, frame: Frame, detections: Detections, drawn: Pixels) -> None:
@@ -225,6 +239,8 @@ class Outputs:
             print(one_line(f"in {plural(counts.images, 'image')}: {describe_counts(counts.total)}"))
         for kind, place in (
             ("detections", config.json),
+            ("detections", config.csv),
+            ("detections", config.coco),
             ("annotations", config.xml),
             ("labels", config.txt),
             ("pictures", self.folder),
@@ -234,8 +250,9 @@ class Outputs:
 
 
 def _check_only_images(config: PredictConfig, sources: Sequence[Source]) -> None:
-    """Check that what only image files can have is not asked of a video."""
+    """Check that what only images can have is not asked of a video, and say that --stride is for videos."""
     asked = {
+        "--coco": config.coco is not None,
         "--xml": config.xml is not None,
         "--txt": config.txt is not None,
         "--heatmap": config.heatmap is not None,
@@ -243,5 +260,7 @@ def _check_only_images(config: PredictConfig, sources: Sequence[Source]) -> None
     }
     flags = [flag for flag, is_asked in asked.items() if is_asked]
     videos = [source.name for source in sources if source.kind != "image"]
+    if config.stride > 1 and not videos:
+        warn("--stride: has no effect on images")
     if flags and videos:
         raise UserError(f"{flags[0]}: takes image files only, not {videos[0]}; --json takes videos too")

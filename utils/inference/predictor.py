@@ -7,11 +7,15 @@
 from __future__ import annotations
 
 import copy
+import operator
+import os
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, overload
+from typing import IO, Any, overload
 
 import numpy as np
 import torch
@@ -28,18 +32,26 @@ from utils.cli.console import log, plural, warn
 from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.predict_config import PredictConfig
-from utils.inference.device import autocast_dtype, choose_device, has_bfloat16
+from utils.inference.device import autocast_dtype, choose_device, has_bfloat16, precision_name
+from utils.inference.prefetch import batched
 from utils.inference.runtimes import ExportedModel, OpenVinoModel, is_exported, load_exported
+from utils.vision.draw import draw_detections
 from utils.vision.image_reader import from_pil, read_image
 from utils.vision.letterbox import Placement, letterbox
 from utils.weights.load import LoadedModel, load_model
 
-ImageInput = str | Path | Image.Image | np.ndarray
+ImageInput = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | np.ndarray | Tensor
+_KINDS = "a path, the bytes of a file, a PIL image, or RGB as a uint8 array (H, W, 3) or tensor (3, H, W)"
+_MODE_LOCK = threading.Lock()  # of the module, so that a predictor can be pickled
 
 
 @dataclass
 class Timings:
-    """Seconds spent on each stage, over `images` images; reading files is not counted."""
+    """Seconds spent on each stage, over `images` images.
+
+    Preprocess: the letterbox. Network: the upload and the forward pass. Postprocess: decoding, suppression
+    and boxes in pixels of the image. Reading and decoding of files is not counted.
+    """
 
     images: int = 0
     preprocess: float = 0.0
@@ -69,6 +81,32 @@ class Prepared:
     seconds: float
 
 
+class EvaluationMode:
+    """A context in which a network is in evaluation mode, for several threads at once.
+
+    When the last of them leaves, each module is in the mode again that it was in.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._threads = model, 0
+        self._in_training: list[nn.Module] = []
+
+    def __enter__(self) -> None:
+        with _MODE_LOCK:
+            if not self._threads:
+                self._in_training = [module for module in self._model.modules() if module.training]
+                for module in self._in_training:
+                    module.training = False
+            self._threads += 1
+
+    def __exit__(self, *_: object) -> None:
+        with _MODE_LOCK:
+            self._threads -= 1
+            if not self._threads:
+                for module in self._in_training:
+                    module.training = True
+
+
 class Predictor:
     """A detector that is called with images and returns Detections in their pixels.
 
@@ -76,6 +114,7 @@ class Predictor:
         config: defines the network.
         class_names: the name of each label.
         input_size: (height, width) of the network's input in pixels.
+        evaluation_mode: the context for calling `model` itself.
         device: where the network runs; images and detections are on the CPU.
         amp_dtype: the number type of mixed precision, None for float32.
         source: the file that the weights came from, None for a network in memory.
@@ -96,7 +135,7 @@ class Predictor:
         device: torch.device | str = "cpu",
         amp: bool = False,
     ) -> None:
-        """Move a network to the device and put it into evaluation mode.
+        """Move a network to the device; during each call it is in evaluation mode.
 
         Args:
             model: maps images (B, 3, H, W) in [0, 1] to the raw maps that `decode` understands.
@@ -109,18 +148,25 @@ class Predictor:
             device: where to compute.
             amp: mixed precision: the network computes in bfloat16, or in float16 on a GPU without bfloat16;
                 boxes, scores and suppression stay in float32. An exported model has its own setting.
+
+        Raises:
+            ValueError: an argument makes no sense; the message names it.
         """
+        if isinstance(class_names, str):
+            raise ValueError(f"class_names must be a list of names, got the text {class_names!r}")
         if len(class_names) != config.num_classes:
             raise ValueError(f"class_names must hold {config.num_classes} names, got {len(class_names)}")
+        _check_arguments(conf, nms_iou, max_det)
         self.device = torch.device(device)
-        self.model = model.to(self.device).eval()
+        self.model = model.to(self.device)
+        self.evaluation_mode = EvaluationMode(self.model)
         self.amp_dtype = (
             model.amp_dtype if isinstance(model, ExportedModel) else autocast_dtype(amp, self.device)
         )
         self.config = config
         self.class_names = tuple(class_names)
         self.conf, self.nms_iou, self.max_det = conf, nms_iou, max_det
-        self.input_size = input_size or config.input_size
+        self.input_size = _check_input_size(config, input_size)
         self._unwanted: Tensor | None = None  # Tensor[K] bool, classes that are never returned
 
     @classmethod
@@ -128,7 +174,7 @@ class Predictor:
         cls,
         path: str | Path,
         *,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str] | Path | None = None,
         phi: str | None = None,
         device: str = "auto",
         amp: bool = False,
@@ -140,12 +186,17 @@ class Predictor:
         """Load a predictor from weights, whose file defines network, classes, anchors and input size.
 
         `path` is a .pth, .weights, .onnx, .xml or .param file, "coco", "voc" or "last"; `classes` names the
-        classes of a file without names; `phi` confirms a block of the user's own, whose code is only then
-        imported; `device` is "auto", "cpu", "cuda", "cuda:1" or "mps"; the rest is as in the constructor.
+        classes of a file without names, as a list or as a text file of them; `phi` confirms a block of the
+        user's own, whose code is only then imported; `device` is "auto", "cpu", "cuda", "cuda:1" or "mps";
+        the rest is as in the constructor.
 
         Raises:
-            UserError: the file cannot be loaded, there is no such device, or `amp` is not for this format.
+            UserError: a file cannot be loaded, there is no such device, or `amp` is not for this format.
+            ValueError: as in the constructor.
         """
+        _check_arguments(conf, nms_iou, max_det)
+        if isinstance(classes, (str, Path)):
+            classes = read_class_names(classes)
         names = None if classes is None else tuple(classes)
         loaded: LoadedModel | ExportedModel
         model: nn.Module
@@ -176,6 +227,19 @@ class Predictor:
             f"input {height}x{width}  device {self.device}{precision}{runtime}  {classes}: {names}"
         )
 
+    def speed_conditions(self, batch_size: int) -> dict[str, Any]:
+        """Return what a time per image depends on, by name, for lines about speed and metrics.json."""
+        is_exported = isinstance(self.model, ExportedModel)
+        is_fixed = is_exported and not isinstance(self.model, OpenVinoModel)
+        return {
+            "batch_size": batch_size,
+            "input_size": list(self.input_size),
+            "precision": "as exported" if is_fixed else precision_name(self.amp_dtype),
+            "threads": torch.get_num_threads(),  # of every runtime
+            "device": str(self.device),
+            "runtime": self.model.name if is_exported else f"PyTorch {torch.__version__}",
+        }
+
     def advise_amp(self) -> str:
         """Return a remark for lines about speed: that --amp may be faster here, or nothing."""
         takes_amp = isinstance(self.model, OpenVinoModel) or not isinstance(self.model, ExportedModel)
@@ -184,7 +248,13 @@ class Predictor:
         return "  (--amp may be faster: this device has bfloat16)"
 
     def limited_to(self, labels: Sequence[int]) -> Predictor:
-        """Return a predictor with the same network that detects only these classes; labels stay the same."""
+        """Return a predictor with the same network that detects only these classes; labels stay the same.
+
+        Raises:
+            ValueError: not labels of classes.
+        """
+        if not all(isinstance(one, Integral) and 0 <= one < len(self.class_names) for one in labels):
+            raise ValueError(f"labels must be from 0 to {len(self.class_names) - 1}, got {labels}")
         limited = copy.copy(self)
         limited._unwanted = torch.ones(len(self.class_names), dtype=torch.bool, device=self.device)
         limited._unwanted[list(labels)] = False
@@ -193,30 +263,42 @@ class Predictor:
     @overload  # a str is a Sequence[str] too, but the first signature takes it
     def __call__(self, images: ImageInput, *, batch_size: int = ...) -> Detections: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, images: Sequence[ImageInput], *, batch_size: int = ...) -> list[Detections]: ...
+    def __call__(self, images: Iterable[ImageInput], *, batch_size: int = ...) -> list[Detections]: ...
     def __call__(
-        self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 8
+        self, images: ImageInput | Iterable[ImageInput], *, batch_size: int = 8
     ) -> Detections | list[Detections]:
         """Detect objects in one image or in several.
 
         Args:
-            images: a path, a PIL image or a uint8 array (H, W, 3) in RGB; or a list of these.
-            batch_size: how many of a list the network takes at a time.
+            images: a path, the content of an image file (bytes or a binary file), a PIL image, a uint8 array
+                (H, W, 3) or a uint8 tensor (3, H, W) in RGB; or a list or a generator of these.
+            batch_size: how many of them the network takes at a time.
 
         Returns:
-            Detections in pixels of the image as it is displayed; for a list, one per image.
+            Detections in pixels of the image as it is displayed; for several images, one per image.
 
         Raises:
             UserError: a file is not a readable image.
-            ValueError: an array is not an RGB image.
+            ValueError: an argument is none of these; the message names it.
         """
-        if isinstance(images, (str, Path, Image.Image, np.ndarray)):
-            return self([images])[0]
+        if _is_one_image(images):
+            return self.detect([self.prepare(_as_array(images, "images"))])[0]
+        if not isinstance(batch_size, Integral) or batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        named = ((image, f"images[{number}]") for number, image in enumerate(images))
         results: list[Detections] = []
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            results += self.detect([self.prepare(_as_array(image)) for image in batch])
+        for batch in batched(named, batch_size):
+            results += self.detect([self.prepare(_as_array(image, name)) for image, name in batch])
         return results
+
+    def draw(self, image: ImageInput, detections: Detections | None = None) -> Image.Image:
+        """Return an image with boxes, class names and scores: `predictor.draw("a.jpg").save("drawn.jpg")`.
+
+        Without `detections` the objects are detected. Raises as the call.
+        """
+        pixels = _as_array(image, "image")
+        found = self(pixels) if detections is None else detections
+        return Image.fromarray(draw_detections(pixels, found, self.class_names))
 
     def prepare(self, image: np.ndarray) -> Prepared:
         """Letterbox a uint8 array (H, W, 3) in RGB to the input size; may be called from any thread."""
@@ -239,12 +321,16 @@ class Predictor:
             detections = self._detect(self.model, images)
             middle = time.perf_counter()
         else:
-            with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
+            autocast = torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None)
+            with self.evaluation_mode, autocast:
                 raw_maps = self.model(images)
             self._synchronize()
             middle = time.perf_counter()
             detections = self._postprocess(raw_maps)
-        results = [_undo(one, prepared.placement) for one, prepared in zip(detections, batch, strict=True)]
+        results = [
+            replace(_undo(one, prepared.placement), class_names=self.class_names)
+            for one, prepared in zip(detections, batch, strict=True)
+        ]
         if timings is not None:
             timings.images += len(batch)
             timings.preprocess += sum(prepared.seconds for prepared in batch)
@@ -312,15 +398,54 @@ def to_batch(
     return images.to(torch.float32, memory_format=layout).div_(torch.full((), 255.0, device=device))
 
 
-def _as_array(image: ImageInput) -> np.ndarray:
-    """Return a uint8 array (H, W, 3) in RGB."""
-    if isinstance(image, (str, Path)):
-        return read_image(image)
+def _check_arguments(conf: float, nms_iou: float, max_det: int) -> None:
+    for name, value in (("conf", conf), ("nms_iou", nms_iou)):
+        if not isinstance(value, Real) or not 0 <= value <= 1:
+            raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
+    if not isinstance(max_det, Integral) or max_det < 1:
+        raise ValueError(f"max_det must be a number of at least 1, got {max_det!r}")
+
+
+def _check_input_size(config: ModelConfig, input_size: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the input size (height, width), by default the config's; a ValueError if it cannot be one."""
+    if input_size is None:
+        return config.input_size
+    try:
+        height, width = map(operator.index, input_size)
+    except (TypeError, ValueError):
+        raise ValueError(f"input_size must be (height, width), got {input_size!r}") from None
+    return replace(config, input_size=(height, width)).input_size
+
+
+def _is_one_image(images: object) -> bool:
+    """Tell whether an argument is one image, or nothing that has several."""
+    if isinstance(images, (np.ndarray, Tensor)):
+        return images.ndim != 4
+    is_file = isinstance(images, (str, os.PathLike, bytes, bytearray, Image.Image)) or hasattr(images, "read")
+    return is_file or not isinstance(images, Iterable)
+
+
+def _as_array(image: object, name: str) -> np.ndarray:
+    """Return a uint8 array (H, W, 3) in RGB; `name` is what a ValueError calls the argument."""
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(os.fspath(image))
+    if isinstance(image, (bytes, bytearray)):
+        return read_image(f"{name} (bytes)", data=bytes(image))
     if isinstance(image, Image.Image):
         return from_pil(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"an image must be a uint8 array (H, W, 3) in RGB, got {image.dtype} {image.shape}")
-    return image
+    if hasattr(image, "read") and isinstance(data := image.read(), bytes):
+        return read_image(f"{name} (a file)", data=data)
+    array = image
+    if isinstance(image, Tensor) and image.ndim == 3:
+        array = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()
+    if not isinstance(array, np.ndarray):
+        reason = "; cv2.imread returns None for a file that it cannot read" if image is None else ""
+        raise ValueError(f"{name} must be {_KINDS}, got {type(image).__name__}{reason}")
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        kind = "tensor (3, H, W)" if isinstance(image, Tensor) else "array (H, W, 3)"
+        got = f"{array.dtype} {tuple(getattr(image, 'shape', ()))}"
+        raise ValueError(f"{name} must be a uint8 {kind} in RGB, got {got}")
+    return array
 
 
 def _undo(detections: Detections, placement: Placement) -> Detections:

@@ -1,4 +1,4 @@
-"""Sources of images: files, folders, globs, videos, cameras and streams; imports nothing heavy."""
+"""Sources of images: files, folders, globs, lists, videos, cameras and URLs; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ import glob
 import itertools
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from utils.cli.console import log, plural
 from utils.cli.errors import UserError
+from utils.cli.files import read_bytes
 from utils.data.folder_walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_system_file, walk_folder
+from utils.inference.image_urls import is_image_url
 
-_ACCEPTED = "give an image, a video, a folder, a glob such as 'photos/*.jpg', a camera number or a stream URL"
+_ACCEPTED = "give an image, a video, a folder, a glob such as 'photos/*.jpg', a camera number or a URL"
+_STDIN = "-"
 
 
 @dataclass(frozen=True)
 class Source:
-    """An image file, a video file, or a live source (a camera or a stream).
+    """An image, a video file, or a live source (a camera or a stream).
 
     Attributes:
         kind: "image", "video" or "live".
-        path: the file; of a live source the file that a recording of it would be.
-        address: of a live source: the camera's number or the stream's URL.
+        path: the file; of a URL or a camera the file that a copy of it would be.
+        address: the URL, or the camera's number; empty for a file.
     """
 
     kind: Literal["image", "video", "live"]
@@ -39,7 +43,7 @@ class Source:
 
 
 def without_password(address: str) -> str:
-    """Return the URL of a stream without user and password, anything else unchanged."""
+    """Return the URL of a stream or an image without user and password, anything else unchanged."""
     return re.sub(r"(?<=://)[^/]*@", "***@", address)
 
 
@@ -47,16 +51,68 @@ def find_sources(sources: Sequence[str]) -> list[Source]:
     """Expand the sources that a user names: each file once, in the given order and by name within a folder.
 
     Sources are image files of any suffix, video files, folders (not their subfolders), globs (`**` descends),
-    numbers of cameras and URLs of streams.
+    numbers of cameras, URLs of images and streams, and lists of all these: text files, and - for standard
+    input.
 
     Raises:
         UserError: a source does not exist, is empty, or is none of these.
     """
     found: dict[str, Source] = {}
     for source in sources:
-        for one in _expand(source):
+        listed = _read_list(source)
+        for one in _expand(source) if listed is None else _expand_list(source, listed):
             found.setdefault(one.address or os.path.abspath(one.path), one)
-    return list(found.values())
+    return _with_paths_of_their_own(found.values())
+
+
+def _read_list(source: str) -> list[str] | None:
+    """Return the sources in a text file or in standard input (a line each, or separated by null bytes).
+
+    None is another source, also a text file without the name of a file in it, such as labels of YOLO.
+    """
+    if source == _STDIN:
+        data, folder = sys.stdin.buffer.read(), ""
+    elif source.lower().endswith(".txt") and os.path.isfile(source):
+        data, folder = read_bytes(source), os.path.dirname(source)
+    else:
+        return None
+    lines = data.removeprefix(b"\xef\xbb\xbf").replace(b"\0", b"\n").splitlines()
+    names = [os.fsdecode(line.strip()) for line in lines if line.strip()]
+    beside = [os.path.join(folder, name) for name in names]
+    places = [
+        other if os.path.lexists(other) and not os.path.lexists(name) else name
+        for name, other in zip(names, beside, strict=True)
+    ]
+    if source != _STDIN and not any(os.path.lexists(place) or "://" in place for place in places):
+        log(f"{source}: names no file that is there, so it is not read as a list")
+        return None
+    return places
+
+
+def _expand_list(source: str, listed: Sequence[str]) -> list[Source]:
+    found = []
+    for number, one in enumerate(listed, start=1):
+        try:
+            found += _expand(one)
+        except UserError as error:
+            raise UserError(f"{source}, entry {number}: {error}") from None
+    if not found:
+        raise UserError(f"{source}: no path came on standard input; {_ACCEPTED}")
+    return found
+
+
+def _with_paths_of_their_own(sources: Iterable[Source]) -> list[Source]:
+    """Number the paths of URLs that differ only in what a file name cannot hold."""
+    taken: set[Path] = set()
+    result = []
+    for source in sources:
+        path, number = source.path, 1
+        while source.address and path in taken:
+            number += 1
+            path = source.path.with_stem(f"{source.path.stem}_{number}")
+        taken.add(path)
+        result.append(replace(source, path=path))
+    return result
 
 
 def _expand(source: str) -> list[Source]:
@@ -75,7 +131,10 @@ def _expand(source: str) -> list[Source]:
         return [Source("live", Path(f"camera{source}.mp4"), source)]
     if "://" in source:
         place = re.sub(r"^[^/]*@|[?#].*", "", source.partition("://")[2])
-        return [Source("live", Path(re.sub(r"[^\w.-]+", "_", place).strip("_.") + ".mp4"), source)]
+        name = re.sub(r"[^\w.-]+", "_", place).strip("_.")
+        if is_image_url(source):
+            return [Source("image", Path(name if is_image(name) else f"{name}.jpg"), source)]
+        return [Source("live", Path(f"{name}.mp4"), source)]
     if not glob.has_magic(source):
         raise UserError(f"{source}: no such file or folder; {_ACCEPTED}")
     named = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)

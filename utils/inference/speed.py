@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from utils.cli.console import one_line
+from utils.cli.console import one_line, plural
 from utils.inference.predictor import Predictor, Timings
 from utils.inference.sources import Source
 from utils.inference.streams import Failures, open_streams
@@ -25,7 +26,8 @@ def print_speed(predictor: Predictor, sources: Sequence[Source], *, runs: int, b
     for stream in open_streams(sources, failures):
         for frame in stream.frames(predictor):
             milliseconds = measure_speed(predictor, frame.image, runs=runs, batch_size=batch_size)
-            table = speed_table(milliseconds, one_line(f"{frame.name}  {runs} runs  batch {batch_size}"))
+            conditions = describe_conditions(predictor.speed_conditions(batch_size))
+            table = speed_table(milliseconds, one_line(f"{frame.name}  {runs} runs  {conditions}"))
             print(f"{table}{predictor.advise_amp()}")
             return 0
     return failures.conclude()
@@ -46,10 +48,23 @@ def measure_speed(predictor: Predictor, image: Pixels, *, runs: int, batch_size:
     return np.column_stack([table, table.sum(axis=1)])
 
 
+def describe_conditions(conditions: Mapping[str, Any]) -> str:
+    """Write what `Predictor.speed_conditions` returned on a line."""
+    height, width = conditions["input_size"]
+    return (
+        f"batch {conditions['batch_size']}  {height}x{width}  {conditions['precision']}  "
+        f"{plural(conditions['threads'], 'thread')}  {conditions['device']}  {conditions['runtime']}"
+    )
+
+
 def speed_table(milliseconds: np.ndarray, heading: str) -> str:
-    """Format the median and the 95th percentile of each stage as a table below a heading."""
+    """Format mean, median and 95th percentile of each stage as a table below a heading.
+
+    The mean is what evaluate.py reports.
+    """
     medians, slowest = np.percentile(milliseconds, (50, 95), axis=0)
-    lines = [heading, f"{'ms an image':<12} {'median':>8} {'p95':>8}"]
-    for name, median, high in zip((*Timings().milliseconds(), "total"), medians, slowest, strict=True):
-        lines.append(f"{name:<12} {median:>8.2f} {high:>8.2f}")
+    lines = [heading, f"{'ms an image':<12} {'mean':>8} {'median':>8} {'p95':>8}"]
+    names = (*Timings().milliseconds(), "total")
+    for name, *figures in zip(names, milliseconds.mean(axis=0), medians, slowest, strict=True):
+        lines.append(" ".join((f"{name:<12}", *(f"{figure:>8.2f}" for figure in figures))))
     return "\n".join([*lines, f"{1000 / medians[-1]:.1f} images a second by the median"])

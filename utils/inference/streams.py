@@ -19,10 +19,11 @@ import cv2
 
 from utils.cli.console import log, progress, warn
 from utils.cli.errors import UserError
+from utils.inference.image_urls import download_image
 from utils.inference.predictor import Predictor, Prepared
 from utils.inference.prefetch import prefetch
 from utils.inference.sources import Source
-from utils.vision.image_reader import MAX_PIXELS, Pixels, read_image
+from utils.vision.image_reader import MAX_PIXELS, Pixels, count_frames, read_image
 
 DEFAULT_FPS = 25.0  # for a video that states no frame rate
 TIMEOUT = 10.0  # seconds to wait for a frame before a source counts as ended
@@ -46,7 +47,7 @@ class Frame:
 
     Attributes:
         name: the name of its source.
-        path: the file of its source.
+        path: the file of its source; of a URL or a camera the file that a copy would be.
         image: uint8 (H, W, 3) in RGB.
         prepared: the image as the network takes it.
         number: its index in the video, from 0; None for an image file.
@@ -93,22 +94,27 @@ class Failures:
 
 
 class ImageFiles:
-    """Image files, read in order; those that cannot be read go to the failures."""
+    """Image files and images behind URLs, in order; those that cannot be read go to the failures."""
 
-    def __init__(self, paths: Sequence[Path], failures: Failures) -> None:
-        self._paths, self._failures = paths, failures
+    def __init__(self, sources: Sequence[Source], failures: Failures) -> None:
+        self._sources, self._failures = sources, failures
 
     def frames(self, predictor: Predictor) -> Iterator[Frame]:
         """Yield the images, read and prepared ahead in threads."""
 
-        def read(path: Path) -> Frame | UserError:
+        def read(source: Source) -> Frame | UserError:
+            name = source.name
             try:
-                image = read_image(path)
+                data = download_image(source.address, name) if source.address else None
+                image = read_image(name, data=data)
             except UserError as error:
                 return error
-            return Frame(str(path), path, image, predictor.prepare(image))
+            with suppress(UserError):  # of a later image, which is not used
+                if (count := count_frames(name, data=data)) > 1:
+                    log(f"{name}: an animation or pages, {count} images; only the first is used")
+            return Frame(name, source.path, image, predictor.prepare(image))
 
-        for result in prefetch(read, self._paths, depth=_MAX_IN_FLIGHT):
+        for result in prefetch(read, self._sources, depth=_MAX_IN_FLIGHT):
             if isinstance(result, UserError):
                 self._failures.add(result)
             else:
@@ -130,8 +136,8 @@ class VideoStream:
     fps = 0.0
     is_live = False
 
-    def __init__(self, source: Source) -> None:
-        self.name, self.path = source.name, source.path
+    def __init__(self, source: Source, stride: int) -> None:
+        self.name, self.path, self._stride = source.name, source.path, stride
 
     def _set_size(self, first: Pixels) -> None:
         height, width = self.size = first.shape[:2]
@@ -147,13 +153,13 @@ class VideoStream:
 class VideoFile(VideoStream):
     """An open video file."""
 
-    def __init__(self, source: Source) -> None:
-        """Open a video and read its first frame.
+    def __init__(self, source: Source, stride: int = 1) -> None:
+        """Open a video, of which every `stride`-th frame is used, and read its first frame.
 
         Raises:
             UserError: not a regular file, not a video, or no frame can be read.
         """
-        super().__init__(source)
+        super().__init__(source, stride)
         _check_file(self.path)
         # An absolute path, as FFmpeg takes what stands before a colon for a protocol.
         self._capture = cv2.VideoCapture(os.path.abspath(self.path), capture_backend())
@@ -168,6 +174,7 @@ class VideoFile(VideoStream):
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         is_counted = self.path.suffix.lower() in _COUNTED and math.isfinite(count) and count > 0
         self._total = int(count) if is_counted else None
+        self._count = 1  # frames read
 
     def __enter__(self) -> VideoFile:
         return self
@@ -181,24 +188,23 @@ class VideoFile(VideoStream):
         FFmpeg skips frames that it cannot decode, and a file that is cut off just ends: where the container
         counts its frames, a warning at the end says how many are missing.
         """
-        count = 0
         frames = prefetch(lambda item: self._frame(predictor, *item), self._read(), depth=_MAX_IN_FLIGHT)
-        for frame in progress(frames, self.name, total=self._total, unit="frame"):
-            count += 1
-            yield frame
-        missing = (self._total or 0) - count
+        total = math.ceil(self._total / self._stride) if self._total else None
+        yield from progress(frames, self.name, total=total, unit="frame")
+        missing = (self._total or 0) - self._count
         if missing > 0:
             warn(f"{self.name}: {missing} of {self._total} frames could not be read: damaged or cut off")
 
     def _read(self) -> Iterator[tuple[Pixels, int, float]]:
         """Yield (frame in BGR, number, seconds from the start)."""
-        frame, number = self._first, 0
-        while True:
+        frame, ok = self._first, True
+        while ok:
+            number = self._count - 1
             yield frame, number, self._time_of(number)
+            for _ in range(self._stride - 1):
+                self._count += self._capture.grab()
             ok, frame = self._capture.read()
-            if not ok:
-                return
-            number += 1
+            self._count += ok
 
     def _time_of(self, number: int) -> float:
         """Return the time of the frame just read in seconds; videos of phones have a variable frame rate."""
@@ -214,13 +220,13 @@ class LiveStream(VideoStream):
     old; a recorded video behind a URL is read frame by frame.
     """
 
-    def __init__(self, source: Source) -> None:
-        """Open a camera or a stream and wait for its first frame.
+    def __init__(self, source: Source, stride: int = 1) -> None:
+        """Open a camera or a stream, of which every `stride`-th frame is used, and wait for its first frame.
 
         Raises:
             UserError: it cannot be opened, or no frame comes within TIMEOUT seconds.
         """
-        super().__init__(source)
+        super().__init__(source, stride)
         self._address = source.address
         self._items: queue.Queue[_Item] = queue.Queue(maxsize=1)
         self._stopped = threading.Event()
@@ -250,7 +256,8 @@ class LiveStream(VideoStream):
         """Yield frames until no more come, and show the progress."""
         items = chain([self._first], iter(self._next, None))
         for number, (bgr, time_s) in enumerate(progress(items, self.name, unit="frame")):
-            yield self._frame(predictor, bgr, number, time_s)
+            if number % self._stride == 0:
+                yield self._frame(predictor, bgr, number, time_s)
         log(f"{self.name}: no more frames")
 
     def _next(self) -> _Item:
@@ -293,15 +300,18 @@ class LiveStream(VideoStream):
 Stream = ImageFiles | VideoFile | LiveStream
 
 
-def open_streams(sources: Sequence[Source], failures: Failures) -> Iterator[Stream]:
-    """Open the sources in order, each until the next is asked for; consecutive images are one stream."""
+def open_streams(sources: Sequence[Source], failures: Failures, stride: int = 1) -> Iterator[Stream]:
+    """Open the sources in order, each until the next is asked for; consecutive images are one stream.
+
+    Of a video or a camera every `stride`-th frame is used.
+    """
     for is_image, group in groupby(sources, key=lambda source: source.kind == "image"):
         if is_image:
-            yield ImageFiles([source.path for source in group], failures)
+            yield ImageFiles(list(group), failures)
             continue
         for source in group:
             try:
-                opened = VideoFile(source) if source.kind == "video" else LiveStream(source)
+                opened = (VideoFile if source.kind == "video" else LiveStream)(source, stride)
             except UserError as error:
                 failures.add(error)
                 continue

@@ -1,14 +1,15 @@
-"""Writers of detections: annotated images and videos, crops, VOC XML, YOLO label files and JSON."""
+"""Writers of detections: annotated images and videos, crops, VOC XML, YOLO label files, JSON, CSV, COCO."""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -268,8 +269,8 @@ def refuse_overwriting(outputs: Iterable[Path | str], sources: Sequence[Path]) -
             )
 
 
-def json_line(frame: Frame, detections: Detections, class_names: Sequence[str]) -> str:
-    """Describe the detections of a frame as one line of JSON; a video's has number and time of the frame."""
+def describe(frame: Frame, detections: Detections, class_names: Sequence[str]) -> dict[str, Any]:
+    """Describe the detections of a frame as plain values; a video's has number and time of the frame."""
     rows = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True)
     height, width = frame.image.shape[:2]
     line: dict[str, Any] = {"path": as_utf8(frame.name), "width": width, "height": height}
@@ -284,7 +285,77 @@ def json_line(frame: Frame, detections: Detections, class_names: Sequence[str]) 
         }
         for box, score, label in rows
     ]
-    return json.dumps(line, ensure_ascii=False, allow_nan=False)
+    return line
+
+
+def json_line(described: dict[str, Any]) -> str:
+    """Return what `describe` returned as one line of JSON."""
+    return json.dumps(described, ensure_ascii=False, allow_nan=False)
+
+
+Append = Callable[[dict[str, Any], int | None], None]  # takes what `describe` returned and COCO's id
+
+
+@contextmanager
+def json_file(path: str) -> Iterator[Append]:
+    """Open a file of JSON lines, and yield the function that appends a frame's."""
+    with atomic_write(path, "w") as file:
+        yield lambda described, _: print(json_line(described), file=file)
+
+
+@contextmanager
+def csv_file(path: str) -> Iterator[Append]:
+    """Open a CSV file, and yield the function that appends a row per detection of a frame."""
+    of_frame, of_object = ("path", "width", "height", "frame", "time_s"), ("label", "class_id", "score")
+    with atomic_write(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*of_frame, *of_object, "x1", "y1", "x2", "y2"])
+        yield lambda described, _: writer.writerows(
+            [*(described.get(key, "") for key in of_frame), *(one[key] for key in of_object), *one["box"]]
+            for one in described["detections"]
+        )
+
+
+@contextmanager
+def coco_file(path: str) -> Iterator[Append]:
+    """Open a file of COCO results, and yield the function that appends an image's.
+
+    Categories are numbered from 1; `file_name` is not a key of COCO, whose tools ignore it.
+    """
+    with atomic_write(path, "w") as file:
+        separator = "["
+
+        def append(described: dict[str, Any], image_id: int | None) -> None:
+            nonlocal separator
+            for one in described["detections"]:
+                left, top, right, bottom = one["box"]
+                row = {
+                    "image_id": image_id,
+                    "category_id": one["class_id"] + 1,
+                    "bbox": [left, top, round(right - left, 3), round(bottom - top, 3)],
+                    "score": one["score"],
+                    "file_name": described["path"],
+                }
+                file.write(separator + json.dumps(row, ensure_ascii=False, allow_nan=False))
+                separator = ",\n"
+
+        yield append
+        file.write("[]\n" if separator == "[" else "]\n")
+
+
+def choose_image_ids(paths: Sequence[Path]) -> dict[Path, int]:
+    """Choose COCO's id of each image: the number that its name is (000000000139.jpg), else its 1-based place.
+
+    If two images would share an id, all have their places, with a warning.
+    """
+    stems = [path.stem for path in paths]
+    ids = [
+        int(stem) if stem.isascii() and stem.isdigit() else place for place, stem in enumerate(stems, start=1)
+    ]
+    if len(set(ids)) < len(ids):
+        warn("--coco: file names give two images one image_id, so all have their 1-based places")
+        ids = list(range(1, len(ids) + 1))
+    return dict(zip(paths, ids, strict=True))
 
 
 def describe_counts(counts: Counter[str]) -> str:

@@ -22,7 +22,7 @@ from utils.data.prepare import TrainingData
 from utils.inference.evaluation import DatasetDetections, EvalResult, detect_dataset, score_detections
 from utils.inference.evaluation_pictures import draw_summary
 from utils.inference.predictor import Predictor
-from utils.metrics.diagnose import ENOUGH_STEPS, explain_low_map
+from utils.metrics.diagnose import ENOUGH_STEPS, explain_low_map, find_correction
 from utils.training.distributed import broadcast_from_rank_zero, max_over_ranks, world_size
 from utils.training.engine import EpochMeter, Trainer, accumulated
 from utils.training.fingerprint import fingerprint
@@ -252,7 +252,7 @@ def draw_data(job: Job) -> None:
 
 
 def draw_results(job: Job, evaluation: Evaluation | None, is_last: bool) -> None:
-    """Draw the curves and val_batch0.jpg, and explain an mAP50 near 0."""
+    """Draw the curves and val_batch0.jpg, and explain a low mAP50."""
     folder, val = job.run.folder, job.data.val
     job.run.attempt("results.png", lambda: plot_results(folder / "results.png", job.run.rows()))
     if val is None or evaluation is None:
@@ -264,9 +264,13 @@ def draw_results(job: Job, evaluation: Evaluation | None, is_last: bool) -> None
     map50, steps = result.coco.map50 or 0.0, job.trainer.schedule.step
     if is_last and job.config.overfit:
         log(_describe_overfit(map50, len(val)))
-    if map50 < _LOW_MAP50 and (is_last or steps > ENOUGH_STEPS):
+    if not (is_last or steps > ENOUGH_STEPS):
+        return
+    if map50 < _LOW_MAP50:
         reason = explain_low_map(found.detections, found.targets, val.class_names, steps)
         warn(f"mAP50 is {map50:.4f}: {reason} in {folder}")
+    elif mistake := find_correction(found.detections, found.targets, val.class_names):
+        warn(f"{mistake}; look at val_batch0.jpg in {folder}")
 
 
 def _describe_stop(last: Path, position: Position, is_saved: bool) -> str:

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -75,13 +76,14 @@ class ImageHeader:
         return self.orientation >= 5 and self.width != self.height and size == (self.height, self.width)
 
 
-def read_image(path: Path | str, reduction: int = 1) -> Pixels:
+def read_image(path: Path | str, reduction: int = 1, *, data: bytes | None = None) -> Pixels:
     """Read an image file as it is displayed.
 
     Args:
-        path: the image file.
+        path: the image file; with `data` only its name in errors.
         reduction: 1, 2, 4 or 8: factor by which both sides are reduced, without aliasing. A JPEG is decoded
             at that size, which is faster. Pixel i covers the pixels from reduction x i on.
+        data: the content of the file, if it is not on disk.
 
     Returns:
         uint8 (ceil(H / reduction), ceil(W / reduction), 3) RGB, contiguous.
@@ -89,9 +91,9 @@ def read_image(path: Path | str, reduction: int = 1) -> Pixels:
     Raises:
         UserError: not a regular file, not an image, truncated, or more than 89 million pixels.
     """
-    with _opened(path) as image:
+    with _opened(path, data) as image:
         orientation = _orientation(image)
-        pixels = _decode_jpeg(path, image, reduction, orientation)
+        pixels = _decode_jpeg(path, image, reduction, orientation, data)
         if pixels is None:
             image.load()
             pixels = _to_rgb(image, orientation)
@@ -106,6 +108,15 @@ def from_pil(image: Image.Image) -> Pixels:
         ValueError: floating-point pixels, whose range is unknown.
     """
     return _to_rgb(image, _orientation(image))
+
+
+def count_frames(path: Path | str, *, data: bytes | None = None) -> int:
+    """Return the number of images in an animation or a TIFF of several pages, else 1; raises as `read_image`.
+
+    The thumbnails and depth maps that cameras add to a JPEG do not count.
+    """
+    with _opened(path, data) as image:
+        return 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
 
 
 def read_header(path: Path | str) -> ImageHeader:
@@ -156,13 +167,13 @@ def _read_header(path: Path | str, image: Image.Image) -> ImageHeader:
 
 
 @contextmanager
-def _opened(path: Path | str) -> Iterator[Image.Image]:
-    """Open an image file; every error inside the block becomes a UserError."""
+def _opened(path: Path | str, data: bytes | None = None) -> Iterator[Image.Image]:
+    """Open an image file, or its content; every error inside the block becomes a UserError."""
     too_many = f"more than {MAX_PIXELS // 10**6} million pixels; make it smaller"
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would block
+        if data is None and not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would block
             raise UserError(f"{path}: not a regular file")
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path if data is None else BytesIO(data), formats=_FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise UserError(f"{path}: {width}x{height} is {too_many}")
@@ -170,7 +181,7 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
                 raise UserError(f"{path}: an image of {width}x{height} pixels")
             yield image
     except UnidentifiedImageError:
-        raise UserError(f"{path}: not an image that can be read{_describe_content(path)}") from None
+        raise UserError(f"{path}: not an image that can be read{_describe_content(path, data)}") from None
     except Image.DecompressionBombError:
         raise UserError(f"{path}: {too_many}") from None
     except _DECODE_ERRORS as error:
@@ -178,7 +189,9 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
         raise UserError(f"{path}: cannot read the image: {reason}") from None
 
 
-def _decode_jpeg(path: Path | str, image: Image.Image, reduction: int, orientation: int) -> Pixels | None:
+def _decode_jpeg(
+    path: Path | str, image: Image.Image, reduction: int, orientation: int, data: bytes | None = None
+) -> Pixels | None:
     """Decode a gray or three-channel JPEG as stored, without EXIF; it is reduced before its inverse DCT.
 
     Returns:
@@ -190,7 +203,7 @@ def _decode_jpeg(path: Path | str, image: Image.Image, reduction: int, orientati
         return None
     if orientation != 1 and any(side % reduction for side in image.size):
         return None
-    data = Path(path).read_bytes()
+    data = Path(path).read_bytes() if data is None else data
     if _JPEG_END not in data[-_TAIL:]:
         return None
     flags = _JPEG_FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
@@ -208,8 +221,8 @@ def _is_complete(path: Path | str, format_name: str | None) -> bool:
         return marker in file.read()
 
 
-def _describe_content(path: Path | str) -> str:
-    with suppress(OSError), open(path, "rb") as file:
+def _describe_content(path: Path | str, data: bytes | None) -> str:
+    with suppress(OSError), open(path, "rb") if data is None else BytesIO(data) as file:
         start = file.read(64).lstrip().lower()
         if not start:
             return ": the file is empty"

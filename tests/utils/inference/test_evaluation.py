@@ -104,6 +104,16 @@ def test_classes_meet_by_name_and_aliases(tmp_path: Path) -> None:
     assert figures["voc_ap50_area"] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(("batch_size", "counted"), [(1, 2), (2, 1), (3, 3)])
+def test_the_first_batch_is_not_timed_if_there_are_others(
+    tmp_path: Path, batch_size: int, counted: int
+) -> None:
+    dataset = make_dataset(tmp_path, [["cat"], ["cat"], []], ("cat",))
+    found = detect_dataset(KnownAnswers(("cat",), [[], [], []]), dataset, batch_size=batch_size)
+    assert found.timings.images == counted
+    assert len(found.detections) == 3
+
+
 def test_a_class_that_the_weights_lack_is_an_error_that_lists_both(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, [["cat"]], ("cat", "zebra"))
     with pytest.raises(UserError, match=r"zebra .* the data have cat, zebra; the weights have bird, cat"):
@@ -121,8 +131,9 @@ def test_metrics_json_holds_what_the_interface_promises(tmp_path: Path) -> None:
     result.write(tmp_path)
     figures = json.loads((tmp_path / "metrics.json").read_text())
     means = "map50 map75 map50_95 map_small map_medium map_large ar100 voc_ap50_area voc_ap50_11point"
-    rest = "images skipped map50_interval map50_draws report_conf per_class errors confusion speed_ms"
-    assert {*means.split(), *rest.split(), "weights", "splits"} == set(figures)
+    rest = "images skipped map50_interval map50_draws report_conf per_class errors confusion"
+    speed = {"speed_ms", "speed_conditions"}
+    assert {*means.split(), *rest.split(), *speed, "weights", "splits"} == set(figures)
     rates = {"precision", "recall", "f1"}
     per_class = {"ground_truths", "ap50", "ap50_95", "voc_ap50_area", "voc_ap50_11point", "threshold", *rates}
     assert all(set(one) == {*per_class, "at_report_conf"} for one in figures["per_class"].values())
@@ -135,6 +146,9 @@ def test_metrics_json_holds_what_the_interface_promises(tmp_path: Path) -> None:
         "matrix": [[1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]],
     }
     assert set(figures["speed_ms"]) == {"preprocess", "network", "postprocess"}
+    conditions = {"batch_size", "input_size", "precision", "threads", "device", "runtime"}
+    assert set(figures["speed_conditions"]) == conditions
+    assert figures["speed_conditions"]["batch_size"] == 8
     assert (figures["weights"], figures["splits"]) == ("best.pth", ["VOC2007/test"])
 
 
@@ -218,6 +232,6 @@ def test_detections_have_the_labels_of_the_data(tmp_path: Path) -> None:
     assert [target.labels.tolist() for target in found.targets] == [[1], [0]]
     # Of the known classes bird is not asked for; cat is 1 among the data's and tv 2.
     assert [one.labels.tolist() for one in found.detections] == [[1, 2], [0]]
-    assert found.timings.images == 2
+    assert found.timings.images == 1  # the first batch is slower
     with pytest.raises(UserError, match="nothing to evaluate: not one image could be read"):
         score_detections(nothing, dataset)

@@ -32,7 +32,7 @@ def make_predictor(phi: str = "none", size: tuple[int, int] = SIZE, heads: int =
     anchors, masks = USUAL_ANCHORS[heads]
     anchors = ANCHORS if heads == 2 else anchors
     config = ModelConfig(2, phi, PLACES[heads], size, anchors, masks)
-    return Predictor(YoloBody(config), config, NAMES, **({"conf": 1e-6, "max_det": 1} | knobs))
+    return Predictor(YoloBody(config).eval(), config, NAMES, **({"conf": 1e-6, "max_det": 1} | knobs))
 
 
 def make_image(height: int, width: int) -> np.ndarray:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO, StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +18,8 @@ from nets.structures import Detections
 from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.inference.predictor import Predictor, Timings, to_batch, to_tensor
+from utils.vision.draw import draw_detections
+from utils.vision.image_reader import read_image
 from utils.vision.letterbox import letterbox
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
@@ -81,20 +87,135 @@ def test_what_lies_in_the_gray_border_alone_is_left_out() -> None:
     assert len(make_predictor()(make_image(64 * 200, 1))) in (0, 2)
 
 
-@pytest.mark.parametrize("kind", ["path", "text", "PIL", "array", "gray PIL"])
-def test_kinds_of_images(kind: str, tmp_path: Path) -> None:
-    array = make_image(128, 96)
-    picture = Image.fromarray(array)
-    picture.save(tmp_path / "a.png")
-    image = {
-        "path": tmp_path / "a.png",
-        "text": str(tmp_path / "a.png"),
-        "PIL": picture,
-        "array": array,
-        "gray PIL": picture.convert("L"),
-    }[kind]
-    predictor = make_predictor()
-    assert torch.equal(predictor(image).boxes, predictor(array).boxes)
+KINDS: dict[str, Callable[[Path], object]] = {
+    "path": lambda path: path,
+    "text": str,
+    "bytes": Path.read_bytes,
+    "bytearray": lambda path: bytearray(path.read_bytes()),
+    "BytesIO": lambda path: BytesIO(path.read_bytes()),
+    "PIL": Image.open,
+    "array": read_image,
+    "tensor": lambda path: to_tensor(read_image(path)),
+    "gray PIL": lambda path: Image.open(path).convert("L"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_images(kind: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(make_image(128, 96)).save(path)
+    predictor, array = Predictor(Watched(), CONFIG, NAMES), read_image(path)
+    expected = predictor(array).boxes
+    seen = predictor.model.images
+    assert torch.equal(predictor(KINDS[kind](path)).boxes, expected)
+    assert torch.equal(predictor.model.images, seen) == (kind != "gray PIL")
+    (found,) = predictor([KINDS[kind](path)])
+    assert torch.equal(found.boxes, expected)
+
+
+def test_generators_and_arrays_of_several_images() -> None:
+    predictor, images = make_predictor(), [make_image(64, 96)] * 3
+    assert len(predictor(iter(images), batch_size=2)) == 3
+    assert predictor.model.batches == [2, 1]
+    assert len(predictor(np.stack(images))) == 3
+    assert len(predictor(torch.zeros(3, 3, 64, 96, dtype=torch.uint8))) == 3
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (None, r"^images must be a path.*got NoneType; cv2.imread returns None for a file"),
+        ([make_image(64, 96), None], r"^images\[1\] must be a path.*got NoneType"),
+        (7, r"^images must be a path.*got int$"),
+        ([7], r"^images\[0\] must be .*got int$"),
+        (StringIO("a.jpg"), "^images must be .*got StringIO$"),
+        (torch.zeros(3, 5, 5), r"^images must be a uint8 tensor \(3, H, W\) in RGB, got float32 \(3, 5, 5\)"),
+        (torch.zeros(5, 5, 3, dtype=torch.uint8), r"uint8 tensor \(3, H, W\) in RGB, got uint8 \(5, 5, 3\)"),
+    ],
+)
+def test_what_is_no_image_is_named(image: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_predictor()(image)
+
+
+def test_bytes_that_are_no_image_are_named() -> None:
+    with pytest.raises(UserError, match=r"^images \(bytes\): not an image that can be read: an HTML page"):
+        make_predictor()(b"<html>")
+    with pytest.raises(UserError, match=r"^images\[0\] \(bytes\): .*: the file is empty"):
+        make_predictor()([b""])
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"conf": 2}, "conf must be a number from 0 to 1, got 2"),
+        ({"conf": float("nan")}, "conf must be"),
+        ({"conf": "0.5"}, "conf must be a number from 0 to 1, got '0.5'"),
+        ({"nms_iou": -1}, "nms_iou must be"),
+        ({"max_det": 0}, "max_det must be"),
+        ({"max_det": 2.5}, "max_det must be"),
+        ({"input_size": (100, 64)}, "input_size must be two positive multiples of 32"),
+        ({"input_size": 416}, r"input_size must be \(height, width\), got 416"),
+        ({"input_size": (64.0, 64)}, r"input_size must be \(height, width\)"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named(knobs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make_predictor(**knobs)
+
+
+def test_more_arguments_that_make_no_sense() -> None:
+    predictor = make_predictor(conf=np.float32(0.25), max_det=np.int64(5))  # these do
+    with pytest.raises(ValueError, match=r"^batch_size must be at least 1, got 0"):
+        predictor([make_image(64, 96)], batch_size=0)
+    with pytest.raises(ValueError, match=r"^labels must be from 0 to 1, got dog"):
+        predictor.limited_to("dog")
+    with pytest.raises(ValueError, match=r"^labels must be from 0 to 1"):
+        predictor.limited_to([2])
+    with pytest.raises(ValueError, match=r"^class_names must be a list of names, got the text 'ab'"):
+        Predictor(OneBox(), CONFIG, "ab")
+
+
+def test_classes_may_be_a_file(tmp_path: Path) -> None:
+    model = YoloBody(ModelConfig(2, input_size=(64, 96)))
+    save_checkpoint(tmp_path / "best.pth", Checkpoint(model.config, NAMES, model.state_dict()))
+    (tmp_path / "names.txt").write_text("lynx\nwolf\n")
+    for classes in (tmp_path / "names.txt", str(tmp_path / "names.txt"), ["lynx", "wolf"]):
+        predictor = Predictor.from_checkpoint(tmp_path / "best.pth", classes=classes, device="cpu")
+        assert predictor.class_names == ("lynx", "wolf")
+
+
+def test_the_callers_network_stays_in_its_mode() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), OneBox())
+    network[0].eval()  # frozen
+    modes = [module.training for module in network.modules()]
+    predictor = Predictor(network, CONFIG, NAMES)
+    statistics = network[0].running_mean.clone()
+    seen: list[bool] = []
+    network[1].register_forward_hook(lambda module, *_: seen.append(module.training))
+    with predictor.evaluation_mode:  # as of another thread
+        predictor(make_image(64, 96))
+    predictor.limited_to([0])(make_image(64, 96))
+    assert seen == [False, False]
+    assert [module.training for module in network.modules()] == modes
+    assert torch.equal(network[0].running_mean, statistics)
+    pickle.dumps(make_predictor())
+
+
+def test_detections_know_their_names_and_are_drawn(tmp_path: Path) -> None:
+    predictor, image = make_predictor(), make_image(64, 96)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    found = predictor(tmp_path / "a.png")
+    assert found.names == ["dog", "cat"]
+    assert found[found.scores > 0.5].names == ["dog"]
+    assert make_predictor(conf=0.99)(image).names == []
+    predictor.draw(tmp_path / "a.png").save(tmp_path / "drawn.png")
+    expected = draw_detections(image, found, NAMES)
+    assert not np.array_equal(expected, image)
+    assert np.array_equal(read_image(tmp_path / "drawn.png"), expected)
+    first = found[:1]
+    assert np.array_equal(predictor.draw(image, first), draw_detections(image, first, NAMES))
 
 
 @pytest.mark.parametrize(

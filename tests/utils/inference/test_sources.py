@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,39 @@ def test_one_file_under_several_names(folder: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(folder)
     (one,) = find_sources(["b.jpg", "./b.jpg", str(folder / "b.jpg"), "deep/../b.jpg", "./b.*"])
     assert one.path == Path("b.jpg")
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\0"])
+def test_lists_of_paths(folder: Path, monkeypatch: pytest.MonkeyPatch, separator: str) -> None:
+    (folder / "größe.jpg").write_bytes(b"")
+    wanted = [str(folder / "b.jpg"), "größe.jpg", "", "deep", "deep/d.jpg", "rtsp://camera/1"]
+    text = separator.join(wanted).encode()
+    (folder / "list.TXT").write_bytes(b"\xef\xbb\xbf" + text)
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(text)))
+    elsewhere = find_sources([str(folder / "list.TXT")])  # names are beside the list
+    monkeypatch.chdir(folder)
+    for found in (elsewhere, find_sources(["list.TXT"]), find_sources(["-"])):
+        assert [one.path.name for one in found] == ["b.jpg", "größe.jpg", "d.jpg", "camera_1.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "^-: no path came on standard input; give an image"),
+        ("b.jpg\ngone.jpg\n", "^-, entry 2: gone.jpg: no such file"),
+        ("-\n", "^-, entry 1: -: no such file"),
+    ],
+)
+def test_entries_that_are_no_source_are_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(text.encode())))
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match=message):
+        find_sources(["-"])
+
+
+def test_a_text_file_that_names_no_file_is_no_list(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "b.txt").write_text("0 0.5 0.5 0.1 0.1\n")  # labels of YOLO, beside b.jpg
+    assert names(folder, "b.txt") == ["b.txt"]
+    assert "b.txt: names no file that is there, so it is not read as a list" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from nets.structures import Detections
 from utils.cli.errors import UserError
 from utils.inference.predictor import Prepared, to_tensor
 from utils.inference.streams import Frame
-from utils.inference.writers import choose_images, describe_counts, json_line, write_image
+from utils.inference.writers import choose_images, describe, describe_counts, json_line, write_image
 from utils.vision.letterbox import letterbox
 
 NAMES = ("cat", "狗")
@@ -31,12 +31,12 @@ def make_frame(name: str, **knobs: float) -> Frame:
 
 
 def test_nothing_found() -> None:
-    line = json.loads(json_line(make_frame("a.jpg"), Detections.empty(), NAMES))
+    line = json.loads(json_line(describe(make_frame("a.jpg"), Detections.empty(), NAMES)))
     assert line == {"path": "a.jpg", "width": 64, "height": 48, "detections": []}
 
 
 def test_what_was_found() -> None:
-    text = json_line(make_frame("d/a.jpg"), FOUND, NAMES)
+    text = json_line(describe(make_frame("d/a.jpg"), FOUND, NAMES))
     assert "\n" not in text
     line = json.loads(text)
     assert line["detections"][0] == {
@@ -54,7 +54,7 @@ def test_counts_are_the_most_frequent_first() -> None:
 
 
 def test_a_frame_of_a_video_says_where_it_stands() -> None:
-    line = json.loads(json_line(make_frame("v.mp4", number=3, time_s=0.12), FOUND, NAMES))
+    line = json.loads(json_line(describe(make_frame("v.mp4", number=3, time_s=0.12), FOUND, NAMES)))
     assert (line["path"], line["frame"], line["time_s"], line["width"]) == ("v.mp4", 3, 0.12, 64)
 
 

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
 
 from nets.structures import Detections, Target
-from utils.metrics.diagnose import explain_low_map
+from utils.metrics.diagnose import explain_low_map, find_correction
+from utils.metrics.matching import flatten, match
 
 NAMES = ("cat", "dog", "{bird}")
 BOXES = torch.tensor(  # one an image; none overlaps itself with x and y swapped
@@ -125,3 +130,115 @@ def test_boxes_anywhere_give_the_numbers() -> None:
     assert "of 40 objects are detected" in text
     assert "after 100 steps; a network usually needs some hundred steps" in text
     assert text.endswith("look at train_batch0.jpg and val_batch0.jpg")
+
+
+def make_scene(images: int = 60, classes: int = 2) -> tuple[list[Detections], list[Target]]:
+    """Objects of some classes, each found but one in ten, beside a few false detections."""
+    generator = torch.Generator().manual_seed(1)
+    detections, targets = [], []
+    for _ in range(images):
+        boxes = torch.rand(3, 2, generator=generator) * 300
+        sizes = 20 + 60 * torch.rand(3, 2, generator=generator)
+        boxes = torch.cat((boxes, boxes + sizes), dim=1)
+        labels = torch.randint(classes, (3,), generator=generator)
+        targets.append(Target(boxes, labels, torch.zeros(3).bool()))
+        is_found = torch.rand(3, generator=generator) > 0.1
+        shaken = boxes + 2 * torch.randn(3, 4, generator=generator)
+        scores = 0.3 + 0.6 * torch.rand(3, generator=generator)
+        one = Detections(shaken[is_found], scores[is_found], labels[is_found])
+        detections.append(one[one.scores.argsort(descending=True)])
+    return detections, targets
+
+
+def changed(targets: list[Target], change: Callable[[Target], Target]) -> list[Target]:
+    return [change(target) for target in targets]
+
+
+def by_size(target: Target, x: float, y: float) -> Target:
+    sizes = target.boxes[:, 2:] - target.boxes[:, :2]
+    return replace(target, boxes=target.boxes + (sizes * torch.tensor([x, y])).repeat(1, 2))
+
+
+def test_sound_annotations_are_not_suspected() -> None:
+    assert find_correction([], [], NAMES) is None
+    assert find_correction([Detections.empty()], [Target.empty()], NAMES) is None
+    assert find_correction(*make_scene(), NAMES) is None
+    detections, _ = make_scene()
+    generator = torch.Generator().manual_seed(5)
+    anywhere = [one[torch.randperm(len(one), generator=generator)] for one in detections]
+    _, targets = make_scene()
+    assert find_correction(anywhere[1:] + anywhere[:1], targets, NAMES) is None  # of other images
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (lambda target: by_size(target, 0.9, 0), r"boxes shifted by \+0\.[89]\d of their width and [+-]0\.0"),
+        (
+            lambda target: by_size(target, 0.5, 0.5),
+            r"boxes shifted by \+0\.[45]\d of their width and \+0\.[45]",
+        ),
+        (
+            lambda target: replace(target, boxes=target.boxes + torch.tensor([25.0, -10, 25, -10])),
+            r"boxes shifted by \+2\d pixels in x and -(9|10|11) in y",
+        ),
+        (
+            lambda target: replace(target, boxes=target.boxes * 1.25),
+            r"boxes scaled by 1\.2\d in x and 1\.2\d in y",
+        ),
+        (lambda target: replace(target, boxes=target.boxes[:, [1, 0, 3, 2]]), "boxes swapped in x and y"),
+        (
+            lambda target: replace(target, boxes=target.boxes + 20 * torch.tensor([-1.0, -1, 1, 1])),
+            "around their centers",
+        ),
+        (lambda target: replace(target, labels=1 - target.labels), "cat and dog exchanged"),
+    ],
+)
+def test_a_systematic_mistake_is_named_with_what_it_costs(
+    mistake: Callable[[Target], Target], words: str
+) -> None:
+    detections, targets = make_scene()
+    good = match(flatten(detections, targets, 3)).map50()
+    wrong = changed(targets, mistake)
+    bad = match(flatten(detections, wrong, 3)).map50()
+    text = find_correction(detections, wrong, NAMES)
+    assert text is not None
+    assert re.search(words, text)
+    after, before = map(float, re.findall(r"about (0\.\d+) instead of (0\.\d+)", text)[0])
+    assert before == pytest.approx(bad, abs=0.006)
+    assert before + 0.1 <= after <= good + 0.006
+
+
+def test_two_of_three_classes_exchanged_with_mean_map50() -> None:
+    detections, targets = make_scene(classes=3)
+    wrong = changed(targets, lambda target: replace(target, labels=torch.tensor([0, 2, 1])[target.labels]))
+    assert "{bird}" in (find_correction(detections, wrong, NAMES) or "")
+    assert match(flatten(detections, wrong, 3)).map50() > 0.25
+
+
+def test_two_of_many_classes_exchanged_are_judged_by_these_two() -> None:
+    names = [*map(str, range(20))]
+    detections, targets = make_scene(images=200, classes=20)
+    order = torch.arange(20)
+    order[[4, 17]] = torch.tensor([17, 4])
+    wrong = changed(targets, lambda target: replace(target, labels=order[target.labels]))
+    good, bad = (match(flatten(detections, one, 20)).map50() for one in (targets, wrong))
+    assert good - bad < 0.1
+    text = find_correction(detections, wrong, names)
+    assert re.search(
+        r"have 4 and 17 exchanged: .* the mean AP50 of the two would be about 0\.[89]\d instead of 0", text
+    )
+
+
+def test_few_objects_prove_nothing() -> None:
+    detections, targets = make_scene(images=1)
+    wrong = changed(targets, lambda target: replace(target, labels=1 - target.labels))
+    assert find_correction(detections, wrong, NAMES) is None
+
+
+def test_difficult_objects_and_many_images_are_thinned() -> None:
+    detections, targets = make_scene(images=600)
+    wrong = changed(targets, lambda target: by_size(target, 0.9, 0))
+    assert "of their width" in (find_correction(detections, wrong, NAMES) or "")
+    difficult = changed(wrong, lambda target: replace(target, difficult=torch.ones(3).bool()))
+    assert find_correction(detections, difficult, NAMES) is None

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from nets.config import ModelConfig
+from nets.structures import Detections
 from nets.yolo import YoloBody
 from tests.utils.training.conftest import CAT, MakeData, make_trainer
 from utils.cli.shared_config import DataConfig
@@ -14,8 +17,9 @@ from utils.cli.signals import StopSignals
 from utils.cli.train_config import TrainConfig
 from utils.data.dataset import VocDataset
 from utils.data.prepare import TrainingData, prepare_training
-from utils.inference.evaluation import detect_dataset, score_detections
-from utils.inference.predictor import Predictor
+from utils.data.targets import build_target
+from utils.inference.evaluation import DatasetDetections, detect_dataset, score_detections
+from utils.inference.predictor import Predictor, Timings
 from utils.training import train_loop
 from utils.training.builders import build_criterion
 from utils.training.engine import EpochMeter, Trainer
@@ -42,7 +46,8 @@ def job_of(trainer: Trainer, val: VocDataset | None = None, **settings: Any) -> 
 def test_the_predictor_is_of_the_average_and_at_the_settings_of_evaluate(trainer: Trainer) -> None:
     built = build_predictor(trainer, ("cat",))
     usual = Predictor(trainer.average, trainer.average.config, ("cat",), conf=0.001)
-    assert {**vars(built), "_unwanted": 0} == {**vars(usual), "_unwanted": 0}
+    same = {"_unwanted": 0, "evaluation_mode": 0}
+    assert vars(built) | same == vars(usual) | same
 
 
 def test_it_is_what_evaluate_finds(make_data: MakeData, trainer: Trainer) -> None:
@@ -55,7 +60,7 @@ def test_it_is_what_evaluate_finds(make_data: MakeData, trainer: Trainer) -> Non
     predictor = Predictor(trainer.average, trainer.average.config, ("cat",), conf=0.001)
     found = detect_dataset(predictor, val)
     expected = score_detections(found, val, weights="best.pth", splits=("val",))
-    ours, theirs = ({**r.as_dict(), "speed_ms": 0} for r in (result, expected))
+    ours, theirs = ({**r.as_dict(), "speed_ms": 0, "speed_conditions": 0} for r in (result, expected))
     assert ours == theirs
     assert findings.indices == [0, 1, 2]
     assert all(len(found) > 0 for found in findings.detections)
@@ -109,6 +114,33 @@ def test_what_a_signal_left_behind(position: Position, where: str) -> None:
     assert train_loop._describe_stop(Path("nowhere/last.pth"), position, False) == "nothing was saved"
     said = train_loop._describe_stop(Path("my runs/last.pth"), position, True)
     assert said == f"saved my runs/last.pth at {where}; resume: python train.py --resume 'my runs/last.pth'"
+
+
+@pytest.mark.parametrize(("share", "is_last", "said"), [(0, True, 0), (0.3, True, 1), (0.3, False, 0)])
+def test_moved_boxes_of_the_validation_are_said_to_be(
+    make_data: MakeData,
+    trainer: Trainer,
+    capsys: pytest.CaptureFixture[str],
+    share: float,
+    is_last: bool,
+    said: int,
+) -> None:
+    """The detections are the annotated boxes, shifted by a share of their width; two in twelve are not."""
+    folder = make_data({"train": {"a": [CAT]}, "val": {f"b{number}": [CAT] for number in range(12)}})
+    val = prepare_training(DataConfig(str(folder)), val=("val",)).val
+    assert val is not None
+    found = DatasetDetections([*range(12)], [], [build_target(val, index) for index in range(12)], Timings())
+    for index, target in enumerate(found.targets):
+        width = target.boxes[:, 2:3] - target.boxes[:, :1]
+        move = (1.5 * share if index >= 2 else 0) * width * torch.tensor([1.0, 0, 1, 0])
+        found.detections.append(Detections(target.boxes + move, torch.tensor([0.9]), target.labels))
+    run: Any = SimpleNamespace(folder=folder, attempt=lambda *_: None)
+    job = replace(job_of(trainer, val, epochs=1), run=run)
+    capsys.readouterr()
+    train_loop.draw_results(job, (score_detections(found, val), found), is_last)
+    err = capsys.readouterr().err
+    assert err.count("with that undone mAP50 would be about") == said
+    assert err.count(f"look at val_batch0.jpg in {folder}") == said
 
 
 @pytest.mark.parametrize(("map50", "learnt"), [(0.0, False), (0.899, False), (0.9, True)])

@@ -1,0 +1,66 @@
+"""Images behind http and https URLs: which URLs are images, and their download."""
+
+from __future__ import annotations
+
+import base64
+import time
+from contextlib import suppress
+from http.client import HTTPException, HTTPResponse
+from pathlib import PurePosixPath
+from urllib.error import URLError
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.request import Request, urlopen
+
+from utils.cli.errors import UserError
+from utils.data.folder_walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+_TIMEOUT = 10.0  # seconds without a byte
+_LONGEST = 60.0  # seconds for a download
+_MAX_BYTES = 100_000_000
+_ERRORS = (OSError, HTTPException, ValueError)  # ValueError: not a URL
+
+
+def is_image_url(address: str) -> bool:
+    """Tell whether a URL is that of an image: by its suffix, else by the server's Content-Type."""
+    if not address.lower().startswith(("http://", "https://")):
+        return False
+    suffix = PurePosixPath(urlsplit(address).path).suffix.lower()
+    if suffix in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
+        return suffix in IMAGE_SUFFIXES
+    with suppress(*_ERRORS), _open(address) as response:
+        return response.headers.get_content_maintype() == "image"
+    return False
+
+
+def download_image(address: str, name: str) -> bytes:
+    """Download an image of at most 100 MB in at most 60 seconds; `name` is what an error calls it.
+
+    Raises:
+        UserError: it cannot be downloaded, or not within these limits.
+    """
+    data, start = bytearray(), time.monotonic()
+    try:
+        with _open(address) as response:
+            while chunk := response.read1(1 << 16):
+                data += chunk
+                if len(data) > _MAX_BYTES:
+                    raise UserError(f"{name}: more than {_MAX_BYTES / 1e6:g} MB")
+                if time.monotonic() - start > _LONGEST:
+                    raise UserError(f"{name}: not downloaded within {_LONGEST:g} seconds")
+    except _ERRORS as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        code = f"{error.code} " if hasattr(error, "code") else ""
+        raise UserError(f"{name}: cannot be downloaded: {code}{reason}") from None
+    return bytes(data)
+
+
+def _open(address: str) -> HTTPResponse:
+    """Request a URL, with the user and password in it."""
+    parts = urlsplit(address)
+    user, _, host = parts.netloc.rpartition("@")
+    path, query = (quote(part, safe="/%:;,=&+$!*'()~@?[]") for part in (parts.path, parts.query))
+    request = Request(urlunsplit((parts.scheme, host, path, query, "")), headers={"User-Agent": "predict.py"})
+    if user:  # not sent to another server that this one redirects to
+        secret = base64.b64encode(unquote(user).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {secret}")
+    return urlopen(request, timeout=_TIMEOUT)
