@@ -15,6 +15,7 @@ from tests.utils.training.conftest import CAT, MakeData, make_trainer
 from utils.cli.shared_config import DataConfig
 from utils.cli.signals import StopSignals
 from utils.cli.train_config import TrainConfig
+from utils.data.augmentation import Augmenter
 from utils.data.dataset import VocDataset
 from utils.data.prepare import TrainingData, prepare_training
 from utils.data.targets import build_target
@@ -40,7 +41,8 @@ def trainer() -> Trainer:
 
 def job_of(trainer: Trainer, val: VocDataset | None = None, **settings: Any) -> Job:
     data = TrainingData(VocDataset([], ("cat",)), val, ("train",), ("val",))
-    return Job(TrainConfig(**settings), data, None, trainer, None, StopSignals())  # type: ignore[arg-type]
+    plain = SimpleNamespace(dataset=SimpleNamespace(augmenter=Augmenter((64, 64))))  # in place of a loader
+    return Job(TrainConfig(**settings), data, plain, trainer, None, StopSignals())  # type: ignore[arg-type]
 
 
 def test_the_predictor_is_of_the_average_and_at_the_settings_of_evaluate(trainer: Trainer) -> None:
