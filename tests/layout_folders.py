@@ -21,12 +21,14 @@ class Layout:
         expected: the ids of each split.
         train: the splits that are trained on.
         texts: other files, such as lists.
+        untrained: the number of listed images that train.py leaves unused by default.
     """
 
     images: Mapping[str, str | None]
     expected: Mapping[str, list[str]]
     train: tuple[str, ...] = ("all",)
     texts: Mapping[str, str] = field(default_factory=dict)
+    untrained: int = 0
 
     def write(self, folder: Path) -> Path:
         """Write the folder; each image is 40 x 30 and has a cat in it."""
@@ -98,6 +100,46 @@ LAYOUTS = {
         lists("archive/VOCdevkit/VOC2007/ImageSets/Main", train="a", test="b"),
     ),
     "VOC folder without lists": Layout(voc("a", "b", "c"), ABC),
+    "trainval is more than train and val": Layout(
+        voc("a", "b", "c", "d"),
+        TWO | {"trainval": ["a", "b", "c", "d"]},
+        ON_TRAIN,
+        lists("ImageSets/Main", train="a b", val="c", trainval="a b c d"),
+        untrained=1,
+    ),
+    "a list of all, one more and a test list": Layout(
+        voc("a", "b", "c", "d", "e"),
+        {"train": ["a"], "all": ["a", "b", "c"], "train_extra": ["b", "d"], "test": ["e"]},
+        ON_TRAIN,
+        lists("ImageSets/Main", train="a", all="a b c", train_extra="b d", test="e"),
+        untrained=3,
+    ),
+    "lists of val and test alone": Layout(
+        voc("a", "b", "c", "d"),
+        {"train": ["a", "b"], "val": ["c"], "test": ["d"]},
+        ON_TRAIN,
+        lists("ImageSets/Main", val="c", test="d"),
+    ),
+    "test list alone": Layout(
+        voc("a", "b", "c"), {"train": ["a", "b"], "test": ["c"]}, ON_TRAIN, lists("ImageSets", test="c")
+    ),
+    "test list on top of a flat folder": Layout(
+        side_by_side("a.jpg", "b.jpg", "c.jpg"),
+        {"train": ["a", "b"], "test": ["c"]},
+        ON_TRAIN,
+        {"test.txt": "c.jpg\n"},
+    ),
+    "test list beside split folders": Layout(
+        side_by_side("train/a.jpg", "val/b.jpg", "new/c.jpg"),
+        {"train": ["train/a"], "val": ["val/b"], "test": ["new/c"]},
+        ON_TRAIN,
+        {"test.txt": "new/c.jpg\n"},
+    ),
+    "val and valid": Layout(
+        side_by_side("train/a.jpg", "val/b.jpg", "valid/c.jpg"),
+        {"train": ["train/a"], "val": ["val/b"], "valid": ["valid/c"]},
+        ON_TRAIN,
+    ),
     "lists in ImageSets": Layout(voc("a", "b", "c"), TWO, ON_TRAIN, lists("ImageSets", train="a b", val="c")),
     "lists in ImageSets/main": Layout(
         voc("a", "b", "c"), TWO, ON_TRAIN, lists("ImageSets/main", train="a b", val="c")

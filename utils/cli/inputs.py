@@ -71,6 +71,11 @@ def check_data_folder(data: Path | str) -> None:
         raise UserError(describe_layouts(data))
 
 
+def say_current_folder(path: Path | str) -> str:
+    """Return what a relative path is relative to, for a message; "" for an absolute one."""
+    return "" if Path(path).is_absolute() else f", relative to the current folder {Path.cwd()}"
+
+
 def check_class_file(classes: str | None) -> None:
     """Check the file that `--classes` names, if it is given.
 
@@ -83,7 +88,7 @@ def check_class_file(classes: str | None) -> None:
 
 def describe_layouts(data: Path | str, contents: str = "") -> str:
     """Return the message for a folder that is missing or has no layout; `contents` is what it has."""
-    state = "no data in VOC layout" if Path(data).is_dir() else "no such folder"
+    state = "no data in VOC layout" if Path(data).is_dir() else f"no such folder{say_current_folder(data)}"
     if contents:
         return f"{data}: {state}: {contents}"
     return (

@@ -11,6 +11,7 @@ The first layout that fits is taken:
 5. the only folder with XML, and the only other one with images or all images beside it, if names match.
 
 Without lists in ImageSets, a train.txt, val.txt or test.txt that lies on top counts if it names the images.
+If there are only lists of val and test, the other images are the training part.
 
 The id of an image is its path below the folder of images, without suffix. Its annotation has the same path.
 """
@@ -47,6 +48,7 @@ _DESCRIBED = {
     "XML file": (".xml",),
     "JSON file": (".json",),
     "TXT file": (".txt",),
+    "CSV file": (".csv",),
     "video": VIDEO_SUFFIXES,
     "archive": (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z"),
 }
@@ -62,9 +64,10 @@ class DataPart:
         image_folder, xml_folder: what is searched, with a slash at the end; equal in a flat folder.
         images: the files of each id; more than one is an error.
         xml: the annotation of each id that has one.
+        second_xml: XML files of images that have another one.
         xml_without_image: XML files without an image.
         lists: the list of each split, by its own name.
-        groups: the ids of each split, if there are no lists, or only those of one class, joined here.
+        groups: the ids of each split, if not all splits have a list of their own.
         names: the ids that lists name.
     """
 
@@ -73,6 +76,7 @@ class DataPart:
     xml_folder: str
     images: dict[str, list[str]]
     xml: dict[str, str]
+    second_xml: list[str]
     xml_without_image: list[str]
     lists: dict[str, str]
     groups: dict[str, list[str]]
@@ -223,10 +227,13 @@ def _make_part(walk: FolderWalk, prefix: str, image_folder: str, xml_folder: str
     files = sorted(filter(_is_xml, walk.below(xml_folder)), key=lambda file: not file.endswith(".xml"))
     is_flat = image_folder == xml_folder
     xml, unmatched = _match(images, {file: _key(file, xml_folder) for file in files}, is_flat=is_flat)
+    annotated = set(map(_simplify, xml)) if unmatched else set()
+    second = [file for file in unmatched if _simplify(_key(file, xml_folder)) in annotated]
+    alone = [file for file in unmatched if file not in set(second)]
     names = ListedNames(images, (image_folder, xml_folder))
     lists = _find_lists(walk, prefix, names)
-    groups = {} if lists else _group_by_folder(sorted(images))
-    return DataPart(prefix, image_folder, xml_folder, images, xml, unmatched, lists, groups, names)
+    groups = {} if lists else group_by_folder(sorted(images))
+    return DataPart(prefix, image_folder, xml_folder, images, xml, second, alone, lists, groups, names)
 
 
 def _match(
@@ -276,7 +283,7 @@ def _find_lists(walk: FolderWalk, prefix: str, names: ListedNames) -> dict[str, 
     return lists
 
 
-def _group_by_folder(ids: Sequence[str]) -> dict[str, list[str]]:
+def group_by_folder(ids: Sequence[str]) -> dict[str, list[str]]:
     """Divide ids by the folder train/, val/ or test/ they are in; `all` if there is none.
 
     Without a training folder all else is the training part, with one only what lies beside it.
@@ -332,6 +339,11 @@ def _without_suffix(path: str) -> str:
     return path.rpartition(".")[0] if path.lower().endswith((*IMAGE_SUFFIXES, ".xml")) else path
 
 
+def _simplify(key: str) -> str:
+    """Return what the path of an image and those of all files that may be its annotation have in common."""
+    return _without_suffix(_without_folders(key)).casefold()
+
+
 def _without_folders(path: str) -> str:
     """Leave folders such as images/ and xmls/ out of a path."""
     *folders, name = path.split("/")
@@ -356,7 +368,7 @@ def describe_contents(walk: FolderWalk) -> str:
     folder = shlex.quote(str(walk.root))
     if not found["image"]:
         advice = ""
-        if found["XML file"] or found["JSON file"]:
+        if found["XML file"] or found["JSON file"] or found["CSV file"]:
             advice = "give the folder that has both"
         if found["video"]:
             advice = "extract frames and annotate them, or run predict.py on the videos"
@@ -365,12 +377,28 @@ def describe_contents(walk: FolderWalk) -> str:
         return f"{counts} and no images; {advice}" if advice else ""
     if found["XML file"]:
         return f"{counts}, but {_describe_names(found['image'], found['XML file'])}"
+    unnamed = [f for f in walk.files if "." not in _last_name(f) and _has_voc_xml(walk.root / f)]
+    if unnamed:
+        files = (
+            f"{plural(len(unnamed), 'file')} without suffix that {'is' if len(unnamed) == 1 else 'are'} XML"
+        )
+        return f"{counts}, {files} ({unnamed[0][-60:]}); add .xml to the name, as in x.xml for x.jpg"
     if found["JSON file"] or found["TXT file"]:
         convert = f"python data.py convert {folder} --out {folder}_voc"
-        return f"{counts} and no XML; convert COCO, YOLO and labelme: {convert}"
+        return (
+            f"{counts} and no XML; convert COCO, YOLO and labelme: {convert}; export any other format as VOC"
+        )
+    if found["CSV file"]:
+        return f"{counts} and no XML; CSV is not read: export the annotations as VOC, COCO or YOLO"
     if found["archive"]:
         return f"{counts} and no XML; unpack the archives"
     return f"{counts} and no XML; annotate them first (predict.py --xml DIR suggests boxes)"
+
+
+def _has_voc_xml(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return b"<annotation" in file.read(300)
+    return False
 
 
 def _describe_names(images: Iterable[str], xml: Iterable[str]) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from utils.cli.class_names import match_class_names, read_class_names
 from utils.cli.console import log, plural, warn
+from utils.cli.errors import UserError
 from utils.cli.shared_config import DataConfig
 from utils.data.annotation_cache import AnnotationCache
 from utils.data.dataset import VocDataset
@@ -73,7 +75,7 @@ def prepare_training(
     val_splits = () if without else tuple(default_val if val is None else val)
     names = read_class_names(config.classes) if config.classes else None
     train_samples, val_samples = (_load(config, folder, splits) for splits in (train_splits, val_splits))
-    _announce_unused(config, folder, [*train_splits, *val_splits])
+    _announce_unused(config, folder, [*train_splits, *(default_val if without else val_splits)])
     holds_out = not val_splits and not without
     options: dict[str, Any] = {"renames": config.renames, "skip_unreviewed": config.skip_unreviewed}
     with AnnotationCache([*train_samples, *val_samples]) as options["cache"]:
@@ -119,7 +121,8 @@ def prepare_evaluation(
     """
     folder = DataFolder(config.data)
     chosen = tuple(splits) if splits else choose_evaluation_splits(folder)
-    dataset, report = _scan_splits(config, folder, chosen, training=False)
+    known_splits = [*_choose_default(folder), *folder.list_usual_splits()]
+    dataset, report = _scan_splits(config, folder, chosen, known_splits, training=False)
     if known and not config.classes:
         dataset = VocDataset(dataset.records, _join_names(known, dataset.class_names))
     return dataset, report, chosen
@@ -149,15 +152,29 @@ def prepare_splits(
     """
     folder = DataFolder(config.data)
     chosen = tuple(splits) if splits else choose_training_splits(folder)[0]
-    return _scan_splits(config, folder, chosen, training=training, hashes=hashes)
+    return _scan_splits(config, folder, chosen, _choose_default(folder), training=training, hashes=hashes)
+
+
+def _choose_default(folder: DataFolder) -> list[str]:
+    """Return the splits that train.py takes by default, if any."""
+    with suppress(UserError):
+        return [split for splits in choose_training_splits(folder) for split in splits]
+    return []
 
 
 def _scan_splits(
-    config: DataConfig, folder: DataFolder, chosen: tuple[str, ...], *, training: bool, hashes: bool = False
+    config: DataConfig,
+    folder: DataFolder,
+    chosen: tuple[str, ...],
+    known_splits: Sequence[str],
+    *,
+    training: bool,
+    hashes: bool = False,
 ) -> tuple[VocDataset, DatasetReport]:
+    """Scan the chosen splits; images of the known ones are not counted as unused."""
     names = read_class_names(config.classes) if config.classes else None
     samples = _load(config, folder, chosen)
-    _announce_unused(config, folder, chosen)
+    _announce_unused(config, folder, [*chosen, *known_splits])
     report = scan_samples(
         samples,
         class_names=names,
@@ -177,7 +194,9 @@ def _load(config: DataConfig, folder: DataFolder, splits: Sequence[str]) -> list
 
 
 def _announce_unused(config: DataConfig, folder: DataFolder, splits: Sequence[str]) -> None:
-    """Log how many images and annotations are neither in these splits nor in the usual ones."""
+    """Log how many images and annotations are neither in these splits nor in a test split."""
+    for note in folder.notes:
+        log(note)
     if unused := folder.describe_unused(config.unlabelled, splits):
         log(f"not used: {unused}; which: python data.py check --data {shlex.quote(config.data)}")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -14,12 +16,20 @@ from utils.cli.console import plural, warn
 from utils.cli.errors import UserError
 from utils.cli.inputs import check_data_folder, describe_layouts
 from utils.data.folder_walk import is_image, walk_folder
-from utils.data.layouts import EVERYTHING, SPLIT_NAMES, DataPart, describe_contents, find_parts, read_lines
+from utils.data.layouts import (
+    EVERYTHING,
+    SPLIT_NAMES,
+    DataPart,
+    describe_contents,
+    find_parts,
+    group_by_folder,
+    read_lines,
+)
 
 DEFAULT_LIST = "default"  # CVAT's list of all images
 NO_XML = "without XML"
-_UNREAD_LISTS = ("list outside the layout", "list of other images", "list with an error")
-_USUAL_SPLITS = (*SPLIT_NAMES.values(), EVERYTHING)
+UNREAD_LISTS = ("list outside the layout", "list of other images", "list with an error")
+_HELD_OUT = {"val", "valid", "test"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,10 @@ class Sample:
 class DataFolder:
     """A data folder: its splits, their samples, and what each file in it is for.
 
+    Attributes:
+        root: the folder.
+        notes: what to tell of its splits: which images are the training part although no list says so.
+
     Raises:
         UserError: the folder is missing, cannot be read, or has none of the layouts; says what is in it.
     """
@@ -51,7 +65,8 @@ class DataFolder:
         self.root = Path(root)
         self._walk = walk_folder(self.root)
         self._ids: dict[str, list[str]] = {}
-        self._parts = [self._join_class_lists(part) for part in find_parts(self._walk)]
+        self.notes: list[str] = []
+        self._parts = [self._complete_splits(part) for part in find_parts(self._walk)]
         self._samples: dict[tuple[str, str, str], Sample | None] = {}
         self._splits: dict[str, list[tuple[DataPart, str]]] = {}
         for part in self._parts:
@@ -68,13 +83,21 @@ class DataFolder:
         """List the splits without VOC's lists of one class, such as cat_train."""
         return [split for split, (first, *_) in self._splits.items() if not self._is_class_list(*first)]
 
+    def list_usual_splits(self) -> list[str]:
+        """List the splits called train, trainval, val, valid or test."""
+        return [name for name in self._splits if name.rpartition("/")[2] in SPLIT_NAMES.values()]
+
     def list_folders(self) -> list[Path]:
         """List the folders that can have lists: this one, or those of a VOCdevkit."""
         return [self.root / part.prefix for part in self._parts]
 
     def find_divided(self) -> dict[str, str]:
         """Return the list or the folder, relative, of each train, val or test split that has one."""
-        found = {name: part.origin_of(own) for name in self._usual() for part, own in self._splits[name]}
+        names = [
+            *self.list_usual_splits(),
+            *(name for name in self._splits if name.rpartition("/")[2] == EVERYTHING),
+        ]
+        found = {name: part.origin_of(own) for name in names for part, own in self._splits[name]}
         return {name: origin for name, origin in found.items() if origin}
 
     def load(self, split: str, unlabelled: str, on_warning: Callable[[str], None]) -> list[Sample]:
@@ -145,6 +168,7 @@ class DataFolder:
                 kinds.update(dict.fromkeys(files, f"image {reason}".rstrip()))
                 if xml is not None:
                     kinds[xml] = f"annotation of an image {reason}" if reason else "annotation"
+            kinds.update(dict.fromkeys(part.second_xml, "annotation beside another of the same image"))
             kinds.update(dict.fromkeys(part.xml_without_image, "annotation without image"))
         found: dict[str, list[str]] = defaultdict(list)
         for file in self._walk.files:
@@ -154,20 +178,42 @@ class DataFolder:
         return dict(found)
 
     def describe_unused(self, unlabelled: str, splits: Sequence[str] = ()) -> str:
-        """Count the images and annotations that neither `splits` nor a train, val or test split has.
+        """Count the images and annotations that neither `splits` nor a test split has.
 
         Those without XML are skipped: loading warns of them. Empty if all are in one.
         """
-        kinds = self.account(unlabelled, list(dict.fromkeys([*self._usual(), *splits])))
+        kinds = self.account(unlabelled, list(dict.fromkeys([*splits, *filter(_is_test, self._splits)])))
         counts = [
             count_files(kind, files)
             for kind, files in kinds.items()
-            if kind.startswith(("image ", "annotation ", *_UNREAD_LISTS)) and not kind.endswith(NO_XML)
+            if kind.startswith(("image ", "annotation ", *UNREAD_LISTS)) and not kind.endswith(NO_XML)
         ]
         return ", ".join(counts)
 
-    def _usual(self) -> list[str]:
-        return [name for name in self._splits if name.rpartition("/")[2] in _USUAL_SPLITS]
+    def describe_untrained(self) -> str:
+        """Say which images of lists train.py leaves unused by default, and the flag that takes them.
+
+        Empty if there are none. A list that shares images with a test list is not advised.
+
+        Raises:
+            UserError: as `choose_training_splits`, or a list cannot be read.
+        """
+        train, val = choose_training_splits(self)
+        ids = {split: self._image_ids(split) for split in self.list_main_splits()}
+        tests = {image_id for split in filter(_is_test, ids) for image_id in ids[split]}
+        missing = set().union(*ids.values()) - tests.union(*(ids[split] for split in (*train, *val)))
+        if not missing:
+            return ""
+        added: list[str] = []
+        covered: set[str] = set()
+        for split in sorted(ids, key=lambda split: -len(ids[split] & missing)):
+            if (ids[split] & missing) - covered and not ids[split] & tests:
+                added.append(split)
+                covered |= ids[split]
+        named = [*(split for split in train if not ids[split] <= covered), *added]
+        advice = f"; to train on all of them: --train {shlex.join(named)}" if missing <= covered else ""
+        chosen = ", ".join((*train, *val))
+        return f"train.py takes {chosen} and leaves {plural(len(missing), 'listed image')} unused{advice}"
 
     def _other_kind(self, file: str) -> str:
         suffix = PurePosixPath(file).suffix.lower()
@@ -213,14 +259,40 @@ class DataFolder:
                 raise UserError(f"{path}: the id {error} is outside the data folder") from None
         return self._ids[file]
 
-    def _join_class_lists(self, part: DataPart) -> DataPart:
-        """Join lists of one class, each with all ids, to splits if there are no others: VoTT's cat_train."""
-        if not part.lists or not all(self._is_class_list(part, name) for name in part.lists):
+    def _image_ids(self, split: str) -> set[str]:
+        """Return the full ids of a split that have an image."""
+        return {
+            part.prefix + image_id
+            for part, name in self._find(split)
+            for image_id in self._ids_of(part, name)
+            if image_id in part.images
+        }
+
+    def _complete_splits(self, part: DataPart) -> DataPart:
+        """Add the splits that have no list of their own.
+
+        Lists of one class, each with all ids, are joined if there are no others: VoTT's cat_train. If no list
+        is for training, what the lists of val and test do not name is divided by folder, or all training.
+        """
+        if not part.lists:
             return part
-        groups: dict[str, list[str]] = defaultdict(list)
-        for name in sorted(part.lists):
-            groups[_split_of_class_list(name)] += self._ids_of(part, name)
-        return replace(part, groups={split: list(dict.fromkeys(ids)) for split, ids in groups.items()})
+        main = [name for name in part.lists if not self._is_class_list(part, name)]
+        joined: dict[str, list[str]] = defaultdict(list)
+        for name in () if main else sorted(part.lists):
+            joined[_split_of_class_list(name)] += self._ids_of(part, name)
+        groups = {split: list(dict.fromkeys(ids)) for split, ids in joined.items()}
+        if {*main, *groups} <= _HELD_OUT:
+            with suppress(UserError):  # of a broken list, which loading it reports
+                groups = groups or {name: self._ids_of(part, name) for name in part.lists}
+                listed = {image_id for name in main or groups for image_id in groups[name]}
+                rest = group_by_folder(sorted(part.images.keys() - listed))
+                if train := rest.pop(EVERYTHING, rest.pop("train", [])):
+                    rest["train"] = train
+                    place, names = self.root / part.prefix, " and ".join(sorted(main or groups))
+                    counted = plural(len(train), "image")
+                    self.notes.append(f"{place}: no training list; train is the {counted} outside {names}")
+                groups = rest | groups
+        return replace(part, groups=groups)
 
     def _is_class_list(self, part: DataPart, name: str) -> bool:
         """Tell whether a list is VOC's of one class: ids with a column of 1, 0 (difficult) or -1."""
@@ -277,23 +349,25 @@ def choose_training_splits(
         folder, slash, name = split.rpartition("/")
         groups[folder + slash].append(name)
     val_of = {
-        f"{folder}train": folder + name
+        f"{folder}train": [folder + name for name in names if name in ("val", "valid")]
         for folder, names in groups.items()
-        for name in ("valid", "val")
-        if "train" in names and name in names
+        if "train" in names
     }
     train = list(named or ())
     if not train:
         for folder, names in groups.items():
-            wanted = ("train",) if f"{folder}train" in val_of else ("trainval", "train", EVERYTHING)
+            wanted = ("train",) if val_of.get(f"{folder}train") else ("trainval", "train", EVERYTHING)
             wanted = (DEFAULT_LIST,) if names == [DEFAULT_LIST] else wanted
             train += [folder + name for name in wanted if name in names][:1]
     if not train:
-        raise UserError(
-            f"{folder_of_data.root}: no ImageSets/Main/train.txt, trainval.txt or folder train; name one of "
-            f"{_listed(splits)} with --train"
+        others = [split for split in splits if not _is_test(split)]
+        advice = (
+            f"name one of {_listed(others)} with --train" if others else "add images that no test list names"
         )
-    val = tuple(val_of[split] for split in train if split in val_of)
+        raise UserError(
+            f"{folder_of_data.root}: no ImageSets/Main/train.txt, trainval.txt or folder train; {advice}"
+        )
+    val = tuple(name for split in train for name in val_of.get(split, ()))
     return tuple(train), tuple(split for split in val if split not in train)
 
 
@@ -346,6 +420,10 @@ def _no_such_split(place: Path, split: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(split, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return f"{place}: no split {split!r}{hint}; there are: {_listed(names)}"
+
+
+def _is_test(split: str) -> bool:
+    return split.rpartition("/")[2] == "test"
 
 
 def _split_of_class_list(name: str) -> str:

@@ -7,7 +7,7 @@ import filecmp
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -22,7 +22,15 @@ from utils.cli.tool_configs import CheckConfig
 from utils.data.anchor_boxes import read_anchors
 from utils.data.annotation_cache import AnnotationCache
 from utils.data.dataset_report import MAX_SHOWN, DatasetReport, Finding, Record, require_objects, scan_samples
-from utils.data.samples import NO_XML, DataFolder, Sample, choose_training_splits, count_files, load_samples
+from utils.data.samples import (
+    NO_XML,
+    UNREAD_LISTS,
+    DataFolder,
+    Sample,
+    choose_training_splits,
+    count_files,
+    load_samples,
+)
 from utils.data.stratify import group_near_duplicates
 from utils.tools.printing import next_command, print_lines, text_table
 
@@ -229,6 +237,11 @@ def _list_samples(
     if not config.split:
         with report.collect(kind):
             choose_training_splits(folder)
+        with suppress(UserError):  # of a list, which is reported below
+            if untrained := folder.describe_untrained():
+                report.add_line("warning", kind, f"{folder.root}: {untrained}")
+    for note in folder.notes:
+        report.add_line("note", kind, note)
     samples: dict[str, list[Sample]] = {}
     for split in splits:
         warnings: list[str] = []
@@ -303,10 +316,10 @@ def _set_apart_unusable(
 
 
 def _find_unused(root: Path, files: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
-    """Yield a note for each kind of images and annotations that are in no split."""
+    """Yield a note for each kind of images and annotations that are in no split, and of lists not read."""
     for kind, found in files.items():
         known = kind in _USED or kind.endswith((NO_XML, "of another split", "with an error"))
-        if kind.startswith(("image", "annotation")) and not known:
+        if kind.startswith(("image", "annotation", *UNREAD_LISTS)) and not known:
             yield Finding("note", "not used", root, f"{count_files(kind, found)}, such as {found[0]}")
 
 

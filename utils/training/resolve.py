@@ -13,7 +13,7 @@ from nets.attention import same_attention
 from utils.cli.class_names import match_class_names
 from utils.cli.console import log, plural
 from utils.cli.errors import UserError
-from utils.cli.inputs import locate_checkpoint
+from utils.cli.inputs import locate_checkpoint, say_current_folder
 from utils.cli.parser import config_as_dict, config_from_dict
 from utils.cli.presets import build_train_config
 from utils.cli.shared_config import AUGMENT_LEVELS, is_pipeline_file
@@ -74,9 +74,9 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
     if "data" in given:
         replaced["demo"] = False  # which would draw pictures into that folder
     elif not stored.demo and not Path(stored.data).is_dir():
-        start = "" if Path(stored.data).is_absolute() else f", relative to the current folder {Path.cwd()}"
+        place = f"{stored.data} is missing{say_current_folder(stored.data)}"
         raise UserError(
-            f"--resume {path}: its data {stored.data} is missing{start}; resume from the folder where the "
+            f"--resume {path}: its data {place}; resume from the folder where the "
             "run began, or name where the data is now: --data DIR"
         )
     config = dataclasses.replace(stored, **replaced)

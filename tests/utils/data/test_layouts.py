@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 
 import data
 from tests.layout_folders import LAYOUTS, Layout, in_folders, lists, side_by_side, voc
+from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.shared_config import DataConfig
 from utils.data.folder_walk import is_image, is_system_file
 from utils.data.prepare import prepare_evaluation, prepare_splits, prepare_training
-from utils.data.samples import DataFolder, choose_training_splits, load_samples
+from utils.data.samples import DataFolder, choose_training_splits, list_splits, load_samples
 from utils.inference import sources
 from utils.inference.sources import find_sources
 
@@ -38,11 +40,18 @@ def test_all_commands_see_the_same_images(layout: Layout, capsys: pytest.Capture
     assert choose_training_splits(opened)[0] == layout.train
 
     config = DataConfig("my")
+    trained = {i for split in layout.train for i in layout.expected[split]}
+    unused = [plural(layout.untrained, "image")] * (layout.untrained > 0)
     chosen = prepare_training(config, val=("none",))
-    assert {r.image_id for r in chosen.train.records} == {i for s in layout.train for i in layout.expected[s]}
+    assert {record.image_id for record in chosen.train.records} == trained
+    assert unused_in(capsys.readouterr().err) == unused
+    assert data.main(["stats", "--data", "my"]) == 0
+    err = capsys.readouterr().err
+    assert f"data ({', '.join(layout.train)}): {plural(len(trained), 'image')}, " in err
+    assert unused_in(err) == unused
     for split, ids in layout.expected.items():
         assert [record.image_id for record in prepare_evaluation(config, [split])[0].records] == ids
-    assert "not used" not in capsys.readouterr().err
+    assert layout.untrained or "not used" not in capsys.readouterr().err
 
     assert data.main(["check", "--data", "my", "--json", "report.json"]) == 0
     report = json.loads(Path("report.json").read_text())
@@ -52,6 +61,9 @@ def test_all_commands_see_the_same_images(layout: Layout, capsys: pytest.Capture
     assert report["files"]["total"] == sum(path.is_file() for path in Path("my").rglob("*"))
     assert report["files"]["used"]["image"] == report["files"]["used"]["annotation"] == len(layout.images)
     assert set(report["files"]["not_used"]) <= {"system file"}
+    said = [finding["reason"] for finding in report["findings"]]
+    found = re.findall(r"leaves (\d+) listed (images?) unused", " ".join(said))
+    assert [" ".join(words) for words in found] == unused
 
     assert data.main(["convert", "my", "--out", "coco"]) == 0
     converted = [json.loads(path.read_text()) for path in Path("coco").rglob("*.json")]
@@ -61,6 +73,27 @@ def test_all_commands_see_the_same_images(layout: Layout, capsys: pytest.Capture
 
     seen = {source.path for source in find_sources(["my/**/*"])}
     assert seen == {sample.image_path for found in samples.values() for sample in found}
+
+    own_names = {split.rpartition("/")[2] for split in layout.expected}
+    status = data.main(["split", "--data", "my", "--val", "0.5", "--test", "0"])
+    if status == 2:
+        assert own_names - {"all", "default"}
+        assert re.search("is split already|split one at a time|no images are left", capsys.readouterr().err)
+    else:
+        written = {split: load_samples("my", split) for split in list_splits("my")}
+        ids = {split: {sample.image_id for sample in found} for split, found in written.items()}
+        assert {i for found in ids.values() for i in found} == {
+            i for o in layout.expected.values() for i in o
+        }
+        assert ids.get("test", set()) == set(layout.expected.get("test", ()))
+
+
+def unused_in(err: str) -> list[str]:
+    """Return the counts of unused images of other splits; all other unused files fail."""
+    kinds = ", ".join(re.findall("not used: (.*); which", err)).split(", ")
+    counts = {kind.partition(" of ")[0]: kind for kind in kinds if kind}
+    assert all(kind.endswith("of another split") for kind in counts.values())
+    return [count for count in counts if "image" in count]
 
 
 NOTHING = [
