@@ -78,13 +78,13 @@ def test_all_commands_see_the_same_images(layout: Layout, capsys: pytest.Capture
     status = data.main(["split", "--data", "my", "--val", "0.5", "--test", "0"])
     if status == 2:
         assert own_names - {"all", "default"}
-        assert re.search("is split already|split one at a time|no images are left", capsys.readouterr().err)
+        assert re.search(
+            "is split already|split one at a time|are too few for 2 parts", capsys.readouterr().err
+        )
     else:
         written = {split: load_samples("my", split) for split in list_splits("my")}
         ids = {split: {sample.image_id for sample in found} for split, found in written.items()}
-        assert {i for found in ids.values() for i in found} == {
-            i for o in layout.expected.values() for i in o
-        }
+        assert set().union(*ids.values()) == set().union(*layout.expected.values())
         assert ids.get("test", set()) == set(layout.expected.get("test", ()))
 
 
@@ -122,6 +122,12 @@ NOTHING = [
         "python data.py convert my --out my_voc",
     ),
     (Layout({"a.jpg": None}, {}, texts={"b.json": "{}"}), "1 JSON file (b.json) and no XML; convert"),
+    (Layout({"a.jpg": None}, {}, texts={"b.json": "{}"}), "; export any other format as VOC"),
+    (Layout({"a.jpg": None}, {}, texts={"b.csv": "x"}), "1 CSV file (b.csv) and no XML; CSV is not read"),
+    (
+        Layout({"p/a.jpg": None}, {}, texts={"x/a": "\n<annotation>", "README": ""}),
+        "1 image (p/a.jpg), 1 file without suffix that is XML (x/a); add .xml to the name",
+    ),
 ]
 
 
@@ -152,6 +158,59 @@ def test_folders_beside_a_training_folder_are_not_read_but_told(capsys: pytest.C
     err = capsys.readouterr().err
     assert "not used: 2 images beside the folders of the splits, 2 annotations of an image beside" in err
     assert "; which: python data.py check --data my\n" in err
+
+
+@pytest.mark.parametrize("folder", ["", "JPEGImages/"])
+def test_a_second_xml_of_an_image_is_named_as_such(folder: str) -> None:
+    images = side_by_side("a.jpg", "b.jpg") if not folder else voc("a", "b")
+    xml = folder.replace("JPEGImages", "Annotations")
+    names = (f"{xml}a.jpg.xml", f"{xml}xml/a.xml", f"{xml}A.XML", f"{xml}c.xml")
+    Layout(images, {}, texts=dict.fromkeys(names, "")).write(Path("my"))
+    kinds = DataFolder("my").account("skip")
+    assert sorted(kinds["annotation beside another of the same image"]) == sorted(names[:3])
+    assert kinds["annotation without image"] == [names[3]]
+
+
+def test_check_names_the_flag_that_takes_what_training_leaves(capsys: pytest.CaptureFixture[str]) -> None:
+    def advice(**ids: str) -> str:
+        layout = Layout(voc(*"abcde"), {}, texts=lists("ImageSets/Main", **ids))
+        folder = layout.write(Path("my" + "_".join(ids)))
+        return DataFolder(folder).describe_untrained()
+
+    assert advice(train="a b", val="c", trainval="a b c", test="d e") == ""
+    said = "train.py takes train, val and leaves 2 listed images unused"
+    assert (
+        advice(train="a", val="c", trainval="a b c d") == f"{said}; to train on all of them: --train trainval"
+    )
+    extra = advice(train="a", val="c", extra="d e")
+    assert extra == f"{said}; to train on all of them: --train train extra"
+    assert advice(train="a", val="b", test="c", all="a b c d e") == said  # all has the test images
+    folder = Layout(voc(*"ab"), {}, texts=lists("ImageSets/Main", val="b")).write(Path("held"))
+    capsys.readouterr()
+    assert data.main(["check", "--data", str(folder), "--json", "report.json"]) == 0
+    reasons = [finding["reason"] for finding in json.loads(Path("report.json").read_text())["findings"]]
+    assert "no training list; train is the 1 image outside val" in reasons
+    prepare_evaluation(DataConfig("held"))
+    assert "held: no training list; train is the 1 image outside val" in capsys.readouterr().err
+
+
+def test_evaluation_counts_what_no_usual_list_has(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = lists("ImageSets/Main", train="a", val="b", trainval="a b c", more="d")
+    Layout(voc(*"abcd"), {}, texts=texts).write(Path("my"))
+    prepare_evaluation(DataConfig("my"))
+    assert unused_in(capsys.readouterr().err) == ["1 image"]
+
+
+def test_both_validation_folders_are_used() -> None:
+    folder = LAYOUTS["val and valid"].write(Path("my"))
+    assert choose_training_splits(folder) == (("train",), ("val", "valid"))
+
+
+def test_lists_in_the_folder_of_xml_are_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = {"annotations/trainval.txt": "a 1 1 1\n"}
+    Layout(in_folders("images", "annotations/xmls", "a", "b"), {}, texts=texts).write(Path("my"))
+    assert data.main(["check", "--data", "my"]) == 0
+    assert "1 list outside the layout, such as annotations/trainval.txt" in capsys.readouterr().out
 
 
 def test_names_that_fit_several_are_not_guessed() -> None:

@@ -26,6 +26,8 @@ def flatten(voc: Path, flat: Path) -> Path:
 
 
 def test_no_data_names_the_layouts_and_the_demo(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="gone: no such folder, relative to the current folder /"):
+        list_splits("gone")
     for folder in (tmp_path, tmp_path / "VOCdevkit"):
         for look in (list_splits, choose_training_splits, choose_evaluation_splits):
             with pytest.raises(UserError, match=r"Annotations/, JPEGImages/.*--demo"):
@@ -96,7 +98,7 @@ def test_training_defaults(
 
 
 def test_a_test_list_is_never_trained_on(make_voc: MakeVoc) -> None:
-    with pytest.raises(UserError, match="name one of test with --train"):
+    with pytest.raises(UserError, match="add images that no test list names"):
         choose_training_splits(make_voc({"test": {"a": [CAT]}}))
 
 

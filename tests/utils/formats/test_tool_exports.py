@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 
+import train
+from tests.training_room import QUICK, last_of
 from tests.utils.formats.tool_exports import OBJECTS, TOOL_EXPORTS
 from tests.utils.tools.conversion import boxes_of, lists_of, refusal, run_convert
 from utils.data.dataset_report import scan_samples
 from utils.data.samples import choose_training_splits, list_splits, load_samples
 from utils.tools.convert import detect_format
 
+TRAINED = ("cvat_voc", "roboflow_voc")  # one without a split, one with
 VOC = [name for name, tool in TOOL_EXPORTS.items() if tool.format == "voc"]
 
 
@@ -65,3 +68,12 @@ def test_export_of_voc_is_read_as_it_is(tmp_path: Path, name: str) -> None:
     }
     for split, ids in TOOL_EXPORTS[name].splits.items():
         assert [sample.image_path.stem for sample in load_samples(tmp_path, split)] == ids
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_train_runs_on_an_export(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    TOOL_EXPORTS[name].make(tmp_path / "data")
+    argv = [*QUICK, "--epochs", "1", "--workers", "0", "--val", "none", "--name", "run"]
+    assert train.main(argv) == 0
+    assert last_of("run").is_file()
