@@ -19,6 +19,7 @@ from utils.data.prepare import prepare_evaluation, prepare_splits, prepare_train
 from utils.data.samples import DataFolder, choose_training_splits, list_splits, load_samples
 from utils.inference import sources
 from utils.inference.sources import find_sources
+from utils.tools import stats
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_all_commands_see_the_same_images(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_commands_see_the_same_images(
+    layout: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "plot_labels", lambda *_: None)  # drawing takes longer than all else
     folder = layout.write(Path("my"))
     opened = DataFolder(folder)
     samples = {split: load_samples(opened, split) for split in opened.list_splits()}
