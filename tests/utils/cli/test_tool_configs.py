@@ -35,7 +35,7 @@ def test_every_verb_has_a_help_text(verb: str, capsys: pytest.CaptureFixture[str
     ("argv", "reason"),
     [
         (["check", "--decoed"], "did you mean --decode?"),
-        (["check", "--data", "gone"], "gone: no such folder; "),
+        (["check", "--data", "gone"], "gone: no such folder, relative to the current folder /"),
         (["convert", "gone", "--out", "new"], "gone: no such file or folder"),
         (["convert", ".", "--images", "gone", "--out", "new"], "--images gone: no such folder"),
         (["convert", ".", "--out", "new"], "--out new: lies in ., which is only read"),
