@@ -32,6 +32,8 @@ def _run_verb(argv: list[str]) -> int:
             from utils.tools.check import run
         case "stats":
             from utils.tools.stats import run
+        case "show" if config.augment:  # needs torch
+            from utils.tools.show_augmented import run
         case "show":
             from utils.tools.show import run
         case "split":

@@ -32,7 +32,7 @@ from utils.inference.evaluation import EvalResult
 from utils.metrics.analysis import best_rates, count_confusion, rates_at
 from utils.metrics.coco_ap import ENGINES, coco_ap
 from utils.metrics.error_kinds import find_error_kinds
-from utils.metrics.interval import map50_interval
+from utils.metrics.interval import map50_of_draws
 from utils.metrics.matching import flatten, match
 from utils.metrics.voc_ap import voc_ap
 from utils.training.run_log import peak_memory
@@ -103,7 +103,7 @@ def main(argv: list[str]) -> None:
             "best": best_rates(matching),
             "at_report_conf": rates_at(matching, CONF),
             "confusion": count_confusion(matching, CONF),
-            "map50_interval": map50_interval(matching),
+            "map50_of_draws": map50_of_draws(matching),
             "errors": find_error_kinds(matching),
         },
     )

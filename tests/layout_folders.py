@@ -114,12 +114,6 @@ LAYOUTS = {
         lists("ImageSets/Main", train="a", all="a b c", train_extra="b d", test="e"),
         untrained=3,
     ),
-    "lists of val and test alone": Layout(
-        voc("a", "b", "c", "d"),
-        {"train": ["a", "b"], "val": ["c"], "test": ["d"]},
-        ON_TRAIN,
-        lists("ImageSets/Main", val="c", test="d"),
-    ),
     "test list alone": Layout(
         voc("a", "b", "c"), {"train": ["a", "b"], "test": ["c"]}, ON_TRAIN, lists("ImageSets", test="c")
     ),

@@ -29,7 +29,6 @@ from utils.data.layouts import (
 DEFAULT_LIST = "default"  # CVAT's list of all images
 NO_XML = "without XML"
 UNREAD_LISTS = ("list outside the layout", "list of other images", "list with an error")
-_HELD_OUT = {"val", "valid", "test"}
 
 
 @dataclass(frozen=True)
@@ -271,8 +270,9 @@ class DataFolder:
     def _complete_splits(self, part: DataPart) -> DataPart:
         """Add the splits that have no list of their own.
 
-        Lists of one class, each with all ids, are joined if there are no others: VoTT's cat_train. If no list
-        is for training, what the lists of val and test do not name is divided by folder, or all training.
+        Lists of one class, each with all ids, are joined if there are no others: VoTT's cat_train. What a
+        test list alone does not name is divided by folder, or all training. Where val has a list and train
+        has none, it may be lost, so that nothing is guessed.
         """
         if not part.lists:
             return part
@@ -281,7 +281,7 @@ class DataFolder:
         for name in () if main else sorted(part.lists):
             joined[_split_of_class_list(name)] += self._ids_of(part, name)
         groups = {split: list(dict.fromkeys(ids)) for split, ids in joined.items()}
-        if {*main, *groups} <= _HELD_OUT:
+        if {*main, *groups} <= {"test"}:
             with suppress(UserError):  # of a broken list, which loading it reports
                 groups = groups or {name: self._ids_of(part, name) for name in part.lists}
                 listed = {image_id for name in main or groups for image_id in groups[name]}

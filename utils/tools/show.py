@@ -1,52 +1,54 @@
-"""data.py show: contact sheets of images with their annotated boxes, plain or as training sees them."""
+"""data.py show: contact sheets of images with their annotated boxes."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from nets.config import ModelConfig
 from utils.cli.class_names import normalize_name
 from utils.cli.console import progress
 from utils.cli.errors import UserError
 from utils.cli.files import new_run_folder
 from utils.cli.parser import save_args_yaml
 from utils.cli.tool_configs import SHEET_SIZE, ShowConfig
-from utils.data.augmentation_check import check_augmentation
 from utils.data.dataset import VocDataset
 from utils.data.prepare import prepare_splits
-from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.tools.printing import next_command, print_lines
 from utils.vision.contact_sheet import cell_size, draw_cell, save_sheet
 from utils.vision.draw import HasBoxes
 from utils.vision.image_reader import Pixels
 
+Draw = Callable[[int], tuple[Pixels, HasBoxes]]  # takes the index of an image
 
-def run(config: ShowConfig) -> int:
-    """Draw the sheets and print their paths."""
+
+def run(
+    config: ShowConfig, augmented: Callable[[VocDataset], tuple[Draw, tuple[int, int]]] | None = None
+) -> int:
+    """Draw the sheets and print their paths.
+
+    `augmented` returns what draws the images of a data set as training sees them, and their (height, width).
+    """
     dataset, _ = prepare_splits(config, config.split)
     chosen = _find_ids(dataset, config.ids) if config.ids else _sample(dataset, config)
     if not chosen:
         raise UserError(
             f"--only {' '.join(config.only or ())}: no image has such an object; choose other names"
         )
-    augmented = _build_augmented(dataset, config) if config.augment else None
+    records = [dataset.records[index] for index in chosen]
+    shape = statistics.median(record.height / record.width for record in records)
+    draw: Draw = partial(_draw_plain, dataset)
+    if augmented is not None:
+        draw, (height, width) = augmented(dataset)
+        shape = height / width
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     save_args_yaml(config, folder / "args.yaml")
-    records = [dataset.records[index] for index in chosen]
-    cell = cell_size(statistics.median(record.height / record.width for record in records))
-    if augmented is not None:
-        cell = cell_size(augmented.input_size[0] / augmented.input_size[1])
+    cell = cell_size(shape)
     cells = []
     for index in progress(chosen, "show"):
-        image: Pixels
-        objects: HasBoxes
-        if augmented is None:
-            image, objects = dataset.read(index), dataset.objects(index)
-        else:
-            image, objects = augmented.render((0, index))
+        image, objects = draw(index)
         cells.append(draw_cell(image, objects, dataset.class_names, dataset.records[index].image_id, cell))
     for start in range(0, len(cells), SHEET_SIZE):
         path = folder / f"sheet{start // SHEET_SIZE}.jpg"
@@ -56,12 +58,8 @@ def run(config: ShowConfig) -> int:
     return 0
 
 
-def _build_augmented(dataset: VocDataset, config: ShowConfig) -> TrainDataset:
-    mosaic = AugmentSettings.mosaic if config.mosaic is None else config.mosaic
-    settings = AugmentSettings(mosaic, 0.0, str(config.augment))
-    augmented = TrainDataset(dataset, config.imgsz or ModelConfig(1).input_size, settings, config.seed)
-    check_augmentation(augmented.augmenter)
-    return augmented
+def _draw_plain(dataset: VocDataset, index: int) -> tuple[Pixels, HasBoxes]:
+    return dataset.read(index), dataset.objects(index)
 
 
 def _sample(dataset: VocDataset, config: ShowConfig) -> list[int]:

@@ -189,13 +189,13 @@ def test_check_names_the_flag_that_takes_what_training_leaves(capsys: pytest.Cap
     extra = advice(train="a", val="c", extra="d e")
     assert extra == f"{said}; to train on all of them: --train train extra"
     assert advice(train="a", val="b", test="c", all="a b c d e") == said  # all has the test images
-    folder = Layout(voc(*"ab"), {}, texts=lists("ImageSets/Main", val="b")).write(Path("held"))
+    folder = Layout(voc(*"ab"), {}, texts=lists("ImageSets/Main", test="b")).write(Path("held"))
     capsys.readouterr()
     assert data.main(["check", "--data", str(folder), "--json", "report.json"]) == 0
     reasons = [finding["reason"] for finding in json.loads(Path("report.json").read_text())["findings"]]
-    assert "no training list; train is the 1 image outside val" in reasons
+    assert "no training list; train is the 1 image outside test" in reasons
     prepare_evaluation(DataConfig("held"))
-    assert "held: no training list; train is the 1 image outside val" in capsys.readouterr().err
+    assert "held: no training list; train is the 1 image outside test" in capsys.readouterr().err
 
 
 def test_evaluation_counts_what_no_usual_list_has(capsys: pytest.CaptureFixture[str]) -> None:
