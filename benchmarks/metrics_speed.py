@@ -103,7 +103,7 @@ def main(argv: list[str]) -> None:
             "best": best_rates(matching),
             "at_report_conf": rates_at(matching, CONF),
             "confusion": count_confusion(matching, CONF),
-            "map50_of_draws": map50_of_draws(matching),
+            "map50_draws": map50_of_draws(matching),
             "errors": find_error_kinds(matching),
         },
     )
