@@ -78,8 +78,9 @@ def _measure(config: EvaluateConfig) -> int:
     speed = "  ".join(f"{part} {value:.1f} ms" for part, value in result.speed_ms.items())
     print(f"time per image: {speed}  {describe_conditions(found.conditions)}{predictor.advise_amp()}")
     print(one_line(f"metrics.json, detections.json, ground_truth.json and pictures: {folder}"))
-    same = {name: getattr(config, name) for name in ("weights", "phi", "classes", "imgsz")}
-    same["amp"] = config.amp or None  # False would be --no-amp
+    same = {name: getattr(config, name) for name in ("weights", "phi", "classes", "imgsz", "tile")}
+    same |= {name: getattr(config, name) or None for name in ("amp", "flip_test")}  # False would be --no-amp
+    same["tile_overlap"] = None if config.tile is None else config.tile_overlap
     arguments = [str(dataset.records[0].image_path), *as_arguments(PredictConfig, same)]
     print(one_line(f"next: {shlex.join(['python', 'predict.py', *arguments])}"))
     return 0

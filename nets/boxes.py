@@ -14,16 +14,21 @@ from torch import Tensor
 _EPSILON = 1e-7  # against division by zero
 
 
+def box_intersection(boxes: Tensor, others: Tensor) -> Tensor:
+    """Return the pairwise shared area, Tensor[..., N, M], of Tensor[..., N, 4] and Tensor[..., M, 4]."""
+    x1, y1, x2, y2 = boxes[..., :, None, :].unbind(dim=-1)  # (..., N, 1) each
+    left, top, right, bottom = others[..., None, :, :].unbind(dim=-1)  # (..., 1, M) each
+    # Axis by axis: a last dimension of 2 would make every step twice as large, and slow to reduce.
+    shared = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)  # (..., N, M)
+    return shared.mul_((torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0))
+
+
 def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Return the pairwise IoU, Tensor[..., N, M], of Tensor[..., N, 4] and Tensor[..., M, 4].
 
     The IoU of two boxes without area is not a number.
     """
-    x1, y1, x2, y2 = boxes[..., :, None, :].unbind(dim=-1)  # (..., N, 1) each
-    left, top, right, bottom = others[..., None, :, :].unbind(dim=-1)  # (..., 1, M) each
-    # Axis by axis: a last dimension of 2 would make every step twice as large, and slow to reduce.
-    shared = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)  # (..., N, M)
-    shared *= (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0)
+    shared = box_intersection(boxes, others)
     areas, other_areas = (_area(one[..., 2:] - one[..., :2]) for one in (boxes, others))
     return shared / (areas[..., :, None] + other_areas[..., None, :] - shared)
 

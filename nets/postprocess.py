@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -44,7 +47,9 @@ def postprocess(
             values, order = values.topk(MAX_CANDIDATES)
             indices, labels = indices[order], labels[order]
         candidates = Detections(image_boxes[indices].cpu(), values.cpu(), labels.cpu())
-        results.append(_suppress(candidates, iou_threshold, max_detections))
+        candidates = candidates[candidates.scores.argsort(descending=True, stable=True)]
+        conflicts = partial(overlapping, candidates, iou_threshold=iou_threshold)
+        results.append(candidates[suppress(len(candidates), conflicts, max_detections)])
     return results
 
 
@@ -88,17 +93,24 @@ def postprocess_at_once(
     return [one[torch.arange(len(one))[:max_detections]] for one in detections]
 
 
-def _suppress(found: Detections, iou_threshold: float, most: int) -> Detections:
-    """Suppress detections that a better one of their class overlaps; highest score first.
+def suppress(count: int, conflicts: Callable[[Tensor, Tensor], Tensor], most: int) -> Tensor:
+    """Choose items greedily: the best one, then each next one that conflicts with none chosen before.
 
-    Blocks of detections are compared at once, and the first blocks often give enough.
+    Blocks of items are compared at once, and the first blocks often give enough.
+
+    Args:
+        count: number of items, best first.
+        conflicts: maps indices (N,) and (M,) to which pairs exclude each other, Tensor[N, M] bool.
+        most: most items to choose.
+
+    Returns:
+        Tensor of int64 indices in ascending order.
     """
-    found = found[found.scores.argsort(descending=True, stable=True)]
     kept = torch.empty(0, dtype=torch.long)
-    for block in torch.arange(len(found)).split(_BLOCK):
-        block = block[~_conflicts(found[kept], found[block], iou_threshold).any(dim=0)]
-        # Row by row: which weaker detections may stay beside this one.
-        stay = ~_conflicts(found[block], found[block], iou_threshold).triu(diagonal=1)
+    for block in torch.arange(count).split(_BLOCK):
+        block = block[~conflicts(kept, block).any(dim=0)]
+        # Row by row: which weaker items may stay beside this one.
+        stay = ~conflicts(block, block).triu(diagonal=1)
         free = torch.ones(len(block), dtype=torch.bool).numpy()
         for index, row in enumerate(stay.numpy()):
             if free[index]:
@@ -106,10 +118,10 @@ def _suppress(found: Detections, iou_threshold: float, most: int) -> Detections:
         kept = torch.cat((kept, block[torch.from_numpy(free)]))
         if len(kept) >= most:
             break
-    return found[kept[:most]]
+    return kept[:most]
 
 
-def _conflicts(ours: Detections, theirs: Detections, iou_threshold: float) -> Tensor:
-    """Return which pairs are of one class and overlap too much, Tensor[N, M] bool."""
-    overlaps = box_iou(ours.boxes, theirs.boxes) > iou_threshold
-    return overlaps & (ours.labels[:, None] == theirs.labels)
+def overlapping(found: Detections, ours: Tensor, theirs: Tensor, iou_threshold: float) -> Tensor:
+    """Return which pairs, by indices (N,) and (M,), are of one class and overlap too much: (N, M) bool."""
+    overlaps = box_iou(found.boxes[ours], found.boxes[theirs]) > iou_threshold
+    return overlaps & (found.labels[ours, None] == found.labels[theirs])

@@ -190,3 +190,22 @@ def test_speed_says_its_conditions(room: Path, capsys: pytest.CaptureFixture[str
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("time per image: ")]
     threads = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
     assert f"batch 2  64x64  float32  {threads}  cpu  PyTorch {torch.__version__}" in line
+
+
+def test_evaluate_measures_what_predict_shows_with_tiles_and_flip(
+    room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--tile", "32", "--tile-overlap", "0.3", "--flip-test")
+    assert run("--split", "val", "--conf", "1e-6", "--max-det", "20", *flags) == 0
+    out, err = capsys.readouterr()
+    assert "tiles: 12.0 per image, beside the whole image" in err
+    command = shlex.split(out.splitlines()[-1])
+    assert all(flag in command for flag in flags)
+    measured = json.loads((room / "runs/evaluate/exp/detections.json").read_text())
+    predictor = Predictor.from_checkpoint(
+        "best.pth", device="cpu", conf=1e-6, max_det=20, tile=32, tile_overlap=0.3, flip_test=True
+    )
+    shown = predictor("data/JPEGImages/0.jpg")
+    assert [row["score"] for row in measured] == pytest.approx(shown.scores.tolist(), rel=1e-4)
+    conditions = json.loads((room / "runs/evaluate/exp/metrics.json").read_text())["speed_conditions"]
+    assert (conditions["tile"], conditions["flip_test"]) == ([32, 32], True)

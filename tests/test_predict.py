@@ -11,7 +11,7 @@ from PIL import Image
 import predict
 from nets.config import ModelConfig
 from nets.structures import Detections
-from tests.predict_room import run
+from tests.predict_room import EVERYTHING, run
 from utils.cli import console
 from utils.cli.parser import parse_config
 from utils.cli.predict_config import PredictConfig
@@ -162,6 +162,17 @@ def test_amp_computes_in_bfloat16_and_warns_where_that_is_slow(
         (["--heatmap", "photos"], 2, "python predict.py photos --heatmap"),
         (["photos", "--no-save", "--heatmap"], 2, "--no-save"),
         (["photos", "--no-save", "--attention-maps"], 2, "--no-save"),
+        (
+            ["photos", "--tile", "--heatmap"],
+            2,
+            "--heatmap: explains the whole image, seen once; remove --tile",
+        ),
+        (["photos", "--flip-test", "--attention-maps"], 2, "remove --flip-test"),
+        (["photos", "--tile", "20"], 2, "--tile 20: must be from 32 to 4096"),
+        (["photos", "--tile-overlap", "0.3"], 2, "--tile-overlap: needs --tile"),
+        (["photos", "--tile", "--tile-overlap", "1"], 2, "--tile-overlap 1.0: must be"),
+        (["--tile", "photos"], 2, "put other arguments before --tile"),
+        (["photos", "--augment"], 2, "here it is --flip-test"),
     ],
 )
 def test_mistakes_end_in_one_line(
@@ -276,3 +287,15 @@ def test_an_animation_is_said_to_be_one(work: Path, capsys: pytest.CaptureFixtur
     assert out.startswith(f"a{suffix}  ")
     said = f"a{suffix}: an animation or pages, 3 images; only the first is used"
     assert (said in err) == bool(more)
+
+
+def test_tiles_and_the_mirrored_image_are_logged_and_change_the_detections(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, flags in {"once": (), "tile": ("--tile", "32"), "flip": ("--flip-test",)}.items():
+        assert run("photos", *EVERYTHING, "--json", f"{name}.jsonl", *flags) == 0
+    err = capsys.readouterr().err
+    assert "tiles: 32x32 pixels, overlap 0.2, beside the whole image" in err
+    assert "an image of 80x60 pixels takes 9 tiles, and once the whole image" in err.replace("  ", " ")
+    assert "--flip-test: the mirrored image too, which takes twice the time" in err
+    assert len({(work / f"{name}.jsonl").read_text() for name in ("once", "tile", "flip")}) == 3

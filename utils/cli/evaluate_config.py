@@ -11,13 +11,14 @@ from utils.cli.shared_config import (
     DEVICE_HELP,
     DataConfig,
     RunConfig,
+    ViewsConfig,
     WeightsConfig,
     check_amp,
 )
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(RunConfig, DataConfig, WeightsConfig):
+class EvaluateConfig(RunConfig, DataConfig, ViewsConfig, WeightsConfig):
     """Settings of evaluate.py; raises a UserError that names the flag of an invalid value."""
 
     split: tuple[str, ...] | None = setting(
@@ -54,4 +55,5 @@ class EvaluateConfig(RunConfig, DataConfig, WeightsConfig):
     def __post_init__(self) -> None:
         self.check_data()
         self.check_weights()
+        self.check_views()
         check_amp(self.amp, self.weights)

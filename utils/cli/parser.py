@@ -63,6 +63,8 @@ _FOREIGN_NAMES = {
     "save": "nosave",
     "txt": "save_txt",
     "scores": "save_conf txt_scores",
+    "flip_test": "augment tta",
+    "tile": "tiling slice",
     "crop": "save_crop",
     "xml": "save_xml",
     "view": "view_img show",
@@ -458,6 +460,8 @@ def _convert(cls: type, field: Field, value: Any) -> Any:
         return _to_size(flag, items) if _is_size(kind) else tuple(_to_str(flag, item) for item in items)
     if isinstance(value, (list, tuple, dict)):
         raise UserError(f"{flag} {value}: takes a single value")
+    if field.metadata["bare"] is not None and kind is int and not str(value).isdecimal():
+        raise UserError(f"{flag} {value}: needs a whole number or none; put other arguments before {flag}")
     return _CONVERTERS[kind](flag, value)
 
 

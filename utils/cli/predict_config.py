@@ -13,6 +13,7 @@ from utils.cli.shared_config import (
     FLOAT_BOXES_HELP,
     WEIGHTS_HELP,
     RunConfig,
+    ViewsConfig,
     WeightsConfig,
     check_amp,
 )
@@ -21,7 +22,7 @@ ALL_CLASSES = "all"  # what --heatmap without a value stands for
 
 
 @dataclass(frozen=True)
-class PredictConfig(RunConfig, WeightsConfig):
+class PredictConfig(RunConfig, ViewsConfig, WeightsConfig):
     """Settings of predict.py; raises a UserError that names the flag of an invalid value."""
 
     weights: str = setting("voc", WEIGHTS_HELP, metavar="FILE")
@@ -97,6 +98,7 @@ class PredictConfig(RunConfig, WeightsConfig):
     def __post_init__(self) -> None:
         check_settings(self)
         self.check_weights()
+        self.check_views()
         check_amp(self.amp, self.weights)
         self._check_outputs()
         if not self.sources and self.heatmap not in (None, ALL_CLASSES):
@@ -124,6 +126,10 @@ class PredictConfig(RunConfig, WeightsConfig):
             raise UserError(
                 f"--no-save: writes no images, but {pictures[0]} asks for them; remove one of the two"
             )
+        maps = [flag for flag, wanted in asked.items() if wanted]
+        views = {"--tile": self.tile is not None, "--flip-test": self.flip_test}
+        for flag in (flag for flag, wanted in views.items() if wanted and maps):
+            raise UserError(f"{maps[0]}: explains the whole image, seen once; remove {flag}")
         written = {"--json": self.json, "--csv": self.csv, "--coco": self.coco}
         folders = {"--xml": self.xml, "--txt": self.txt, "--crop": self.crop or None}
         files = [flag for flag, place in (written | folders).items() if place is not None]

@@ -97,6 +97,37 @@ class WeightsConfig:
 
 
 @dataclass(frozen=True)
+class ViewsConfig:
+    """Settings of every command that detects: how often it looks at an image."""
+
+    tile: int | None = setting(
+        None,
+        "for small objects: a larger image also in overlapping squares of N pixels (default: the input size)",
+        nargs="?",
+        bare="0",
+        metavar="[N]",
+    )
+    tile_overlap: float = setting(
+        0.2,
+        "share of a tile's side that neighbors have in common",
+        group="detection",
+        metavar="X",
+        within="[0, 0.9]",
+    )
+    flip_test: bool = setting(
+        False, "detect in the mirrored image too; takes twice the time", group="detection"
+    )
+
+    def check_views(self) -> None:
+        """Check the values; raises a UserError that names the flag."""
+        if self.tile is not None and self.tile != 0 and not _SMALLEST <= self.tile <= _LARGEST:
+            rule = f"must be from {_SMALLEST} to {_LARGEST} pixels, or 0 for the input size"
+            raise UserError(f"--tile {self.tile}: {rule}")
+        if self.tile is None and self.tile_overlap != ViewsConfig.tile_overlap:
+            raise UserError("--tile-overlap: needs --tile")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Settings of every command that writes a run folder."""
 

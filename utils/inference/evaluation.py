@@ -13,7 +13,7 @@ import torch
 
 from nets.structures import Detections, Target
 from utils.cli.class_names import match_class_names
-from utils.cli.console import progress, warn
+from utils.cli.console import log, progress, warn
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.data.dataset import VocDataset
@@ -212,13 +212,16 @@ def detect_dataset(
     to_data = torch.full((len(predictor.class_names),), -1)
     to_data[matched] = torch.arange(len(matched))
     found = DatasetDetections([], [], [], Timings(), predictor.speed_conditions(batch_size))
-    first = Timings()
+    first, tiles = Timings(), 0
     for number, batch in enumerate(batched(_load(limited, dataset, batch_size, skip_bad), batch_size)):
-        for index, _, target in batch:
+        for index, prepared, target in batch:
             found.indices.append(index)
             found.targets.append(target)
+            tiles += len(prepared.tiles)
         for one in limited.detect([prepared for _, prepared, _ in batch], found.timings if number else first):
             found.detections.append(Detections(one.boxes, one.scores, to_data[one.labels]))
+    if predictor.tile_size:
+        log(f"tiles: {tiles / max(len(found.indices), 1):.1f} per image, beside the whole image")
     return found if found.timings.images else replace(found, timings=first)
 
 
@@ -306,7 +309,8 @@ def _load(
             return error
         return index, predictor.prepare(image), target
 
-    results = prefetch(load, range(len(dataset)), depth=max(16, 2 * batch_size))
+    # The tiles keep the whole image in memory.
+    results = prefetch(load, range(len(dataset)), depth=4 if predictor.tile_size else max(16, 2 * batch_size))
     for result in progress(results, "evaluate", total=len(dataset)):
         if not isinstance(result, UserError):
             yield result

@@ -14,7 +14,7 @@ from types import TracebackType
 import cv2
 
 from nets.structures import Detections
-from utils.cli.console import one_line, plural, warn
+from utils.cli.console import log, one_line, plural, warn
 from utils.cli.errors import Interrupted, UserError
 from utils.cli.files import check_output_file, new_run_folder
 from utils.cli.parser import save_args_yaml
@@ -129,6 +129,7 @@ class Outputs:
         self._open_files = ExitStack()
         self._appends: list[Append] = []  # of the files of lines
         self._video: VideoWriter | None = None
+        self._sizes: set[tuple[int, ...]] = set()  # of which the number of tiles was logged
         _check_only_images(config, sources)
         paths = [source.path for source in sources]
         files = {"--json": config.json, "--csv": config.csv, "--coco": config.coco}
@@ -203,6 +204,9 @@ class Outputs:
         """Write the detections of a frame, with the time they took; an image file also gets a line."""
         counts = Counter(self._class_names[label] for label in detections.labels.tolist())
         self._counts.add(counts, milliseconds)
+        if (tiles := len(frame.prepared.tiles)) and (size := frame.image.shape[:2]) not in self._sizes:
+            self._sizes.add(size)
+            log(f"an image of {size[1]}x{size[0]} pixels takes {tiles} tiles, and once the whole image")
         if self._appends:
             described = describe(frame, detections, self._class_names)
             for append in self._appends:

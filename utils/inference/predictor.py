@@ -11,7 +11,7 @@ import operator
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -28,13 +28,14 @@ from nets.decode import cached_priors, decode, grids_of
 from nets.postprocess import MAX_CANDIDATES, postprocess
 from nets.structures import Detections
 from utils.cli.class_names import match_class_names, read_class_names
-from utils.cli.console import log, plural, warn
+from utils.cli.console import log, plural, progress, warn
 from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.predict_config import PredictConfig
 from utils.inference.device import autocast_dtype, choose_device, has_bfloat16, precision_name
 from utils.inference.prefetch import batched
 from utils.inference.runtimes import ExportedModel, OpenVinoModel, is_exported, load_exported
+from utils.inference.tiles import CUT_WEIGHT, Tile, find_cut, merge, tile_grid
 from utils.vision.draw import draw_detections
 from utils.vision.image_reader import from_pil, read_image
 from utils.vision.letterbox import Placement, letterbox
@@ -42,6 +43,8 @@ from utils.weights.load import LoadedModel, load_model
 
 ImageInput = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | np.ndarray | Tensor
 _KINDS = "a path, the bytes of a file, a PIL image, or RGB as a uint8 array (H, W, 3) or tensor (3, H, W)"
+_TILES_AT_A_TIME = 8  # in the network, unless the batch is larger; bounds the memory
+_MANY_TILES = 64  # from here on their progress is shown
 _MODE_LOCK = threading.Lock()  # of the module, so that a predictor can be pickled
 
 
@@ -74,11 +77,13 @@ class Prepared:
         pixels: Tensor[3, H, W] uint8, letterboxed to the input size.
         placement: where the image lies in the input.
         seconds: the time that preparing took.
+        tiles: its tiles, each with its pixels, uint8 (H, W, 3) in RGB, which share the image's memory.
     """
 
     pixels: Tensor
     placement: Placement
     seconds: float
+    tiles: Sequence[tuple[Tile, np.ndarray]] = ()
 
 
 class EvaluationMode:
@@ -118,6 +123,7 @@ class Predictor:
         device: where the network runs; images and detections are on the CPU.
         amp_dtype: the number type of mixed precision, None for float32.
         source: the file that the weights came from, None for a network in memory.
+        tile_size: (height, width) of the tiles of a larger image, None without tiles.
     """
 
     source: Path | None = None
@@ -134,6 +140,9 @@ class Predictor:
         input_size: tuple[int, int] | None = None,
         device: torch.device | str = "cpu",
         amp: bool = False,
+        tile: int | None = None,
+        tile_overlap: float = 0.2,
+        flip_test: bool = False,
     ) -> None:
         """Move a network to the device; during each call it is in evaluation mode.
 
@@ -148,6 +157,10 @@ class Predictor:
             device: where to compute.
             amp: mixed precision: the network computes in bfloat16, or in float16 on a GPU without bfloat16;
                 boxes, scores and suppression stay in float32. An exported model has its own setting.
+            tile: a larger image is also detected in square tiles of so many pixels; 0 for tiles of the input
+                size. See utils/inference/tiles.py.
+            tile_overlap: share of a tile's side that neighbors have in common, from 0 to 0.9.
+            flip_test: also detect in the mirrored image, which takes twice the time.
 
         Raises:
             ValueError: an argument makes no sense; the message names it.
@@ -156,7 +169,7 @@ class Predictor:
             raise ValueError(f"class_names must be a list of names, got the text {class_names!r}")
         if len(class_names) != config.num_classes:
             raise ValueError(f"class_names must hold {config.num_classes} names, got {len(class_names)}")
-        _check_arguments(conf, nms_iou, max_det)
+        _check_arguments(conf, nms_iou, max_det, tile, tile_overlap)
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.evaluation_mode = EvaluationMode(self.model)
@@ -167,6 +180,8 @@ class Predictor:
         self.class_names = tuple(class_names)
         self.conf, self.nms_iou, self.max_det = conf, nms_iou, max_det
         self.input_size = _check_input_size(config, input_size)
+        self.tile_size = None if tile is None else (tile, tile) if tile else self.input_size
+        self.tile_overlap, self.flip_test = tile_overlap, flip_test
         self._unwanted: Tensor | None = None  # Tensor[K] bool, classes that are never returned
 
     @classmethod
@@ -182,6 +197,9 @@ class Predictor:
         nms_iou: float = 0.5,
         max_det: int = 100,
         input_size: tuple[int, int] | None = None,
+        tile: int | None = None,
+        tile_overlap: float = 0.2,
+        flip_test: bool = False,
     ) -> Predictor:
         """Load a predictor from weights, whose file defines network, classes, anchors and input size.
 
@@ -194,7 +212,7 @@ class Predictor:
             UserError: a file cannot be loaded, there is no such device, or `amp` is not for this format.
             ValueError: as in the constructor.
         """
-        _check_arguments(conf, nms_iou, max_det)
+        _check_arguments(conf, nms_iou, max_det, tile, tile_overlap)
         if isinstance(classes, (str, Path)):
             classes = read_class_names(classes)
         names = None if classes is None else tuple(classes)
@@ -211,7 +229,8 @@ class Predictor:
             model = loaded.model
             fold_norms(model.eval())
         options = dict[str, Any](conf=conf, nms_iou=nms_iou, max_det=max_det, input_size=input_size)
-        predictor = cls(model, loaded.config, loaded.class_names, device=place, amp=amp, **options)
+        views = dict[str, Any](tile=tile, tile_overlap=tile_overlap, flip_test=flip_test)
+        predictor = cls(model, loaded.config, loaded.class_names, device=place, amp=amp, **options, **views)
         predictor.source = loaded.path
         return predictor
 
@@ -238,6 +257,8 @@ class Predictor:
             "threads": torch.get_num_threads(),  # of every runtime
             "device": str(self.device),
             "runtime": self.model.name if is_exported else f"PyTorch {torch.__version__}",
+            **({"tile": list(self.tile_size), "tile_overlap": self.tile_overlap} if self.tile_size else {}),
+            **({"flip_test": True} if self.flip_test else {}),
         }
 
     def advise_amp(self) -> str:
@@ -302,11 +323,16 @@ class Predictor:
 
     def prepare(self, image: np.ndarray) -> Prepared:
         """Letterbox a uint8 array (H, W, 3) in RGB to the input size; may be called from any thread."""
+        height, width = image.shape[:2]
+        grid = tile_grid((height, width), self.tile_size, self.tile_overlap) if self.tile_size else []
+        tiles = [((x1, y1, x2, y2), image[y1:y2, x1:x2]) for x1, y1, x2, y2 in grid]
+        return replace(self._letterbox(image), tiles=tiles)
+
+    def _letterbox(self, image: np.ndarray) -> Prepared:
         start = time.perf_counter()
         canvas, placement = letterbox(image, self.input_size)
         return Prepared(to_tensor(canvas), placement, time.perf_counter() - start)
 
-    @torch.no_grad()
     def detect(self, batch: Sequence[Prepared], timings: Timings | None = None) -> list[Detections]:
         """Detect objects in prepared images, and add the time of each stage to `timings`.
 
@@ -315,27 +341,65 @@ class Predictor:
         """
         if not batch:
             return []
+        timings = timings or Timings()
+        timings.images += len(batch)
+        if not any(prepared.tiles for prepared in batch):
+            return self._detect(batch, self.conf, timings)
+        found: list[list[Detections]] = [[] for _ in batch]
+        cut: list[list[Tensor]] = [[] for _ in batch]
+        views: Iterable[tuple[int, Tile | None, Prepared]] = self._views(batch)
+        if (count := sum(len(prepared.tiles) for prepared in batch)) >= _MANY_TILES:
+            views = progress(views, "tiles", total=len(batch) + count, unit="tile")
+        for chunk in batched(views, max(len(batch), _TILES_AT_A_TIME)):
+            detections = self._detect([view for _, _, view in chunk], self.conf * CUT_WEIGHT, timings)
+            for (number, tile, _), one in zip(chunk, detections, strict=True):
+                is_cut = torch.zeros(len(one), dtype=torch.bool)
+                if tile is not None:
+                    one = replace(one, boxes=one.boxes + one.boxes.new_tensor(tile[:2] * 2))
+                    is_cut = find_cut(one.boxes, tile, batch[number].placement.image_size)
+                found[number].append(one)
+                cut[number].append(is_cut)
+        start = time.perf_counter()
+        results = [
+            self._merge(parts, torch.cat(is_cut), self.conf)
+            if len(parts) > 1
+            else parts[0][parts[0].scores >= self.conf]
+            for parts, is_cut in zip(found, cut, strict=True)
+        ]
+        timings.postprocess += time.perf_counter() - start
+        return results
+
+    def _views(self, batch: Sequence[Prepared]) -> Iterator[tuple[int, Tile | None, Prepared]]:
+        """Yield (index in the batch, tile, what the network takes): each whole image, then its tiles."""
+        for number, prepared in enumerate(batch):
+            yield number, None, prepared
+            for tile, pixels in prepared.tiles:
+                yield number, tile, self._letterbox(pixels)
+
+    @torch.no_grad()
+    def _detect(self, batch: Sequence[Prepared], conf: float, timings: Timings) -> list[Detections]:
+        """Detect objects in what the network takes, without a look at the tiles."""
         start = time.perf_counter()
         images = self.to_input(batch)
         if isinstance(self.model, ExportedModel) and self.model.ends_in_nms:
-            detections = self._detect(self.model, images)
+            detections = self._detect_by(self.model, images, conf)
             middle = time.perf_counter()
         else:
             autocast = torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None)
             with self.evaluation_mode, autocast:
-                raw_maps = self.model(images)
+                maps = [self.model(images)]
+                if self.flip_test:
+                    maps.append(self.model(images.flip(3)))
             self._synchronize()
             middle = time.perf_counter()
-            detections = self._postprocess(raw_maps)
+            detections = self._postprocess(maps, conf)
         results = [
             replace(_undo(one, prepared.placement), class_names=self.class_names)
             for one, prepared in zip(detections, batch, strict=True)
         ]
-        if timings is not None:
-            timings.images += len(batch)
-            timings.preprocess += sum(prepared.seconds for prepared in batch)
-            timings.network += middle - start
-            timings.postprocess += time.perf_counter() - middle
+        timings.preprocess += sum(prepared.seconds for prepared in batch)
+        timings.network += middle - start
+        timings.postprocess += time.perf_counter() - middle
         return results
 
     def to_input(self, batch: Sequence[Prepared]) -> Tensor:
@@ -351,22 +415,43 @@ class Predictor:
         priors = cached_priors(grids_of(raw_maps), anchors, masks, raw_maps[0].device)
         return decode(raw_maps, anchors=anchors, anchor_masks=masks, scale_x_y=scale_x_y, priors=priors)
 
-    def _postprocess(self, raw_maps: list[Tensor]) -> list[Detections]:
-        """Turn raw maps into detections in network pixels."""
-        boxes, scores = self.decode(raw_maps)
+    def _postprocess(self, maps: Sequence[list[Tensor]], conf: float) -> list[Detections]:
+        """Turn raw maps, and those of the mirrored images, into detections in network pixels."""
+        boxes, scores = self.decode(maps[0])
+        for mirrored in maps[1:]:
+            more, their_scores = self.decode(mirrored)
+            boxes = torch.cat((boxes, mirror(more, self.input_size[1])), dim=1)
+            scores = torch.cat((scores, their_scores), dim=1)
         if self._unwanted is not None:
             scores = scores.masked_fill(self._unwanted, -1.0)
         return postprocess(
-            boxes, scores, conf_threshold=self.conf, iou_threshold=self.nms_iou, max_detections=self.max_det
+            boxes, scores, conf_threshold=conf, iou_threshold=self.nms_iou, max_detections=self.max_det
         )
 
-    def _detect(self, model: ExportedModel, images: Tensor) -> list[Detections]:
+    def _detect_by(self, model: ExportedModel, images: Tensor, conf: float) -> list[Detections]:
         """Return the detections of a model that ends in NMS, in network pixels."""
-        if self._unwanted is None:
-            return model.detect(images, conf=self.conf, nms_iou=self.nms_iou, max_det=self.max_det)
-        every = model.detect(images, conf=self.conf, nms_iou=self.nms_iou, max_det=MAX_CANDIDATES)
-        wanted = ~self._unwanted.cpu()
-        return [one[wanted[one.labels].nonzero().flatten()[: self.max_det]] for one in every]
+        wanted = torch.ones(len(self.class_names)).bool() if self._unwanted is None else ~self._unwanted.cpu()
+        max_det = self.max_det if wanted.all() else MAX_CANDIDATES
+
+        def detect(images: Tensor) -> list[Detections]:
+            found = model.detect(images, conf=conf, nms_iou=self.nms_iou, max_det=max_det)
+            return [one[wanted[one.labels].nonzero().flatten()[: self.max_det]] for one in found]
+
+        if not self.flip_test:
+            return detect(images)
+        results = []
+        for one, mirrored in zip(detect(images), detect(images.flip(3)), strict=True):
+            other = replace(mirrored, boxes=mirror(mirrored.boxes, self.input_size[1]))
+            results.append(self._merge([one, other], torch.zeros(len(one) + len(other)).bool(), conf))
+        return results
+
+    def _merge(self, parts: Sequence[Detections], is_cut: Tensor, conf: float) -> Detections:
+        """Choose among the detections of several views of an image."""
+        boxes, scores, labels = (
+            torch.cat([getattr(one, name) for one in parts]) for name in ("boxes", "scores", "labels")
+        )
+        joined = Detections(boxes, scores, labels, parts[0].class_names)
+        return merge(joined, is_cut, conf=conf, iou_threshold=self.nms_iou, max_detections=self.max_det)
 
     def _synchronize(self) -> None:
         """Wait for the accelerator, which computes asynchronously, so that the timings are right."""
@@ -398,10 +483,24 @@ def to_batch(
     return images.to(torch.float32, memory_format=layout).div_(torch.full((), 255.0, device=device))
 
 
-def _check_arguments(conf: float, nms_iou: float, max_det: int) -> None:
-    for name, value in (("conf", conf), ("nms_iou", nms_iou)):
-        if not isinstance(value, Real) or not 0 <= value <= 1:
-            raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
+def mirror(boxes: Tensor, width: int) -> Tensor:
+    """Return boxes, Tensor[..., 4], where they are when an image of this width is mirrored left to right."""
+    x1, y1, x2, y2 = boxes.unbind(dim=-1)
+    return torch.stack((width - x2, y1, width - x1, y2), dim=-1)
+
+
+def _check_arguments(
+    conf: float, nms_iou: float, max_det: int, tile: int | None, tile_overlap: float
+) -> None:
+    for name, value, most in (
+        ("conf", conf, 1),
+        ("nms_iou", nms_iou, 1),
+        ("tile_overlap", tile_overlap, 0.9),
+    ):
+        if not isinstance(value, Real) or not 0 <= value <= most:
+            raise ValueError(f"{name} must be a number from 0 to {most}, got {value!r}")
+    if tile is not None and (not isinstance(tile, Integral) or (tile != 0 and tile < 32)):
+        raise ValueError(f"tile must be a number of at least 32 pixels, or 0, got {tile!r}")
     if not isinstance(max_det, Integral) or max_det < 1:
         raise ValueError(f"max_det must be a number of at least 1, got {max_det!r}")
 
@@ -472,8 +571,16 @@ def build_predictor(config: EvaluateConfig | PredictConfig) -> Predictor:
         nms_iou=config.nms_iou,
         max_det=config.max_det,
         input_size=config.imgsz,
+        tile=config.tile,
+        tile_overlap=config.tile_overlap,
+        flip_test=config.flip_test,
     )
     log(predictor.describe())
+    if predictor.tile_size:
+        height, width = predictor.tile_size
+        log(f"tiles: {height}x{width} pixels, overlap {config.tile_overlap:g}, beside the whole image")
+    if config.flip_test:
+        log("--flip-test: the mirrored image too, which takes twice the time")
     if config.amp and predictor.device.type == "cpu" and not has_bfloat16(predictor.device):
         effect = "is slower than float32" if predictor.amp_dtype else "has no effect"
         warn(f"--amp: this CPU has no bfloat16 instructions, so it {effect}; leave --amp out")
