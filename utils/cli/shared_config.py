@@ -12,7 +12,7 @@ from utils.cli.errors import UserError
 from utils.cli.inputs import check_data_folder
 from utils.cli.parser import as_arguments, check_settings, setting
 
-_SMALLEST, _LARGEST, _STEP = 32, 4096, 32  # of an input side in pixels; 32 is the network's stride
+_SMALLEST, LARGEST_SIDE, _STEP = 32, 4096, 32  # of an input side in pixels; 32 is the network's stride
 _FIXED_PRECISION = (".onnx", ".param")  # run by ONNX Runtime and ncnn
 OWN_PHI_HELP = "your own attention block that the weights were trained with: path/to/file.py:Class"
 NAMED_WEIGHTS = "coco (the official Darknet weights), voc (ours for Pascal VOC), last (the newest best.pth)"
@@ -120,8 +120,8 @@ class ViewsConfig:
 
     def check_views(self) -> None:
         """Check the values; raises a UserError that names the flag."""
-        if self.tile is not None and self.tile != 0 and not _SMALLEST <= self.tile <= _LARGEST:
-            rule = f"must be from {_SMALLEST} to {_LARGEST} pixels, or 0 for the input size"
+        if self.tile is not None and self.tile != 0 and not _SMALLEST <= self.tile <= LARGEST_SIDE:
+            rule = f"must be from {_SMALLEST} to {LARGEST_SIDE} pixels, or 0 for the input size"
             raise UserError(f"--tile {self.tile}: {rule}")
         if self.tile is None and self.tile_overlap != ViewsConfig.tile_overlap:
             raise UserError("--tile-overlap: needs --tile")
@@ -174,14 +174,14 @@ def check_amp(amp: bool, weights: Path | str) -> None:
 
 def check_imgsz(imgsz: tuple[int, int] | None) -> None:
     """Check that the network can take an --imgsz; the UserError names the nearest sizes."""
-    if imgsz is None or all(_SMALLEST <= side <= _LARGEST and side % _STEP == 0 for side in imgsz):
+    if imgsz is None or all(_SMALLEST <= side <= LARGEST_SIDE and side % _STEP == 0 for side in imgsz):
         return
     nearest = []
     for side in imgsz:
-        below = min(max(side // _STEP * _STEP, _SMALLEST), _LARGEST)
+        below = min(max(side // _STEP * _STEP, _SMALLEST), LARGEST_SIDE)
         nearest.append(
-            f"{below} or {below + _STEP}" if below < side < _LARGEST and side % _STEP else str(below)
+            f"{below} or {below + _STEP}" if below < side < LARGEST_SIDE and side % _STEP else str(below)
         )
     shown, advice = " ".join(map(str, dict.fromkeys(imgsz))), ", ".join(dict.fromkeys(nearest))
-    rule = f"sides are multiples of {_STEP} from {_SMALLEST} to {_LARGEST} pixels"
+    rule = f"sides are multiples of {_STEP} from {_SMALLEST} to {LARGEST_SIDE} pixels"
     raise UserError(f"--imgsz {shown}: {rule}; nearest: {advice}")

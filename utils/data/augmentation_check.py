@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import albumentations as A
@@ -25,6 +25,8 @@ UNSUPPORTED = {
     "RandomGridShuffle": "cuts objects into parts, which a box cannot follow",
 }
 _SEEDS = 4
+_DRAWS = 24  # of all transforms together, each applied in half of them if its own p is below 1
+_VISIBLE = 0.5  # of an object's pixels, of which its box must be kept
 _COLUMNS = 4  # and rows of the made objects
 
 
@@ -32,8 +34,8 @@ def check_augmentation(augmenter: Augmenter) -> None:
     """Run each of the user's own transforms, then all together, on a made image.
 
     A transform must return uint8 RGB, keep label and flag of each box, keep a box for at least one of a few
-    seeds, and be a function of the image and of the generators that it is given. All together must return the
-    network's size; so a crop may be followed by a resize.
+    seeds and for each object that can be seen, and be a function of the image and of the generators that it
+    is given. All together must return the network's size; so a crop may be followed by a resize.
 
     Raises:
         UserError: names the transform and what it does.
@@ -64,7 +66,21 @@ def check_augmentation(augmenter: Augmenter) -> None:
         check_size(last[0], augmenter.size)
     except ValueError as error:
         raise UserError(f"{where}: {names}: {error}") from None
-    _check(f"{where}: {names}", augmenter.own, item, augmenter.size)
+    rare = [each for each in _walk(augmenter.own) if 0 < each.p < 1]
+    kept = [each.p for each in rare]
+    try:
+        for each in rare:
+            each.p = 0.5
+        _check(f"{where}: {names}", augmenter.own, item, augmenter.size, _DRAWS)
+    finally:
+        for each, probability in zip(rare, kept, strict=True):
+            each.p = probability
+
+
+def _walk(transforms: Sequence[Transform]) -> Iterator[Transform]:
+    for each in transforms:
+        yield each
+        yield from _walk(each.transforms) if isinstance(each, A.BaseCompose) else ()
 
 
 def draw_objects(size: tuple[int, int]) -> ImageAndTarget:
@@ -84,10 +100,14 @@ def draw_objects(size: tuple[int, int]) -> ImageAndTarget:
         x1, x2 = ((column + part) * size[1] // _COLUMNS for part in (0, 1))
         dy, dx = (y2 - y1) // 4, (x2 - x1) // 4
         y1, x1, y2, x2 = y1 + dy, x1 + dx, y2 - dy, x2 - dx
-        image[y1:y2, x1:x2] = [(number * 37 + 60) % 256, (number * 91) % 256, (255 - number * 53) % 256]
+        image[y1:y2, x1:x2] = _color(number)
         boxes.append([x1, y1, x2, y2])
     labels = torch.arange(count)
     return image, Target(torch.tensor(boxes, dtype=torch.float32), labels, _is_difficult(labels), "check")
+
+
+def _color(number: int) -> tuple[int, int, int]:
+    return (number * 37 + 60) % 256, (number * 91) % 256, (255 - number * 53) % 256
 
 
 def _is_difficult(labels: Tensor) -> Tensor:
@@ -107,7 +127,11 @@ def _check_alone(where: str, transform: A.BasicTransform, item: ImageAndTarget) 
 
 
 def _check(
-    where: str, transforms: Sequence[Transform], item: ImageAndTarget, size: tuple[int, int] | None
+    where: str,
+    transforms: Sequence[Transform],
+    item: ImageAndTarget,
+    size: tuple[int, int] | None,
+    seeds: int = _SEEDS,
 ) -> list[ImageAndTarget]:
     pipeline = A.Compose(
         [A.NoOp(), *transforms],
@@ -116,7 +140,7 @@ def _check(
     )
     try:
         made = []
-        for seed in range(_SEEDS):
+        for seed in range(seeds):
             first, second = (_run(pipeline, item, size, seed, global_seed) for global_seed in (0, 1))
             if not np.array_equal(first[0], second[0]) or not torch.equal(first[1].boxes, second[1].boxes):
                 raise ValueError(
@@ -125,6 +149,7 @@ def _check(
                 )
             if not torch.equal(first[1].difficult, _is_difficult(first[1].labels)):
                 raise ValueError("changes labels or difficult flags of boxes")
+            _check_boxes(item, first)
             made.append(first)
         if len(item[1]) and not any(len(target) for _, target in made):
             raise ValueError("loses every box")
@@ -133,6 +158,30 @@ def _check(
         reason = " ".join(str(error).split())[:300]
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise UserError(f"{where}: {kind}{reason}") from error
+
+
+def _check_boxes(before: ImageAndTarget, after: ImageAndTarget) -> None:
+    """Check that an object whose own color is still seen has its box, and that the middle is inside.
+
+    Objects at the border may be cut by a crop, so that too little of them is left for a box.
+
+    Raises:
+        ValueError: a box is lost, or is elsewhere.
+    """
+    left, top, right, bottom = after[1].boxes.T.numpy() if len(after[1]) else np.zeros((4, 0))
+    place_of = {label: place for place, label in enumerate(after[1].labels.tolist())}
+    for label in before[1].labels.tolist():
+        count = int((before[0] == _color(label)).all(axis=2).sum())
+        rows, columns = (after[0] == _color(label)).all(axis=2).nonzero()
+        if not count or len(rows) < _VISIBLE * count or 0 in (rows.min(), columns.min()):
+            continue
+        if rows.max() == after[0].shape[0] - 1 or columns.max() == after[0].shape[1] - 1:
+            continue
+        if (place := place_of.get(label)) is None:
+            raise ValueError("loses the box of an object that is seen")
+        x, y = columns.mean() + 0.5, rows.mean() + 0.5
+        if not (left[place] <= x <= right[place] and top[place] <= y <= bottom[place]):
+            raise ValueError("leaves a box where its object is not")
 
 
 def _run(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.cli.shared_config import LARGEST_SIDE
 from utils.data.dataset import VocDataset
 from utils.data.input_sizes import STEP, Size
 
@@ -55,8 +56,8 @@ def choose_canvas(dataset: VocDataset, current: Size) -> CanvasChoice:
     pixels = current[0] * current[1]
     candidates = [
         (height, width)
-        for height in range(STEP, pixels // STEP + 1, STEP)
-        for width in range(STEP, pixels * 2 // height, STEP)
+        for height in range(STEP, LARGEST_SIDE + 1, STEP)
+        for width in range(STEP, LARGEST_SIDE + 1, STEP)
         if abs(height * width / pixels - 1) <= _COST
     ]
     shapes = np.array([(record.height, record.width) for record in dataset.records], dtype=np.float64)

@@ -25,6 +25,8 @@ Transform: TypeAlias = A.BasicTransform | A.BaseCompose
 
 _MAX_BYTES = 1_000_000
 _MAX_DEPTH = 10  # of transforms in transforms
+_MAX_TRANSFORMS = 100
+_NEEDS_CODE = (A.Lambda, A.ReplayCompose)
 _OURS = ("bbox_params", "keypoint_params", "additional_targets")  # arguments of Compose that we set ourselves
 
 
@@ -79,18 +81,23 @@ def _build(path: Path, node: Any, depth: int) -> Transform:
         raise UserError(f"{path}: more than {_MAX_DEPTH} transforms inside each other")
     name = node.get("__class_fullname__") if isinstance(node, dict) else None
     # Only what `import albumentations` offers: no import by name, no class of ours or of the user's code.
-    kind = getattr(A, str(name).rpartition(".")[2], None)
-    if not (isinstance(kind, type) and issubclass(kind, (A.BasicTransform, A.BaseCompose))):
+    module, _, short = str(name).rpartition(".")
+    kind = getattr(A, short, None) if module.partition(".")[0] in ("", "albumentations") else None
+    is_transform = isinstance(kind, type) and issubclass(kind, (A.BasicTransform, A.BaseCompose))
+    if kind is None or not is_transform or kind.__module__ == A.BasicTransform.__module__:  # an abstract one
         raise UserError(f"{path}: {str(name)[:80]!r} is no transform of albumentations {A.__version__}")
-    if kind is A.Lambda:
+    if kind in _NEEDS_CODE:
         raise UserError(
-            f"{path}: Lambda needs code; name a function instead: --augment path/to/file.py:function"
+            f"{path}: {short} needs code; name a function instead: --augment path/to/file.py:function"
         )
     arguments = {key: value for key, value in node.items() if key != "__class_fullname__"}
     if issubclass(kind, A.BaseCompose):
         parts = arguments.get("transforms")
-        if not isinstance(parts, list):
-            raise UserError(f"{path}: {kind.__name__} needs a list of transforms")
+        least = 0 if kind is A.Compose else 1
+        if not isinstance(parts, list) or not least <= len(parts) <= _MAX_TRANSFORMS:
+            raise UserError(
+                f"{path}: {kind.__name__} needs a list of {least} to {_MAX_TRANSFORMS} transforms"
+            )
         arguments["transforms"] = [_build(path, part, depth + 1) for part in parts]
     try:
         with warnings.catch_warnings():

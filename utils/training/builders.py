@@ -187,8 +187,12 @@ def build_loader(
     )
     if samples.repeats is not None:
         log(f"balance: {describe_balance(dataset, samples.repeats)}")
-    for size in dict.fromkeys((sizes.full, sizes.smallest, sizes.largest)):
-        check_augmentation(samples.augmenter.resized(size))
+    check_augmentation(samples.augmenter)
+    for size in {sizes.smallest, sizes.largest} - {sizes.full}:
+        try:
+            check_augmentation(samples.augmenter.resized(size))
+        except UserError as error:
+            raise UserError(f"{error}; it fits --imgsz: remove --multi-scale and --grow") from error
     if resumed is not None:
         check_same_transforms(samples.augmenter, resumed)
     return TrainLoader(

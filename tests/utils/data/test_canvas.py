@@ -58,6 +58,11 @@ def test_the_size_with_the_least_gray_at_the_same_cost(
         assert choice.best == best
 
 
+def test_a_size_that_train_refuses_is_never_named() -> None:
+    best = choose_canvas(dataset_of((20, 3000)), (1280, 1280)).best
+    assert max(best) <= 4096
+
+
 def test_the_gain_in_words() -> None:
     """640 x 480 pixels fill 416 x 312 and 469 x 352; a quarter of the sides is 90 and 102."""
     choice = choose_canvas(dataset_of((480, 640)), (416, 416))
