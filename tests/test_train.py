@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import csv
+import json
+import shlex
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,9 @@ import torch
 import yaml
 from torch import Tensor
 
+import evaluate
+import export
+import predict
 import train
 from nets import loss
 from nets.config import OFFICIAL_ANCHORS, ModelConfig
@@ -17,6 +23,7 @@ from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.cli.parser import config_as_dict
 from utils.cli.train_config import TrainConfig
+from utils.export.exporter import FORMATS
 from utils.training import builders
 from utils.training.run_folder import Run
 from utils.vision.plots.training_curves import plot_results
@@ -183,6 +190,44 @@ def test_without_validation_nothing_is_measured_and_best_is_the_last(short: Path
     assert are_equal(best.weights, weights_of(short))
 
 
+# From training to exported models.
+
+
+def detections_of(argv: list[str]) -> list[list[dict[str, Any]]]:
+    """Return what predict.py finds in each image."""
+    flags = ["--conf", "0.001", "--max-det", "5", "--device", "cpu", "--no-save", "--json", "found.jsonl"]
+    assert predict.main(["data/JPEGImages", *argv, *flags]) == 0
+    return [json.loads(line)["detections"] for line in Path("found.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_a_wide_input_from_training_to_every_export(capsys: pytest.CaptureFixture[str]) -> None:
+    formats = [name for name, form in FORMATS.items() if all(map(find_spec, form.packages))]
+    flags = ["--epochs", "3", "--lr", "0.05", "--val", "train", "--mosaic", "0"]
+    folder = run("wide", "--imgsz", "64", "96", *flags)
+    best = ["--weights", str(folder / "weights/best.pth")]
+    measured = ["--data", "data", "--split", "train", "--device", "cpu", "--project", "evaluated"]
+    assert evaluate.main([*best, *measured]) == 0
+    map50 = json.loads(Path("evaluated/exp/metrics.json").read_text())["map50"]
+    expected = detections_of(best)
+    assert map50 > 0
+    assert map50 == pytest.approx(max(float(row["map50"]) for row in rows_of(folder)), rel=1e-3)
+    assert export.main([*best, "--project", "exported", "--format", *formats]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("input 64x96") == 3  # of predict.py, evaluate.py and export.py
+    command = "next: python predict.py photo.jpg "
+    models = [line.removeprefix(command) for line in said.out.splitlines() if line.startswith(command)]
+    assert len(models) == len(formats) >= 3
+    for model in map(shlex.split, models):
+        found = detections_of(model)
+        assert capsys.readouterr().err.count("input 64x96") == 1
+        assert len(found) == 8
+        for ours, theirs in zip(expected, found, strict=True):
+            best_box = pytest.approx(ours[0]["box"], abs=0.1)
+            scores = [one["score"] for one in theirs if one["box"] == best_box]
+            assert ours[0]["score"] in [pytest.approx(score, abs=1e-4) for score in scores]
+
+
 # Mistakes.
 
 
@@ -201,6 +246,15 @@ def test_without_validation_nothing_is_measured_and_best_is_the_last(short: Path
         (["--train", "tset"], "tset"),
         (["--resume", "missing.pth"], "--resume"),
         (["--name", "a/b"], "--name"),
+        *(
+            (["--overfit", "2", *flags], f"--overfit 2: trains without augmentation; remove {flags[0]}")
+            for flags in (
+                ["--multi-scale"],
+                ["--balance"],
+                ["--augment", "own.yaml"],
+                ["--augment", "own.py:build"],
+            )
+        ),
     ],
 )
 def test_bad_usage_ends_in_one_line(

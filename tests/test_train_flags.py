@@ -165,11 +165,6 @@ def test_rare_classes_are_repeated_and_another_shape_is_named(
     assert samples._draw_others(4, np.random.default_rng(0)) == [5] * 4
 
 
-def test_overfit_takes_no_random_sizes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main([*QUICK, "--overfit", "2", "--multi-scale"]) == 2
-    assert "--overfit 2: trains without augmentation; remove --multi-scale" in capsys.readouterr().err
-
-
 # Flags that arrive where tests of their own show what they do.
 
 

@@ -25,6 +25,8 @@ from tests.training_room import (
     table_of,
     wait_until,
 )
+from tests.voc_folder import make_voc_folder
+from utils.data.voc_xml import VocObject, write_annotation
 from utils.training import train_loop as measure
 from utils.training.engine import Trainer
 from utils.training.run_folder import Run
@@ -40,6 +42,14 @@ def whole() -> str:
     """The name of a run that was never stopped."""
     assert train.main([*EXACT, "--name", "whole"]) == 0
     return "whole"
+
+
+@pytest.fixture(scope="module")
+def rare(training_room: None) -> None:
+    """Make a data set with a bird in one of 30 images, which an epoch of --balance takes sqrt(3) times."""
+    make_voc_folder(Path("rare"), train_images=30, val_images=2)
+    birds = [VocObject("bird", (10.0, 10.0, 50.0, 40.0))]
+    write_annotation(Path("rare/Annotations/0.xml"), "0.jpg", 80, 60, birds)
 
 
 @pytest.fixture
@@ -137,12 +147,20 @@ def test_a_run_goes_on_where_its_data_has_moved_to(whole: str, at_step: Any, cap
             "pieces",
             "--accumulate 3 --optimizer adamw --lr-schedule step --no-ema --mixup 0.5 --close-mosaic 1",
         ),
-        ("sizes", "--multi-scale --grow --imgsz 96 --cache --accumulate 2 --save-steps 1"),
+        (
+            "sizes",
+            "--multi-scale --grow --imgsz 96 --cache --accumulate 2 --save-steps 1 "
+            "--balance --data rare --batch-size 8",
+        ),
     ],
 )
-def test_every_way_to_train_goes_on_in_mid_epoch(at_step: Any, name: str, flags: str) -> None:
-    argv = [*EXACT, *flags.split(), "--batch-size", "3"]  # 4 batches an epoch
+@pytest.mark.usefixtures("rare")
+def test_every_way_to_train_goes_on_in_mid_epoch(
+    at_step: Any, capsys: Captured, name: str, flags: str
+) -> None:
+    argv = [*EXACT, "--batch-size", "3", *flags.split()]  # 4 batches an epoch
     assert train.main([*argv, "--name", f"{name}-whole"]) == 0
+    assert ("--balance" in flags) is ("an epoch draws 31 times from 30 images" in capsys.readouterr().err)
     at_step(signal.SIGTERM, 3)
     assert train.main([*argv, "--name", name]) == 143
     assert content_of(last_of(name))["meter"]["batches"] > 0

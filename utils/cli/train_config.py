@@ -13,6 +13,7 @@ from utils.cli.inputs import check_class_file, locate_weights
 from utils.cli.parser import setting
 from utils.cli.shared_config import (
     AUGMENT_HELP,
+    AUGMENT_LEVELS,
     DEVICE_HELP,
     NAMED_WEIGHTS,
     DataConfig,
@@ -293,8 +294,10 @@ class TrainConfig(RunConfig, DataConfig):
             raise UserError(f"--patience {self.patience}: needs an evaluation; remove --val none")
         if self.overfit and self.val is not None:
             raise UserError(f"--overfit {self.overfit}: evaluates on the training images; remove --val")
-        if self.overfit and self.multi_scale:
-            raise UserError(f"--overfit {self.overfit}: trains without augmentation; remove --multi-scale")
+        has_own_augment = self.augment not in AUGMENT_LEVELS
+        unused = {"multi-scale": self.multi_scale, "balance": self.balance, "augment": has_own_augment}
+        for flag in (flag for flag, is_given in unused.items() if self.overfit and is_given):
+            raise UserError(f"--overfit {self.overfit}: trains without augmentation; remove --{flag}")
         if len(set(self.phi_at)) != len(self.phi_at):
             raise UserError(f"--phi-at {' '.join(self.phi_at)}: a place is given twice")
         if self.heads != 3 and any(place in THIRD_HEAD_PLACES for place in self.phi_at):

@@ -9,6 +9,7 @@ import pytest
 from utils.data.balance import describe_balance, draw_repeats, images_per_epoch, repeat_factors
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import Record
+from utils.data.input_sizes import InputSizes
 from utils.data.loader import EpochSampler
 
 
@@ -81,8 +82,9 @@ def test_fractions_are_rounded_at_random_to_the_same_sum() -> None:
 
 def test_two_processes_share_the_repeats_of_one() -> None:
     factors = np.array([1.0, 2.5, 1.25, 5.0, 1.0, 1.25])
+    sizes = InputSizes((64, 96), multi_scale=True)
     alone, *shares = (
-        EpochSampler(6, 4, 7, repeats=factors, rank=rank, world_size=size)
+        EpochSampler(6, 4, 7, sizes=sizes, repeats=factors, rank=rank, world_size=size)
         for rank, size in ((0, 1), (0, 2), (1, 2))
     )
     assert alone.length == 12
@@ -93,6 +95,9 @@ def test_two_processes_share_the_repeats_of_one() -> None:
         assert len(whole) == len(alone) == 3
         keys = [key for batch in whole for key in batch]
         assert len(set(keys)) == len(keys) == 12
+        assert [{key.size for key in batch} for batch in whole] == [
+            {sizes.of_batch(epoch, batch)} for batch in range(3)
+        ]
         assert [[batch[rank::2] for batch in whole] for rank in range(2)] == [list(share) for share in shares]
         alone.set_epoch(epoch, 2)
         assert list(alone) == whole[2:]
