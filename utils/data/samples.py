@@ -64,6 +64,7 @@ class DataFolder:
         self.root = Path(root)
         self._walk = walk_folder(self.root)
         self._ids: dict[str, list[str]] = {}
+        self._class_lists: dict[str, bool] = {}  # whether it is one, by file: VOC has 60 a year
         self.notes: list[str] = []
         self._parts = [self._complete_splits(part) for part in find_parts(self._walk)]
         self._samples: dict[tuple[str, str, str], Sample | None] = {}
@@ -298,11 +299,13 @@ class DataFolder:
         """Tell whether a list is VOC's of one class: ids with a column of 1, 0 (difficult) or -1."""
         if name not in part.lists or not _split_of_class_list(name):
             return False
-        try:
-            rows = [line.rsplit(maxsplit=1) for line in read_lines(self.root / part.lists[name])[:100]]
-        except UserError:
-            return False
-        return bool(rows) and all(len(row) == 2 and row[1] in ("1", "0", "-1") for row in rows)
+        if (file := part.lists[name]) not in self._class_lists:
+            rows: list[list[str]] = []
+            with suppress(UserError):  # of a list that is not text, which loading it reports
+                rows = [line.rsplit(maxsplit=1) for line in read_lines(self.root / file)[:100]]
+            are_marks = (len(row) == 2 and row[1] in ("1", "0", "-1") for row in rows)
+            self._class_lists[file] = bool(rows) and all(are_marks)
+        return self._class_lists[file]
 
     def _make_sample(self, part: DataPart, image_id: str, unlabelled: str) -> Sample | None:
         """Return the sample of an id, None if it is skipped for want of an XML file."""

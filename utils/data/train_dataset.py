@@ -83,6 +83,7 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         self.close_epoch = close_epoch
         self.sizes = sizes or InputSizes(input_size)
         self.repeats = repeat_factors(dataset) if balance else None
+        self._repeat_sums = None if self.repeats is None else self.repeats.cumsum()
         self.augmenter = Augmenter(input_size, settings.level)
         self._augmenters = {input_size: self.augmenter}
         self.image_cache: ImageCache | None = None
@@ -135,9 +136,9 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
 
     def _draw_others(self, count: int, rng: np.random.Generator) -> list[int]:
         """Draw images for mosaic and mixup, as often as they are repeated."""
-        if self.repeats is None:
+        sums = self._repeat_sums
+        if sums is None:
             return rng.integers(len(self), size=count).tolist()
-        sums = self.repeats.cumsum()
         return np.searchsorted(sums, rng.random(count) * sums[-1], side="right").tolist()
 
     def _augmenter_of(self, size: Size) -> Augmenter:

@@ -341,7 +341,7 @@ def write_yolo(
     """Write labels/ beside images/, and data.yaml, whose `path` is `root`; returns lines about what is lost.
 
     An image without objects gets an empty file. Difficult objects are skipped, as by the VOC converter of
-    ultralytics: YOLO has no such flag. Nor has it scores, which are left out.
+    ultralytics: YOLO has no such flag. Objects are written without their scores.
     """
     numbers = {name: number for number, name in enumerate(class_names)}
     difficult: dict[str, int] = {}  # by image, which may be in two splits

@@ -185,6 +185,10 @@ def _possible_mistakes(pairs: Sequence[Pair]) -> list[tuple[str, Undo]]:
     return [swapped, *zip(sentences, undos, strict=True)]
 
 
+def _size_ratio(truth: Tensor, found: Tensor) -> Tensor:
+    return found[:, 2:] / truth[:, 2:].clamp(min=1e-3)
+
+
 def _scale(values: Tensor, boxes: Tensor) -> Tensor:
     return boxes * values.repeat(2)
 
@@ -204,10 +208,10 @@ def _resize(values: Tensor, boxes: Tensor) -> Tensor:
 # How each correction is measured on pairs of boxes, annotated and detected, Tensor[P, 4] (center x, center y,
 # width, height), and how its values (x, y) change annotated ones.
 _FITS: tuple[tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]], ...] = (
-    (lambda truth, found: found[:, 2:] / truth[:, 2:].clamp(min=1e-3), _scale),
+    (_size_ratio, _scale),
     (lambda truth, found: found[:, :2] - truth[:, :2], _shift),
     (lambda truth, found: (found[:, :2] - truth[:, :2]) / truth[:, 2:].clamp(min=1e-3), _shift_by_size),
-    (lambda truth, found: found[:, 2:] / truth[:, 2:].clamp(min=1e-3), _resize),
+    (_size_ratio, _resize),
 )
 
 
