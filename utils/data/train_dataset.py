@@ -7,6 +7,7 @@ are part of the key, so the number of workers changes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -83,7 +84,6 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
         self.close_epoch = close_epoch
         self.sizes = sizes or InputSizes(input_size)
         self.repeats = repeat_factors(dataset) if balance else None
-        self._repeat_sums = None if self.repeats is None else self.repeats.cumsum()
         self.augmenter = Augmenter(input_size, settings.level)
         self._augmenters = {input_size: self.augmenter}
         self.image_cache: ImageCache | None = None
@@ -136,10 +136,15 @@ class TrainDataset(Dataset[tuple[Tensor, Target]]):
 
     def _draw_others(self, count: int, rng: np.random.Generator) -> list[int]:
         """Draw images for mosaic and mixup, as often as they are repeated."""
-        sums = self._repeat_sums
-        if sums is None:
+        if self.repeats is None:
             return rng.integers(len(self), size=count).tolist()
+        sums = self._repeat_sums
         return np.searchsorted(sums, rng.random(count) * sums[-1], side="right").tolist()
+
+    @cached_property
+    def _repeat_sums(self) -> np.ndarray:
+        assert self.repeats is not None
+        return self.repeats.cumsum()
 
     def _augmenter_of(self, size: Size) -> Augmenter:
         if size not in self._augmenters:
