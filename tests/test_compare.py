@@ -8,9 +8,12 @@ from PIL import Image
 import compare
 import evaluate
 import train
+from nets.config import USUAL_ANCHORS, ModelConfig
+from nets.yolo import YoloBody
 from utils.compare import cost, runner
 from utils.data.voc_xml import VocObject, write_annotation
 from utils.training import train_loop
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 QUICK = ["--data", "data", "--imgsz", "64", "--weights", "none", "--workers", "0", "--device", "cpu"]
 QUICK += ["--batch-size", "4", "--epochs", "1"]
@@ -64,6 +67,18 @@ def test_only_the_cheap_columns(capsys):
     assert [rows[block]["parameters"] for block in ("none", "eca")] == ["5918006", "5918021"]
     assert rows["eca"]["map50_mean"] == ""
     assert "| eca | 5,918,021 |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_networks_have_the_heads_of_the_weights_that_they_start_from():
+    three = YoloBody(ModelConfig(2, anchors=USUAL_ANCHORS[3][0], anchor_masks=USUAL_ANCHORS[3][1]))
+    save_checkpoint(Path("three.pth"), Checkpoint(three.config, ("cat", "dog"), three.state_dict()))
+    costs = ["--no-train", "--phi", "none", "--imgsz", "64", "--data", "data", "--weights", "three.pth"]
+    for name, heads in ("own", []), ("two", ["--heads", "2"]):
+        assert compare.main([*costs, "--name", name, *heads]) == 0
+    counted = [int(table(name)["none"]["parameters"]) for name in ("own", "two")]
+    two = YoloBody(ModelConfig(2))
+    assert counted == [sum(p.numel() for p in model.parameters()) for model in (three, two)]
 
 
 @pytest.mark.slow

@@ -22,7 +22,13 @@ from utils.cli.presets import read_recipe
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
 from utils.data.prepare import prepare_evaluation
 from utils.inference.device import choose_device
-from utils.training.builders import build_model_config, build_trainer, check_attention, load_data
+from utils.training.builders import (
+    build_model_config,
+    build_trainer,
+    check_attention,
+    load_data,
+    load_pretrained,
+)
 from utils.training.engine import EpochMeter
 from utils.training.run_log import format_duration
 from utils.weights.checkpoint import load_checkpoint
@@ -117,7 +123,11 @@ def plan_networks(config: CompareConfig, settings: dict[str, Any]) -> tuple[dict
         num_classes = len(read_class_names(runs[0].classes))
     else:
         log(f"parameters for {num_classes} classes; --data or --classes gives another number")
-    return {kind_of(run.phi, run.preset): build_model_config(run, num_classes) for run in runs}, num_images
+    networks = {}
+    for run in runs:  # the COCO weights, the default, have the usual heads, and may not be there yet
+        source = None if run.weights == TrainConfig.weights else load_pretrained(run, None)
+        networks[kind_of(run.phi, run.preset)] = build_model_config(run, num_classes, source)
+    return networks, num_images
 
 
 def log_estimate(runs: Sequence[GridRun], networks: Mapping[str, ModelConfig], num_images: int) -> None:

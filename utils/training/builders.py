@@ -286,19 +286,12 @@ def build_model(
                 f"--resume: the run has the classes {known}, the data now {found}; start a new run"
             )
         return build_network(dataclasses.replace(resumed.config, phi=config.phi))
-    model_config = build_model_config(config, len(class_names))
-    origin = config.anchors or "official"
-    if source is not None:
-        model_config = dataclasses.replace(model_config, scale_x_y=source.config.scale_x_y)
-        if config.anchors is None and config.heads in (None, source.config.num_heads):
-            origin, theirs = str(source.path), source.config
-            model_config = dataclasses.replace(
-                model_config, anchors=theirs.anchors, anchor_masks=theirs.anchor_masks
-            )
+    model_config = build_model_config(config, len(class_names), source)
     if (model_config.anchors, model_config.anchor_masks) != USUAL_ANCHORS[2]:
         shapes = [f"{width:g}x{height:g}" for width, height in model_config.anchors]
         heads = "; ".join(" ".join(shapes[index] for index in mask) for mask in model_config.anchor_masks)
-        log(f"anchors: {heads} ({origin})")
+        origin = source.path if source and source.config.anchors == model_config.anchors else "official"
+        log(f"anchors: {heads} ({config.anchors or origin})")
     model = build_network(model_config)
     if source is None:
         return model
@@ -310,20 +303,29 @@ def build_model(
     return model
 
 
-def build_model_config(config: TrainConfig, num_classes: int) -> ModelConfig:
-    """Return the network that the settings describe; --weights may have other heads and anchors.
+def build_model_config(
+    config: TrainConfig, num_classes: int, source: WeightsFile | None = None
+) -> ModelConfig:
+    """Return the network of the settings; what they leave open is as in the starting weights.
 
     Raises:
         UserError: --anchors cannot be read, or has masks for another number of heads than --heads.
     """
-    usual = USUAL_ANCHORS[config.heads or 2]
-    anchors, anchor_masks = read_anchors(config.anchors) if config.anchors else usual
-    if config.heads not in (None, len(anchor_masks)):
+    theirs = ModelConfig(num_classes) if source is None else source.config
+    if config.anchors:
+        anchors, masks = read_anchors(config.anchors)
+    elif config.heads in (None, theirs.num_heads):
+        anchors, masks = theirs.anchors, theirs.anchor_masks
+    else:
+        anchors, masks = USUAL_ANCHORS[config.heads]
+    if config.heads not in (None, len(masks)):
         raise UserError(
-            f"--heads {config.heads}: {config.anchors} has anchors for {len(anchor_masks)} heads; "
+            f"--heads {config.heads}: {config.anchors} has anchors for {len(masks)} heads; "
             "`python data.py anchors --heads` fits others"
         )
-    return ModelConfig(num_classes, config.phi, config.phi_at, config.imgsz, anchors, anchor_masks)
+    return ModelConfig(
+        num_classes, config.phi, config.phi_at, config.imgsz, anchors, masks, scale_x_y=theirs.scale_x_y
+    )
 
 
 def build_criterion(config: TrainConfig, model: YoloBody) -> YoloLoss:
