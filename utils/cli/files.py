@@ -69,14 +69,14 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping safely; raises a UserError as `read_text`, and for anything else."""
+    """Read a YAML mapping safely, {} if empty; raises a UserError as `read_text`, and for anything else."""
     try:
         values = yaml.load(read_text(path, 1_000_000), _PlainLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"{path}: not a plain YAML file: {' '.join(str(error).split())[:150]}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a YAML file of lines `name: value`")
-    return values
+    if not isinstance(values, dict | None):
+        raise UserError(f"{path}: not a YAML file of lines `name: value`, such as `epochs: 20`")
+    return values or {}
 
 
 @contextmanager

@@ -24,12 +24,11 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write
+from utils.cli.files import atomic_write, read_yaml
 from utils.cli.version import version_lines
 
 Config = TypeVar("Config")
 Field = dataclasses.Field[Any]
-_MAX_YAML_BYTES = 1_000_000
 
 # Our field -> flags and keys of other repositories.
 _FOREIGN_NAMES = {
@@ -176,20 +175,7 @@ def read_settings(cls: type, path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or holds an unknown key or a bad value.
     """
-    try:
-        if path.stat().st_size > _MAX_YAML_BYTES:
-            raise UserError(f"{path}: larger than {_MAX_YAML_BYTES} bytes; not a file of settings")
-        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"--config {path}: cannot read it: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a plain YAML file: {reason[:200]}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold lines `name: value`, such as `epochs: 20`")
-    return _checked_keys(cls, values, str(path))
+    return _checked_keys(cls, read_yaml(path), str(path))
 
 
 def config_from_dict(cls: type[Config], values: dict[str, Any], source: str) -> Config:

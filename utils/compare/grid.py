@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from nets.attention import short_name
 from nets.config import ModelConfig
@@ -17,6 +16,7 @@ from utils.cli.class_names import read_class_names
 from utils.cli.compare_config import FREE, NOT_PASSED_ON, CompareConfig, folder_name, run_settings
 from utils.cli.console import log, plural
 from utils.cli.errors import UserError
+from utils.cli.files import read_yaml
 from utils.cli.parser import as_arguments, as_plain, config_as_dict, save_args_yaml
 from utils.cli.presets import read_recipe
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
@@ -183,7 +183,7 @@ def save_grid_settings(folder: Path, config: CompareConfig, settings: Mapping[st
             name: value for name, value in resolved.items() if name not in NOT_PASSED_ON | of_recipes
         }
     if path.exists():
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        stored = read_yaml(path)
         now = own | passed_on
         names = [name for name in stored | now if name not in _MAY_CHANGE]
         other = [name for name in names if stored.get(name) != now.get(name)]

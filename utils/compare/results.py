@@ -9,12 +9,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nets.attention import short_name
 from utils.cli.compare_config import FREE, NOT_PASSED_ON
 from utils.cli.console import plural
 from utils.cli.errors import UserError
+from utils.cli.files import read_yaml
 from utils.cli.parser import as_plain
 from utils.cli.presets import read_recipe
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
@@ -86,13 +85,13 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
             was not evaluated.
     """
     try:
-        settings = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
+        settings = read_yaml(folder / "args.yaml")
         with open(folder / "results.csv", newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         last = rows[-1]
         seconds = sum(float(row.get("seconds") or 0) for row in rows)
         epochs, done = settings["epochs"], int(last["epoch"])
-    except (OSError, yaml.YAMLError, LookupError, ValueError, TypeError) as error:
+    except (UserError, OSError, LookupError, ValueError, TypeError) as error:
         raise UserError(f"{folder}: not the folder of a training run: {error}") from None
     checkpoint = folder / "weights" / "last.pth"
     if done < epochs and not (checkpoint.exists() and load_checkpoint(checkpoint).training["stopped_early"]):

@@ -11,14 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nets.attention import same_attention
 from nets.config import ModelConfig
 from utils.cli.compare_config import EVALUATION_SETTINGS, CompareConfig
 from utils.cli.console import log
 from utils.cli.errors import Interrupted, UserError
 from utils.cli.evaluate_config import EvaluateConfig
+from utils.cli.files import read_yaml
 from utils.cli.parser import as_arguments, as_plain
 from utils.compare.cost import Cost
 from utils.compare.differences import FEWEST_SEEDS
@@ -93,11 +92,11 @@ def _read_result(config: CompareConfig, settings: Mapping[str, Any], folder: Pat
     if not config.split:
         return read_run(folder)
     weights, metrics = folder / "weights" / "last.pth", folder / _REPORT / "metrics.json"
-    stored = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
+    stored = read_yaml(folder / "args.yaml")
     values = {name: settings.get(name, stored.get(name)) for name in EVALUATION_SETTINGS}
     values |= {"weights": str(weights), "split": config.split, "batch_size": stored["batch_size"]}
     if metrics.exists() and metrics.stat().st_mtime > weights.stat().st_mtime:
-        done = yaml.safe_load((folder / _REPORT / "args.yaml").read_text(encoding="utf-8"))
+        done = read_yaml(folder / _REPORT / "args.yaml")
         if all(done[name] == as_plain(value) for name, value in values.items() if name != "device"):
             return read_run(folder, _REPORT)
     values |= {"project": str(folder), "name": _REPORT, "exist_ok": True, "phi": phi if ":" in phi else None}

@@ -7,12 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nets.attention import same_attention
 from utils.cli.class_names import match_class_names
 from utils.cli.console import log, plural
 from utils.cli.errors import UserError
+from utils.cli.files import read_yaml
 from utils.cli.inputs import locate_checkpoint, say_current_folder
 from utils.cli.parser import config_as_dict, config_from_dict
 from utils.cli.presets import build_train_config
@@ -119,7 +118,7 @@ def _find_restarted(config: TrainConfig) -> Path | None:
     written = sorted(found, key=lambda path: path.stat().st_mtime)
     if not written or not (written[-1].parent / "weights" / "last.pth").is_file():
         return None
-    stored = yaml.safe_load(written[-1].read_text(encoding="utf-8"))
+    stored = read_yaml(written[-1])
     possible = [config_as_dict(default_lr_and_ema(config, is_known)) for is_known in (False, True)]
     return written[-1].parent if stored in possible else None
 

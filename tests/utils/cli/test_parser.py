@@ -185,6 +185,10 @@ def test_file_beats_default_and_command_line_beats_file(tmp_path):
         ("epochs: [", ["not a plain YAML"]),
         ("weights: !!python/object/apply:os.system ['touch PWNED']", ["not a plain YAML"]),
         ("[" * 5000, ["not a plain YAML"]),
+        (
+            "epochs: [&a [&b [x], *b], *a]",
+            ["not a plain YAML", "an alias (*name)"],
+        ),
     ],
 )
 def test_bad_file_is_refused(tmp_path, monkeypatch, text, words):
@@ -202,7 +206,7 @@ def test_empty_file_says_nothing(tmp_path):
 
 
 def test_missing_file_is_refused(tmp_path):
-    assert "No such file" in refusal(["--config", str(tmp_path / "run.yaml")])
+    assert "run.yaml: no such file" in refusal(["--config", str(tmp_path / "run.yaml")])
 
 
 @pytest.mark.parametrize(

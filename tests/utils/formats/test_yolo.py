@@ -279,7 +279,7 @@ def test_fault_of_an_image(
         ("names: [cat", "not a plain YAML file"),
         ("[" * 100_000, "not a plain YAML file"),
         ("- cat", "not a YAML file of lines"),
-        ("", "not a YAML file of lines"),
+        ("", "no class names in it; give --classes"),
         ("nc: 2", "no class names in it; give --classes"),
         ("names: 5", "is not a list of class names"),
         ("names: []", "is not a list of class names"),
