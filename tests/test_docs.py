@@ -70,3 +70,9 @@ def test_commands_are_taken(page):
 def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_the_repository_exist(page):
+    for name in re.findall(r"`((?:tests|benchmarks|docs|nets|utils)/[\w./]+)`", page.read_text(encoding="utf-8")):
+        assert (ROOT / name).exists(), name
