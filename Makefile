@@ -23,13 +23,14 @@ endif
 # Show a command as one would type it, then run it with the environment's programs.
 type = @echo '$$ $(1)' && PATH="$(BIN):$$PATH" $(1)
 
-.PHONY: help install demo test test-cuda exhaustive quick check active-run active-dev
+.PHONY: help install demo test test-cuda exhaustive fuzz quick check active-run active-dev
 
 help:
 	@echo 'make demo     train, evaluate and predict on a small generated data set'
 	@echo 'make test     the tests that CI runs, about 8 minutes on 2 cores'
 	@echo 'make test-cuda   the tests that need a GPU; says how many were skipped'
 	@echo 'make exhaustive  also every data fault through every command'
+	@echo 'make fuzz     damaged files for every reader, five minutes each; FUZZ_SECONDS and FUZZ_SEED change that'
 	@echo 'make quick    the fast tests of modules, not of whole commands, about a minute'
 	@echo 'make check    lint, format, types, layers'
 	@echo 'make install  only the environment, in $(VENV)'
@@ -50,6 +51,9 @@ test-cuda: $(DEV_READY)
 
 exhaustive: $(DEV_READY)
 	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto)
+
+fuzz: $(DEV_READY)
+	$(call type,env OMP_NUM_THREADS=1 FUZZ_SECONDS=$(or $(FUZZ_SECONDS),300) python -m pytest -n auto -rP tests/fuzz)
 
 quick: $(DEV_READY)
 	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto -m "not slow" tests/nets tests/utils tests/test_layers.py tests/test_docs.py)

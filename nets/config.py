@@ -57,6 +57,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "phi", attention_name(self.phi))
+        if not all(isinstance(number, int) for number in (self.num_classes, *self.input_size)):
+            raise ValueError(f"num_classes and input_size must be whole numbers, got {self}")
         if self.num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
         unknown = [place for place in self.phi_at if place not in PLACES]

@@ -74,5 +74,7 @@ def test_links_lead_to_files(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_of_the_repository_exist(page):
-    for name in re.findall(r"`((?:tests|benchmarks|docs|nets|utils)/[\w./]+)`", page.read_text(encoding="utf-8")):
+    for name in re.findall(
+        r"`((?:tests|benchmarks|docs|nets|utils)/[\w./]+)`", page.read_text(encoding="utf-8")
+    ):
         assert (ROOT / name).exists(), name

@@ -141,7 +141,7 @@ def from_texts(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
         return {}
     try:
         return {key: value if key in _TEXTS else json.loads(value) for key, value in texts.items()}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: its metadata are damaged ({error}); export it again") from None
 
 

@@ -97,11 +97,13 @@ def parse_checkpoint(path: Path | str, content: object) -> Checkpoint:
     if not is_checkpoint(content):
         raise UserError(f"{path}: not a checkpoint of this project (it has no format_version)")
     version = content.pop("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int):
+        raise UserError(f"{path}: its format version is no number; use another file")
+    if version > FORMAT_VERSION:
         raise UserError(f"{path}: format version {version}, newer than {FORMAT_VERSION}; update the program")
     try:
         config = ModelConfig(**{name: _frozen(value) for name, value in content.pop("model_config").items()})
-        names, weights = tuple(content.pop("class_names")), content.pop("weights")
+        names, weights = tuple(map(_checked_name, content.pop("class_names"))), content.pop("weights")
         metrics, run_config = content.pop("metrics"), content.pop("run_config")
         broken = [name for name, value in weights.items() if not value.isfinite().all()]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -152,6 +154,16 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"a {type(name).__name__} in class_names")
+    return name
+
+
 def _frozen(value: Any) -> Any:
-    """Convert lists back to the tuples of a frozen config."""
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+    """Convert lists back to the tuples of a frozen config; a TypeError for what no setting is."""
+    if isinstance(value, list):
+        return tuple(_frozen(item) for item in value)
+    if not isinstance(value, str | int | float | None):
+        raise TypeError(f"a {type(value).__name__} in model_config")
+    return value
