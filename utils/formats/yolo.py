@@ -280,7 +280,7 @@ def _resolve(config_path: Path, base: Any, entry: Any) -> Path:
     for start in (path_inside(root, base), root):
         for text in texts if start is not None else ():
             place = path_inside(root, text, start)
-            if place is not None and place.exists():
+            if place is not None and os.path.exists(place):  # False for a name that is too long
                 return place
     raise UserError(
         f"{config_path}: {shown(entry)} is not found in {config_path.parent}, and nothing outside is read; "
