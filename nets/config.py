@@ -9,6 +9,7 @@ from nets.attention import attention_name
 
 # The features that take an attention block, with their channels.
 PLACES = {"c4": 256, "c5": 512, "up": 128, "c3": 128, "up2": 64}
+PLACE_STRIDES = {"c4": 16, "c5": 32, "up": 16, "c3": 8, "up2": 8}  # in input pixels
 THIRD_HEAD_PLACES = ("c3", "up2")
 STRIDES = (32, 16, 8)  # of the heads in input pixels, coarse first; a network has the first two or all three
 Anchors = tuple[tuple[float, float], ...]

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from utils.cli.error_messages import explain_failure
 from utils.cli.errors import Interrupted, UserError
+from utils.cli.own_code import where_it_failed
 from utils.cli.signals import StopSignals
 
 Item = TypeVar("Item")
@@ -131,7 +132,9 @@ def _explain(error: Exception) -> str:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if known := explain_failure(error):
         return known
-    return f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
+    where = where_it_failed(error)
+    begin = f"{where}, your own code: " if where else "unexpected "
+    return f"{begin}{type(error).__name__}: {error}; --debug shows the traceback"
 
 
 def _fail(message: str) -> None:

@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
+import traceback
 import zlib
 from pathlib import Path
 from types import ModuleType
 
+_imported: set[str] = set()  # files, and folders of packages
+
 
 def import_source(source: str) -> ModuleType:
     """Import 'path/to/file.py' or 'package.module'; raises whatever the import raises."""
-    return _import_file(Path(source).resolve()) if source.endswith(".py") else _import_module(source)
+    is_file = source.endswith(".py")
+    module = _import_file(Path(source).resolve()) if is_file else _import_module(source)
+    if module.__file__ is not None:
+        folder, _, name = module.__file__.rpartition(os.sep)
+        _imported.add(folder + os.sep if name == "__init__.py" else module.__file__)
+    return module
+
+
+def where_it_failed(error: BaseException) -> str | None:
+    """Return 'file.py line 7', the last line of the user's own code that an exception came from, or None."""
+    places = [
+        f"{Path(frame.filename).name} line {frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.startswith(tuple(_imported))
+    ]
+    return places[-1] if places else None
 
 
 def _import_file(path: Path) -> ModuleType:

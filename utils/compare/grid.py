@@ -22,13 +22,8 @@ from utils.cli.presets import read_recipe
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
 from utils.data.prepare import prepare_evaluation
 from utils.inference.device import choose_device
-from utils.training.builders import (
-    build_model_config,
-    build_trainer,
-    check_attention,
-    load_data,
-    load_pretrained,
-)
+from utils.training.block_trial import check_attention
+from utils.training.builders import build_model_config, build_trainer, load_data, load_pretrained
 from utils.training.engine import EpochMeter
 from utils.training.run_log import format_duration
 from utils.weights.checkpoint import load_checkpoint

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.cli.train_config import TrainConfig
+
 Size = tuple[int, int]  # height, width in pixels
 STEP = 32  # the network's stride
 _SCALES = (0.7, 1.3)  # of --multi-scale
@@ -71,6 +73,11 @@ class InputSizes:
             return f"{growth}; evaluation at {full}"
         drawn = f"{format_size(self.smallest)} to {format_size(self.largest)}, another one for each batch"
         return f"{drawn}{f', growing {growth}' if self.grow else ''}; evaluation at {full}"
+
+
+def build_input_sizes(config: TrainConfig) -> InputSizes:
+    """Return the input sizes of the training batches."""
+    return InputSizes(config.imgsz, config.multi_scale, config.grow, config.epochs, config.seed)
 
 
 def scale_size(size: Size, scale: float) -> Size:

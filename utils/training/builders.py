@@ -8,10 +8,8 @@ import os
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
-from nets.attention import build_attention
-from nets.config import PLACES, USUAL_ANCHORS, ModelConfig
+from nets.config import USUAL_ANCHORS, ModelConfig
 from nets.loss import YoloLoss
 from nets.yolo import YoloBody
 from utils.cli.class_names import read_class_names
@@ -24,11 +22,12 @@ from utils.data.augmentation_check import check_augmentation
 from utils.data.balance import describe_balance
 from utils.data.canvas import choose_canvas
 from utils.data.dataset import VocDataset
-from utils.data.input_sizes import InputSizes, format_size
+from utils.data.input_sizes import build_input_sizes
 from utils.data.loader import TrainLoader
 from utils.data.prepare import TrainingData, prepare_training
 from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.inference.device import autocast_dtype, has_bfloat16, precision_name
+from utils.training.block_trial import check_attention
 from utils.training.distributed import (
     all_gather,
     broadcast_from_rank_zero,
@@ -46,10 +45,8 @@ from utils.training.resolve import default_lr_and_ema
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.fetch import ensure_coco_weights
 from utils.weights.load import WeightsFile, read_weights, usual_class_names
-from utils.weights.own_block import build_network, import_block
+from utils.weights.own_block import build_network, to_channels_last
 from utils.weights.transfer import transfer
-
-_STRIDES = {"c4": 16, "c5": 32, "up": 16, "c3": 8, "up2": 8}
 
 
 def prepare(
@@ -107,30 +104,6 @@ def prepare_process(config: TrainConfig, device: torch.device, resumed: Checkpoi
     before = resumed.training.get("precision", precision)  # missing in older checkpoints
     if before != precision:
         warn(f"the run began in {before}, now {precision}: results and speed will differ")
-
-
-def check_attention(config: TrainConfig, batch_size: int | None = None) -> None:
-    """Run forward and backward through the block of each place, at --imgsz and the extreme sizes of the run.
-
-    Raises:
-        UserError: it cannot be built or trained; names the block and the reason.
-    """
-    batch_size = batch_size or config.batch_size
-    sizes = build_input_sizes(config)
-    for place in config.phi_at:
-        size = sizes.full
-        try:
-            import_block(config.phi)
-            with torch.random.fork_rng(devices=[]):  # all blocks start from the same random state
-                block = build_attention(config.phi, PLACES[place]).train()
-                for size in dict.fromkeys((sizes.full, sizes.smallest, sizes.largest)):
-                    _train_block(block, place, size, min(batch_size, 2))
-        except Exception as error:  # custom code may fail in any way
-            reason = " ".join(str(error).split())
-            if size != sizes.full:
-                fit = f"it fits {format_size(sizes.full)} pixels but not {format_size(size)}"
-                reason += f"; {fit}: remove --multi-scale and --grow"
-            raise UserError(f"--phi {config.phi}, {plural(batch_size, 'image')} a step: {reason}") from None
 
 
 def check_batch_of_one(config: TrainConfig, num_images: int) -> None:
@@ -203,11 +176,6 @@ def build_loader(
         rank=rank(),
         world_size=world_size(),
     )
-
-
-def build_input_sizes(config: TrainConfig) -> InputSizes:
-    """Return the input sizes of the training batches."""
-    return InputSizes(config.imgsz, config.multi_scale, config.grow, config.epochs, config.seed)
 
 
 def cache_training_images(loader: TrainLoader) -> None:
@@ -351,7 +319,7 @@ def build_trainer(
     frozen_bn = pretrained_bn(model) if config.freeze_norms else []  # first: --sync-bn changes their class
     if frozen_bn and config.sync_bn:
         warn("--sync-bn: pretrained batch statistics stay frozen; --no-freeze-norms trains them")
-    model = model.to(device).to(memory_format=torch.channels_last)
+    to_channels_last(model.to(device))
     if config.sync_bn:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if rank() > 0:
@@ -374,16 +342,3 @@ def build_trainer(
         compiled=config.compile,
         find_unused=":" in config.phi,  # nobody knows what a block of the user's own leaves out
     )
-
-
-def _train_block(block: torch.nn.Module, place: str, size: tuple[int, int], batch: int) -> None:
-    height, width = (side // _STRIDES[place] for side in size)
-    features = torch.rand(batch, PLACES[place], height, width, requires_grad=True)
-    # The gradient of the sigmoid needs its output, which a block must not change in place.
-    output = block(features.sigmoid())
-    if not isinstance(output, Tensor):
-        raise TypeError(f"a block must return one tensor, this one returns {type(output).__name__}")
-    if output.shape != features.shape or output.dtype != features.dtype:
-        expected, actual = ((tuple(tensor.shape), tensor.dtype) for tensor in (features, output))
-        raise TypeError(f"a block must keep shape and type, {expected}; this one returns {actual}")
-    output.sum().backward()

@@ -8,11 +8,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import nn
 
-from nets.attention import OWN_BLOCKS
-from nets.config import ModelConfig
+from nets.attention import OWN_BLOCKS, build_attention
+from nets.config import PLACE_STRIDES, PLACES, ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.own_code import import_source
 
@@ -20,12 +22,63 @@ from utils.cli.own_code import import_source
 def build_network(config: ModelConfig) -> YoloBody:
     """Build a network, after importing the user's own attention block if `config.phi` names one.
 
+    A block of the user's own that fails on features in channels_last gets contiguous ones.
+
     Raises:
         ValueError: the block cannot be imported or built; one line.
     """
     import_block(config.phi)
     with _named(config.phi):
-        return YoloBody(config)
+        model = YoloBody(config)
+        if ":" in config.phi:
+            for place in config.phi_at:
+                if needs_contiguous(config.phi, place, config.input_size):
+                    use_contiguous(model.attention[place])
+        return model
+
+
+def needs_contiguous(spec: str, place: str, input_size: tuple[int, int]) -> bool:
+    """Tell whether the block of a place fails on features in channels_last and works on contiguous ones.
+
+    Blocks that split the channels into groups with `x.view(B * groups, ...)` do. They work on one image in
+    either layout, so the trial takes two.
+    """
+    height, width = (side // PLACE_STRIDES[place] for side in input_size)
+
+    def works(layout: torch.memory_format, is_training: bool) -> bool:
+        try:
+            block = build_attention(spec, PLACES[place]).train(is_training).to(memory_format=layout)
+            block(torch.rand(2, PLACES[place], height, width).contiguous(memory_format=layout))
+        except Exception:  # the user's code may fail in any way
+            return False
+        return True
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        return any(
+            not works(torch.channels_last, is_training) and works(torch.contiguous_format, is_training)
+            for is_training in (True, False)
+        )
+
+
+def use_contiguous(block: nn.Module) -> None:
+    """Give a block contiguous features; a wrapping module would change the names of its weights."""
+    block.register_forward_pre_hook(_make_contiguous)
+
+
+def to_channels_last(model: nn.Module) -> nn.Module:
+    """Store the weights of a network in channels_last, except in blocks that get contiguous features.
+
+    A convolution with weights in channels_last would return such features again.
+    """
+    model.to(memory_format=torch.channels_last)
+    for module in model.modules():
+        if _make_contiguous in module._forward_pre_hooks.values():
+            module.to(memory_format=torch.contiguous_format)
+    return model
+
+
+def _make_contiguous(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(value.contiguous() for value in inputs)
 
 
 def import_block(spec: str) -> None:

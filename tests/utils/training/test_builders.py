@@ -16,13 +16,13 @@ from utils.cli.class_names import MODEL_DATA, read_class_names
 from utils.cli.errors import UserError
 from utils.cli.train_config import TrainConfig
 from utils.training import builders
+from utils.training.block_trial import check_attention
 from utils.training.builders import (
     build_criterion,
     build_model,
     build_model_config,
     build_trainer,
     cache_training_images,
-    check_attention,
     load_data,
     load_pretrained,
 )

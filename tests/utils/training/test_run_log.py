@@ -12,10 +12,9 @@ from utils.cli.presets import with_preset
 from utils.cli.shared_config import DataConfig
 from utils.cli.train_config import TrainConfig
 from utils.data.demo import make_demo
-from utils.data.input_sizes import InputSizes
+from utils.data.input_sizes import InputSizes, build_input_sizes
 from utils.data.prepare import prepare_training
 from utils.training import run_log
-from utils.training.builders import build_input_sizes
 from utils.training.engine import EpochMeter
 from utils.training.run_log import EpochTable, RunEstimate
 
