@@ -99,7 +99,7 @@ OUTPUTS = {  # what the forward of a user's block may give -> what its user must
     "x.double()": "a block must keep shape and type",
     "(x, x)": "must return one tensor, this one returns tuple",
     "x[0, 1e9]": "--phi .*own",
-    "x.mul_(2)": "inplace operation",
+    "x.mul_(2)": "changes its input in place",
 }
 FORWARD = "class Own(nn.Identity):\n    def forward(self, x):\n        return "
 BROKEN = {FORWARD + output: words for output, words in OUTPUTS.items()} | {
@@ -129,7 +129,8 @@ def test_a_batch_of_one_that_a_block_cannot_train_on_is_refused(room, monkeypatc
     monkeypatch.chdir(room / "e")
     argv = [*QUICK[:-1], "1", "--weights", "none", "--epochs", "1", "--phi", "split_attention"]
     assert train.main(argv) == 2
-    assert "1 image a step: SplitAttention: training needs a batch of at least 2" in capsys.readouterr().err
+    words = "at c4, training on 1 image of 64x64 pixels: SplitAttention: training needs a batch of at least 2"
+    assert words in capsys.readouterr().err
 
 
 TABLE = """
@@ -153,6 +154,35 @@ def test_a_block_of_one_size_is_refused_where_sizes_vary(room, monkeypatch, caps
     argv = [*QUICK, "--weights", "none", "--epochs", "2", "--phi", "table.py:Table", "--phi-at", "c4"]
     assert train.main([*argv, flag]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: --phi table.py:Table, 2 images a step: ")
+    assert error.startswith("error: --phi table.py:Table at c4, training on 2 images of 32x32 pixels: ")
     assert error.endswith("it fits 64x64 pixels but not 32x32: remove --multi-scale and --grow")
     assert not Path("runs").exists()
+
+
+def test_a_block_that_fails_later_is_named_with_its_line(room, monkeypatch, capsys):
+    monkeypatch.chdir(room / "e")
+    Path("table.py").write_text(TABLE)
+    own = ["--phi", "table.py:Table"]
+    start = [*QUICK, "--weights", "none", "--epochs", "1", *own, "--phi-at", "c4", "--val", "none"]
+    assert train.main(start) == 0
+    assert "at c4: fits 64x64 pixels but not 96x96" in capsys.readouterr().err
+    image = str(room / "data/JPEGImages/4.jpg")
+    weights = ["--weights", "last", "--no-save", *own]
+    assert predict.main([image, *weights]) == 0
+    assert predict.main([image, *weights, "--imgsz", "96"]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: table.py line 11, your own code: RuntimeError: The size of tensor a (6)")
+
+
+@pytest.mark.slow
+def test_a_grouped_block_goes_through_every_command(room, monkeypatch, capsys):
+    monkeypatch.chdir(room / "e")
+    own = ["--phi", f"{Path(__file__).with_name('grouped_block.py')}:SGE"]
+    assert train.main([*QUICK, "--weights", "none", "--epochs", "1", *own]) == 0
+    assert capsys.readouterr().err.count("gets contiguous features") == 1
+    weights = Path("runs/train/exp/weights/best.pth")
+    assert train.main(["--resume", str(weights.with_name("last.pth")), "--epochs", "2", *own]) == 0
+    given = ["--weights", str(weights), *own]
+    assert evaluate.main([*given, "--data", "../data"]) == 0
+    images = [str(room / f"data/JPEGImages/{index}.jpg") for index in range(3)]
+    assert predict.main([*images, *given, "--batch-size", "2", "--attention-maps"]) == 0

@@ -80,7 +80,7 @@ def trace(name: str, job: ExportJob, *, half: bool) -> Any:
         )
     except Exception as error:  # the exporter or the user's own block may raise anything
         reason = f"torch cannot export this network: {reason_of(error)}"
-        advice = "change the attention block, or use --format pth"
+        advice = f"{'leave out --half, ' if half else ''}change the attention block, or use --format pth"
         raise UserError(f"--format {name}: {reason}; {advice}", exit_code=1) from error
 
 

@@ -147,37 +147,37 @@ def try_own_block(trial: Trial, block: nn.Module) -> list[str]:
     with trial.step("copying it for the moving average"):
         average = copy.deepcopy(block)
     try_training(trial, block)
-    with trial.step("after the first forward", "make parameters and buffers in __init__"):
+    with trial.step("after its first forward"):
         if late := names ^ set(block.state_dict()):
-            raise BlockError(f"it has made {', '.join(sorted(late))}, which is neither trained nor averaged")
+            raise BlockError(f"it has made {', '.join(sorted(late))}, too late to be trained; use __init__")
     with trial.step(f"training on {images} again", "detach() what it keeps for the next step"):
         train(block, features.clone())
+    with trial.step(f"evaluating {images}"):
+        forward(block.eval(), features)
     if trial.autocast is not None:
-        advice = "cast to one type, as in x.to(y.dtype), or use --no-amp"
-        with trial.step(f"training on {images} in {precision_name(trial.autocast)}", advice):
+        precision = precision_name(trial.autocast)
+        with trial.step(f"in {precision}", "cast to one type, as in x.to(y.dtype), or use --no-amp"):
             train(block, features.clone(), trial.autocast)
+            forward(block.eval(), features, trial.autocast)
 
     with trial.step("building it again"):
         restored = trial.build()
     _leave_zero(block)
-    with trial.step(f"evaluating {images}"):
-        expected = forward(block.eval(), features)
     with trial.step(f"evaluating 1 image of {format_size(full)} pixels"):
-        forward(block, single)
-        is_repeatable = _is_close(forward(block, features), expected)
+        expected = forward(block.eval(), single)
+        is_repeatable = _is_close(forward(block, single), expected)
     for name, twin, advice in (
         ("a copy of it", average, "a hook or lambda must not refer to self"),
         ("a new one with its weights", restored, "use register_buffer for tensors, nn.ModuleList for lists"),
     ):
-        with trial.step(f"evaluating {name}", advice), torch.no_grad():
+        with trial.step(f"evaluating {name}", advice):
             twin.load_state_dict(block.state_dict())
-            if not _is_close(forward(twin.eval(), features), expected) and is_repeatable:
+            if not _is_close(forward(twin.eval(), single), expected) and is_repeatable:
                 raise BlockError("it computes something else")
-            forward(twin, single, trial.autocast)
 
     warnings = []
     if not is_repeatable:
-        warnings.append("computes another output for the same features in evaluation mode: results will vary")
+        warnings.append("computes another output for the same features in evaluation mode: results vary")
     try:
         forward(block, trial.features(other, 1))
     except Exception as error:  # the user's code may fail in any way

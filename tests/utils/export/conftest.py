@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from nets.config import USUAL_ANCHORS, ModelConfig
-from nets.yolo import HEADS, YoloBody
+from nets.yolo import HEADS
 from utils.export.job import ExportJob
+from utils.weights.own_block import build_network
 
 
 def make_job(phi: str = "none", **changes) -> ExportJob:
@@ -21,7 +22,7 @@ def make_job(phi: str = "none", **changes) -> ExportJob:
     }
     names = ("cat", "dög", *map(str, range(changes.pop("num_classes", 2) - 2)))
     config = ModelConfig(len(names), phi=phi, **settings)
-    model = YoloBody(config).eval()
+    model = build_network(config).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)

@@ -18,6 +18,7 @@ from utils.export.exporter import FORMATS, export_as, staged
 from utils.inference.runtimes import OpenVinoModel
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+GROUPED = f"{REPOSITORY}/tests/grouped_block.py:SGE"
 FILES = {
     "onnx": ["best.onnx"],
     "openvino": ["best.xml", "best.bin"],
@@ -85,6 +86,8 @@ def rarely(*values):
         ("ncnn", "eca", 1, 2),  # test_runtimes.py has cbam, whose layers include those of se and none
         ("ncnn", "ca", 1, 2),
         *(rarely("ncnn", phi, 1, 2) for phi in ("none", "se", "cbam")),
+        ("onnx", GROUPED, None, 2),
+        *(rarely(name, GROUPED, 1 if name == "ncnn" else None, 2) for name in ("openvino", "ncnn")),
         *((name, "cbam", 1 if name == "ncnn" else None, 3) for name in FILES),
         *(rarely(name, "none", 1 if name == "ncnn" else None, 3) for name in FILES),
     ],

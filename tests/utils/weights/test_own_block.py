@@ -1,12 +1,18 @@
 """Attention blocks from files and modules of the user's own."""
 
+import copy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from nets.attention import ATTENTION, build_attention
-from utils.weights.own_block import import_block
+from nets.attention import ATTENTION, OWN_BLOCKS, build_attention
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
+from utils.weights.own_block import build_network, import_block, needs_contiguous, to_channels_last
+
+GROUPED = f"{Path(__file__).resolve().parents[2]}/grouped_block.py:SGE"
 
 PLAIN = """
 from dataclasses import dataclass
@@ -114,3 +120,47 @@ def test_a_module_in_the_current_directory_is_found(tmp_path, monkeypatch):
     before = list(sys.path)
     assert type(build("attention_of_ones_own.block:Block", 8)).__name__ == "Block"
     assert sys.path == before
+
+
+def make_grouped(phi_at=("c4", "c5", "up")):
+    """A network with the grouped block, and what it computes on contiguous images, which it always could."""
+    torch.manual_seed(0)
+    config = ModelConfig(2, phi=GROUPED, phi_at=phi_at, input_size=(64, 64))
+    network = build_network(config)
+    torch.manual_seed(0)
+    plain = YoloBody(config)
+    assert list(plain.state_dict()) == list(network.state_dict())
+    assert all(map(torch.equal, plain.state_dict().values(), network.state_dict().values()))
+    images = torch.rand(2, 3, 64, 64)
+    return network, plain, images
+
+
+def test_a_block_that_needs_contiguous_features_gets_them():
+    network, plain, images = make_grouped()
+    expected = plain.eval()(images)
+    images = images.contiguous(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        plain(images)
+    for one in (network, copy.deepcopy(network), to_channels_last(network), copy.deepcopy(network)):
+        for ours, theirs in zip(one.eval()(images), expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
+    layouts = [one.conv.weight.is_contiguous() for one in (network.attention.c4, network.head_p5.conv)]
+    assert layouts == [True, False]
+
+
+def test_only_blocks_that_fail_on_channels_last_are_given_others(own_file):
+    size = (64, 64)
+    import_block(f"{own_file}:SE8")
+    assert not needs_contiguous(f"{own_file}:SE8", "c4", size)
+    network = build_network(ModelConfig(2, phi=f"{own_file}:SE8", input_size=size))
+    assert not any(module._forward_pre_hooks for module in network.modules())
+    network, *_ = make_grouped(phi_at=("c5",))
+    assert [place for place, block in network.attention.items() if block._forward_pre_hooks] == ["c5"]
+
+
+def test_the_layout_is_tried_without_a_trace():
+    import_block(GROUPED)
+    block, state = OWN_BLOCKS[GROUPED], torch.get_rng_state()
+    assert needs_contiguous(GROUPED, "c4", (64, 64))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert OWN_BLOCKS[GROUPED] is block
