@@ -194,7 +194,7 @@ def train(block: nn.Module, features: Tensor, autocast: torch.dtype | None = Non
     output = forward(block.train(), features.requires_grad_().sigmoid(), autocast)
     if not output.requires_grad:
         raise BlockError("its output has no gradient; leave out detach() and torch.no_grad()")
-    output.sum().backward()
+    output.float().mean().backward()  # a sum may overflow in float16
     for name, parameter in block.named_parameters():
         if parameter.grad is not None and not parameter.grad.isfinite().all():
             raise BlockError(f"the gradient of {name} is not finite")
@@ -222,17 +222,17 @@ def forward(block: nn.Module, features: Tensor, autocast: torch.dtype | None = N
 
 def _check_tensors(block: nn.Module) -> None:
     """Refuse parameters that a run cannot train, average or copy."""
-    for name, parameter in block.named_parameters():
-        if is_lazy(parameter):
+    for name, value in (*block.named_parameters(), *block.named_buffers()):
+        if is_lazy(value):
             layer = type(block.get_submodule(name.rpartition(".")[0])).__name__
             known = f"nn.{layer.removeprefix('Lazy')} with its number of inputs"
             raise BlockError(f"{name} of a {layer} has no shape before the first forward; use {known}")
-        if parameter.is_complex():
+        if value.requires_grad and value.is_complex():
             raise BlockError(
-                f"{name} is complex, which mixed precision and the moving average do not support; store "
+                f"{name} is complex, which the optimizer step and the moving average do not support; store "
                 "torch.view_as_real of it, and use torch.view_as_complex in forward"
             )
-        if parameter.dtype == torch.float16:
+        if value.requires_grad and value.dtype == torch.float16:
             raise BlockError(f"{name} is float16, which cannot be trained; use float32, which --amp casts")
     for path, module in block.named_modules():
         for name, value in vars(module).items():
