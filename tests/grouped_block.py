@@ -19,13 +19,19 @@ class SGE(nn.Module):
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         n, c, h, w = x.shape
+        gate = self.gate(x).expand(-1, c // self.groups, -1, -1)
+        return {"element": gate.reshape(n, c, h, w)}
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B * groups, 1, H, W)."""
+        n, _, h, w = x.shape
         grouped = self.conv(x).view(n * self.groups, -1, h, w)
         t = (grouped * grouped.mean((2, 3), keepdim=True)).sum(1).view(n * self.groups, -1)
-        t = (t - t.mean(1, keepdim=True)) / (t.std(1, keepdim=True) + 1e-5)
-        gate = (t.view(n, self.groups, h, w) * self.weight + self.bias).sigmoid()
-        return {"element": gate.repeat_interleave(c // self.groups, dim=1)}
+        t = t - t.mean(1, keepdim=True)
+        t = t / ((t * t).mean(1, keepdim=True) + 1e-5).sqrt()
+        gate = t.view(n, self.groups, h, w) * self.weight + self.bias
+        return gate.sigmoid().view(n * self.groups, 1, h, w)
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        gate = self.gates(x)["element"].view(n * self.groups, -1, h, w)
-        return (x.view(n * self.groups, -1, h, w) * gate).view(n, c, h, w)
+        return (x.view(n * self.groups, -1, h, w) * self.gate(x)).view(n, c, h, w)
