@@ -159,6 +159,7 @@ def test_a_block_of_one_size_is_refused_where_sizes_vary(room, monkeypatch, caps
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_a_block_that_fails_later_is_named_with_its_line(room, monkeypatch, capsys):
     monkeypatch.chdir(room / "e")
     Path("table.py").write_text(TABLE)

@@ -135,7 +135,7 @@ def try_training(trial: Trial, block: nn.Module) -> None:
 
 
 def try_own_block(trial: Trial, block: nn.Module) -> list[str]:
-    """Do with a new block what a run does: copy it, train it, save it, load it and evaluate all of them.
+    """Do with a new block what a run does: train it, evaluate it, save it, load it and copy it.
 
     Returns:
         What the user should know about a block that works.
@@ -144,8 +144,6 @@ def try_own_block(trial: Trial, block: nn.Module) -> list[str]:
     features, single = trial.features(full, trial.batch), trial.features(full, 1)
     images = f"{plural(trial.batch, 'image')} of {format_size(full)} pixels"
     names = set(block.state_dict())
-    with trial.step("copying it for the moving average"):
-        average = copy.deepcopy(block)
     try_training(trial, block)
     with trial.step("after its first forward"):
         if late := names ^ set(block.state_dict()):
@@ -161,14 +159,16 @@ def try_own_block(trial: Trial, block: nn.Module) -> list[str]:
             forward(block.eval(), features, trial.autocast)
 
     with trial.step("building it again"):
-        restored = trial.build()
+        restored, fresh = trial.build(), trial.build()
+    with trial.step("copying it for the moving average"):
+        average = copy.deepcopy(fresh)  # its weights differ, so a copy that still reads them is found
     _leave_zero(block)
     with trial.step(f"evaluating 1 image of {format_size(full)} pixels"):
         expected = forward(block.eval(), single)
         is_repeatable = _is_close(forward(block, single), expected)
     for name, twin, advice in (
-        ("a copy of it", average, "a hook or lambda must not refer to self"),
         ("a new one with its weights", restored, "use register_buffer for tensors, nn.ModuleList for lists"),
+        ("a copy of it", average, "a hook or lambda must not refer to self"),
     ):
         with trial.step(f"evaluating {name}", advice):
             twin.load_state_dict(block.state_dict())

@@ -129,6 +129,11 @@ REFUSED = {
         "self.conv(x); return x * self.gate.sigmoid()",
         "evaluating a copy of it: AttributeError in own.py.*; a hook or lambda must not refer to self",
     ),
+    "a lambda that knows the first block": (
+        f"{CONV}; self.gate = lambda x: self.conv(x).sigmoid()",
+        "return x * self.gate(x)",
+        "evaluating a copy of it: it computes something else; a hook or lambda must not refer to self",
+    ),
     "a list of layers": (
         "self.scale = nn.Parameter(torch.zeros(1)); self.list = [nn.Conv2d(channels, channels, 1)]",
         "return x + self.scale * self.list[0](x)",
