@@ -166,6 +166,8 @@ def try_own_block(trial: Trial, block: nn.Module) -> list[str]:
     with trial.step(f"evaluating 1 image of {format_size(full)} pixels"):
         expected = forward(block.eval(), single)
         is_repeatable = _is_close(forward(block, single), expected)
+    with trial.step("evaluating contiguous features, as export does", "use reshape for view"):
+        forward(block, single.contiguous())
     for name, twin, advice in (
         ("a new one with its weights", restored, "use register_buffer for tensors, nn.ModuleList for lists"),
         ("a copy of it", average, "a hook or lambda must not refer to self"),

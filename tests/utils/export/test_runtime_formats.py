@@ -130,6 +130,21 @@ def test_half_is_small_and_takes_and_returns_32_bits(make_job, tmp_path, name):
         assert OpenVinoModel(files[0], "cpu")(torch.zeros(1, 3, 64, 96))[0].dtype == torch.float32
 
 
+class Fourier(nn.Module):
+    """Complex numbers, which torch exports in 32 bits only."""
+
+    def forward(self, x):
+        return x + torch.fft.irfft2(torch.fft.rfft2(x), s=x.shape[2:])
+
+
+@pytest.mark.slow
+def test_half_is_left_out_where_it_cannot_be_exported(make_job, tmp_path):
+    job = make_job(half=True)
+    job.model.attention["c5"] = Fourier()
+    with pytest.raises(UserError, match="cannot export this network: .*; leave out --half, change the att"):
+        export_as("onnx", job, tmp_path)
+
+
 class Unsupported(nn.Module):
     def forward(self, x):
         return torch.linalg.svd(x)[0][..., :1] * x

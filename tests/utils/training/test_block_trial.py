@@ -139,6 +139,11 @@ REFUSED = {
         "return x + self.scale * self.list[0](x)",
         "evaluating a new one with its weights: it computes something else; .*nn.ModuleList",
     ),
+    "channels last alone": (
+        CONV,
+        "return self.conv(x.permute(0, 2, 3, 1).view(-1).view(*x[:, 0].shape, -1).permute(0, 3, 1, 2))",
+        "evaluating contiguous features, as export does: RuntimeError in own.py.*; use reshape for view$",
+    ),
     "an inplace change": (CONV, "return x.mul_(self.conv(x))", "it changes its input in place; use x \\* y"),
     "no numbers": (CONV, "return self.conv(x) / 0", "its output is not finite"),
     "no gradient": (CONV, "return self.conv(x).detach()", "its output has no gradient; leave out detach"),
