@@ -141,7 +141,7 @@ class Fourier(nn.Module):
 def test_half_is_left_out_where_it_cannot_be_exported(make_job, tmp_path):
     job = make_job(half=True)
     job.model.attention["c5"] = Fourier()
-    with pytest.raises(UserError, match="cannot export this network: .*; leave out --half, change the att"):
+    with pytest.raises(UserError, match=r"cannot export this network: .*; leave out --half, change the att"):
         export_as("onnx", job, tmp_path)
 
 
