@@ -93,7 +93,7 @@ def test_a_table_of_costs_never_replaces_another(capsys):
     [
         (["--val", "none"], "--val none: leaves nothing to compare on"),
         (["--split", "nosuch"], "nosuch"),
-        (["--phi", "none", "nofile.py:X"], "--phi nofile.py:X, 4 images a step: attention"),
+        (["--phi", "none", "nofile.py:X"], "--phi: attention 'nofile.py:X': FileNotFoundError"),
         (["--seeds", "3-1"], "--seeds 3-1: needs whole numbers from 0 to 4294967295, or a range"),
         (["--seeds", "0-2", "1"], "--seeds 0-2 1: a seed is given twice"),
         (["--from", "nowhere"], "--from nowhere: not the folder of a training run"),
