@@ -25,11 +25,11 @@ from PIL import Image
 
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
+from utils.cli.anchor_file import read_anchors
 from utils.cli.class_names import read_class_names
 from utils.cli.errors import UserError
 from utils.cli.parser import read_settings
 from utils.cli.train_config import TrainConfig
-from utils.data.anchor_boxes import read_anchors
 from utils.data.custom_augmentation import load_transforms
 from utils.data.samples import list_splits, load_samples
 from utils.data.voc_xml import read_annotation

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from nets.attention import describe_names
 from nets.config import LOSS_NORMALIZATIONS, PLACES, THIRD_HEAD_PLACES
+from utils.cli.anchor_file import read_anchors
 from utils.cli.errors import UserError
 from utils.cli.inputs import check_class_file, locate_weights
 from utils.cli.parser import setting
@@ -308,15 +308,15 @@ class TrainConfig(RunConfig, DataConfig):
             )
 
     def check_inputs(self) -> None:
-        """Check that data folder, weights, classes and anchors exist; the UserError names what is missing."""
+        """Check that data folder and weights exist and that the text files can be read; else a UserError."""
         if not self.demo:
             super().check_inputs()
         if self.weights != "none":
             locate_weights(self.weights)
         check_class_file(self.classes)
         check_augment_file(self.augment)
-        if self.anchors is not None and not Path(self.anchors).is_file():
-            raise UserError(f"{self.anchors}: no such anchor file; `python data.py anchors` writes one")
+        if self.anchors is not None:
+            read_anchors(self.anchors)
 
     @property
     def images_a_step(self) -> int:

@@ -5,19 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from nets.config import USUAL_ANCHORS, Anchors, Masks, ModelConfig
+from utils.cli.anchor_file import split_masks, write_anchors
 from utils.cli.console import one_line
 from utils.cli.errors import UserError
 from utils.cli.files import new_run_folder
 from utils.cli.parser import save_args_yaml
 from utils.cli.tool_configs import AnchorsConfig
-from utils.data.anchor_boxes import (
-    Sizes,
-    fit_anchors,
-    shape_ious,
-    split_masks,
-    used_anchors,
-    write_anchors,
-)
+from utils.data.anchor_boxes import Sizes, fit_anchors, shape_ious, used_anchors
 from utils.data.dataset import VocDataset
 from utils.data.prepare import prepare_splits
 from utils.tools.printing import next_command, print_lines, text_table

@@ -13,13 +13,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from utils.cli.anchor_file import read_anchors
 from utils.cli.class_names import parse_renames, read_class_names
 from utils.cli.console import log, plural
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.cli.shared_config import DataConfig
 from utils.cli.tool_configs import CheckConfig
-from utils.data.anchor_boxes import read_anchors
 from utils.data.annotation_cache import AnnotationCache
 from utils.data.dataset_report import MAX_SHOWN, DatasetReport, Finding, Record, require_objects, scan_samples
 from utils.data.samples import (

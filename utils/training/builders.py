@@ -12,12 +12,12 @@ import torch
 from nets.config import USUAL_ANCHORS, ModelConfig
 from nets.loss import YoloLoss
 from nets.yolo import YoloBody
+from utils.cli.anchor_file import describe_anchors, read_anchors
 from utils.cli.class_names import read_class_names
 from utils.cli.console import log, plural, warn
 from utils.cli.errors import UserError
 from utils.cli.inputs import COCO_WEIGHTS, VOC_WEIGHTS
 from utils.cli.train_config import TrainConfig
-from utils.data.anchor_boxes import read_anchors
 from utils.data.augmentation_check import check_augmentation
 from utils.data.balance import describe_balance
 from utils.data.canvas import choose_canvas
@@ -256,10 +256,9 @@ def build_model(
         return build_network(dataclasses.replace(resumed.config, phi=config.phi))
     model_config = build_model_config(config, len(class_names), source)
     if (model_config.anchors, model_config.anchor_masks) != USUAL_ANCHORS[2]:
-        shapes = [f"{width:g}x{height:g}" for width, height in model_config.anchors]
-        heads = "; ".join(" ".join(shapes[index] for index in mask) for mask in model_config.anchor_masks)
         origin = source.path if source and source.config.anchors == model_config.anchors else "official"
-        log(f"anchors: {heads} ({config.anchors or origin})")
+        used = describe_anchors(model_config.anchors, model_config.anchor_masks)
+        log(f"anchors: {used} ({config.anchors or origin})")
     model = build_network(model_config)
     if source is None:
         return model

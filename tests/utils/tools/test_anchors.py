@@ -11,8 +11,8 @@ import data
 import train
 from nets.config import OFFICIAL_ANCHORS
 from tests.utils.data.conftest import write_voc
+from utils.cli.anchor_file import read_anchors
 from utils.cli.train_config import TrainConfig
-from utils.data.anchor_boxes import read_anchors
 from utils.data.voc_xml import VocObject
 from utils.tools import anchors
 from utils.tools.anchors import compare
