@@ -9,9 +9,11 @@ from pathlib import Path
 from utils.cli.console import log, one_line, run_command, warn
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.files import check_output_file, new_run_folder
-from utils.cli.inputs import check_class_file, locate_weights
+from utils.cli.inputs import check_class_file
 from utils.cli.parser import as_arguments, parse_config, save_args_yaml
 from utils.cli.predict_config import PredictConfig
+
+_PASSED_ON = ("weights", "phi", "cfg", "anchors", "classes", "imgsz", "tile")  # to predict.py, where given
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +30,7 @@ def _evaluate(argv: list[str]) -> int:
         example="python evaluate.py --weights last --data VOCdevkit --split VOC2007/test",
     )
     check_output_file("--json", config.json)
-    locate_weights(config.weights)
+    config.check_weight_files()
     config.check_inputs()
     check_class_file(config.classes)
     return _measure(config)
@@ -78,7 +80,7 @@ def _measure(config: EvaluateConfig) -> int:
     speed = "  ".join(f"{part} {value:.1f} ms" for part, value in result.speed_ms.items())
     print(f"time per image: {speed}  {describe_conditions(found.conditions)}{predictor.advise_amp()}")
     print(one_line(f"metrics.json, detections.json, ground_truth.json and pictures: {folder}"))
-    same = {name: getattr(config, name) for name in ("weights", "phi", "classes", "imgsz", "tile")}
+    same = {name: getattr(config, name) for name in _PASSED_ON}
     same |= {name: getattr(config, name) or None for name in ("amp", "flip_test")}  # False would be --no-amp
     same["tile_overlap"] = None if config.tile is None else config.tile_overlap
     arguments = [str(dataset.records[0].image_path), *as_arguments(PredictConfig, same)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from utils.cli.console import log, one_line, run_command
 from utils.cli.export_config import DEMO_IMAGES, ExportConfig
 from utils.cli.files import new_run_folder, removed_if_empty
-from utils.cli.inputs import check_class_file, check_data_folder, locate_weights
+from utils.cli.inputs import check_class_file, check_data_folder
 from utils.cli.parser import parse_config, save_args_yaml
 
 
@@ -26,7 +26,7 @@ def _parse(argv: list[str]) -> int:
         description="Export weights to other formats; each export is run and compared with PyTorch.",
         example="python export.py --weights last --format onnx darknet --imgsz 320",
     )
-    locate_weights(config.weights)
+    config.check_weight_files()
     if config.data != DEMO_IMAGES:
         check_data_folder(config.data)
     check_class_file(config.classes)
@@ -63,8 +63,7 @@ def _export(config: ExportConfig, command: list[str]) -> int:
     for path in (folder / file.name for file in (*files, Path("args.yaml"))):
         print(one_line(f"{path}  {path.stat().st_size / 1000:.1f} kB"))
     for form in formats:
-        if next_command := form.next_command(job, folder):
-            print(one_line(f"next: {shlex.join(next_command)}"))
+        print(one_line(f"next: {shlex.join(form.next_command(job, folder))}"))
     if on_device := device_command(folder, [file.name for file in files]):
         print(one_line(f"next: {on_device}"))
     return 0

@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from utils.cli.console import run_command
-from utils.cli.inputs import locate_weights
 from utils.cli.parser import parse_config
 from utils.cli.predict_config import PredictConfig
 from utils.cli.signals import StopSignals
@@ -31,7 +30,7 @@ def _predict(argv: list[str]) -> int:
     from utils.inference.sources import find_sources  # after parsing, as it imports urllib and ssl
 
     sources = find_sources(config.sources)
-    locate_weights(config.weights)
+    config.check_weight_files()
     return _detect(config, sources)
 
 

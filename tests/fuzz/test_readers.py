@@ -41,6 +41,7 @@ from utils.formats.yolo import read_yolo
 from utils.inference.runtimes import ExportedModel, from_texts
 from utils.vision.image_reader import hash_image, read_image
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
+from utils.weights.darknet_cfg import build_cfg, read_cfg
 from utils.weights.load import read_weights
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0.5"))
@@ -294,6 +295,7 @@ READERS = [
         read_anchors,
         (b"10,14, 23,27, 37,58, 81,82, 135,169, 344,319\n", b"1,2, 3,4, 5,6, 7,8\nmasks = 2,3 0,1\n"),
     ),
+    Reader("a.cfg", read_cfg, (build_cfg(ModelConfig(2)).encode(),)),
     Reader(
         "run.yaml",
         lambda path: read_settings(TrainConfig, path),

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nets.attention import attention_name
+from utils.cli.anchor_file import read_anchors
 from utils.cli.class_names import parse_renames
 from utils.cli.errors import UserError
-from utils.cli.inputs import check_data_folder
+from utils.cli.inputs import check_data_folder, locate_weights
 from utils.cli.parser import as_arguments, check_settings, setting
 
 _SMALLEST, LARGEST_SIDE, _STEP = 32, 4096, 32  # of an input side in pixels; 32 is the network's stride
@@ -89,6 +90,27 @@ class WeightsConfig:
         None, "input side in pixels, or height and width (default: from the weights)", nargs="+", metavar="N"
     )
     phi: str | None = setting(None, OWN_PHI_HELP, group="network", aliases=("--attention",))
+    cfg: str | None = setting(
+        None,
+        "Darknet .cfg of a .weights file: classes, anchors, masks, input size (default: the one beside it)",
+        group="network",
+        metavar="FILE",
+    )
+    anchors: str | None = setting(
+        None,
+        "anchor file, as train.py --anchors takes it, of weights that do not say their anchors: a .weights "
+        "file without a .cfg, or a published .pth",
+        group="network",
+        metavar="FILE",
+    )
+
+    def check_weight_files(self) -> None:
+        """Refuse weights, a .cfg or an anchor file that do not exist, before anything slow is imported."""
+        locate_weights(self.weights)
+        if self.cfg is not None and not Path(self.cfg).is_file():
+            raise UserError(f"--cfg {self.cfg}: no such file")
+        if self.anchors is not None:
+            read_anchors(self.anchors)
 
     def check_weights(self) -> None:
         """Check the values; raises a UserError that names the flag."""

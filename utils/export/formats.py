@@ -28,7 +28,7 @@ class Format(ABC):
     suffix: ClassVar[str]  # of the model's file
     packages: ClassVar[tuple[str, ...]] = ()  # that writing and running it needs
     runtime: ClassVar[type[ExportedModel]]  # loads the written model
-    holds_config: ClassVar[bool] = True  # the file itself holds class names, input size and attention
+    holds_names: ClassVar[bool] = True  # the file itself holds the class names
     # Each raises a ValueError for a network that the format cannot hold.
     config_checks: ClassVar[tuple[Callable[[ModelConfig], None], ...]] = ()
 
@@ -63,12 +63,9 @@ class Format(ABC):
         model = self.runtime(path, "cpu")
         return [Runner(model.name, model)]
 
-    def next_command(self, job: ExportJob, folder: Path) -> list[str] | None:
-        """Return the command that runs predict.py with the export, None where it would decode it wrongly."""
+    def next_command(self, job: ExportJob, folder: Path) -> list[str]:
+        """Return the command that runs predict.py with the export."""
         command = ["python", "predict.py", "photo.jpg", "--weights", str(folder / job.file_name(self.suffix))]
-        if self.holds_config:
+        if self.holds_names:
             return command + (["--phi", job.config.phi] if ":" in job.config.phi else [])
-        command += ["--classes", str(folder / LABELS)]
-        if job.config.input_size != ModelConfig(1).input_size:
-            command += ["--imgsz", *map(str, job.config.input_size)]
-        return command
+        return [*command, "--classes", str(folder / LABELS)]

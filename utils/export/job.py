@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.class_names import read_class_names
+from utils.cli.console import log, one_line
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.export_config import DEMO_IMAGES, ExportConfig
 from utils.cli.predict_config import PredictConfig
@@ -103,10 +104,14 @@ def build_job(config: ExportConfig) -> ExportJob:
     """Load the network that the settings of export.py name; pictures are added by `add_pictures`.
 
     Raises:
-        UserError: the weights or the class names cannot be used.
+        UserError: the weights or their text files cannot be used.
     """
     classes = read_class_names(config.classes) if config.classes else None
-    loaded = load_model(config.weights, classes=classes, phi=config.phi)
+    loaded = load_model(
+        config.weights, classes=classes, phi=config.phi, cfg=config.cfg, anchors=config.anchors
+    )
+    if loaded.anchors_note:
+        log(one_line(loaded.anchors_note))
     network = dataclasses.replace(loaded.config, input_size=config.imgsz or loaded.config.input_size)
     return ExportJob(
         loaded.model, network, loaded.class_names, loaded.path, config.batch_size, config.half, config.nms

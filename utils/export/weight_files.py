@@ -14,23 +14,19 @@ from torch import Tensor, nn
 
 from nets.config import USUAL_ANCHORS, ModelConfig
 from nets.yolo import YoloBody
+from utils.cli.anchor_file import write_anchors
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.export.formats import Format
 from utils.export.job import ExportJob
 from utils.export.parity import Runner
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
-from utils.weights.darknet import (
-    DarknetWeights,
-    build_cfg,
-    check_darknet,
-    is_darknet,
-    read_darknet,
-    write_darknet,
-)
+from utils.weights.darknet import DarknetWeights, check_darknet, is_darknet, read_darknet, write_darknet
+from utils.weights.darknet_cfg import build_cfg
 from utils.weights.load import load_model
 from utils.weights.published import check_published, write_published
 
+_ANCHORS = "_published_anchors.txt"
 _OPENCV_HEADS = ["conv_29", "conv_36", "conv_43"]  # OpenCV's names of the last convolutions
 _OPENCV_EPSILON = 1e-6  # of batch normalization; Darknet's and ours is 1e-5
 
@@ -40,7 +36,7 @@ class DarknetFormat(Format):
 
     name = "darknet"
     suffix = ".weights"
-    holds_config = False
+    holds_names = False
     config_checks = (check_darknet,)
 
     def notes(self, job: ExportJob) -> list[str]:
@@ -48,9 +44,6 @@ class DarknetFormat(Format):
         lines = []
         if not hasattr(cv2.dnn, "readNetFromDarknet"):
             lines.append("darknet: this OpenCV cannot read Darknet files; only our own reader is compared")
-        if not _decodes_as_official(job):
-            changed = "anchors, masks or scale_x_y differ from Darknet's own"
-            lines.append(f"darknet: {changed}; predict.py and evaluate.py do not read the .cfg that has them")
         return lines
 
     def write(self, job: ExportJob, folder: Path) -> list[Path]:
@@ -74,17 +67,13 @@ class DarknetFormat(Format):
             found.append(_load_with_opencv(job, path))
         return found
 
-    def next_command(self, job: ExportJob, folder: Path) -> list[str] | None:
-        """See `Format.next_command`."""
-        return super().next_command(job, folder) if _decodes_as_official(job) else None
-
 
 class PublishedFormat(Format):
     """The published layout: the .pth that bubbliiiing/yolov4-tiny-pytorch loads."""
 
     name = "published"
     suffix = "_published.pth"
-    holds_config = False
+    holds_names = False
     config_checks = (check_published,)
 
     def notes(self, job: ExportJob) -> list[str]:
@@ -95,25 +84,34 @@ class PublishedFormat(Format):
             moved = f"box centers by up to {shift:.3g} of a cell (scale_x_y is {job.config.scale_x_y:g} here)"
             lines.append(f"published: the layout has no scale_x_y; readers of it move {moved}")
         if not _has_official_anchors(job):
+            masks = [list(mask) for mask in job.config.anchor_masks]
             lines.append(
-                f"published: the layout has no anchors; set {job.config.anchors} with masks "
-                f"{job.config.anchor_masks} in the reference implementation"
+                f"published: the layout has no anchors; in the reference implementation set anchors_path to "
+                f"{job.file_name(_ANCHORS)} and anchors_mask to {masks}"
             )
         return lines
 
     def write(self, job: ExportJob, folder: Path) -> list[Path]:
-        """Write the state_dict."""
-        path = folder / job.file_name(self.suffix)
+        """Write the state_dict, and beside it anchors that are not the official ones."""
+        path, anchors = folder / job.file_name(self.suffix), folder / job.file_name(_ANCHORS)
         write_published(path, job.config, job.state_dict())
-        return [path]
+        if _has_official_anchors(job):
+            return [path]
+        write_anchors(anchors, job.config.anchors, job.config.anchor_masks, f"anchors of {path.name}")
+        return [path, anchors]
 
     def runners(self, job: ExportJob, path: Path) -> list[Runner]:
         """Return our own reader."""
         return [Runner("our reader", load_model(str(path), classes=job.class_names).model)]
 
-    def next_command(self, job: ExportJob, folder: Path) -> list[str] | None:
+    def next_command(self, job: ExportJob, folder: Path) -> list[str]:
         """See `Format.next_command`."""
-        return super().next_command(job, folder) if _has_official_anchors(job) else None
+        command = super().next_command(job, folder)
+        if job.config.input_size != ModelConfig(1).input_size:
+            command += ["--imgsz", *map(str, job.config.input_size)]
+        if not _has_official_anchors(job):
+            command += ["--anchors", str(folder / job.file_name(_ANCHORS))]
+        return command
 
 
 class PthFormat(Format):
@@ -136,10 +134,6 @@ class PthFormat(Format):
 def _has_official_anchors(job: ExportJob) -> bool:
     """Tell whether anchors and masks are the official ones, which readers assume when a file has none."""
     return (job.config.anchors, job.config.anchor_masks) == USUAL_ANCHORS[job.config.num_heads]
-
-
-def _decodes_as_official(job: ExportJob) -> bool:
-    return _has_official_anchors(job) and job.config.scale_x_y == ModelConfig.scale_x_y
 
 
 def _load_with_opencv(job: ExportJob, path: Path) -> Runner:

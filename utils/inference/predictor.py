@@ -28,7 +28,7 @@ from nets.decode import cached_priors, decode, grids_of
 from nets.postprocess import MAX_CANDIDATES, postprocess
 from nets.structures import Detections
 from utils.cli.class_names import match_class_names, read_class_names
-from utils.cli.console import log, plural, progress, warn
+from utils.cli.console import log, one_line, plural, progress, warn
 from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.predict_config import PredictConfig
@@ -191,6 +191,8 @@ class Predictor:
         *,
         classes: Sequence[str] | Path | None = None,
         phi: str | None = None,
+        cfg: str | Path | None = None,
+        anchors: str | Path | None = None,
         device: str = "auto",
         amp: bool = False,
         conf: float = 0.25,
@@ -205,7 +207,9 @@ class Predictor:
 
         `path` is a .pth, .weights, .onnx, .xml or .param file, "coco", "voc" or "last"; `classes` names the
         classes of a file without names, as a list or as a text file of them; `phi` confirms a block of the
-        user's own, whose code is only then imported; `device` is "auto", "cpu", "cuda", "cuda:1" or "mps";
+        user's own, whose code is only then imported; `cfg` describes a .weights file, by default the .cfg
+        beside it does; `anchors` is an anchor file for weights that do not say theirs, a line on stderr then
+        names those in use; `device` is "auto", "cpu", "cuda", "cuda:1" or "mps";
         the rest is as in the constructor.
 
         Raises:
@@ -220,12 +224,21 @@ class Predictor:
         model: nn.Module
         if is_exported(path):
             loaded = model = load_exported(
-                path, classes=names, phi=phi, input_size=input_size, device=device, amp=amp
+                path,
+                classes=names,
+                phi=phi,
+                cfg=cfg,
+                anchors=anchors,
+                input_size=input_size,
+                device=device,
+                amp=amp,
             )
             place = loaded.device
         else:
             place = choose_device(device)
-            loaded = load_model(str(path), classes=names, phi=phi)
+            loaded = load_model(str(path), classes=names, phi=phi, cfg=cfg, anchors=anchors)
+            if loaded.anchors_note:
+                log(one_line(loaded.anchors_note))
             model = loaded.model
             fold_norms(model.eval())
         options = dict[str, Any](conf=conf, nms_iou=nms_iou, max_det=max_det, input_size=input_size)
@@ -558,13 +571,15 @@ def build_predictor(config: EvaluateConfig | PredictConfig) -> Predictor:
     """Build the predictor that the settings of a command describe, and log its description.
 
     Raises:
-        UserError: the weights or the class names cannot be read, or there is no such device or class, or
+        UserError: the weights or their text files cannot be read, or there is no such device or class, or
             --amp is not for this format.
     """
     predictor = Predictor.from_checkpoint(
         config.weights,
         classes=read_class_names(config.classes) if config.classes else None,
         phi=config.phi,
+        cfg=config.cfg,
+        anchors=config.anchors,
         device=config.device,
         amp=config.amp,
         conf=config.conf,

@@ -24,7 +24,7 @@ from utils.cli.class_names import choose_class_names
 from utils.cli.errors import UserError
 from utils.cli.shared_config import check_amp
 from utils.inference.device import choose_device
-from utils.weights.load import find_weights
+from utils.weights.load import check_anchors, find_weights, refuse_cfg
 
 DESCRIPTION_VERSION = 1
 IMAGES, HEADS = "images", ("p5", "p4", "p3")  # names of the input and of the raw maps in the model
@@ -309,22 +309,29 @@ def load_exported(
     *,
     classes: tuple[str, ...] | None = None,
     phi: str | None = None,
+    cfg: str | Path | None = None,
+    anchors: str | Path | None = None,
     input_size: tuple[int, int] | None = None,
     device: str = "auto",
     amp: bool = False,
 ) -> ExportedModel:
-    """Load a model that export.py wrote; `phi` and `input_size` only confirm its own, `amp` is for OpenVINO.
+    """Load a model that export.py wrote, as it describes itself.
+
+    `phi`, `anchors` and `input_size` only confirm its own, `cfg` is refused, `amp` is for OpenVINO.
 
     Raises:
         UserError: it cannot be used so; the message says what to do.
     """
     check_amp(amp, path)
     path = find_weights(str(path))
+    refuse_cfg(cfg, path)
     model = OpenVinoModel(path, device, amp) if amp else _MODELS[path.suffix.lower()](path, device)
     model.class_names = choose_class_names(path, model.class_names, classes) or model.class_names
     num_classes, own_phi, own_size = model.config.num_classes, model.config.phi, model.config.input_size
     if len(model.class_names) != num_classes:
         raise UserError(f"{path}: has {num_classes} classes, but {len(model.class_names)} names were given")
+    if anchors is not None:
+        check_anchors(model.config, path, anchors)
     if phi is not None and not same_attention(phi, own_phi):
         raise UserError(f"{path}: was made with attention={own_phi}, you asked for {attention_name(phi)}")
     if input_size not in (None, own_size):

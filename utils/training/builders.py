@@ -255,10 +255,13 @@ def build_model(
             )
         return build_network(dataclasses.replace(resumed.config, phi=config.phi))
     model_config = build_model_config(config, len(class_names), source)
-    if (model_config.anchors, model_config.anchor_masks) != USUAL_ANCHORS[2]:
-        origin = source.path if source and source.config.anchors == model_config.anchors else "official"
-        used = describe_anchors(model_config.anchors, model_config.anchor_masks)
-        log(f"anchors: {used} ({config.anchors or origin})")
+    used = (model_config.anchors, model_config.anchor_masks)
+    origin, is_assumed = config.anchors or "official", False
+    if source and not config.anchors and used == (source.config.anchors, source.config.anchor_masks):
+        origin = source.anchors_origin
+        is_assumed = source.anchors_from is None and not source.is_partial
+    if is_assumed or used != USUAL_ANCHORS[2]:
+        log(f"anchors: {describe_anchors(*used)} ({origin})")
     model = build_network(model_config)
     if source is None:
         return model

@@ -1,4 +1,4 @@
-"""Darknet's files of yolov4-tiny and yolov4-tiny-3l: `.weights`, `.conv.N` of the first N layers, and `.cfg`.
+"""Darknet's weights of yolov4-tiny and yolov4-tiny-3l: `.weights`, and `.conv.N` of the first N layers.
 
 A weights file is a header, then float32 values in the order of the cfg: for a convolution with batch
 normalization its bias, scale, running mean, running variance and weights, for the last one of a head its bias
@@ -21,6 +21,7 @@ from nets.config import USUAL_ANCHORS, ModelConfig
 from nets.yolo import HEADS, THIRD_HEAD, YoloBody
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
+from utils.weights.darknet_cfg import ANCHORS
 
 # Convolutions of yolov4-tiny-3l.cfg, of which yolov4-tiny.cfg has the first: layer number -> our name.
 _LAYERS = {
@@ -35,7 +36,6 @@ _LAYERS = {
     **{39: "neck_up2", 42: "head_p3.conv", 43: "head_p3.predict"},
 }
 _LAST_LAYERS = tuple(f"{head}.predict" for head in HEADS)
-_ANCHORS = 3  # of each head; with others the length of the file would give another number of classes
 _NORM_PARTS = ("norm.bias", "norm.weight", "norm.running_mean", "norm.running_var", "conv.weight")
 _HEAD_PARTS = ("bias", "weight")
 
@@ -113,69 +113,8 @@ def check_darknet(config: ModelConfig) -> None:
     """
     if config.phi != "none":
         raise ValueError(f"Darknet takes --phi none only; these weights have {config.phi}")
-    if (anchors := len(config.anchor_masks[0])) != _ANCHORS:
-        raise ValueError(f"takes {_ANCHORS} anchors a head, these weights have {anchors}")
-
-
-def build_cfg(config: ModelConfig) -> str:
-    """Return the Darknet cfg of a network without attention."""
-    height, width = config.input_size
-    net = {"batch": 1, "subdivisions": 1, "width": width, "height": height, "channels": 3, "letter_box": 1}
-    predict = _conv(_ANCHORS * (5 + config.num_classes), 1, norm=False)
-    coarse, *finer = (_yolo(config, mask) for mask in config.anchor_masks)
-    sections = [
-        _section("net", **net),
-        _conv(32, 3, stride=2),
-        _conv(64, 3, stride=2),
-        *_csp(64),
-        *_csp(128),
-        *_csp(256),
-        _conv(512, 3),
-        *(_conv(256, 1), _conv(512, 3), predict, coarse),
-    ]
-    # Of a finer head: the layer before that it upsamples, the layer of the backbone it reads, its filters.
-    for (before, tap, filters), yolo in zip(((-4, 23, 256), (-3, 15, 128)), finer, strict=False):
-        sections += [
-            *(_section("route", layers=before), _conv(filters // 2, 1), _section("upsample", stride=2)),
-            *(_section("route", layers=f"-1,{tap}"), _conv(filters, 3), predict, yolo),
-        ]
-    return "\n".join(sections).rstrip()
-
-
-def _csp(channels: int) -> list[str]:
-    """Return a stage of the backbone: half of the channels pass two convolutions, then all are joined."""
-    half = channels // 2
-    return [
-        *(_conv(channels, 3), _section("route", layers=-1, groups=2, group_id=1)),
-        *(_conv(half, 3), _conv(half, 3), _section("route", layers="-1,-2"), _conv(channels, 1)),
-        *(_section("route", layers="-6,-1"), _section("maxpool", size=2, stride=2)),
-    ]
-
-
-def _conv(filters: int, size: int, stride: int = 1, norm: bool = True) -> str:
-    kind = {"batch_normalize": 1} if norm else {}
-    activation = "leaky" if norm else "linear"
-    shape = {"filters": filters, "size": size, "stride": stride, "pad": 1}
-    return _section("convolutional", **kind, **shape, activation=activation)
-
-
-def _yolo(config: ModelConfig, mask: Iterable[int]) -> str:
-    return _section(
-        "yolo",
-        mask=_join(mask),
-        anchors=_join(side for anchor in config.anchors for side in anchor),
-        classes=config.num_classes,
-        num=len(config.anchors),
-        scale_x_y=f"{config.scale_x_y:.10g}",
-    )
-
-
-def _section(kind: str, **options: object) -> str:
-    return "\n".join([f"[{kind}]", *(f"{key}={value}" for key, value in options.items()), ""])
-
-
-def _join(numbers: Iterable[float]) -> str:
-    return ",".join(f"{number:.10g}" for number in numbers)
+    if (anchors := len(config.anchor_masks[0])) != ANCHORS:
+        raise ValueError(f"takes {ANCHORS} anchors a head, these weights have {anchors}")
 
 
 def _seen_format(major: int, minor: int) -> str:

@@ -13,11 +13,13 @@ from torch import Tensor
 from nets.attention import attention_name, same_attention
 from nets.config import USUAL_ANCHORS, ModelConfig
 from nets.yolo import YoloBody
+from utils.cli.anchor_file import describe_anchors, read_anchors
 from utils.cli.class_names import MODEL_DATA, choose_class_names, read_class_names
 from utils.cli.errors import UserError
 from utils.cli.inputs import locate_weights
 from utils.weights.checkpoint import is_checkpoint, parse_checkpoint, read_content
 from utils.weights.darknet import is_darknet, read_darknet
+from utils.weights.darknet_cfg import find_cfg, read_cfg
 from utils.weights.fetch import ensure_coco_weights, is_official
 from utils.weights.own_block import build_network
 from utils.weights.published import read_published
@@ -32,6 +34,16 @@ class WeightsFile:
     class_names: tuple[str, ...] | None  # None where the file has none
     state_dict: Mapping[str, Tensor]  # named as in `YoloBody(config)`; unknown tensors keep their names
     is_partial: bool = False  # the file holds the first layers only (Darknet's .conv.N)
+    # The file that says the anchors: this one, a .cfg or an anchor file; None where the official are assumed.
+    anchors_from: Path | None = None
+
+    @property
+    def anchors_origin(self) -> str:
+        """Where the anchors come from, for a message."""
+        if self.anchors_from is not None:
+            return str(self.anchors_from)
+        cfg = "put its .cfg beside it or " if is_darknet(self.path) else ""
+        return f"official; {self.path.name} does not say its own: if it has others, {cfg}give --anchors FILE"
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,7 @@ class LoadedModel:
     config: ModelConfig
     class_names: tuple[str, ...]
     path: Path
+    anchors_note: str = ""  # a line on the anchors in use, where the weights themselves do not say them
 
 
 @dataclass(frozen=True)
@@ -81,21 +94,20 @@ def fit_tensors(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Fit
     return Fit(fitting, without_place, [name for name in ours if name not in theirs])
 
 
-def read_weights(weights: str) -> WeightsFile:
+def read_weights(weights: str, cfg: Path | str | None = None) -> WeightsFile:
     """Read what `--weights` names: "coco", "voc", "last" (the newest best.pth of a run) or a file.
 
-    A file is a `.pth` of ours or in the published layout, a Darknet `.weights` or a partial `.conv.N`.
+    A file is a `.pth` of ours or in the published layout, a Darknet `.weights` or a partial `.conv.N`. `cfg`
+    describes a `.weights` file; without it, a .cfg beside the file does.
 
     Raises:
-        UserError: the file cannot be used; the message says what to do.
+        UserError: a file cannot be used; the message says what to do.
     """
     path = find_weights(weights)
     if is_darknet(path):
-        darknet = read_darknet(path)
-        anchors, masks = USUAL_ANCHORS[darknet.num_heads]
-        config = ModelConfig(max(darknet.num_classes, 1), anchors=anchors, anchor_masks=masks)
-        names = usual_class_names(80) if weights == "coco" or is_official(path) else None
-        return WeightsFile(path, config, names, darknet.state_dict, darknet.is_partial)
+        official = weights == "coco" or is_official(path)
+        return _read_darknet_weights(path, Path(cfg) if cfg else find_cfg(path), official)
+    refuse_cfg(cfg, path)
     if path.suffix not in (".pth", ".pt"):
         raise UserError(
             f"{path}: unknown kind of weights; use coco, voc, last, or a .pth, .weights or .conv.N file"
@@ -103,7 +115,8 @@ def read_weights(weights: str) -> WeightsFile:
     content = read_content(path)
     if is_checkpoint(content):
         checkpoint = parse_checkpoint(path, content)
-        return WeightsFile(path, checkpoint.config, checkpoint.class_names, checkpoint.weights)
+        names, state_dict = checkpoint.class_names, checkpoint.weights
+        return WeightsFile(path, checkpoint.config, names, state_dict, anchors_from=path)
     if not _is_state_dict(content):
         keys = content if isinstance(content, dict) else ()
         inner = next((key for key in ("state_dict", "model", "ema") if key in keys), None)
@@ -114,8 +127,67 @@ def read_weights(weights: str) -> WeightsFile:
     return WeightsFile(path, config, None, state_dict)
 
 
+def _read_darknet_weights(path: Path, cfg: Path | None, official: bool) -> WeightsFile:
+    """Read a Darknet file as its cfg describes it, without one with the official anchors."""
+    darknet = read_darknet(path)
+    names = usual_class_names(80) if official else None
+    if cfg is None:
+        anchors, masks = USUAL_ANCHORS[darknet.num_heads]
+        config = ModelConfig(max(darknet.num_classes, 1), anchors=anchors, anchor_masks=masks)
+        source = path if official else None
+    else:
+        config, source = read_cfg(cfg), cfg
+        own, described = (
+            f"{counts.num_classes} classes and {counts.num_heads} heads" for counts in (darknet, config)
+        )
+        if not darknet.is_partial and own != described:
+            raise UserError(
+                f"{path}: has {own} by its length, but {cfg} describes {described}; use the .cfg that it was "
+                "trained with"
+            )
+    return WeightsFile(path, config, names, darknet.state_dict, darknet.is_partial, source)
+
+
+def refuse_cfg(cfg: Path | str | None, path: Path) -> None:
+    """Raise a UserError for a cfg of weights that are not Darknet's."""
+    if cfg is not None:
+        raise UserError(f"--cfg {cfg}: describes a Darknet .weights file, which {path} is not; remove --cfg")
+
+
+def check_anchors(config: ModelConfig, path: Path, given: Path | str) -> None:
+    """Check that an anchor file agrees with the config that another file has.
+
+    Raises:
+        UserError: it does not, or it cannot be read.
+    """
+    if read_anchors(given) != (config.anchors, config.anchor_masks):
+        own = describe_anchors(config.anchors, config.anchor_masks)
+        raise UserError(f"--anchors {given}: {path} has other anchors, {own}; remove --anchors")
+
+
+def _use_anchors(file: WeightsFile, given: Path | str) -> WeightsFile:
+    """Return weights with the anchors of a file; a UserError if they have others, or other heads."""
+    if file.anchors_from is not None:
+        check_anchors(file.config, file.anchors_from, given)
+        return file
+    anchors, masks = read_anchors(given)
+    ours, theirs = ([len(mask) for mask in one] for one in (file.config.anchor_masks, masks))
+    if ours != theirs:
+        raise UserError(
+            f"--anchors {given}: has {len(theirs)} heads of {theirs[0]} anchors, but {file.path} has "
+            f"{len(ours)} of {ours[0]}"
+        )
+    config = dataclasses.replace(file.config, anchors=anchors, anchor_masks=masks)
+    return dataclasses.replace(file, config=config, anchors_from=Path(given))
+
+
 def load_model(
-    weights: str, *, classes: tuple[str, ...] | None = None, phi: str | None = None
+    weights: str,
+    *,
+    classes: tuple[str, ...] | None = None,
+    phi: str | None = None,
+    cfg: Path | str | None = None,
+    anchors: Path | str | None = None,
 ) -> LoadedModel:
     """Load a network, every tensor of it.
 
@@ -124,13 +196,17 @@ def load_model(
         classes: its class names; where None and the file has none: COCO's for 80 classes, VOC's for 20.
         phi: confirms the attention block of the file; required for a block of the user's own, whose code is
             imported only when the caller names it.
+        cfg: describes a Darknet `.weights` file; None takes the one beside it.
+        anchors: an anchor file, for weights that do not say their anchors.
 
     Raises:
         UserError: the file cannot be used; the message says what to do.
     """
-    file = read_weights(weights)
+    file = read_weights(weights, cfg)
     if file.is_partial:
         raise UserError(f"{file.path}: has the first layers only; train from it with --weights {file.path}")
+    if anchors is not None:
+        file = _use_anchors(file, anchors)
     count = file.config.num_classes
     names = choose_class_names(file.path, file.class_names, classes) or usual_class_names(count)
     if names is None:
@@ -146,7 +222,8 @@ def load_model(
     if not fit.is_exact:
         raise UserError(f"{file.path}: its weights do not fit its own config: {fit.summary()}")
     model.load_state_dict(file.state_dict)
-    return LoadedModel(model.eval(), config, names, file.path)
+    used = f"anchors: {describe_anchors(config.anchors, config.anchor_masks)} ({file.anchors_origin})"
+    return LoadedModel(model.eval(), config, names, file.path, "" if file.anchors_from == file.path else used)
 
 
 def confirm_phi(file: WeightsFile, phi: str | None) -> str:

@@ -121,6 +121,8 @@ def _heads_for_anchors(
         return heads, []
     begin = f"weights: {source.path.name} was trained with other anchors, which are skipped"
     counts = [len(config.anchor_masks[0]) for config in (theirs, ours)]
+    if counts[0] == counts[1] and source.anchors_from is None:
+        return heads, []  # the file's own are not known, those of the network may be they
     if counts[0] == counts[1]:
         return heads, [f"{begin}; its box and objectness rows are copied"]
     return {}, [f"{begin}; it has {counts[0]} a head, the network has {counts[1]}: the last layers start new"]
