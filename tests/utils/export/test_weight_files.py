@@ -12,7 +12,8 @@ from utils.cli.class_names import read_class_names
 from utils.cli.errors import UserError
 from utils.export import weight_files
 from utils.export.exporter import FORMATS, export_as, staged
-from utils.weights.darknet import DarknetWeights, build_cfg, write_darknet
+from utils.weights.darknet import DarknetWeights, write_darknet
+from utils.weights.darknet_cfg import build_cfg
 from utils.weights.load import load_model
 
 
@@ -127,16 +128,6 @@ def test_what_the_format_cannot_hold_is_refused(make_job, name, changes, words):
     assert caught.value.exit_code == 2
 
 
-def test_a_decoding_that_predict_would_not_know_is_said(make_job, tmp_path):
-    job = make_job(scale_x_y=1.0)
-    assert "predict.py and evaluate.py do not read the .cfg" in FORMATS["darknet"].notes(job)[0]
-    assert FORMATS["darknet"].next_command(job, tmp_path) is None
-    assert FORMATS["darknet"].notes(make_job()) == FORMATS["darknet"].notes(make_job(heads=3)) == []
-    command = FORMATS["darknet"].next_command(make_job(), tmp_path)
-    assert command is not None
-    assert command[-3:] == ["--imgsz", "64", "96"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("phi", ["none", "cbam"])
@@ -173,6 +164,10 @@ def test_what_the_layout_leaves_out_is_said(make_job, tmp_path):
     assert "by up to 0.025 of a cell" in line
     assert FORMATS["published"].notes(make_job(scale_x_y=1.0)) == []
     other = make_job(scale_x_y=1.0, anchor_masks=((3, 4, 5), (0, 1, 2)))
-    assert "has no anchors" in FORMATS["published"].notes(other)[0]
-    assert FORMATS["published"].next_command(other, tmp_path) is None
-    assert FORMATS["published"].next_command(make_job(), tmp_path) is not None
+    (line,) = FORMATS["published"].notes(other)
+    assert "set anchors_path to best_published_anchors.txt and anchors_mask to [[3, 4, 5], [0, 1, 2]]" in line
+    assert FORMATS["published"].next_command(make_job(), tmp_path)[-3:] == ["--imgsz", "64", "96"]
+    assert FORMATS["published"].next_command(other, tmp_path)[-2:] == [
+        "--anchors",
+        str(tmp_path / "best_published_anchors.txt"),
+    ]
