@@ -183,7 +183,7 @@ def test_weights_that_say_their_anchors_take_no_others(
     room: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(room / "best.pth", anchors=OWN, anchor_masks=CUSTOM)
-    write_anchors("same.txt", OWN, CUSTOM, "")
+    write_anchors("same.txt", (*OWN, (99, 99)), CUSTOM, "the last one is not used")
     write_anchors("other.txt", ModelConfig.anchors, CUSTOM, "")
     check_same(detect("best.pth", anchors="same.txt"), detect("best.pth"))
     assert capsys.readouterr().err == ""

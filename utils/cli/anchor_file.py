@@ -66,10 +66,15 @@ def write_anchors(path: Path | str, anchors: Anchors, masks: Masks, note: str) -
         file.write(f"{pairs}\nmasks = {lists}\n# {' '.join(note.split())}\n")
 
 
+def anchors_by_head(anchors: Anchors, masks: Masks) -> tuple[Anchors, ...]:
+    """Return the anchors of each head, coarse first."""
+    return tuple(tuple(anchors[index] for index in mask) for mask in masks)
+
+
 def describe_anchors(anchors: Anchors, masks: Masks) -> str:
     """Return the anchors of each head, coarse first: "81x82 135x169 344x319; 23x27 37x58 81x82"."""
-    shapes = [f"{width:g}x{height:g}" for width, height in anchors]
-    return "; ".join(" ".join(shapes[index] for index in mask) for mask in masks)
+    heads = anchors_by_head(anchors, masks)
+    return "; ".join(" ".join(f"{width:g}x{height:g}" for width, height in head) for head in heads)
 
 
 def split_masks(number: int, num_heads: int) -> Masks:

@@ -98,14 +98,14 @@ class WeightsConfig:
     )
     anchors: str | None = setting(
         None,
-        "anchor file, as train.py --anchors takes it, of weights that do not say their anchors: a .weights "
-        "file without a .cfg, or a published .pth",
+        "anchor file, as of train.py --anchors, for weights that do not say their anchors: a .weights file "
+        "without a .cfg, or a published .pth",
         group="network",
         metavar="FILE",
     )
 
     def check_weight_files(self) -> None:
-        """Refuse weights, a .cfg or an anchor file that do not exist, before anything slow is imported."""
+        """Check that weights, .cfg and anchor file can be read, before anything slow is imported."""
         locate_weights(self.weights)
         if self.cfg is not None and not Path(self.cfg).is_file():
             raise UserError(f"--cfg {self.cfg}: no such file")

@@ -207,9 +207,9 @@ class Predictor:
 
         `path` is a .pth, .weights, .onnx, .xml or .param file, "coco", "voc" or "last"; `classes` names the
         classes of a file without names, as a list or as a text file of them; `phi` confirms a block of the
-        user's own, whose code is only then imported; `cfg` describes a .weights file, by default the .cfg
-        beside it does; `anchors` is an anchor file for weights that do not say theirs, a line on stderr then
-        names those in use; `device` is "auto", "cpu", "cuda", "cuda:1" or "mps";
+        user's own, whose code is only then imported; `cfg` is the Darknet .cfg of a .weights file, by default
+        the one beside it; `anchors` is an anchor file for weights that do not say their anchors (the log then
+        names those in use); `device` is "auto", "cpu", "cuda", "cuda:1" or "mps";
         the rest is as in the constructor.
 
         Raises:

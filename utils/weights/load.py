@@ -13,7 +13,7 @@ from torch import Tensor
 from nets.attention import attention_name, same_attention
 from nets.config import USUAL_ANCHORS, ModelConfig
 from nets.yolo import YoloBody
-from utils.cli.anchor_file import describe_anchors, read_anchors
+from utils.cli.anchor_file import anchors_by_head, describe_anchors, read_anchors
 from utils.cli.class_names import MODEL_DATA, choose_class_names, read_class_names
 from utils.cli.errors import UserError
 from utils.cli.inputs import locate_weights
@@ -160,7 +160,7 @@ def check_anchors(config: ModelConfig, path: Path, given: Path | str) -> None:
     Raises:
         UserError: it does not, or it cannot be read.
     """
-    if read_anchors(given) != (config.anchors, config.anchor_masks):
+    if anchors_by_head(*read_anchors(given)) != anchors_by_head(config.anchors, config.anchor_masks):
         own = describe_anchors(config.anchors, config.anchor_masks)
         raise UserError(f"--anchors {given}: {path} has other anchors, {own}; remove --anchors")
 

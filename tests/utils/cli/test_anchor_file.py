@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nets.config import OFFICIAL_ANCHORS, USUAL_ANCHORS
-from utils.cli.anchor_file import read_anchors, split_masks, write_anchors
+from utils.cli.anchor_file import anchors_by_head, describe_anchors, read_anchors, split_masks, write_anchors
 from utils.cli.errors import UserError
 
 SIX = "10,20, 30,40, 50,60, 70,80, 90,100, 110,120"
@@ -103,6 +103,12 @@ THIRDS = ((6, 7, 8), (3, 4, 5), (0, 1, 2))
 )
 def test_masks_name_two_or_three_heads(tmp_path: Path, content: str, masks: tuple) -> None:
     assert read_anchors(written(tmp_path, content))[1] == masks
+
+
+def test_anchors_are_described_by_head() -> None:
+    anchors = ((1.5, 2), (3, 4), (5, 6), (7, 8))
+    assert anchors_by_head(anchors, ((3,), (0,))) == (((7, 8),), ((1.5, 2),))
+    assert describe_anchors(anchors, ((2, 3), (0, 3))) == "5x6 7x8; 1.5x2 7x8"
 
 
 def test_darknets_own_nine_anchors_are_read(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ def source(phi="none", **values):
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    return model, WeightsFile(Path("source.pth"), model.config, NAMES, model.state_dict())
+    path = Path("source.pth")
+    return model, WeightsFile(path, model.config, NAMES, model.state_dict(), anchors_from=path)
 
 
 THREE = dict(zip(("anchors", "anchor_masks"), USUAL_ANCHORS[3], strict=True))
