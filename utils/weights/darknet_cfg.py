@@ -130,7 +130,7 @@ def build_cfg(config: ModelConfig) -> str:
 
 
 def _parse(path: Path | str, text: str) -> list[_Section]:
-    """Split a cfg into its sections; as in Darknet, blanks have no meaning and # and ; start comments."""
+    """Split a cfg into its sections; blanks have no meaning, # and ; start comments."""
     sections: list[_Section] = []
     for number, raw in enumerate(text.splitlines(), start=1):
         line = "".join(re.split("[#;]", raw, maxsplit=1)[0].split())
@@ -149,11 +149,6 @@ def _parse(path: Path | str, text: str) -> list[_Section]:
 
 def _read_config(net: _Section, heads: Sequence[_Section]) -> ModelConfig:
     """Return the network that the options of [net] and [yolo] describe."""
-    if (channels := net.number("channels", int)) != 3:
-        raise net.fail(f"channels={channels}: only color images, channels=3, are read")
-    size = tuple(net.number(side, int) for side in ("height", "width"))
-    if max(size) > LARGEST_SIDE:
-        raise net.fail(f"width or height {max(size)}: at most {LARGEST_SIDE} pixels are read")
     read: list[dict[str, Any]] = [
         {
             "classes": head.number("classes", int),
@@ -174,13 +169,23 @@ def _read_config(net: _Section, heads: Sequence[_Section]) -> ModelConfig:
     try:
         return ModelConfig(
             shared["classes"],
-            input_size=(size[0], size[1]),
+            input_size=_read_size(net),
             anchors=pairs,
             anchor_masks=masks,
             scale_x_y=shared["scale_x_y"],
         )
     except ValueError as error:
         raise UserError(f"{net.path}: {error}") from None
+
+
+def _read_size(net: _Section) -> tuple[int, int]:
+    """Return (height, width) of the input."""
+    height, width, channels = (net.number(key, int) for key in ("height", "width", "channels"))
+    if channels != 3:
+        raise net.fail(f"channels={channels}: only color images, channels=3, are read")
+    if max(height, width) > LARGEST_SIDE:
+        raise net.fail(f"has width {width} and height {height}; at most {LARGEST_SIDE} pixels are read")
+    return height, width
 
 
 def _read_mask(head: _Section, num_anchors: int) -> tuple[int, ...]:
