@@ -112,7 +112,8 @@ def _parse_masks(path: Path | str, text: str) -> Masks:
     if len(lists) not in USUAL_ANCHORS:  # one separator everywhere: two lists of any length
         half = len(words) // 2
         lists = [words[:half], words[half:]]
-    if not all(word.isdecimal() and word.isascii() for word in words) or len({*map(len, lists)}) > 1:
+    is_index = re.compile(r"[0-9]{1,4}").fullmatch
+    if not all(map(is_index, words)) or len({*map(len, lists)}) > 1:
         raise UserError(
             f"{path}: masks need equally many anchor indices per head, such as masks = 3,4,5  0,1,2"
         )

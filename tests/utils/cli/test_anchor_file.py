@@ -37,6 +37,7 @@ def written(folder: Path, content: str | bytes) -> Path:
         (SIX + "\nmasks = 4,5 2,3 0", "equally many anchor indices per head"),
         (SIX + "\nmasks = 3,4 0,1,2,5", "equally many anchor indices per head"),
         (SIX + "\nmasks = 3,4,-5 0,1,2", "equally many anchor indices per head"),
+        (SIX + f"\nmasks = 3,4,{'9' * 5000} 0,1,2", "equally many anchor indices per head"),
         (SIX + "\nmasks = 3,4,4 0,1,2", "an anchor twice"),
         (SIX + "\nsizes = 3,4,5", "'sizes' is neither anchors nor masks"),
         (b"\xff\xfe\x00\x81", "not UTF-8 text"),
