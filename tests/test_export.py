@@ -115,7 +115,7 @@ def test_last_is_the_newest_run(room: Path) -> None:
         (["--weights", "se.pth", "--phi", "ca", "--format", "pth"], "attention=se"),
         (["--int8", "--data", "nowhere"], "nowhere"),
         (["--format", "pth", "--classes", "three.txt"], "3 names were given"),
-        (["--opset", "12"], "unknown flag --opset"),
+        (["--opset", "99"], "--opset 99: onnx "),
     ],
 )
 def test_mistakes_end_in_one_line_and_write_nothing(

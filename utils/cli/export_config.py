@@ -33,6 +33,11 @@ class ExportConfig(RunConfig, DataConfig, WeightsConfig):
         nargs="+",
     )
     batch: str = setting("1", "batch size of the ONNX or OpenVINO model: a number, or dynamic", metavar="N")
+    opset: int | None = setting(
+        None,
+        "opset of the ONNX model, for an older runtime (default: the lowest that the network needs)",
+        metavar="N",
+    )
     nms: bool = setting(False, "append decoding and non-maximum suppression to the ONNX model")
     half: bool = setting(False, "16-bit weights; inputs and outputs stay 32-bit")
     int8: bool = setting(
@@ -68,7 +73,8 @@ class ExportConfig(RunConfig, DataConfig, WeightsConfig):
 
     def _check_needs(self) -> None:
         """Check for flags that need others; the UserError names them."""
-        for flag, wanted in {"--nms": self.nms, "--int8": self.int8}.items():
+        flags = {"--nms": self.nms, "--int8": self.int8, "--opset": self.opset is not None}
+        for flag, wanted in flags.items():
             if wanted and "onnx" not in self.format:
                 raise UserError(f"{flag}: only for ONNX; add onnx to --format")
         if self.int8 and self.half:

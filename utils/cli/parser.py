@@ -39,6 +39,7 @@ _FOREIGN_NAMES = {
     "batch_size": "batch bs freeze_batch_size unfreeze_batch_size",
     "format": "include",
     "half": "fp16",
+    "opset": "opset_version",
     "amp": "fp16 half",
     "imgsz": "img img_size image_size input_size input_shape size",
     "data": "data_dir data_path dataset voc_path",

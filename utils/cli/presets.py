@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from utils.cli.class_names import MODEL_DATA
@@ -22,6 +23,7 @@ _DEMO = {
     "close_mosaic": 2,
 }
 _GROUPS = ("network", "optimization")
+_ELSEWHERE = ("project", "name", "exist_ok", "resume", "workers")  # of a run's folder and machine
 _OTHERS = ("epochs", "batch_size", "imgsz", "freeze_epochs", "augment", "mosaic", "mixup", "close_mosaic")
 
 
@@ -42,6 +44,23 @@ def with_preset(given: Mapping[str, Any]) -> dict[str, Any]:
         UserError: unknown recipe, or its file has an unknown setting.
     """
     return read_recipe(given.get("preset") or DEFAULT_PRESET) | dict(given)
+
+
+def settings_to_repeat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a command line must give to train in the same way.
+
+    They differ from the defaults, --demo and the recipe of the run; settings of its folder are left out.
+
+    Args:
+        values: what `config_as_dict` returned, also by another version of this project.
+    """
+    usual = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    usual |= _DEMO if values.get("demo") else {}
+    with suppress(UserError):  # a recipe that no longer exists
+        usual |= read_recipe(values.get("preset") or DEFAULT_PRESET)
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    names = [name for name in usual if name in given and name not in _ELSEWHERE]
+    return {name: given[name] for name in names if given[name] != usual[name]}
 
 
 def read_recipe(name: str) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class ExportJob:
     ends_in_nms: bool = False  # an ONNX model returns detections, not raw heads
     pictures: tuple[Pixels, ...] = ()  # of the parity check, uint8 (H, W, 3) RGB each
     quantization: Quantization | None = None  # for an 8-bit ONNX model
+    opset: int | None = None  # of an ONNX model, None for the lowest that it needs
 
     def for_format(self, name: str) -> ExportJob:
         """Return the job with the options that a format supports: only ONNX has --nms and --int8."""
@@ -63,7 +64,11 @@ class ExportJob:
         """Return a line for each option that a format ignores."""
         if name == "onnx":
             return []
-        flags = {"--nms": self.ends_in_nms, "--int8": self.quantization is not None}
+        flags = {
+            "--nms": self.ends_in_nms,
+            "--int8": self.quantization is not None,
+            "--opset": self.opset is not None,
+        }
         return [f"{name}: exported without {flag}, which only ONNX supports" for flag in flags if flags[flag]]
 
     def file_name(self, suffix: str) -> str:
@@ -114,7 +119,14 @@ def build_job(config: ExportConfig) -> ExportJob:
         log(one_line(loaded.anchors_note))
     network = dataclasses.replace(loaded.config, input_size=config.imgsz or loaded.config.input_size)
     return ExportJob(
-        loaded.model, network, loaded.class_names, loaded.path, config.batch_size, config.half, config.nms
+        loaded.model,
+        network,
+        loaded.class_names,
+        loaded.path,
+        config.batch_size,
+        config.half,
+        config.nms,
+        opset=config.opset,
     )
 
 

@@ -66,6 +66,17 @@ def _convert(job: ExportJob, folder: Path) -> None:
     _run([pnnx.EXEC_PATH, "model.pt", f"inputshape=[{shape}]", f"fp16={int(job.half)}"], job, folder)
     if not (folder / "model.ncnn.bin").is_file():
         raise _failure(job, "pnnx wrote no model")
+    if missing := _foreign_operations(folder / "model.ncnn.param"):
+        raise _failure(job, f"ncnn has no {', '.join(missing)}")
+
+
+def _foreign_operations(path: Path) -> list[str]:
+    """Return the operations of a .param that pnnx has left in PyTorch's names, such as aten::sort."""
+    lines = path.read_text(encoding="utf-8").splitlines()[2:]  # below the magic number and the counts
+    kinds = {line.split()[0] for line in lines if line.strip()}
+    foreign = sorted(kind for kind in kinds if "." in kind or "::" in kind)
+    # An expression of pnnx is the argument of another operation, which says more.
+    return [kind for kind in foreign if kind != "pnnx.Expression"] or foreign
 
 
 def _run(command: list[str], job: ExportJob, folder: Path) -> None:

@@ -24,6 +24,7 @@ from utils.cli.predict_config import PredictConfig
 from utils.export.formats import Format
 from utils.export.int8 import quantize
 from utils.export.job import ExportJob
+from utils.export.opset import TRACED_OPSET, check_opset, graphs_of, set_opset
 from utils.export.parity import make_noise_images
 from utils.inference.runtimes import DETECTIONS, HEADS, IMAGES, THRESHOLDS, OnnxModel, as_texts
 
@@ -38,6 +39,12 @@ class OnnxFormat(Format):
     packages = ("onnx", "onnxscript", "onnxruntime")
     runtime = OnnxModel
 
+    def check(self, job: ExportJob) -> None:
+        """See `Format.check`."""
+        super().check(job)
+        if job.opset is not None:
+            check_opset(job.opset)
+
     def write(self, job: ExportJob, folder: Path) -> list[Path]:
         """Write the model."""
         import onnx
@@ -47,6 +54,7 @@ class OnnxFormat(Format):
             model = quantize(model, job.quantization.pictures, folder)
         if job.ends_in_nms:
             model = _append_nms(model, job)
+        model = set_opset(model, job.opset)
         onnx.helper.set_model_props(model, as_texts(job.metadata()))
         path = folder / job.file_name(self.suffix)
         with atomic_write(path) as file:
@@ -178,6 +186,7 @@ def _to_onnx(
             given,
             dynamo=True,
             verbose=False,
+            opset_version=TRACED_OPSET,
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_shapes=None if batch else tuple({0: dimension} for _ in given),
@@ -185,7 +194,7 @@ def _to_onnx(
     if program is None:
         raise RuntimeError("it returned no model; update torch")
     model = program.model_proto
-    _strip_stack_traces(model.graph)
+    _strip_stack_traces(model)
     model.ClearField("metadata_props")
     return model
 
@@ -198,15 +207,12 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0].strip()}"
 
 
-def _strip_stack_traces(graph: Any) -> None:
+def _strip_stack_traces(model: Any) -> None:
     """Remove stack traces, which hold paths of this machine."""
-    for part in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                _strip_stack_traces(inner)
+    for graph in graphs_of(model.graph):
+        for part in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+            part.ClearField("metadata_props")
+            part.ClearField("doc_string")
 
 
 @contextmanager

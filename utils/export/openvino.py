@@ -8,7 +8,7 @@ from utils.cli.errors import UserError
 from utils.export import onnx
 from utils.export.formats import Format
 from utils.export.job import ExportJob
-from utils.inference.runtimes import OPENVINO_DESCRIPTION, OpenVinoModel, as_texts
+from utils.inference.runtimes import OPENVINO_DESCRIPTION, OpenVinoModel, as_texts, openvino_reason
 
 
 class OpenVinoFormat(Format):
@@ -30,7 +30,7 @@ class OpenVinoFormat(Format):
             model.set_rt_info(as_texts(job.metadata()), OPENVINO_DESCRIPTION)
             openvino.save_model(model, path, compress_to_fp16=job.half)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = openvino_reason(error)
             if "iostream" in reason:
                 raise UserError(f"{path}: cannot be written; is the disk full?", exit_code=1) from error
             begin = "--format openvino: OpenVINO cannot load this network"

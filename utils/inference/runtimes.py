@@ -199,8 +199,7 @@ class OnnxModel(ExportedModel):
         try:
             self._session = runtime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # the runtime's exceptions have no common class of their own
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
-            raise UserError(f"{path}: ONNX Runtime cannot load the model: {reason}") from error
+            raise UserError(f"{path}: {self.name} cannot load the model: {_onnx_reason(error)}") from error
         if self.device.type == "cuda" and _CUDA not in self._session.get_providers():
             raise UserError(f"--device {device}: {self.name} cannot start CUDA here; use --device cpu")
         self.read_description(from_texts(path, self._session.get_modelmeta().custom_metadata_map))
@@ -241,8 +240,7 @@ class OpenVinoModel(ExportedModel):
             if self._compiled.get_property("INFERENCE_PRECISION_HINT") == runtime.Type.bf16:
                 self.amp_dtype = torch.bfloat16
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]  # the lines above name OpenVINO's source files
-            raise UserError(f"{path}: OpenVINO cannot load the model: {reason}") from error
+            raise UserError(f"{path}: OpenVINO cannot load the model: {openvino_reason(error)}") from error
 
     def run(self, images: np.ndarray, **thresholds: float) -> list[np.ndarray]:
         """See `ExportedModel.run`."""
@@ -340,6 +338,26 @@ def load_exported(
             f"--imgsz {wanted}: {path} takes {own} only; leave --imgsz out, or export the weights with it"
         )
     return model
+
+
+def _onnx_reason(error: Exception) -> str:
+    """Return why ONNX Runtime refused a model: the first line, without the place in its source code."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
+    reason = re.sub(r"^.*\.\w+:\d+ .*?\) (?=[A-Z])", "", line)
+    if re.search("IR version|opset", reason):
+        reason += "; update onnxruntime, or export with a lower --opset"
+    return reason
+
+
+def openvino_reason(error: Exception) -> str:
+    """Return why OpenVINO refused a network: the operation, and the last line of a page."""
+    text = str(error)
+    if missing := re.search(r"No conversion rule found for operations: (.+)", text):
+        return f"it has no operation {missing[1].strip()}"
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("To facilitate")]
+    last = lines[-1].strip() if lines else type(error).__name__
+    node = re.search(r"node '(?:<Node\()?(?:opset\d+::)?(\w+)", text)
+    return f"{node[1]}: {last}" if node else last
 
 
 def _check_openvino_xml(path: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import dataclasses
-import hashlib
+import ast
 import json
 import os
 import subprocess
@@ -9,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -16,8 +16,7 @@ import export
 import predict
 from nets.yolo import HEADS
 from tests.utils.export.device_models import BLOCK, SCRIPT, frame
-from tests.voc_folder import make_voc_folder
-from utils.export.bundle import build_card, device_command, write_bundle
+from utils.export.bundle import device_command, write_bundle
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 LINES = {"best.onnx": "onnxruntime", "best.xml": "openvino", "best.ncnn.param": "ncnn"}
@@ -34,7 +33,7 @@ def bundle(job, folder: Path, *models: str) -> dict[str, str]:
 @pytest.fixture
 def job(make_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("utils.export.bundle.read_content", lambda path: None)
+    monkeypatch.setattr("utils.export.card.read_content", lambda path: None)
     return make_job()
 
 
@@ -55,6 +54,24 @@ def test_only_the_runtimes_of_the_models_are_required(job, tmp_path: Path, model
     assert device_command(tmp_path / "a b", models) is None
     named = f" --model {models[0]}" if len(models) > 1 else ""
     assert device_command(tmp_path, models) == f"cd {tmp_path} && python detect.py photo.jpg{named}"
+
+
+def test_requirements_have_bounds_and_those_of_a_newer_opset_the_version_that_checked_it(
+    make_job, job, tmp_path: Path
+) -> None:
+    lines = bundle(job, tmp_path, *LINES)["requirements.txt"].splitlines()
+    assert all(">=" in line for line in lines)
+    assert "onnxruntime>=1.14,<2" in lines  # opset 18, IR 8
+    for opset, floor in ((17, "1.14"), (18, "1.14"), (21, onnxruntime.__version__)):
+        lines = bundle(make_job(opset=opset), tmp_path, "best.onnx")["requirements.txt"].splitlines()
+        assert f"onnxruntime>={floor},<2" in lines
+
+
+def test_the_script_is_python_3_9() -> None:
+    tree = ast.parse(SCRIPT.read_text(encoding="utf-8"), feature_version=(3, 9))
+    names = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
+    assert "strict" not in names  # of zip, since 3.10
+    assert ast.unparse(tree.body[1]) == "from __future__ import annotations"  # X | Y is never evaluated
 
 
 def test_models_of_an_earlier_export_keep_their_runtime(job, tmp_path: Path) -> None:
@@ -109,93 +126,3 @@ def test_the_folder_works_without_torch_and_without_us(
             assert [found["label"] for found in one] == [found["label"] for found in other]
             boxes, wanted = (np.array([found["box"] for found in part]) for part in (one, other))
             np.testing.assert_allclose(boxes, wanted, atol=0.1)
-
-
-COMMAND = ["python", "export.py", "--weights", "best.pth", "--name", "a b"]
-
-
-@pytest.fixture
-def build(make_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Return a function that writes best.pth with a record and returns the card's sections by title."""
-    monkeypatch.chdir(tmp_path)
-
-    def build(
-        metrics: dict,
-        run: dict,
-        phi: str = "none",
-        names: tuple[str, str] = ("cat", "dog"),
-        shown: tuple[str, str] | None = None,
-    ) -> dict[str, str]:
-        job = dataclasses.replace(make_job(phi), class_names=names, source=tmp_path / "best.pth")
-        save_checkpoint(job.source, Checkpoint(job.config, names, job.state_dict(), metrics, run))
-        job = dataclasses.replace(job, class_names=shown or names)
-        (tmp_path / "best.onnx").write_bytes(b"model")
-        card = build_card(job, [tmp_path / "best.onnx"], ["onnx: differs by 0.1"], COMMAND)
-        assert card.startswith("# best\n\n")
-        assert card.endswith("\n")
-        parts = card.split("\n## ")
-        return {"": parts[0]} | {
-            part.partition("\n")[0]: part.partition("\n")[2].strip() for part in parts[1:]
-        }
-
-    return build
-
-
-def test_what_is_not_known_is_said(build) -> None:
-    card = build({}, {})
-    assert card["Data"].startswith("not known: ")
-    assert card["Metrics"] == "none recorded"
-    assert "# training: not known" in card["Commands"]
-    assert card["License"] == "To fill in."
-
-
-def test_what_the_export_is(build, make_job) -> None:
-    card = build({}, {}, phi="se", names=("Katze", "dög"))
-    parameters = sum(tensor.numel() for tensor in make_job("se").model.parameters())
-    assert (
-        f"2 heads, attention se at c4, c5, up, input 64x96 (height, width), {parameters:,} parameters"
-        in card[""]
-    )
-    assert hashlib.sha256(Path("best.pth").read_bytes()).hexdigest() in card[""]
-    assert f"| best.onnx | 5 | `{hashlib.sha256(b'model').hexdigest()}` |" in card["Files"]
-    assert card["Classes"] == "2: Katze, dög"
-    assert "python export.py --weights best.pth --name 'a b'" in card["Commands"]
-    assert card["Compared with PyTorch"] == "- onnx: differs by 0.1"
-    assert len(card["Intended use and limits"].splitlines()) == 2
-
-
-def test_the_training_data_are_counted(build) -> None:
-    make_voc_folder(Path("voc"), 5, 2)
-    run = {"data": "voc", "train": None, "val": None, "phi": "none", "epochs": 3, "imgsz": [64, 96]}
-    run["seed"] = 0
-    card = build({"map50": 0.5, "voc_ap50_area": 0.25}, run)
-    assert card["Data"].startswith("5 images and 5 objects in train of voc, counted")
-    assert "held out" not in card["Data"]
-    assert card["Data"].endswith("| cat | 3 |\n| dog | 2 |")
-    assert "python train.py --data voc --phi none --epochs 3 --imgsz 64 96 --seed 0\n" in card["Commands"]
-    assert "| map50 | 0.5000 |" in card["Metrics"]
-    assert "Scores from 0.001, NMS at IoU 0.5, at most 100 detections" in card["Metrics"]
-
-
-def test_renames_and_a_held_out_part(build) -> None:
-    make_voc_folder(Path("voc"), 4, 1)
-    Path("voc/ImageSets/Main/val.txt").unlink()
-    card = build({"map50": 0.5}, {"data": "voc", "rename": ["dog=hund"], "val": None}, names=("cat", "hund"))
-    assert "4 images and 4 objects" in card["Data"]
-    assert "A part of these was held out" in card["Data"]
-    assert "| hund | 2 |" in card["Data"]
-    card = build({"map50": 0.5}, {"data": "voc", "val": ["train"], "train": ["train"], "overfit": 2})
-    assert "Only the first 2 of these with objects" in card["Data"]
-    assert "the 2 training images themselves" in card["Metrics"]
-
-
-def test_other_names_for_the_export_change_no_count(build) -> None:
-    make_voc_folder(Path("voc"), 5, 1)
-    card = build({}, {"data": "voc", "skip_bad": True, "val": ["val"]}, shown=("Katze", "Hund"))
-    assert card["Data"].endswith("| Katze | 3 |\n| Hund | 2 |")
-    assert card["Classes"] == "2: Katze, Hund"
-    assert "python train.py --data voc --val val --skip-bad\n" in card["Commands"]
-
-
-def test_data_that_are_gone_are_not_known(build) -> None:
-    assert build({}, {"data": "gone"})["Data"].startswith("not known: gone: no such folder")

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import openvino
 import pytest
 import torch
@@ -327,7 +329,32 @@ def test_a_missing_runtime_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {name}: ")
     assert package in line
-    assert "pip install -r requirements.txt" in line
+    assert "pip install --upgrade -r requirements.txt" in line
+
+
+def test_a_model_of_a_newer_version_names_both(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx.load(room / "best.onnx")
+    model.ir_version = 99
+    onnx.save(model, room / "new.onnx")
+    assert detect.main(["in/a.png", "--model", "new.onnx"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: new.onnx: onnxruntime {onnxruntime.__version__}: Fail: ")
+    assert "Unsupported model IR version: 99, max supported IR version: " in line
+    assert line.endswith("; pip install --upgrade -r requirements.txt")
+
+
+def test_a_long_error_keeps_its_end(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError(f"Opset 99 is {'very ' * 100}new, opset 19 the newest")
+
+    monkeypatch.setitem(detect.LOADERS, ".onnx", fail)
+    assert run("in/a.png") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(line) <= 400
+    assert "Opset 99 is" in line
+    assert line.endswith("opset 19 the newest; pip install --upgrade -r requirements.txt")
 
 
 def test_16_bit_arithmetic_is_ncnns(models: Path) -> None:

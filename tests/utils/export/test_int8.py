@@ -52,7 +52,9 @@ def test_weights_have_8_bits_but_for_the_first_and_the_last_convolutions(
     assert list(measured.values()) == ["mAP50 0.5000 in PyTorch, 0.5000 with 8 bits"]
     parameters = sum(value.numel() for value in job.model.parameters())
     assert parameters < path.stat().st_size < 1.3 * parameters
-    graph = onnx.load(path).graph
+    model = onnx.load(path)
+    assert (model.ir_version, [(one.domain, one.version) for one in model.opset_import]) == (8, [("", 18)])
+    graph = model.graph
     kinds = {one.name: (one.data_type, list(one.dims)) for one in graph.initializer}
     producers = {output: node for node in graph.node for output in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]

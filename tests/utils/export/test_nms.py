@@ -35,7 +35,9 @@ def test_the_model_says_what_goes_in_and_out(made):
     _, path, measured = made
     import onnx
 
-    graph = onnx.load(path).graph
+    model = onnx.load(path)
+    assert (model.ir_version, [(one.domain, one.version) for one in model.opset_import]) == (8, [("", 18)])
+    graph = model.graph
     assert [one.name for one in graph.input] == ["images", "conf", "nms_iou", "max_det"]
     assert [one.name for one in graph.output] == ["detections"]
     (parity,) = measured.values()

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import ncnn
 import numpy as np
+import onnx
 import onnxruntime
 import openvino
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 
 from utils.cli.errors import UserError
@@ -32,6 +34,8 @@ def parse(texts):
 
 def read_onnx(path):
     """Return the batch, the metadata and a function from images to raw heads."""
+    model = onnx.load(path)
+    assert (model.ir_version, [(one.domain, one.version) for one in model.opset_import]) == (8, [("", 18)])
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
     assert (given.name, given.shape[1:], given.type) == ("images", [3, 64, 96], "tensor(float)")
@@ -150,6 +154,11 @@ class Unsupported(nn.Module):
         return torch.linalg.svd(x)[0][..., :1] * x
 
 
+class Complex(nn.Module):
+    def forward(self, x):
+        return x * torch.fft.ifft2(torch.fft.fft2(x)).real
+
+
 class Broken(nn.Module):
     def forward(self, x):
         raise ValueError("no block\nat all")
@@ -184,6 +193,14 @@ def test_what_cannot_be_exported_is_one_line(job, tmp_path, capfd, name, block, 
 
 
 @pytest.mark.slow
+def test_what_has_no_16_bits_advises_to_leave_them_out(make_job, tmp_path):
+    job = make_job(half=True)
+    job.model.attention["c5"] = Complex()
+    with pytest.raises(UserError, match=r"Unsupported dtype Half; leave out --half, change"):
+        export_as("onnx", job, tmp_path)
+
+
+@pytest.mark.slow
 def test_a_graph_that_never_ends_is_given_up(job, tmp_path, monkeypatch):
     monkeypatch.setattr(ncnn_format, "_TIMEOUT", 0.01)
     with pytest.raises(UserError, match=r"the conversion takes longer than 0.01 s"):
@@ -194,8 +211,32 @@ def test_a_graph_that_never_ends_is_given_up(job, tmp_path, monkeypatch):
 def test_what_only_onnx_supports_is_said_of_the_others(make_job):
     assert make_job(ends_in_nms=True).unsupported_options("onnx") == []
     assert make_job().unsupported_options("openvino") == []
-    (note,) = make_job(ends_in_nms=True).unsupported_options("openvino")
-    assert note == "openvino: exported without --nms, which only ONNX supports"
+    notes = make_job(ends_in_nms=True, opset=17).unsupported_options("openvino")
+    assert notes == [
+        f"openvino: exported without {flag}, which only ONNX supports" for flag in ("--nms", "--opset")
+    ]
+
+
+def test_each_ncnn_operation_that_is_missing_is_named(tmp_path):
+    lines = ["7767517", "5 5", "Input in0 0 1 in0", "pnnx.Expression e 0 1 1", "aten::sort s 2 1 in0 1 2"]
+    (tmp_path / "a.param").write_text("\n".join([*lines, "aten::sort t 1 1 2 3", "F.fold f 1 1 3 4"]) + "\n")
+    assert ncnn_format._foreign_operations(tmp_path / "a.param") == ["F.fold", "aten::sort"]
+    (tmp_path / "a.param").write_text("\n".join(lines[:4]) + "\n")
+    assert ncnn_format._foreign_operations(tmp_path / "a.param") == ["pnnx.Expression"]
+    (tmp_path / "a.param").write_text("\n".join(lines[:3]) + "\n")
+    assert ncnn_format._foreign_operations(tmp_path / "a.param") == []
+
+
+def test_the_operation_that_openvino_lacks_is_named(job, tmp_path, monkeypatch):
+    x, y = (helper.make_tensor_value_info(name, 1, [2, 2] if name == "x" else []) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Det", ["x"], ["y"])], "g", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    monkeypatch.setattr("utils.export.onnx.trace", lambda *_, **__: model)
+    with pytest.raises(
+        UserError, match=r"OpenVINO cannot load this network: it has no operation Det"
+    ) as caught:
+        FORMATS["openvino"].write(job, tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_only_one_image_at_a_time_is_said(make_job):
@@ -217,5 +258,5 @@ def test_a_missing_package_is_named_with_its_remedy(job, monkeypatch, name, pack
 
 def test_a_file_that_is_no_model_is_refused(job, tmp_path):
     (tmp_path / "best.onnx").write_bytes(b"no model")
-    with pytest.raises(UserError, match="ONNX Runtime cannot load the model"):
+    with pytest.raises(UserError, match=r"ONNX Runtime [\d.]+ cannot load the model"):
         FORMATS["onnx"].runners(job, tmp_path / "best.onnx")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import openvino
 import pytest
 import torch
@@ -282,11 +283,16 @@ def test_a_model_of_somebody_else_is_one_line(room: Path, capsys: pytest.Capture
     (room / "empty.xml").write_bytes(b"")
     (room / "alone.xml").write_bytes((room / "three/best.xml").read_bytes())
     (room / "empty.onnx").write_bytes(b"")
+    newer = onnx.load(room / "foreign.onnx")
+    newer.ir_version = 99
+    onnx.save(newer, room / "new.onnx")
     (room / "cut.onnx").write_bytes((room / "three/best.onnx").read_bytes()[:5000])
     for name, reason in (
         ("foreign.onnx", "no format_version"),
-        ("empty.onnx", "ONNX Runtime cannot load the model"),
-        ("cut.onnx", "ONNX Runtime cannot load the model"),
+        ("empty.onnx", f"ONNX Runtime {onnxruntime.__version__} cannot load the model: "),
+        ("cut.onnx", f"ONNX Runtime {onnxruntime.__version__} cannot load the model: "),
+        ("new.onnx", "cannot load the model: Unsupported model IR version: 99, max supported IR version: "),
+        ("new.onnx", "; update onnxruntime, or export with a lower --opset"),
         ("nowhere.onnx", "no such weights file"),
         ("foreign.param", "no format_version"),
         ("empty.param", "not an ncnn model"),

@@ -19,6 +19,7 @@ import argparse
 import colorsys
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -101,6 +102,17 @@ def parse_metadata(texts: Any) -> dict[str, Any]:
 
 
 LOADERS = {".onnx": load_onnx, ".xml": load_openvino, ".param": load_ncnn}
+RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino", ".param": "ncnn"}
+
+
+def explain(error: Exception, path: Path) -> str:
+    """Return why a model could not be loaded, and what to do."""
+    name = RUNTIMES[path.suffix]
+    runtime = f"{name} {getattr(sys.modules.get(name), '__version__', '')}".strip()
+    reason = re.sub(r"^.*\.\w+:\d+ .*?\) (?=[A-Z])", "", str(error))  # the place in ONNX Runtime's source
+    is_old = isinstance(error, ImportError) or re.search("IR version|opset", reason)
+    advice = "pip install --upgrade -r requirements.txt" if is_old else "export again"
+    return f"{path}: {runtime}: {type(error).__name__}: {reason}; {advice}"
 
 
 class Detector:
@@ -126,8 +138,7 @@ class Detector:
             self.class_names, self.input_size = self.metadata["class_names"], self.metadata["input_size"]
             self.defaults = {name: self.metadata[name] for name in ("conf", "nms_iou", "max_det")}
         except Exception as error:  # a runtime may raise anything
-            advice = "pip install -r requirements.txt" if isinstance(error, ImportError) else "export again"
-            raise ValueError(f"{self.path}: {type(error).__name__}: {error}; {advice}") from error
+            raise ValueError(explain(error, self.path)) from error
         if self.metadata["format_version"] > 1:
             raise ValueError(f"{self.path}: made for a newer detect.py; copy that one as well")
         self.batch = batch if isinstance(batch, int) else 1
@@ -187,7 +198,7 @@ class Detector:
 def decode(heads: Sequence[np.ndarray], metadata: dict[str, Any], conf: float) -> Found:
     """Decode raw maps (B, A*(5+K), h, w) to boxes in network pixels with scores from `conf`."""
     parts, stretch = [], metadata["scale_x_y"]
-    for raw, mask, stride in zip(heads, metadata["anchor_masks"], STRIDES[: len(heads)], strict=True):
+    for raw, mask, stride in zip(heads, metadata["anchor_masks"], STRIDES[: len(heads)]):
         height, width = raw.shape[2:]
         flat = raw[0].reshape(len(mask), -1, height * width).transpose(0, 2, 1)  # (A, h*w, 5+K)
         anchor, cell = np.nonzero(sigmoid(flat[..., 4]) >= conf)  # no score exceeds its objectness
@@ -199,7 +210,7 @@ def decode(heads: Sequence[np.ndarray], metadata: dict[str, Any], conf: float) -
         scores = sigmoid(values[:, 4:5]) * sigmoid(values[:, 5:])  # (P, K)
         row, label = np.nonzero(scores >= conf)
         parts.append((np.hstack((center - half, center + half))[row], scores[row, label], label))
-    boxes, scores, labels = map(np.concatenate, zip(*parts, strict=True))
+    boxes, scores, labels = map(np.concatenate, zip(*parts))
     return boxes, scores, labels
 
 
@@ -255,7 +266,7 @@ def write_picture(target: Path, frame: np.ndarray, found: Found, class_names: Se
     """Write a frame with boxes, class names and scores; the file appears complete or not at all."""
     image, size = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), max(0.4, min(frame.shape[:2]) / 900)
     thick = round(2 * size)
-    for box, score, label in zip(found[0].round().astype(int), *found[1:], strict=True):
+    for box, score, label in zip(found[0].round().astype(int), *found[1:]):
         color = [255 * part for part in colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.8, 0.9)]  # far apart
         cv2.rectangle(image, box[:2].tolist(), (box[2:] - 1).tolist(), color, thick)
         name = class_names[label] if class_names[label].isascii() else f"class {label}"  # OpenCV's font
@@ -303,7 +314,7 @@ def json_line(path: Path, frame: np.ndarray, found: Found, names: Sequence[str])
     """Return the detections of a picture as a line of JSON, as predict.py writes it."""
     detections = [
         {"box": [round(x, 3) for x in box], "score": round(score, 6), "label": names[k], "class_id": k}
-        for box, score, k in zip(*(part.tolist() for part in found), strict=True)
+        for box, score, k in zip(*(part.tolist() for part in found))
     ]
     name = os.fsencode(path).decode("utf-8", "backslashreplace")
     line = {"path": name, "width": frame.shape[1], "height": frame.shape[0], "detections": detections}
@@ -315,7 +326,7 @@ def benchmark(detector: Detector, frame: np.ndarray, thresholds: dict[str, Any],
     rows = [detector.milliseconds for _ in range(10 + runs) if detector(frame, **thresholds)]
     table = np.percentile([[*row, row.sum()] for row in rows[10:]], (50, 95), axis=0).T
     print(f"{'ms a frame':<12} {'median':>8} {'p95':>8}")
-    for name, (median, high) in zip(("preprocess", "network", "postprocess", "total"), table, strict=True):
+    for name, (median, high) in zip(("preprocess", "network", "postprocess", "total"), table):
         print(f"{name:<12} {median:>8.2f} {high:>8.2f}")
 
 
@@ -381,7 +392,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # a runtime may raise anything
-        print(f"error: {' '.join(str(error).split())}"[:400], file=sys.stderr)
+        line = f"error: {' '.join(str(error).split())}"  # what failed is at the start, the advice at the end
+        print(line if len(line) <= 400 else f"{line[:240]} ... {line[-150:]}", file=sys.stderr)
         return status
     return 1 if bad else 0
 

@@ -1,0 +1,150 @@
+"""MODEL_CARD.md: what an exported model is, what it was trained on and how it was measured."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from utils.cli.class_names import parse_renames
+from utils.cli.errors import UserError
+from utils.cli.evaluate_config import EvaluateConfig
+from utils.cli.parser import as_arguments
+from utils.cli.presets import settings_to_repeat
+from utils.cli.train_config import TrainConfig
+from utils.data.dataset_report import scan_samples
+from utils.data.samples import choose_training_splits, load_samples
+from utils.export.job import ExportJob
+from utils.weights.checkpoint import is_checkpoint, parse_checkpoint, read_content
+from utils.weights.fetch import is_official
+
+_PUBLIC_DOMAIN = "Darknet has put its weights in the public domain: https://github.com/AlexeyAB/darknet"
+
+
+def build_card(
+    job: ExportJob, models: Sequence[Path], measured: Sequence[str], command: Sequence[str]
+) -> str:
+    """Return the text of the model card; arguments as in `write_bundle`.
+
+    Weights with a card of their own beside them (same name, .md, with their sha256) keep its sections.
+    """
+    content = read_content(job.source) if job.source.suffix in (".pth", ".pt") else None
+    checkpoint = parse_checkpoint(job.source, content) if is_checkpoint(content) else None
+    run = checkpoint.run_config if checkpoint else {}
+    own = _read_own_card(job.source)
+    config = job.portable_config()
+    height, width = config.input_size
+    at = f" at {', '.join(config.phi_at)}" if config.phi != "none" else ""
+    parameters = sum(tensor.numel() for tensor in job.model.parameters())
+    training = ["```bash", _training_command(run), "```"]
+    sections = {
+        f"# {escape(job.source.stem)}": [
+            f"YOLOv4-tiny detector, {config.num_heads} heads, attention {escape(config.phi)}{at}, input "
+            f"{height}x{width} (height, width), {parameters:,} parameters, exported from "
+            f"{escape(job.source.name)}, sha256 `{_sha256(job.source)}`."
+        ],
+        "## Files": [
+            *("| file | bytes | sha256 |", "|---|---|---|"),
+            *(f"| {escape(path.name)} | {path.stat().st_size} | `{_sha256(path)}` |" for path in models),
+        ],
+        "## Classes": [
+            *("| label | class |", "|---|---|"),
+            *(f"| {label} | {escape(name)} |" for label, name in enumerate(job.class_names)),
+        ],
+        "## Data": own.get("Data") or _describe_data(job, run, checkpoint.class_names if checkpoint else ()),
+        "## Training": own.get("Recipe") or training,
+        "## Export": ["```bash", shlex.join(command), "```"],
+        "## Metrics": own.get("Metrics") or _describe_metrics(checkpoint.metrics if checkpoint else {}, run),
+        "## Compared with PyTorch": [f"- {line}" for line in measured],
+        "## Intended use and limits": own.get("Limits")
+        or [
+            "Detects objects of the classes above in pictures like those it was trained on.",
+            "Elsewhere its accuracy is unknown: measure it on pictures of your own. Not for decisions about "
+            "people's safety or rights.",
+        ],
+        "## License": own.get("License") or [_PUBLIC_DOMAIN if is_official(job.source) else "To fill in."],
+    }
+    return "\n\n".join("\n".join([f"{title}\n", *lines]) for title, lines in sections.items()) + "\n"
+
+
+def escape(text: str) -> str:
+    """Return text as Markdown shows it unchanged, also in a table."""
+    return re.sub(r"([\\`*_|<>\[\]&~])", r"\\\1", text)
+
+
+def _read_own_card(weights: Path) -> dict[str, list[str]]:
+    """Return the lines of each section of the card beside the weights; {} if it is of another file."""
+    path = weights.with_suffix(".md")
+    if not path.is_file() or _sha256(weights) not in (text := path.read_text(encoding="utf-8")):
+        return {}
+    text = re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]+\)", r"\1", text)  # links within the repository
+    parts = (part.strip().partition("\n") for part in text.split("\n## ")[1:])
+    sections = {title: lines.strip().splitlines() for title, _, lines in parts}
+    if "Metrics" in sections:
+        sections["Metrics"][:0] = [f"Of {escape(weights.name)}, before the export:", ""]
+    return sections
+
+
+def _describe_data(job: ExportJob, run: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:
+    """Count the training images and objects, where the data can still be read.
+
+    They are counted under the class names of the training, which --classes may have changed for the export.
+    """
+    if is_official(job.source):
+        return ["The official weights of Darknet, trained on COCO; counts not known."]
+    if "data" not in run:
+        return ["not known: the weights hold no record of a training run"]
+    try:
+        splits, chosen = choose_training_splits(run["data"], run.get("train"))
+        unlabelled, renames = run.get("unlabelled", "skip"), parse_renames(run.get("rename") or ())
+        loaded = (load_samples(run["data"], split, unlabelled=unlabelled) for split in splits)
+        options: dict[str, Any] = {"renames": renames, "skip_unreviewed": run.get("skip_unreviewed", False)}
+        report = scan_samples([*chain(*loaded)], class_names=class_names, **options)
+    except (UserError, OSError) as error:
+        return [f"not known: {error}"]
+    objects = report.class_counts
+    held_out = "" if run.get("val") or chosen else " A part of these was held out to choose the best epoch."
+    if run.get("overfit"):
+        held_out = f" Only the first {run['overfit']} of these with objects were used."
+    return [
+        f"{len(report.records)} images and {objects.total()} objects in {', '.join(splits)} of "
+        f"{escape(Path(run['data']).name)}, counted at the time of the export.{held_out}",
+        "",
+        *("| class | objects |", "|---|---|"),
+        *(
+            f"| {escape(name)} | {objects[own]} |"
+            for name, own in zip(job.class_names, class_names, strict=True)
+        ),
+    ]
+
+
+def _training_command(run: Mapping[str, Any]) -> str:
+    """Return the command that trained the network."""
+    if not run:
+        return "# not known"
+    return shlex.join(["python", "train.py", *as_arguments(TrainConfig, settings_to_repeat(run))])
+
+
+def _describe_metrics(metrics: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
+    if not metrics:
+        return ["none recorded"]
+    split = ", ".join(run.get("val") or ()) or "the default (val, or a held-out tenth)"
+    if run.get("overfit"):
+        split = f"the {run['overfit']} training images themselves (--overfit)"
+    conf, nms_iou, max_det = EvaluateConfig.conf, EvaluateConfig.nms_iou, EvaluateConfig.max_det
+    return [
+        f"Measured before the export on the split that chose the epoch: {split}, at the input size of the "
+        f"training. Scores from {conf}, NMS at IoU {nms_iou}, at most {max_det} detections an image. "
+        "Not the metrics of a test set.",
+        "",
+        *("| metric | value |", "|---|---|"),
+        *(f"| {name} | {value:.4f} |" for name, value in metrics.items() if isinstance(value, float | int)),
+    ]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
