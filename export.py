@@ -35,12 +35,13 @@ def _parse(argv: list[str]) -> int:
 
 def _export(config: ExportConfig, command: list[str]) -> int:
     from utils.export.bundle import device_command, write_bundle
-    from utils.export.exporter import FORMATS, export_as, staged
+    from utils.export.comparison import Comparison
+    from utils.export.exporter import FORMATS, export_as, export_if_possible, staged
     from utils.export.job import add_pictures, build_job
 
     job = build_job(config)
-    formats = [FORMATS[name] for name in config.format]
-    for form in formats:
+    formats = [FORMATS[name] for name in config.formats]
+    for form in () if config.skips_formats else formats:
         form.check(job)
     height, width = job.config.input_size
     shown = f"phi {job.config.phi}  input {height}x{width}  {job.config.num_classes} classes"
@@ -50,19 +51,29 @@ def _export(config: ExportConfig, command: list[str]) -> int:
     files: list[Path] = []
     parity: list[str] = []
     with removed_if_empty(folder), staged(folder, job.source) as temporary:
+        comparison = Comparison(job) if config.compare else None
         for form in formats:
             for note in (*form.notes(job), *job.unsupported_options(form.name)):
                 log(one_line(note))
-            written, measured = export_as(form.name, job, temporary)
+            if comparison and config.skips_formats:
+                written, measured = export_if_possible(form.name, job, temporary, comparison.skipped)
+            else:
+                written, measured = export_as(form.name, job, temporary)
             files += written
             for runner, result in measured.items():
                 parity.append(f"{form.name}: {result} ({runner})")
                 print(parity[-1], flush=True)
+            if comparison and written:
+                comparison.add(form.name, written)
         files += write_bundle(job, temporary, files, parity, command, beside=folder)
+        if comparison:
+            files += comparison.write(temporary)
+            print(comparison.as_markdown())
         save_args_yaml(config, temporary / "args.yaml")
     for path in (folder / file.name for file in (*files, Path("args.yaml"))):
         print(one_line(f"{path}  {path.stat().st_size / 1000:.1f} kB"))
-    for form in formats:
+    skipped = comparison.skipped if comparison else {}
+    for form in (form for form in formats if form.name not in skipped):
         print(one_line(f"next: {shlex.join(form.next_command(job, folder))}"))
     if on_device := device_command(folder, [file.name for file in files]):
         print(one_line(f"next: {on_device}"))

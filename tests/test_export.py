@@ -115,6 +115,7 @@ def test_last_is_the_newest_run(room: Path) -> None:
         (["--weights", "se.pth", "--phi", "ca", "--format", "pth"], "attention=se"),
         (["--int8", "--data", "nowhere"], "nowhere"),
         (["--format", "pth", "--classes", "three.txt"], "3 names were given"),
+        (["--half", "--format", "pth", "darknet"], "--half: the Darknet format stores 32-bit values"),
         (["--opset", "99"], "--opset 99: onnx "),
     ],
 )

@@ -50,6 +50,21 @@ def export_as(name: str, job: ExportJob, folder: Path) -> tuple[list[Path], dict
     return written, measured
 
 
+def export_if_possible(
+    name: str, job: ExportJob, folder: Path, skipped: dict[str, str]
+) -> tuple[list[Path], dict[str, Parity | str]]:
+    """Export as `export_as`, or add to `skipped` why it failed and return nothing."""
+    before = set(folder.iterdir())
+    try:
+        FORMATS[name].check(job)
+        return export_as(name, job, folder)
+    except UserError as error:
+        skipped[name] = str(error)
+        for path in set(folder.iterdir()) - before:
+            path.unlink()
+        return [], {}
+
+
 @contextmanager
 def staged(folder: Path, source: Path) -> Iterator[Path]:
     """Return a temporary folder; its files move to `folder` when the block ends, or none do when it fails.

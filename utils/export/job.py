@@ -25,6 +25,7 @@ from utils.data.prepare import prepare_evaluation, prepare_splits
 from utils.inference.evaluation import detect_dataset, match_classes, score_detections
 from utils.inference.predictor import Predictor, to_batch, to_tensor
 from utils.inference.runtimes import DESCRIPTION_VERSION
+from utils.metrics.coco_ap import CocoResult
 from utils.vision.image_reader import Pixels, read_image
 from utils.vision.letterbox import FILL, letterbox
 from utils.weights.load import load_model
@@ -55,6 +56,7 @@ class ExportJob:
     pictures: tuple[Pixels, ...] = ()  # of the parity check, uint8 (H, W, 3) RGB each
     quantization: Quantization | None = None  # for an 8-bit ONNX model
     opset: int | None = None  # of an ONNX model, None for the lowest that it needs
+    evaluate: Callable[[nn.Module], CocoResult] | None = None  # on the images of --data, if they are wanted
 
     def for_format(self, name: str) -> ExportJob:
         """Return the job with the options that a format supports: only ONNX has --nms and --int8."""
@@ -131,7 +133,7 @@ def build_job(config: ExportConfig) -> ExportJob:
 
 
 def add_pictures(job: ExportJob, config: ExportConfig) -> ExportJob:
-    """Return the job with the pictures of the parity check, from --data or the demo, and those of --int8.
+    """Return the job with the pictures of the parity check, and what --int8 and --compare need of --data.
 
     Raises:
         UserError: the data cannot be used.
@@ -142,18 +144,22 @@ def add_pictures(job: ExportJob, config: ExportConfig) -> ExportJob:
     dataset, report, _ = prepare_evaluation(config, config.split)
     pictures = tuple(read_image(record.image_path) for record in dataset.records[:_COMPARED])
     job = dataclasses.replace(job, pictures=pictures)
-    if not config.int8:
+    if not (config.int8 or config.compare):
         return job
 
     require_objects(report)
     match_classes(job.class_names, dataset)  # before the calibration, which takes long
 
-    def judge(model: nn.Module) -> float:
+    def evaluate(model: nn.Module) -> CocoResult:
         predictor = Predictor(model, job.config, job.class_names, conf=EvaluateConfig.conf)
-        return score_detections(detect_dataset(predictor, dataset), dataset).coco.map50 or 0.0
+        return score_detections(detect_dataset(predictor, dataset), dataset).coco
 
+    job = dataclasses.replace(job, evaluate=evaluate)
+    if not config.int8:
+        return job
     training, _ = prepare_splits(config)
-    quantization = Quantization(Calibration(training, job.config.input_size), judge)
+    calibration = Calibration(training, job.config.input_size)
+    quantization = Quantization(calibration, lambda model: evaluate(model).map50 or 0.0)
     return dataclasses.replace(job, quantization=quantization)
 
 

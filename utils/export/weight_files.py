@@ -39,6 +39,12 @@ class DarknetFormat(Format):
     holds_names = False
     config_checks = (check_darknet,)
 
+    def check(self, job: ExportJob) -> None:
+        """See `Format.check`."""
+        super().check(job)
+        if job.half:
+            raise UserError("--half: the Darknet format stores 32-bit values; remove --half or darknet")
+
     def notes(self, job: ExportJob) -> list[str]:
         """See `Format.notes`."""
         lines = []

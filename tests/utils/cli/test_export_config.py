@@ -11,7 +11,15 @@ def parse(*argv):
 
 def test_no_arguments_give_the_defaults():
     assert parse() == ExportConfig()
-    assert (parse().weights, parse().format, parse().batch_size) == ("coco", ("onnx",), 1)
+    assert (parse().weights, parse().formats, parse().batch_size) == ("coco", ("onnx",), 1)
+
+
+def test_compare_takes_every_format_unless_some_are_named():
+    assert parse("--compare").formats == ("onnx", "openvino", "ncnn", "darknet", "published", "pth")
+    assert parse("--compare").skips_formats
+    assert parse("--compare", "--format", "pth").formats == ("pth",)
+    assert not parse("--compare", "--format", "pth").skips_formats
+    assert not parse().skips_formats
 
 
 def test_values_are_read():
@@ -33,7 +41,7 @@ def test_values_are_read():
         (["--batch", "many"], "--batch many"),
         (["--batch", "1025"], "--batch 1025"),
         (["--batch", "2", "--format", "pth"], "only for ONNX and OpenVINO"),
-        (["--half", "--format", "onnx", "darknet"], "--half: the Darknet format stores 32-bit values"),
+        (["--compare", "--batch", "2"], "--batch 2: --compare measures one image at a time"),
         (["--imgsz", "100"], "--imgsz 100"),
         (["--phi", "nonsense"], "--phi nonsense"),
         (["--include", "onnx"], "here it is --format"),
