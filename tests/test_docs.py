@@ -1,11 +1,13 @@
 """Commands in the documentation have flags and values that the scripts take, and links lead to files."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from nets.config import ModelConfig
 from utils.cli.compare_config import parse_comparison
 from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
@@ -14,6 +16,8 @@ from utils.cli.parser import parse_config
 from utils.cli.predict_config import PredictConfig
 from utils.cli.tool_configs import VERBS
 from utils.cli.train_config import TrainConfig
+from utils.inference.runtimes import HEADS, IMAGES
+from utils.weights import load
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (".", "docs", "model_data", "VOCdevkit", "benchmarks/results")
@@ -78,3 +82,22 @@ def test_files_of_the_repository_exist(page):
         r"`((?:tests|benchmarks|docs|nets|utils)/[\w./]+)`", page.read_text(encoding="utf-8")
     ):
         assert (ROOT / name).exists(), name
+
+
+def test_recipes_of_other_tools_use_our_names():
+    """They are not run here: names of ours in them must exist."""
+    recipes = (ROOT / "docs/deployment.md").read_text(encoding="utf-8").partition("## TensorRT and LiteRT")[2]
+    assert "We have not run them" in recipes
+    shapes = re.findall(r"Shapes=(\w+):\d+x3x(\d+)x(\d+)", recipes)
+    height, width = map(str, ModelConfig(1).input_size)
+    assert shapes == [(IMAGES, height, width)] * 3
+    assert [name for name in HEADS if f"`{name}`" in recipes] == list(HEADS)
+    script = ast.parse((ROOT / "utils/export/device/detect.py").read_text(encoding="utf-8"))
+    functions = {node.name for node in script.body if isinstance(node, ast.FunctionDef)}
+    assert {"decode", "suppress"} <= functions
+    (code,) = re.findall(r"```python\n(.*?)```", recipes, flags=re.DOTALL)
+    ours = [node for node in ast.parse(code).body if isinstance(node, ast.ImportFrom)]
+    assert [(node.module, node.names[0].name) for node in ours] == [(load.__name__, load.load_model.__name__)]
+    assert {"model", "config"} <= set(load.LoadedModel.__annotations__)
+    assert "loaded.model" in code
+    assert "loaded.config.input_size" in code

@@ -37,8 +37,10 @@ def set_opset(model: Any, opset: int | None) -> Any:
     """
     import onnx
 
-    versions = {one.domain: one.version for one in model.opset_import}  # models that were merged repeat them
     nodes = [node for graph in graphs_of(model.graph) for node in graph.node]
+    used = {"", *(node.domain for node in nodes)}
+    # Merged models import a domain twice, and ONNX Runtime's quantization some that no operation is of.
+    versions = {one.domain: one.version for one in model.opset_import if one.domain in used}
     kinds = {node.op_type for node in nodes if not node.domain}
     schemas = {kind: onnx.defs.get_schema(kind, versions[""]) for kind in kinds}
     versions[""] = max(schema.since_version for schema in schemas.values())
