@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import functools
 import io
 import json
 from collections.abc import Sequence
@@ -24,7 +25,10 @@ from utils.export.job import ExportJob
 from utils.inference.predictor import Predictor
 from utils.inference.speed import measure_speed
 
-_RUNS = 30
+_PASSES, _RUNS = (
+    3,
+    10,
+)  # all formats are timed in turn, so that a slow minute of the machine meets all of them
 _HEADINGS = ("format", "runtime", "precision", "MB", "mAP50", "mAP50-95", "network ms", "total ms")
 
 
@@ -54,20 +58,45 @@ class Row:
 
 
 class Comparison:
-    """Rows of measured formats; the weights in PyTorch are the first."""
+    """Formats to measure; the weights in PyTorch are the first."""
 
     def __init__(self, job: ExportJob) -> None:
-        """Measure the network of the job."""
+        """Begin with the network of the job."""
         self.skipped: dict[str, str] = {}  # why a format is not in the table
         self._job = job
-        self.rows = [self._measure("weights", job, [job.source], job.model)]
+        self._sizes: dict[str, float] = {}  # megabytes by format
+        self._predictors: dict[str, Predictor] = {}
+        self._add("weights", [job.source], job.model)
 
     def add(self, name: str, files: Sequence[Path]) -> None:
-        """Measure an exported model; its files as `export_as` returned them."""
-        job = self._job.for_format(name)
-        runner = FORMATS[name].runners(job, files[0])[0].run
+        """Add an exported model; its files as `export_as` returned them."""
+        runner = FORMATS[name].runners(self._job.for_format(name), files[0])[0].run
         assert isinstance(runner, nn.Module)
-        self.rows.append(self._measure(name, job, files, runner))
+        self._add(name, files, runner)
+
+    @functools.cached_property
+    def rows(self) -> list[Row]:
+        """The rows of the table, measured when they are first asked for."""
+        passes = [
+            {name: self._time(one) for name, one in self._predictors.items()} for _ in range(_PASSES)
+        ]  # (runs, 2) each
+        rows = []
+        for name, predictor in self._predictors.items():
+            metrics = self._job.evaluate(predictor.model) if self._job.evaluate else None
+            network, total = np.median(np.concatenate([one[name] for one in passes]), axis=0)
+            rows.append(
+                Row(
+                    name,
+                    predictor.speed_conditions(1)["runtime"],
+                    self._precision(name, predictor),
+                    self._sizes[name],
+                    metrics.map50 if metrics else None,
+                    metrics.map50_95 if metrics else None,
+                    float(network),
+                    float(total),
+                )
+            )
+        return rows
 
     def write(self, folder: Path) -> list[Path]:
         """Write comparison.md, .csv and .json."""
@@ -75,7 +104,7 @@ class Comparison:
             "batch_size": 1,
             "input_size": list(self._job.config.input_size),
             "threads": torch.get_num_threads(),
-            "runs": _RUNS,
+            "runs": _PASSES * _RUNS,
             "rows": [asdict(row) for row in self.rows],
             "skipped": self.skipped,
         }
@@ -98,10 +127,8 @@ class Comparison:
             cells += [f"{value:.1f}" for value in (row.network_ms, row.total_ms)]
             lines.append(f"| {' | '.join(cells)} |")
         height, width = self._job.config.input_size
-        threads = plural(torch.get_num_threads(), "thread")
-        notes = [
-            f"batch 1, {height}x{width}, {threads} of this CPU; milliseconds are medians of {_RUNS} runs"
-        ]
+        threads, runs = plural(torch.get_num_threads(), "thread"), _PASSES * _RUNS
+        notes = [f"batch 1, {height}x{width}, {threads} of this CPU; milliseconds are medians of {runs} runs"]
         if self._job.evaluate is None:
             notes.append("mAP not measured: add --data DIR")
         notes += [f"skipped {name}: {escape(reason)}" for name, reason in self.skipped.items()]
@@ -114,25 +141,21 @@ class Comparison:
         writer.writerows(map(asdict, self.rows))
         return file.getvalue()
 
-    def _measure(self, name: str, job: ExportJob, files: Sequence[Path], model: nn.Module) -> Row:
+    def _add(self, name: str, files: Sequence[Path], model: nn.Module) -> None:
         if isinstance(model, YoloBody):  # as predict.py loads it
             model = copy.deepcopy(model)
             fold_norms(model)
-        predictor = Predictor(model, job.config, job.class_names)
-        conditions = predictor.speed_conditions(batch_size=1)
-        precision = conditions["precision"]
-        if precision == "as exported":
-            has_16_bits = name == "onnx" and job.half  # ncnn computes in 32 bits, whatever it stores
-            precision = "int8" if job.quantization else "float16" if has_16_bits else "float32"
-        metrics = job.evaluate(model) if job.evaluate else None
-        medians = np.median(measure_speed(predictor, job.pictures[0], runs=_RUNS), axis=0)
-        return Row(
-            name,
-            conditions["runtime"],
-            precision,
-            sum(path.stat().st_size for path in files) / 1e6,
-            metrics.map50 if metrics else None,
-            metrics.map50_95 if metrics else None,
-            float(medians[1]),
-            float(medians[3]),
-        )
+        self._predictors[name] = Predictor(model, self._job.config, self._job.class_names)
+        self._sizes[name] = sum(path.stat().st_size for path in files) / 1e6
+
+    def _time(self, predictor: Predictor) -> np.ndarray:
+        """Return milliseconds of the network and in total, (runs, 2)."""
+        return measure_speed(predictor, self._job.pictures[0], runs=_RUNS)[:, [1, 3]]
+
+    def _precision(self, name: str, predictor: Predictor) -> str:
+        precision = str(predictor.speed_conditions(1)["precision"])
+        if precision != "as exported":
+            return precision
+        job = self._job.for_format(name)
+        has_16_bits = name == "onnx" and job.half  # ncnn computes in 32 bits, whatever it stores
+        return "int8" if job.quantization else "float16" if has_16_bits else "float32"
