@@ -68,7 +68,7 @@ def _export(config: ExportConfig, command: list[str]) -> int:
         files += write_bundle(job, temporary, files, parity, command, beside=folder)
         if comparison:
             files += comparison.write(temporary)
-            print(comparison.as_markdown())
+            print("\n".join(map(one_line, comparison.as_markdown().splitlines())))
         save_args_yaml(config, temporary / "args.yaml")
     for path in (folder / file.name for file in (*files, Path("args.yaml"))):
         print(one_line(f"{path}  {path.stat().st_size / 1000:.1f} kB"))

@@ -25,10 +25,7 @@ from utils.export.job import ExportJob
 from utils.inference.predictor import Predictor
 from utils.inference.speed import measure_speed
 
-_PASSES, _RUNS = (
-    3,
-    10,
-)  # all formats are timed in turn, so that a slow minute of the machine meets all of them
+_PASSES, _RUNS = 3, 10  # formats are timed in turn, so that a slow minute of the machine meets all of them
 _HEADINGS = ("format", "runtime", "precision", "MB", "mAP50", "mAP50-95", "network ms", "total ms")
 
 
@@ -77,9 +74,7 @@ class Comparison:
     @functools.cached_property
     def rows(self) -> list[Row]:
         """The rows of the table, measured when they are first asked for."""
-        passes = [
-            {name: self._time(one) for name, one in self._predictors.items()} for _ in range(_PASSES)
-        ]  # (runs, 2) each
+        passes = [{name: self._time(one) for name, one in self._predictors.items()} for _ in range(_PASSES)]
         rows = []
         for name, predictor in self._predictors.items():
             metrics = self._job.evaluate(predictor.model) if self._job.evaluate else None
