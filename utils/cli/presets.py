@@ -57,7 +57,7 @@ def settings_to_repeat(values: Mapping[str, Any]) -> dict[str, Any]:
     usual = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     usual |= _DEMO if values.get("demo") else {}
     with suppress(UserError):  # a recipe that no longer exists
-        usual |= read_recipe(values.get("preset") or DEFAULT_PRESET)
+        usual |= read_recipe(str(values.get("preset") or DEFAULT_PRESET))
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     names = [name for name in usual if name in given and name not in _ELSEWHERE]
     return {name: given[name] for name in names if given[name] != usual[name]}

@@ -15,8 +15,7 @@ from utils.export.opset import TRACED_OPSET
 
 _DETECT = "detect.py"
 _FOLDER = Path(__file__).resolve().parent
-# Of the models of detect.py. The oldest versions, on Python 3.9, found what the newest find; ncnn brings a
-# second OpenCV.
+# Of the models of detect.py; on Python 3.9 the oldest of these versions find what the newest find.
 _RUNTIMES = {
     ".onnx": "onnxruntime>=1.14,<2",
     ".xml": "openvino>=2024.0",

@@ -79,7 +79,7 @@ def escape(text: str) -> str:
 def _read_own_card(weights: Path) -> dict[str, list[str]]:
     """Return the lines of each section of the card beside the weights; {} if it is of another file."""
     path = weights.with_suffix(".md")
-    if not path.is_file() or _sha256(weights) not in (text := path.read_text(encoding="utf-8")):
+    if not path.is_file() or _sha256(weights) not in (text := path.read_text("utf-8", errors="replace")):
         return {}
     text = re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]+\)", r"\1", text)  # links within the repository
     parts = (part.strip().partition("\n") for part in text.split("\n## ")[1:])

@@ -130,6 +130,11 @@ def test_the_training_command_has_every_setting_that_differs(build, given: dict,
     assert build({}, run)["Training"] == f"```bash\npython train.py{words}\n```"
 
 
+def test_a_recipe_that_no_longer_exists_is_repeated(build) -> None:
+    for preset, words in (("gone", "gone"), (["odd"], "odd")):
+        assert f"train.py --preset {words}\n" in build({}, {"preset": preset})["Training"]
+
+
 def test_class_names_may_be_markdown(build) -> None:
     make_voc_folder(Path("voc"), 5, 1)
     run = {"data": "voc", "rename": ["cat=a|b, c", "dog=R&amp;D_*x*"]}
@@ -155,5 +160,5 @@ def test_weights_keep_their_own_card(make_job, tmp_path: Path) -> None:
     assert card.count("\n## ") == 9
     weights = tmp_path / VOC_WEIGHTS.name
     weights.write_bytes(VOC_WEIGHTS.read_bytes())
-    weights.with_suffix(".md").write_text("## Data\n\nOf another file.\n")
+    weights.with_suffix(".md").write_bytes(b"## Data\n\nOf another file.\n\xff")
     assert "Of another file" not in build_card(dataclasses.replace(job, source=weights), [], [], COMMAND)
