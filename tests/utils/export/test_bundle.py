@@ -61,8 +61,8 @@ def test_requirements_have_bounds_and_those_of_a_newer_opset_the_version_that_ch
 ) -> None:
     lines = bundle(job, tmp_path, *LINES)["requirements.txt"].splitlines()
     assert all(">=" in line for line in lines)
-    assert "onnxruntime>=1.14,<2" in lines  # opset 18, IR 8
-    for opset, floor in ((17, "1.14"), (18, "1.14"), (21, onnxruntime.__version__)):
+    assert "onnxruntime>=1.15,<2" in lines  # opset 18, IR 8
+    for opset, floor in ((17, "1.15"), (18, "1.15"), (21, onnxruntime.__version__)):
         lines = bundle(make_job(opset=opset), tmp_path, "best.onnx")["requirements.txt"].splitlines()
         assert f"onnxruntime>={floor},<2" in lines
 
