@@ -15,8 +15,8 @@ from utils.export.opset import TRACED_OPSET
 
 _DETECT = "detect.py"
 _FOLDER = Path(__file__).resolve().parent
-# Of the models of detect.py; on Python 3.9 the oldest of these versions find what the newest find. ONNX Runtime
-# 1.14 reads opset 18 too, but crashes on a model of --half.
+# Of the models of detect.py; on Python 3.9 the oldest of these versions find what the newest find.
+# ONNX Runtime 1.14 reads opset 18 too, but crashes on a model of --half.
 _RUNTIMES = {
     ".onnx": "onnxruntime>=1.15,<2",
     ".xml": "openvino>=2024.0",

@@ -154,11 +154,6 @@ class Unsupported(nn.Module):
         return torch.linalg.svd(x)[0][..., :1] * x
 
 
-class Complex(nn.Module):
-    def forward(self, x):
-        return x * torch.fft.ifft2(torch.fft.fft2(x)).real
-
-
 class Broken(nn.Module):
     def forward(self, x):
         raise ValueError("no block\nat all")
@@ -190,14 +185,6 @@ def test_what_cannot_be_exported_is_one_line(job, tmp_path, capfd, name, block, 
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_what_has_no_16_bits_advises_to_leave_them_out(make_job, tmp_path):
-    job = make_job(half=True)
-    job.model.attention["c5"] = Complex()
-    with pytest.raises(UserError, match=r"Unsupported dtype Half; leave out --half, change"):
-        export_as("onnx", job, tmp_path)
 
 
 @pytest.mark.slow
