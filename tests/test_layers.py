@@ -19,7 +19,7 @@ ROWS = [
     ("utils.formats",),
     ("utils.inference",),
     ("utils.training", "utils.export", "utils.tools"),
-    ("utils.compare",),
+    ("utils.compare", "utils.app"),
 ]
 SCRIPTS = len(ROWS)  # the last row: train.py and its siblings, benchmarks
 PROJECT = {"nets", "utils", "benchmarks", *(path.stem for path in ROOT.glob("*.py"))}

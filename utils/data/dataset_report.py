@@ -347,6 +347,12 @@ def rotate_box(box: Box, header: ImageHeader) -> Box:
     return left, top, right, bottom
 
 
+def unrotate_box(box: Box, header: ImageHeader) -> Box:
+    """Map a box from pixels of the displayed image to the stored one, the inverse of `rotate_box`."""
+    inverse = {6: 8, 8: 6}.get(header.orientation, header.orientation)
+    return rotate_box(box, ImageHeader(height=header.width, width=header.height, orientation=inverse))
+
+
 def clip_box(box: Box, width: int, height: int) -> tuple[Box | None, str]:
     """Clip a box, (x1, y1, x2, y2) edges in pixels, to its image, or reject it.
 

@@ -10,11 +10,12 @@ see `_is_object`.
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -109,14 +110,11 @@ def read_annotation(path: Path | str) -> VocAnnotation:
     errors: list[tuple[int, str, str]] = []
     counted: Counter[str] = Counter()
     for number, node in enumerate(_list_objects(root, path), start=1):
-        fields = _fields(node)
-        results = fields["possibleresult"] if not fields["name"] else []  # FAIR1M
-        names = fields["name"] + [name for result in results for name in _fields(result)["name"]]
-        name = normalize_name(names[0].text or "") if names else ""
         try:
-            objects += _read_objects(name, len(names), fields, node, counted)
+            objects += _read_objects(node, counted)
         except ValueError as error:
-            errors.append((number, name, str(error)))
+            names = _name_nodes(node)
+            errors.append((number, normalize_name(names[0].text or "") if names else "", str(error)))
     edges = [edge for item in objects for edge in item.box]
     if edges and all(abs(edge) <= 1 for edge in edges) and not all(edge.is_integer() for edge in edges):
         raise UserError(
@@ -148,14 +146,7 @@ def write_annotation(
     _add_children(ET.SubElement(root, "source"), {"database": "Unknown"})
     _add_children(ET.SubElement(root, "size"), {"width": width, "height": height, "depth": 3})
     _add_children(root, {"segmented": 0})
-    for item in objects:
-        node = ET.SubElement(root, "object")
-        state = {"pose": "Unspecified", "truncated": 0, "difficult": int(item.difficult)}
-        _add_children(node, {"name": item.name, **state})
-        x1, y1, x2, y2 = item.box
-        _add_children(ET.SubElement(node, "bndbox"), {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2})
-        if item.score is not None:
-            _add_children(node, {"score": f"{item.score:.6f}"})
+    root.extend(map(_object_node, objects))
     ET.indent(root)
     _write(path, root)
 
@@ -195,6 +186,91 @@ def rewrite_annotation(
     _write(target, root)
 
 
+def edit_annotation(path: Path | str, kept: Mapping[int, VocObject], added: Sequence[VocObject]) -> None:
+    """Change the objects of one XML annotation, atomically; all that is not changed stays as it is.
+
+    Args:
+        path: the file.
+        kept: the new state of each object by its place in `read_annotation(path).objects`, from 0; those that
+            are missing are removed. Only what differs is written: a shape with another box becomes a
+            <bndbox>, an object without a score loses its own.
+        added: further objects.
+
+    Objects that cannot be read stay as they are. Comments are lost.
+
+    Raises:
+        UserError: the file is not well-formed XML, or cannot be written.
+    """
+    root = _parse(path)
+    parents = {child: parent for parent in root.iter() for child in parent}
+    place = 0
+    for node in list(_list_objects(root, path)):
+        try:
+            found = _read_objects(node, Counter())
+        except ValueError:
+            continue
+        wanted = [kept.get(place + index) for index in range(len(found))]
+        place += len(found)
+        if wanted == found:
+            continue
+        parent = parents[node]
+        index = list(parent).index(node)
+        parent[index : index + 1] = [
+            _edit_object(copy.deepcopy(node), number, old, new)
+            for number, (old, new) in enumerate(zip(found, wanted, strict=True))
+            if new is not None
+        ]
+    root.extend(map(_object_node, added))
+    ET.indent(root)
+    _write(path, root)
+
+
+def _edit_object(node: ET.Element, number: int, old: VocObject, new: VocObject) -> ET.Element:
+    """Change an <object> to be its box `number` alone, in another state."""
+    fields, name = _fields(node), _name_nodes(node)[0]
+    tag = next(tag for tag in ("bndbox", *_SHAPES) if fields[tag])
+    for index, shape in enumerate(fields[tag]):
+        if index != number:
+            node.remove(shape)
+    if new.name != old.name:
+        name.text = new.name
+    if new.box != old.box:
+        shape = fields[tag][number]
+        if tag != "bndbox":
+            shape.clear()
+            shape.tag = "bndbox"
+        for child in [child for child in shape if child.tag.lower() in ("xmin", "ymin", "xmax", "ymax")]:
+            shape.remove(child)
+        _add_box(shape, new.box)
+        _set_attribute(node, "rotation", "0.0")
+    if new.difficult != old.difficult:
+        flags = fields["difficult"] or [ET.SubElement(node, "difficult")]
+        flags[0].text = str(int(new.difficult))
+        _set_attribute(node, "difficult", str(new.difficult))
+    if new.score is None and old.score is not None:
+        _remove_scores(node)
+    return node
+
+
+def _set_attribute(node: ET.Element, name: str, value: str) -> None:
+    """Set one of CVAT's attributes of an object, if it has it."""
+    for pair in map(_fields, node.iterfind("attributes/attribute")):
+        if _text(pair, "name").lower() == name and pair["value"]:
+            pair["value"][0].text = value
+
+
+def _remove_scores(node: ET.Element) -> None:
+    """Remove what `_read_score` finds in an object."""
+    parts = {inner for part in _fields(node)["part"] for inner in part.iter()}
+    for holder in [inner for inner in node.iter() if inner not in parts]:
+        for key in [key for key in holder.attrib if key.lower() in SCORE_NAMES]:
+            del holder.attrib[key]
+        for child in list(holder):
+            is_pair = child.tag == "attribute" and _text(_fields(child), "name").lower() in SCORE_NAMES
+            if child not in parts and (child.tag.rpartition("}")[2].lower() in SCORE_NAMES or is_pair):
+                holder.remove(child)
+
+
 def round_boxes(objects: Sequence[VocObject], width: int, height: int) -> list[VocObject]:
     """Round the boxes to whole pixels inside an image of width x height pixels.
 
@@ -219,6 +295,21 @@ def _round_edges(low: float, high: float, side: int) -> tuple[float, float]:
 def _write(path: Path | str, root: ET.Element) -> None:
     with atomic_write(path) as file:
         file.write(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
+def _object_node(item: VocObject) -> ET.Element:
+    node = ET.Element("object")
+    state = {"pose": "Unspecified", "truncated": 0, "difficult": int(item.difficult)}
+    _add_children(node, {"name": item.name, **state})
+    _add_box(ET.SubElement(node, "bndbox"), item.box)
+    if item.score is not None:
+        _add_children(node, {"score": f"{item.score:.6f}"})
+    return node
+
+
+def _add_box(node: ET.Element, box: Box) -> None:
+    x1, y1, x2, y2 = box
+    _add_children(node, {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2})
 
 
 def _add_children(node: ET.Element, values: dict[str, object]) -> None:
@@ -328,17 +419,24 @@ def _has_coordinates(node: ET.Element) -> bool:
     return len(found) >= 4 and any(match["position"] for match in found)
 
 
-def _read_objects(
-    name: str, names: int, fields: _Fields, node: ET.Element, counted: Counter[str]
-) -> list[VocObject]:
+def _name_nodes(node: ET.Element) -> list[ET.Element]:
+    """Return the elements with the class of one <object>: one, unless something is wrong with it."""
+    fields = _fields(node)
+    results = fields["possibleresult"] if not fields["name"] else []  # FAIR1M
+    return fields["name"] + [name for result in results for name in _fields(result)["name"]]
+
+
+def _read_objects(node: ET.Element, counted: Counter[str]) -> list[VocObject]:
     """Read the boxes of one <object>; raises a ValueError with what is wrong with it."""
+    fields, names = _fields(node), _name_nodes(node)
+    name = normalize_name(names[0].text or "") if names else ""
     if is_true(_text(fields, "deleted")):  # LabelMe keeps what was deleted
         counted[DELETED] += 1
         return []
     if not name:
         raise ValueError("no <name>")
-    if names > 1:
-        raise ValueError(f"{names} names; write an <object> for each")
+    if len(names) > 1:
+        raise ValueError(f"{len(names)} names; write an <object> for each")
     known = ("part", "bndbox", *_SHAPES)
     others = [child for tag, children in fields.items() if tag not in known for child in children]
     unread = next(filter(None, (_find_unread(child, _is_box) for child in others)), "")

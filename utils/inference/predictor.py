@@ -407,7 +407,7 @@ class Predictor:
             middle = time.perf_counter()
             detections = self._postprocess(maps, conf)
         results = [
-            replace(_undo(one, prepared.placement), class_names=self.class_names)
+            replace(undo_placement(one, prepared.placement), class_names=self.class_names)
             for one, prepared in zip(detections, batch, strict=True)
         ]
         timings.preprocess += sum(prepared.seconds for prepared in batch)
@@ -560,7 +560,7 @@ def _as_array(image: object, name: str) -> np.ndarray:
     return array
 
 
-def _undo(detections: Detections, placement: Placement) -> Detections:
+def undo_placement(detections: Detections, placement: Placement) -> Detections:
     """Map detections from network pixels to the image, without those that lie in the gray border only."""
     boxes = torch.from_numpy(placement.undo(detections.boxes.numpy()))
     inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)

@@ -1,0 +1,120 @@
+"""The box editor: boxes to what gradio_image_annotation shows, and back.
+
+The editor gives back text, color and corners of each box and nothing else. So the text says all of an object:
+"dog", "dog (difficult)", "dog 0.83?" for a suggestion. Which object it was is in the low four bits of the
+color's three parts; a color that was chosen in the editor has lost them, then the place tells.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from utils.app.label import SAME, LabelBox, overlaps
+from utils.cli.class_names import normalize_name
+from utils.cli.errors import UserError
+from utils.data.voc_xml import VocObject
+from utils.vision.colors import Color, class_colors
+
+SUGGESTION: Color = (255, 0, 255)
+_MOST_BOXES = 4095  # 12 bits, without 0, which new boxes have
+_TEXT = re.compile(r"(?P<name>.*?)(?P<difficult> \(difficult\))?(?: (?P<score>[01]\.\d\d)\?)?", re.DOTALL)
+
+
+def editor_colors(class_names: Sequence[str]) -> list[Color]:
+    """Return the color of each class with its low bits free."""
+    return [(red & 0xF0, green & 0xF0, blue & 0xF0) for red, green, blue in class_colors(tuple(class_names))]
+
+
+def to_editor(boxes: Sequence[LabelBox], class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the boxes as the editor takes them.
+
+    Raises:
+        UserError: more than 4095 boxes, or names that are not among the class names.
+    """
+    if len(boxes) > _MOST_BOXES:
+        raise UserError(f"{len(boxes)} boxes; the editor shows at most {_MOST_BOXES}")
+    colors = dict(zip(class_names, editor_colors(class_names), strict=True))
+    shown = []
+    for number, one in enumerate(boxes, start=1):
+        base = SUGGESTION if one.is_suggestion else colors[one.item.name]
+        bits = (number >> 8, number >> 4 & 15, number & 15)
+        color = tuple(part & 0xF0 | low for part, low in zip(base, bits, strict=True))
+        corners = dict(zip(("xmin", "ymin", "xmax", "ymax"), map(int, one.item.box), strict=True))
+        shown.append({"label": text_of(one.item), "color": color, **corners})
+    return shown
+
+
+def from_editor(
+    values: Sequence[Mapping[str, Any]], sent: Sequence[LabelBox], *, orientation: int = 0
+) -> list[LabelBox]:
+    """Return the boxes of the editor in the order of `sent`, new ones last in the order they were drawn.
+
+    Args:
+        values: what the editor gives back; new boxes are first, the newest before all.
+        sent: the boxes that were given to `to_editor`.
+        orientation: quarter turns of the displayed image.
+
+    Raises:
+        UserError: the image was turned, so that boxes do not have its coordinates.
+    """
+    if orientation:
+        raise UserError("the image is rotated in the editor; rotate it back first")
+    parsed = [_parse(value) for value in values]
+    origins: dict[int, int] = {}  # index in `sent` by index in `values`
+    for index, value in enumerate(values):
+        number = _number(value["color"])
+        if 0 < number <= len(sent) and number - 1 not in origins.values():
+            origins[index] = number - 1
+    others = [index for index in range(len(values)) if index not in origins]
+    free = [place for place in range(len(sent)) if place not in origins.values()]
+    if others and free:
+        shared = overlaps([LabelBox(parsed[index]) for index in others], [sent[place] for place in free])
+        while shared.max() >= SAME:  # the most alike first
+            row, column = divmod(int(shared.argmax()), len(free))
+            origins[others[row]] = free[column]
+            shared[row], shared[:, column] = 0, 0
+    order = sorted(range(len(values)), key=lambda index: (origins.get(index, len(sent)), -index))
+    return [_restored(parsed[index], sent[origins[index]] if index in origins else None) for index in order]
+
+
+def text_of(item: VocObject) -> str:
+    """Return the text of an object in the editor."""
+    score = "" if item.score is None else f" {item.score:.2f}?"
+    return f"{item.name}{' (difficult)' * item.difficult}{score}"
+
+
+def describe_classes(class_names: Sequence[str]) -> str:
+    """Return HTML with the classes, the keys of the first nine, and their colors, which keys.js reads."""
+    colors = ["#{:02x}{:02x}{:02x}".format(*color) for color in editor_colors(class_names)]
+    data = html.escape(json.dumps({"names": list(class_names), "colors": colors}))
+    keys = [f"<kbd>{number}</kbd> " if number <= 9 else "" for number in range(1, len(class_names) + 1)]
+    entries = " ".join(
+        f'<span><i style="background:{color}"></i>{key}{html.escape(name)}</span>'
+        for key, name, color in zip(keys, class_names, colors, strict=True)
+    )
+    return f'<div id="classes" data-classes="{data}">{entries or "no class yet: add one"}</div>'
+
+
+def _parse(value: Mapping[str, Any]) -> VocObject:
+    match = _TEXT.fullmatch(normalize_name(value["label"] or ""))
+    assert match is not None  # any text fits
+    x1, y1, x2, y2 = (float(value[edge]) for edge in ("xmin", "ymin", "xmax", "ymax"))
+    score = None if match["score"] is None else float(match["score"])
+    return VocObject(match["name"].strip(), (x1, y1, x2, y2), match["difficult"] is not None, score)
+
+
+def _restored(item: VocObject, origin: LabelBox | None) -> LabelBox:
+    """Return a box with the place and the exact score of the one that it was."""
+    if origin is None:
+        return LabelBox(item)
+    score = None if item.score is None or origin.item.score is None else origin.item.score
+    return LabelBox(VocObject(item.name, item.box, item.difficult, score), origin.place)
+
+
+def _number(color: Sequence[int]) -> int:
+    red, green, blue = (part & 15 for part in color)
+    return red << 8 | green << 4 | blue

@@ -1,0 +1,269 @@
+"""Labeling: the images of a folder, their objects beside a model's suggestions, and saving VOC XML.
+
+An object with a score is a suggestion. It is never written before it is accepted, which removes the score.
+Objects with a score that are in the XML already, as `predict.py --xml DIR --scores` writes them, are
+suggestions too, and stay in the file as they are until they are accepted or deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from nets.boxes import box_iou
+from utils.cli.class_names import canonical_name
+from utils.cli.console import plural
+from utils.cli.errors import UserError
+from utils.cli.predict_config import PredictConfig
+from utils.data.dataset_report import rotate_box, unrotate_box
+from utils.data.folder_walk import walk_folder
+from utils.data.layouts import find_parts
+from utils.data.voc_xml import (
+    VocAnnotation,
+    VocObject,
+    edit_annotation,
+    read_annotation,
+    round_boxes,
+    write_annotation,
+)
+from utils.inference.predictor import Predictor
+from utils.inference.writers import as_utf8
+from utils.vision.image_reader import ImageHeader, Pixels, read_header, read_image
+
+SAME = 0.5  # IoU from which a suggestion is taken for an object that is there
+LOWEST_SCORE = 0.05  # of a suggestion
+_MIN_SIDE = 2  # pixels of a suggestion, as in the XML of predict.py
+
+
+@dataclass(frozen=True)
+class LabelBox:
+    """A box of the editor: an object with whole pixels of the displayed image.
+
+    Attributes:
+        item: the object; a suggestion has a score.
+        place: its place among the objects of the XML, None if it is not in there.
+    """
+
+    item: VocObject
+    place: int | None = None
+
+    @property
+    def is_suggestion(self) -> bool:
+        """Whether nobody has accepted it."""
+        return self.item.score is not None
+
+
+@dataclass(frozen=True)
+class OpenImage:
+    """An image as it was opened for labeling.
+
+    Attributes:
+        key: its name in the folder, see `LabelFolder`.
+        image_path: the image.
+        xml_path: its annotation, which need not exist.
+        header: size and orientation.
+        stamp: hash of the annotation as it was read, empty without one.
+        annotation: its content.
+        boxes: its objects as they are displayed.
+    """
+
+    key: str
+    image_path: Path
+    xml_path: Path
+    header: ImageHeader
+    stamp: str
+    annotation: VocAnnotation
+    boxes: tuple[LabelBox, ...]
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the boxes of the XML are in pixels of the stored image, which EXIF rotates."""
+        return self.header.is_stored_size(self.annotation.size)
+
+
+class LabelFolder:
+    """A folder of images to label, in a layout of layouts.py; images without XML come first.
+
+    Attributes:
+        root: the folder.
+        images: the image and the annotation of each key, which is a path without suffix.
+        scores: mean score of the detections in each image without XML, as far as `add_score` was called.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        """List the images.
+
+        Raises:
+            UserError: there are none, or a folder cannot be read.
+        """
+        self.root = Path(root)
+        self.images: dict[str, tuple[Path, Path]] = {}
+        self._problems: dict[str, str] = {}
+        walk = walk_folder(self.root)
+        for part in find_parts(walk):
+            for image_id, files in part.images.items():
+                key, path = part.prefix + image_id, self.root / files[0]
+                xml = part.xml.get(image_id, f"{part.xml_folder}{image_id}.xml")
+                self.images[key] = path, self.root / xml
+                if len(files) > 1:
+                    self._problems[key] = f"{path}: {Path(files[1]).name} lies beside it; keep one of the two"
+        if not self.images:
+            raise UserError(f"--label {root}: no images in this folder")
+        self.scores: dict[str, float] = {}
+        self._labelled = {key for key, (_, xml) in self.images.items() if os.path.lexists(xml)}
+        self._lock = threading.Lock()  # of saving: two pages in a browser are two threads
+
+    def find_class_names(self) -> list[str]:
+        """List the classes of all annotations that can be read, sorted."""
+        names: set[str] = set()
+        for key in sorted(self._labelled):
+            with suppress(UserError):  # shown when the image is opened
+                names.update(item.name for item in read_annotation(self.images[key][1]).objects)
+        return sorted(names)
+
+    def describe_progress(self) -> str:
+        """Return such as "37 of 120 images labelled"."""
+        return f"{len(self._labelled)} of {plural(len(self.images), 'image')} labelled"
+
+    def unscored(self) -> list[str]:
+        """List the images without XML that have no score."""
+        return [key for key in self.images if key not in self._labelled and key not in self.scores]
+
+    def add_score(self, key: str, predictor: Predictor) -> None:
+        """Compute the score of an image; one without detections, or that cannot be read, has 0."""
+        self.scores[key] = 0.0
+        with suppress(UserError):  # shown when the image is opened
+            scores = predictor(self.images[key][0]).scores
+            if len(scores := scores[scores >= PredictConfig.conf]):
+                self.scores[key] = float(scores.mean())
+
+    def choose_next(self, seen: Collection[str]) -> str | None:
+        """Return the image to label next among those not `seen`: without XML first, by lowest mean score.
+
+        An image whose score is not known yet comes after those with one. None if all were seen.
+        """
+        left = [key for key in self.images if key not in seen]
+        return min(left, key=lambda key: (key in self._labelled, self.scores.get(key, 1.0)), default=None)
+
+    def open(self, key: str) -> tuple[OpenImage, Pixels]:
+        """Read an image and its annotation.
+
+        Raises:
+            UserError: one of them cannot be read, or there is no such image.
+        """
+        if key not in self.images:
+            raise UserError(f"{key}: no such image in {self.root}")
+        if key in self._problems:
+            raise UserError(self._problems[key])
+        return self._open(key), read_image(self.images[key][0])
+
+    def _open(self, key: str) -> OpenImage:
+        image, xml = self.images[key]
+        stamp, header = stamp_of(xml), read_header(image)
+        annotation = read_annotation(xml) if stamp else VocAnnotation(None, ())
+        (self._labelled.add if stamp else self._labelled.discard)(key)
+        opened = OpenImage(key, image, xml, header, stamp, annotation, ())
+        items = annotation.objects
+        if opened.is_stored:
+            items = tuple(replace(item, box=rotate_box(item.box, header)) for item in items)
+        shown = round_boxes(items, header.width, header.height)
+        return replace(opened, boxes=tuple(LabelBox(item, place) for place, item in enumerate(shown)))
+
+    def save(self, opened: OpenImage, boxes: Sequence[LabelBox]) -> OpenImage:
+        """Write the accepted boxes to the annotation, and return the image as if opened again.
+
+        Boxes of the XML that are not among `boxes` are removed; what has not been changed stays as it is.
+
+        Raises:
+            UserError: a box has no class, the annotation was changed since it was opened, is outside the
+                folder, or cannot be written.
+        """
+        unnamed = sum(not one.item.name for one in boxes)
+        if unnamed:
+            raise UserError(f"{opened.key}: {plural(unnamed, 'box', 'boxes')} without a class; not saved")
+        path = opened.xml_path
+        kept = {one.place: self._in_file(opened, one) for one in boxes if one.place is not None}
+        new = [one.item for one in boxes if one.place is None and not one.is_suggestion]
+        width, height = opened.header.width, opened.header.height
+        added = round_boxes(new, width, height)
+        with self._lock:
+            if stamp_of(path) != opened.stamp:
+                raise UserError(f"{path}: changed on disk since it was opened; not saved: reload the image")
+            if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root)):
+                raise UserError(f"{path}: leads out of {self.root}; give --label the folder it leads to")
+            if opened.stamp:
+                if opened.is_stored:
+                    added = [replace(item, box=unrotate_box(item.box, opened.header)) for item in added]
+                if added or kept != dict(enumerate(opened.annotation.objects)):
+                    edit_annotation(path, kept, added)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                image = opened.image_path
+                folder = as_utf8(os.path.basename(os.path.dirname(os.path.abspath(image))))
+                write_annotation(path, as_utf8(image.name), width, height, added, folder=folder)
+            return self._open(opened.key)
+
+    def _in_file(self, opened: OpenImage, one: LabelBox) -> VocObject:
+        """Return a box that is in the XML as it is to be there."""
+        assert one.place is not None
+        before = opened.annotation.objects[one.place]
+        if one.is_suggestion:
+            return before
+        if one.item.box == opened.boxes[one.place].item.box:
+            return replace(one.item, box=before.box)
+        (item,) = round_boxes([one.item], opened.header.width, opened.header.height)
+        return replace(item, box=unrotate_box(item.box, opened.header)) if opened.is_stored else item
+
+
+def stamp_of(path: Path) -> str:
+    """Return a hash of the content of a file, empty if there is none; a UserError if it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() if os.path.lexists(path) else ""
+    except OSError as error:
+        raise UserError(f"{path}: cannot read: {error.strerror}") from None
+
+
+def find_suggestions(predictor: Predictor, image: Pixels, class_names: Sequence[str]) -> list[LabelBox]:
+    """Detect objects in an image, best first; a class has its spelling among `class_names`."""
+    spelled = {canonical_name(name): name for name in class_names}
+    found = predictor(image)
+    rows = zip(found.names, found.boxes.tolist(), found.scores.tolist(), strict=True)
+    items = [
+        VocObject(spelled.get(canonical_name(name), name), (x1, y1, x2, y2), score=score)
+        for name, (x1, y1, x2, y2), score in rows
+        if x2 - x1 >= _MIN_SIDE and y2 - y1 >= _MIN_SIDE
+    ]
+    return [LabelBox(item) for item in round_boxes(items, image.shape[1], image.shape[0])]
+
+
+def add_suggestions(
+    boxes: Iterable[LabelBox], suggestions: Iterable[LabelBox], conf: float
+) -> list[LabelBox]:
+    """Return the boxes that are no suggestion of the model, and its suggestions for what they do not cover.
+
+    `conf` is the lowest score of a suggestion.
+    """
+    own = [one for one in boxes if one.place is not None or not one.is_suggestion]
+    more = [one for one in suggestions if (one.item.score or 0.0) >= conf]
+    if own and more:
+        covered = overlaps(more, own).max(dim=1).values >= SAME
+        more = [one for one, is_covered in zip(more, covered.tolist(), strict=True) if not is_covered]
+    return own + more
+
+
+def accept(boxes: Iterable[LabelBox]) -> list[LabelBox]:
+    """Turn all suggestions into objects."""
+    return [replace(one, item=replace(one.item, score=None)) for one in boxes]
+
+
+def overlaps(boxes: Sequence[LabelBox], others: Sequence[LabelBox]) -> torch.Tensor:
+    """Return the pairwise IoU, Tensor[N, M]."""
+    first, second = (torch.tensor([one.item.box for one in these]) for these in (boxes, others))
+    return box_iou(first, second).nan_to_num()

@@ -1,0 +1,149 @@
+"""The Label tab of the page: layout and events; what they do is in session.py."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from gradio_image_annotation import image_annotator
+
+from utils.app.editor import describe_classes, editor_colors
+from utils.app.label import LOWEST_SCORE
+from utils.app.session import Labeling, LabelSession
+from utils.cli.errors import UserError
+from utils.cli.predict_config import PredictConfig
+
+# The editor would decode and save the image again at each event; only its boxes are read.
+image_annotator.preprocess_image = lambda self, image: None
+
+_KEYS = (
+    "Keys: <kbd>a</kbd> accept, <kbd>A</kbd> accept all, <kbd>1</kbd> to <kbd>9</kbd> class, "
+    "<kbd>f</kbd> difficult, <kbd>Delete</kbd> delete, <kbd>c</kbd> draw, <kbd>d</kbd> drag, "
+    "<kbd>e</kbd> edit, <kbd>s</kbd> save, <kbd>n</kbd> or <kbd>→</kbd> next, <kbd>p</kbd> or <kbd>←</kbd> "
+    "previous. The wheel zooms, a double click edits. Next and previous save what was changed."
+)
+_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+_TOOLS = {
+    "Accept (a)": "a",
+    "Difficult (f)": "f",
+    "Delete": "Delete",
+    "Draw (c)": "c",
+    "Drag (d)": "d",
+}
+
+
+def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
+    """Add the components and events of the tab to the page."""
+    state = gr.State(None, delete_callback=lambda session: session and session.close())
+    with gr.Row():
+        images = gr.Dropdown(
+            list(labeling.folder.images), label="Image", interactive=True, scale=3, elem_id="label-image"
+        )
+        conf = gr.Slider(LOWEST_SCORE, 1, PredictConfig.conf, step=0.01, label="Suggestions from score")
+        progress = gr.Markdown(labeling.folder.describe_progress(), elem_id="progress")
+    editor = image_annotator(
+        None,
+        label_list=labeling.class_names,
+        label_colors=_hex_colors(labeling),
+        boxes_alpha=0.15,
+        box_min_size=2,
+        sources=[],
+        show_label=False,
+        show_clear_button=False,
+        show_download_button=False,
+        show_remove_button=True,
+        elem_id="editor",
+    )
+    with gr.Row():
+        for text, key in _TOOLS.items():
+            gr.Button(text, size="sm", min_width=60).click(None, js=f"() => labelKeys.act('{key}')")
+        accept_all = gr.Button("Accept all (A)", size="sm", min_width=60, elem_id="accept-all")
+        reload = gr.Button("Reload from disk", size="sm", min_width=60, elem_id="reload")
+    with gr.Row():
+        previous = gr.Button("Previous (p)", size="md", min_width=60, elem_id="previous")
+        save = gr.Button("Save (s)", size="md", min_width=60, elem_id="save")
+        following = gr.Button("Next (n)", variant="primary", size="md", min_width=60, elem_id="next")
+    about = gr.Markdown(elem_id="about")
+    with gr.Row():
+        classes = gr.HTML(describe_classes(labeling.class_names))
+        name = gr.Textbox(label="New class", max_lines=1, scale=0, min_width=160, elem_id="new-class")
+        add = gr.Button("Add", scale=0, min_width=60, elem_id="add-class")
+    gr.Markdown(_KEYS)
+    with gr.Accordion("Train on these", open=False):
+        gr.Code(_describe_training(labeling), language="shell", show_label=False)
+
+    outputs = [state, editor, images, progress, about, classes]
+
+    def show(session: LabelSession) -> list[Any]:
+        boxes, file = session.editor_boxes(), session.image_file
+        names = labeling.class_names
+        shown = image_annotator(
+            {"image": str(file), "boxes": boxes} if file else None,
+            label_list=list(names),
+            label_colors=_hex_colors(labeling),
+        )
+        key = session.opened.key if session.opened else None
+        lines = "  \n".join(filter(None, [_escape(session.describe()), _escape(session.message)]))
+        progress = labeling.folder.describe_progress()
+        return [session, shown, gr.Dropdown(value=key), progress, lines, describe_classes(names)]
+
+    def event(act: Callable[..., None]) -> Callable[..., list[Any]]:
+        """Return a handler: a UserError is shown, and the editor stays as it is."""
+
+        def handle(session: LabelSession | None, value: Any, conf: float, *more: Any) -> list[Any]:
+            session = session or LabelSession(labeling)
+            try:
+                act(session, value, conf, *more)
+            except UserError as error:
+                gr.Warning(_escape(str(error)))
+                return [session, *(gr.skip() for _ in outputs[1:])]
+            return show(session)
+
+        return handle
+
+    def move(step: int) -> Callable[..., None]:
+        def act(session: LabelSession, value: Any, conf: float) -> None:
+            if session.has_changes(value):
+                session.save(value)
+            session.move(step, conf)
+
+        return act
+
+    def jump(session: LabelSession, value: Any, conf: float, key: str) -> None:
+        if session.has_changes(value):
+            session.save(value)
+        session.jump(key, conf)
+
+    given = [state, editor, conf]
+    for trigger, act, more in (
+        (page.load, lambda session, value, conf: session.move(1, conf), []),
+        (following.click, move(1), []),
+        (previous.click, move(-1), []),
+        (save.click, lambda session, value, conf: session.save(value), []),
+        (reload.click, lambda session, value, conf: session.reload(conf), []),
+        (accept_all.click, lambda session, value, conf: session.accept_all(value), []),
+        (conf.release, LabelSession.suggest, []),
+        (images.input, jump, [images]),
+        (add.click, lambda session, value, conf, name: session.add_class(name, value), [name]),
+        (name.submit, lambda session, value, conf, name: session.add_class(name, value), [name]),
+    ):
+        done = trigger(event(act), given + more, outputs, concurrency_id="label", **_QUIET)
+        done.then(None, js="() => labelKeys.deselect()")
+
+
+def _hex_colors(labeling: Labeling) -> list[str]:
+    return ["#{:02x}{:02x}{:02x}".format(*color) for color in editor_colors(labeling.class_names)]
+
+
+def _describe_training(labeling: Labeling) -> str:
+    folder = shlex.quote(str(labeling.folder.root))
+    return f"python data.py check --data {folder}\npython train.py --data {folder} --epochs 50"
+
+
+def _escape(text: str) -> str:
+    """Return text that Markdown and HTML show as it is."""
+    for sign in "\\`*_{}[]<>#|~":
+        text = text.replace(sign, f"\\{sign}" if sign not in "<>" else {"<": "&lt;", ">": "&gt;"}[sign])
+    return text
