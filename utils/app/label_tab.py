@@ -1,7 +1,8 @@
-"""The Label tab of the page: layout and events; what they do is in session.py."""
+"""The Label tab of the page: layout and events; what they do is in label_session.py."""
 
 from __future__ import annotations
 
+import html
 import shlex
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from gradio_image_annotation import image_annotator
 
 from utils.app.editor import describe_classes, editor_colors
 from utils.app.label import LOWEST_SCORE
-from utils.app.session import Labeling, LabelSession
+from utils.app.label_session import Labeling, LabelSession
 from utils.cli.errors import UserError
 from utils.cli.predict_config import PredictConfig
 
@@ -65,7 +66,7 @@ def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
         previous = gr.Button("Previous (p)", size="md", min_width=60, elem_id="previous")
         save = gr.Button("Save (s)", size="md", min_width=60, elem_id="save")
         following = gr.Button("Next (n)", variant="primary", size="md", min_width=60, elem_id="next")
-    about = gr.Markdown(elem_id="about")
+    about = gr.HTML(elem_id="about")
     with gr.Row():
         classes = gr.HTML(describe_classes(labeling.class_names))
         name = gr.Textbox(label="New class", max_lines=1, scale=0, min_width=160, elem_id="new-class")
@@ -85,7 +86,7 @@ def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
             label_colors=_hex_colors(labeling),
         )
         key = session.opened.key if session.opened else None
-        lines = "  \n".join(filter(None, [_escape(session.describe()), _escape(session.message)]))
+        lines = "<br>".join(map(html.escape, filter(None, [session.describe(), session.message])))
         progress = labeling.folder.describe_progress()
         return [session, shown, gr.Dropdown(value=key), progress, lines, describe_classes(names)]
 
@@ -97,7 +98,7 @@ def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
             try:
                 act(session, value, conf, *more)
             except UserError as error:
-                gr.Warning(_escape(str(error)))
+                gr.Warning(html.escape(str(error)))
                 return [session, *(gr.skip() for _ in outputs[1:])]
             return show(session)
 
@@ -140,10 +141,3 @@ def _hex_colors(labeling: Labeling) -> list[str]:
 def _describe_training(labeling: Labeling) -> str:
     folder = shlex.quote(str(labeling.folder.root))
     return f"python data.py check --data {folder}\npython train.py --data {folder} --epochs 50"
-
-
-def _escape(text: str) -> str:
-    """Return text that Markdown and HTML show as it is."""
-    for sign in "\\`*_{}[]<>#|~":
-        text = text.replace(sign, f"\\{sign}" if sign not in "<>" else {"<": "&lt;", ">": "&gt;"}[sign])
-    return text

@@ -41,6 +41,7 @@ _RIGHT: Color = (40, 170, 60)
 _FALSE: Color = (245, 140, 0)
 _MISSED: Color = (230, 20, 40)
 _IGNORED: Color = (130, 130, 130)
+_TRUTH: Color = (255, 255, 255)
 
 
 @dataclass(frozen=True)
@@ -151,34 +152,41 @@ def judge(found: Detections, truth: Sequence[VocObject]) -> Judgement:
     return Judgement(right, wrong, missed, unknown)
 
 
-def draw_look(image: Pixels, found: Detections, truth: Sequence[VocObject] | None) -> Pixels:
-    """Draw detections on a displayed image, by class; with the ground truth by whether they are right.
+def draw_look(
+    image: Pixels, found: Detections, truth: Sequence[VocObject] | None, factor: float = 1.0
+) -> Pixels:
+    """Draw detections on an image by class; with the ground truth by whether they are right.
 
-    Boxes are in pixels of the image.
+    `factor` is the size of `image` as a multiple of the one in whose pixels the boxes are.
     """
     if truth is None:
-        return draw_detections(image, found, found.class_names)
+        return draw_detections(image, scale_boxes(found, factor), found.class_names)
     judged = judge(found, truth)
-    rows = list(zip(found.boxes.tolist(), found.scores.tolist(), found.names, strict=True))
+    rows = zip(found.boxes, found.scores.tolist(), found.names, judged.right, judged.wrong, strict=True)
     marks = []
-    for (box, score, name), right, wrong in zip(rows, judged.right, judged.wrong, strict=True):
+    for box, score, name, right, wrong in rows:
         color = _RIGHT if right else _FALSE if wrong else _IGNORED
         marks.append((box, f"{'false: ' * bool(wrong)}{name} {score:.2f}", color))
-    marks += [(item.box, f"missed: {item.name}", _MISSED) for item in judged.missed]
-    marks += [(item.box, f"{item.name}: not a class of these weights", _IGNORED) for item in judged.unknown]
-    return _draw_marks(image, marks)
+    marks += [(torch.tensor(item.box), f"missed: {item.name}", _MISSED) for item in judged.missed]
+    marks += [(torch.tensor(item.box), f"no such class: {item.name}", _IGNORED) for item in judged.unknown]
+    marks += [(torch.tensor(item.box), "", _TRUTH) for item in truth]
+    return _draw_marks(image, [((box * factor).tolist(), text, color) for box, text, color in marks])
 
 
 def _draw_marks(image: Pixels, marks: Sequence[tuple[Sequence[float], str, Color]]) -> Pixels:
+    """Draw boxes, the first on top; one without a text is thin."""
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
     size = max(10, round(min(canvas.size) / 28))
-    for (x1, y1, x2, y2), text, color in marks[::-1]:  # the best on top
-        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=max(2, size // 6))
-        font = load_font(size, text)
-        place = (min(x1, canvas.width - draw.textlength(text, font=font)), max(0.0, y1 - 1.2 * size))
-        draw.rectangle(draw.textbbox(place, text, font=font), fill=color)
-        draw.text(place, text, fill=(255, 255, 255), font=font)
+    for (x1, y1, x2, y2), text, color in marks[::-1]:
+        corners = x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)
+        draw.rectangle(corners, outline=color, width=max(2, size // 6) if text else 1)
+        if text:
+            font = load_font(size, text)
+            left = max(0.0, min(x1, canvas.width - draw.textlength(text, font=font)))
+            place = left, max(0.0, y1 - 1.2 * size)
+            draw.rectangle(draw.textbbox(place, text, font=font), fill=color)
+            draw.text(place, text, fill=(255, 255, 255), font=font)
     return np.asarray(canvas)
 
 

@@ -13,8 +13,10 @@ import gradio as gr
 from gradio import routes
 
 from utils.app.label import LOWEST_SCORE, LabelFolder
+from utils.app.label_session import Labeling
 from utils.app.label_tab import build_label_tab
-from utils.app.session import Labeling
+from utils.app.look_session import Looking
+from utils.app.look_tab import build_look_tab
 from utils.cli.app_config import HOST, AppConfig
 from utils.cli.console import log
 from utils.cli.errors import Interrupted
@@ -41,11 +43,11 @@ def serve(config: AppConfig) -> int:
     """
     with tempfile.TemporaryDirectory(prefix="page-") as temporary:
         os.environ["GRADIO_TEMP_DIR"] = temporary  # uploads, and images as the browser gets them
-        labeling = None
+        looking, labeling = Looking(config, Path(temporary)), None
         if config.label is not None:
             labeling = Labeling(LabelFolder(config.label), lambda: _load(config), Path(temporary))
         stopped = threading.Event()
-        page = build_page(config, labeling)
+        page = build_page(config, looking, labeling)
         page.launch(
             server_name=HOST,
             server_port=config.port,
@@ -82,11 +84,14 @@ def serve(config: AppConfig) -> int:
                 ranking.join()
 
 
-def build_page(config: AppConfig, labeling: Labeling | None) -> gr.Blocks:
-    """Lay out the page."""
-    with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(300, 3600), fill_width=True) as page:
+def build_page(config: AppConfig, looking: Looking, labeling: Labeling | None) -> gr.Blocks:
+    """Lay out the page; the Label tab, if there is one, is open."""
+    page = gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(300, 3600), fill_width=True)
+    with page, gr.Tabs(selected="look" if labeling is None else "label"):
+        with gr.Tab("Look", id="look"):
+            build_look_tab(page, looking, config)
         if labeling is not None:
-            with gr.Tab("Label"):
+            with gr.Tab("Label", id="label"):
                 build_label_tab(page, labeling)
     return page
 
