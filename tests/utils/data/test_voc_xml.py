@@ -13,6 +13,7 @@ from utils.data.dataset_report import clip_box
 from utils.data.voc_xml import (
     VocAnnotation,
     VocObject,
+    edit_annotation,
     read_annotation,
     rewrite_annotation,
     round_boxes,
@@ -421,3 +422,85 @@ def test_rewriting_can_skip_predictions(tmp_path: Path) -> None:
         target = tmp_path / f"{skip}.xml"
         rewrite_annotation(tmp_path / "a.xml", target, "b.jpg", {"caf\u00e9": "tea"}.get, skip_scored=skip)
         assert [item.name for item in read_annotation(target).objects] == ["tea"] * left
+
+
+EVERYTHING = (
+    "<annotation verified='yes'><folder>x</folder><source><database>mine</database></source>"
+    "<object id='7'><name>cat</name><pose>Left</pose><occluded>1</occluded>"
+    "<part><name>head</name><bndbox><xmin>4</xmin><ymin>5</ymin><xmax>6</xmax><ymax>7</ymax></bndbox></part>"
+    "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>10</xmax><ymax>12</ymax><note>n</note></bndbox></object>"
+    "<object><name>broken</name></object>"
+    f"<objects><object><name>dog</name>{BOX}{BOX.replace('>10<', '>20<')}</object></objects></annotation>"
+)
+LONG = (2, 3, 20, 12)
+
+
+@pytest.mark.parametrize(
+    ("change", "old", "new"),
+    [
+        ({}, "", ""),
+        ({0: VocObject("cow", CAT.box)}, "<name>cat<", "<name>cow<"),
+        (
+            {0: DIFFICULT},
+            "</bndbox></object><object><name>b",
+            "</bndbox><difficult>1</difficult></object><object><name>b",
+        ),
+        (
+            {0: VocObject("cat", (0, 1, 8, 9))},
+            "<xmin>3</xmin><ymin>4</ymin><xmax>10</xmax><ymax>12</ymax><note>n</note>",
+            "<note>n</note><xmin>1</xmin><ymin>2</ymin><xmax>8</xmax><ymax>9</ymax>",
+        ),
+        ({2: None}, BOX.replace(">10<", ">20<"), ""),
+        (
+            {1: VocObject("cow", CAT.box)},
+            f"<object><name>dog</name>{BOX}",
+            f"<object><name>cow</name>{BOX}</object><object><name>dog</name>",
+        ),
+        ({1: None, 2: None}, f"<object><name>dog</name>{BOX}{BOX.replace('>10<', '>20<')}</object>", ""),
+    ],
+    ids=["none", "name", "difficult", "box", "one box of two", "name of one box of two", "removed"],
+)
+def test_editing_changes_nothing_else(tmp_path, change, old, new):
+    path = tmp_path / "a.xml"
+    path.write_text(EVERYTHING)
+    objects = read_annotation(path).objects
+    assert objects == (CAT, VocObject("dog", CAT.box), VocObject("dog", LONG))
+    states = dict(enumerate(objects)) | change
+    edit_annotation(path, {place: item for place, item in states.items() if item is not None}, [])
+    expected = ElementTree.fromstring(EVERYTHING.replace(old, new) if old else EVERYTHING)
+    assert canonical(ElementTree.parse(path).getroot()) == canonical(expected)
+    assert set(read_annotation(path).objects) == {item for item in states.values() if item is not None}
+
+
+def canonical(node):
+    return ElementTree.canonicalize(ElementTree.tostring(node, encoding="unicode"), strip_text=True)
+
+
+def test_added_objects_follow_those_of_the_file(tmp_path):
+    path = tmp_path / "a.xml"
+    write_annotation(path, "a.jpg", 40, 30, [CAT])
+    edit_annotation(path, {0: CAT}, [DIFFICULT, scored(0.5)])
+    assert read_annotation(path).objects == (CAT, DIFFICULT, scored(0.5))
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        f"{BOX}<score>0.5</score>",
+        f"{BOX}<difficult>1</difficult><prediction Confidence='50%'/>",
+        BOX + ATTRIBUTES.format("score", "0.5"),
+        "<polygon>" + points(2, 3, 10, 3, 10, 12) + "</polygon>",
+        ROTATED.format(angle=0.5),
+        BOX + ATTRIBUTES.format("rotation", "30"),
+        BOX + ATTRIBUTES.format("difficult", "True"),
+        "<possibleresult><name>cat</name></possibleresult>" + BOX,
+    ],
+)
+def test_an_object_of_any_tool_takes_its_new_state(tmp_path, inside):
+    path = tmp_path / "a.xml"
+    name = "" if "possibleresult" in inside else "<name>cat</name>"
+    path.write_text(f"<annotation><object>{name}{inside}</object></annotation>")
+    assert len(read_annotation(path).objects) == 1
+    for item in (VocObject("cow", (4, 5, 20, 22), True), VocObject("cow", (4, 5, 20, 22), False)):
+        edit_annotation(path, {0: item}, [])
+        assert read_annotation(path).objects == (item,)

@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.voc_folder import make_voc_folder
+from utils.app.editor import from_editor, text_of, to_editor
+from utils.app.label import LabelBox, LabelFolder, accept, add_suggestions
+from utils.app.label_session import Labeling, LabelSession
+from utils.cli.errors import UserError
+from utils.cli.shared_config import DataConfig
+from utils.data.prepare import prepare_splits
+from utils.data.voc_xml import VocObject, read_annotation, write_annotation
+
+CAT, DOG = VocObject("cat", (10.0, 10.0, 50.0, 40.0)), VocObject("dog", (20.0, 5.0, 60.0, 30.0))
+NAMES = ("cat", "dog")
+
+
+def make_image(path: Path, size: tuple[int, int] = (80, 60), orientation: int = 1) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in "abc":
+        make_image(tmp_path / f"{name}.jpg")
+    write_annotation(tmp_path / "a.xml", "a.jpg", 80, 60, [CAT, DOG])
+    return tmp_path
+
+
+def test_no_boxes_come_back_as_none():
+    assert from_editor([], []) == []
+    assert to_editor([], NAMES) == []
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        (CAT, "cat"),
+        (VocObject("cat", CAT.box, True), "cat (difficult)"),
+        (VocObject("cat", CAT.box, False, 0.834), "cat 0.83?"),
+        (VocObject("cat 2 (old)", CAT.box, True, 1.0), "cat 2 (old) (difficult) 1.00?"),
+    ],
+)
+def test_the_text_of_a_box_says_all_of_it(item, text):
+    assert text_of(item) == text
+    boxes = [LabelBox(item, 3)]
+    assert from_editor(to_editor(boxes, [item.name]), boxes) == boxes
+
+
+def test_the_editor_gives_back_each_box_as_what_it_was():
+    boxes = [LabelBox(CAT, 0), LabelBox(DOG, 1), LabelBox(VocObject("dog", CAT.box, score=0.5))]
+    values = to_editor(boxes, NAMES)
+    new = {"label": "cat", "color": (16, 32, 48), "xmin": 1, "ymin": 2, "xmax": 9, "ymax": 8}
+    newer = new | {"xmax": 11}
+    moved = values[1] | {"xmin": 70, "xmax": 79}
+    accepted = values[2] | {"label": "dog"}
+    found = from_editor([newer, new, moved, accepted], boxes)  # the cat is deleted
+    assert found == [
+        LabelBox(VocObject("dog", (70.0, 5.0, 79.0, 30.0)), 1),
+        LabelBox(VocObject("dog", CAT.box)),
+        LabelBox(VocObject("cat", (1.0, 2.0, 9.0, 8.0))),
+        LabelBox(VocObject("cat", (1.0, 2.0, 11.0, 8.0))),
+    ]
+
+
+def test_a_box_with_another_color_is_known_by_its_place():
+    boxes = [LabelBox(CAT, 0), LabelBox(DOG, 1)]
+    values = [value | {"color": (0, 0, 0)} for value in to_editor(boxes, NAMES)]
+    values[0] |= {"label": "dog", "xmin": 12}
+    found = from_editor(values, boxes)
+    assert found == [LabelBox(VocObject("dog", (12.0, *CAT.box[1:])), 0), LabelBox(DOG, 1)]
+
+
+def test_a_rotated_editor_is_refused():
+    with pytest.raises(UserError, match="rotate it back"):
+        from_editor([], [], orientation=1)
+
+
+def test_suggestions_do_not_cover_objects_and_start_at_a_score():
+    suggestions = [
+        LabelBox(VocObject("cat", CAT.box, score=0.9)),
+        LabelBox(VocObject("dog", DOG.box, score=0.3)),
+    ]
+    assert add_suggestions([], suggestions, 0.5) == suggestions[:1]
+    assert add_suggestions([LabelBox(CAT, 0)], suggestions, 0.0) == [LabelBox(CAT, 0), suggestions[1]]
+    assert [one.is_suggestion for one in accept(suggestions)] == [False, False]
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="no images"):
+        LabelFolder(tmp_path)
+
+
+def test_images_without_xml_come_first_by_their_score(folder: Path):
+    found = LabelFolder(folder)
+    assert found.describe_progress() == "1 of 3 images labelled"
+    assert found.unscored() == ["b", "c"]
+    found.scores |= {"b": 0.9, "c": 0.2}
+    assert [found.choose_next(seen) for seen in ((), "c", "cb", "cba")] == ["c", "b", "a", None]
+
+
+def test_opening_and_saving_without_a_change_leaves_the_file_alone(folder: Path):
+    before = (folder / "a.xml").read_bytes()
+    found = LabelFolder(folder)
+    opened, image = found.open("a")
+    assert image.shape == (60, 80, 3)
+    assert [one.item for one in opened.boxes] == [CAT, DOG]
+    found.save(opened, from_editor(to_editor(opened.boxes, NAMES), opened.boxes))
+    assert (folder / "a.xml").read_bytes() == before
+
+
+def test_saved_boxes_are_those_that_were_accepted(folder: Path):
+    found = LabelFolder(folder)
+    opened, _ = found.open("b")
+    suggestion = LabelBox(VocObject("dog", DOG.box, score=0.9))
+    saved = found.save(opened, [LabelBox(CAT), suggestion])
+    assert read_annotation(folder / "b.xml").objects == (CAT,)
+    assert found.describe_progress() == "2 of 3 images labelled"
+    found.save(saved, [*saved.boxes, *accept([suggestion])])
+    assert read_annotation(folder / "b.xml").objects == (CAT, DOG)
+
+
+def test_an_image_without_objects_gets_an_xml_without_objects(folder: Path):
+    found = LabelFolder(folder)
+    found.save(found.open("b")[0], [])
+    assert read_annotation(folder / "b.xml").objects == ()
+
+
+@pytest.mark.parametrize("change", ["edited", "removed", "new"])
+def test_a_file_that_changed_meanwhile_is_not_overwritten(folder: Path, change: str):
+    found = LabelFolder(folder)
+    opened, _ = found.open("b" if change == "new" else "a")
+    path = opened.xml_path
+    if change == "removed":
+        path.unlink()
+    else:
+        write_annotation(path, "x.jpg", 80, 60, [DOG])
+    before = path.read_bytes() if path.exists() else None
+    with pytest.raises(UserError, match="changed on disk since it was opened; not saved"):
+        found.save(opened, [LabelBox(CAT)])
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+def test_two_tabs_do_not_lose_each_others_work(folder: Path):
+    found = LabelFolder(folder)
+    first, second = (found.open("a")[0] for _ in range(2))
+    found.save(first, [*first.boxes, LabelBox(CAT)])
+    with pytest.raises(UserError, match="not saved"):
+        found.save(second, [])
+    assert len(read_annotation(folder / "a.xml").objects) == 3
+
+
+def test_a_box_without_a_class_is_not_saved(folder: Path):
+    found = LabelFolder(folder)
+    with pytest.raises(UserError, match="1 box without a class"):
+        found.save(found.open("b")[0], [LabelBox(VocObject("", CAT.box))])
+    assert not (folder / "b.xml").exists()
+
+
+def test_an_annotation_outside_of_the_folder_is_not_written(folder: Path, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside") / "b.xml"
+    write_annotation(outside, "b.jpg", 80, 60, [CAT])
+    (folder / "b.xml").symlink_to(outside)
+    before = outside.read_bytes()
+    found = LabelFolder(folder)
+    with pytest.raises(UserError, match="leads out of"):
+        found.save(found.open("b")[0], [])
+    assert outside.read_bytes() == before
+
+
+def test_new_annotations_are_where_the_layout_has_them(tmp_path: Path):
+    make_voc_folder(tmp_path, train_images=2, val_images=1)
+    (tmp_path / "Annotations" / "1.xml").unlink()
+    make_image(tmp_path / "JPEGImages" / "sub" / "x.jpg")
+    found = LabelFolder(tmp_path)
+    for key in ("1", "sub/x"):
+        found.save(found.open(key)[0], [LabelBox(CAT)])
+        assert read_annotation(tmp_path / "Annotations" / f"{key}.xml").objects == (CAT,)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("stored", [False, True])
+def test_boxes_on_images_rotated_by_exif_are_as_the_reader_of_training_has_them(
+    tmp_path: Path, orientation: int, stored: bool
+):
+    make_image(tmp_path / "a.jpg", (80, 60), orientation)
+    width, height = (60, 80) if orientation >= 5 and not stored else (80, 60)
+    write_annotation(tmp_path / "a.xml", "a.jpg", width, height, [VocObject("cat", (5, 6, 30, 50))])
+    found = LabelFolder(tmp_path)
+    opened, image = found.open("a")
+    (box,) = opened.boxes
+    assert image.shape[:2] == (opened.header.height, opened.header.width)
+    x1, y1, x2, y2 = box.item.box
+    moved = LabelBox(VocObject("cat", (x1 + 1, y1 + 2, x2, y2)), 0)
+    added = LabelBox(VocObject("dog", (2, 3, 20, 30)))
+    found.save(opened, [moved, added])
+    dataset, _ = prepare_splits(DataConfig(str(tmp_path)), ["all"])
+    objects = dataset.objects(0)
+    assert objects.boxes.tolist() == [list(moved.item.box), list(added.item.box)]
+
+
+def test_an_unreviewed_object_is_a_suggestion_and_stays_until_it_is_accepted(folder: Path):
+    scored = VocObject("cat", CAT.box, score=0.5)
+    write_annotation(folder / "a.xml", "a.jpg", 80, 60, [scored])
+    found = LabelFolder(folder)
+    opened, _ = found.open("a")
+    (box,) = opened.boxes
+    assert box.is_suggestion
+    opened = found.save(opened, [box, LabelBox(DOG)])
+    assert read_annotation(folder / "a.xml").objects == (scored, DOG)
+    found.save(opened, accept(opened.boxes))
+    assert read_annotation(folder / "a.xml").objects == (CAT, DOG)
+
+
+@pytest.fixture
+def session(folder: Path, weights: Path, tmp_path_factory) -> LabelSession:
+    def load():
+        from utils.inference.predictor import Predictor
+
+        return Predictor.from_checkpoint(weights, device="cpu", conf=0.05)
+
+    return LabelSession(Labeling(LabelFolder(folder), load, tmp_path_factory.mktemp("files")))
+
+
+def value_of(session: LabelSession) -> dict:
+    return {"boxes": session.editor_boxes(), "orientation": 0}
+
+
+def test_a_session_goes_forth_and_back_and_skips_what_cannot_be_read(session: LabelSession, folder: Path):
+    (folder / "b.jpg").write_bytes(b"no image")
+    session.labeling.folder.scores |= {"b": 0.1, "c": 0.2}
+    opened = []
+    for step in (1, 1, 1, -1, -1):
+        session.move(step, 1.0)
+        opened.append((session.opened.key, session.message))
+    (first, problem), (second, _), (third, last), (fourth, _), (fifth, start) = opened
+    assert (first, second, third, fourth, fifth) == ("c", "a", "a", "c", "c")
+    assert "b.jpg: not an image that can be read" in problem
+    assert last == "this was the last image"
+    assert "this is the first image" in start
+
+
+def test_a_broken_xml_is_skipped_and_left_alone(session: LabelSession, folder: Path):
+    (folder / "a.xml").write_text("<annotation>")
+    with pytest.raises(UserError, match=r"a\.xml: not well-formed"):
+        session.jump("a", 1.0)
+    assert session.opened is None
+    assert (folder / "a.xml").read_text() == "<annotation>"
+
+
+def test_a_session_saves_only_changes(session: LabelSession, folder: Path):
+    session.jump("a", 1.0)
+    assert not session.has_changes(value_of(session))
+    value = value_of(session)
+    value["boxes"][0]["label"] = "horse"
+    assert session.has_changes(value)
+    session.save(value)
+    assert session.message == f"saved 2 objects in {folder / 'a.xml'}; new class: horse"
+    assert "horse" in session.labeling.class_names
+    assert not session.has_changes(value_of(session))
+
+
+def test_suggestions_are_never_written(session: LabelSession, folder: Path):
+    session.jump("b", 0.05)
+    session.labeling.predictor()
+    session._suggested = [LabelBox(VocObject("cat", CAT.box, score=0.4))]
+    session.suggest(value_of(session), 0.3)
+    assert [one.item.score for one in session.shown] == [0.4]
+    assert not session.has_changes(value_of(session))
+    session.save(value_of(session))
+    assert read_annotation(folder / "b.xml").objects == ()
+    assert "1 suggestion not accepted" in session.message
+    session.accept_all(value_of(session))
+    session.save(value_of(session))
+    assert read_annotation(folder / "b.xml").objects == (CAT,)
+
+
+def test_only_the_last_images_of_a_session_are_kept(session: LabelSession):
+    for key in "abcab":
+        session.jump(key, 1.0)
+    files = list(session.labeling.temporary.iterdir())
+    assert len(files) == 3
+    assert session.image_file in files
+    session.close()
+    assert not list(session.labeling.temporary.iterdir())
+
+
+def test_weights_that_cannot_be_loaded_leave_labeling_without_suggestions(folder: Path, tmp_path_factory):
+    def load():
+        raise UserError("best.pth: broken")
+
+    session = LabelSession(Labeling(LabelFolder(folder), load, tmp_path_factory.mktemp("files")))
+    session.move(1, 0.5)
+    assert session.opened is not None
+    assert "no suggestions: best.pth: broken" in session.describe()
