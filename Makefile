@@ -12,22 +12,25 @@ ifeq ($(USE_ACTIVE),yes)
 BIN := $(ACTIVE)/bin
 RUN_READY := active-run
 DEV_READY := active-dev
+APP_READY := active-app
 GOODBYE := Your active environment was used: $(ACTIVE)
 else
 BIN := $(CURDIR)/$(VENV)/bin
 RUN_READY := $(VENV)/.installed-run
 DEV_READY := $(VENV)/.installed-dev
+APP_READY := $(VENV)/.installed-app
 GOODBYE := To type such commands yourself: source $(VENV)/bin/activate
 endif
 
 # Show a command as one would type it, then run it with the environment's programs.
 type = @echo '$$ $(1)' && PATH="$(BIN):$$PATH" $(1)
 
-.PHONY: help install demo test test-cuda exhaustive fuzz quick check active-run active-dev
+.PHONY: help install demo test test-app test-cuda exhaustive fuzz quick check active-run active-dev active-app
 
 help:
 	@echo 'make demo     train, evaluate and predict on a small generated data set'
 	@echo 'make test     the tests that CI runs, about 8 minutes on 2 cores'
+	@echo 'make test-app the tests of the page of app.py, in Chromium; says what is missing for them'
 	@echo 'make test-cuda   the tests that need a GPU; says how many were skipped'
 	@echo 'make exhaustive  also every data fault through every command'
 	@echo 'make fuzz     damaged files for every reader, five minutes each; FUZZ_SECONDS and FUZZ_SEED change that'
@@ -45,6 +48,9 @@ demo: $(RUN_READY)
 
 test: $(DEV_READY)
 	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto -m "not exhaustive")
+
+test-app: $(APP_READY)
+	$(call type,env OMP_NUM_THREADS=1 python -m pytest tests/app tests/utils/app)
 
 test-cuda: $(DEV_READY)
 	$(call type,python -m pytest tests/cuda)
@@ -72,6 +78,10 @@ $(VENV)/.installed-run: requirements.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: requirements-dev.txt requirements-export.txt requirements.txt | $(VENV)/bin/python
 	$(call install,requirements-dev.txt)
 	@touch $@ $(VENV)/.installed-run
+
+$(VENV)/.installed-app: requirements-app.txt $(VENV)/.installed-dev
+	$(call install,requirements-app.txt)
+	@touch $@
 
 # uv is several times faster than pip, the fallback; it uses pip's configured index.
 define install
@@ -105,6 +115,9 @@ FIND_MISSING = @"$(BIN)/python" -c 'import importlib.util, sys; \
 
 active-run:
 	$(FIND_MISSING) requirements.txt $(RUN_MODULES)
+
+active-app: active-dev
+	$(FIND_MISSING) requirements-app.txt gradio gradio_image_annotation
 
 active-dev:
 	$(FIND_MISSING) requirements-dev.txt $(RUN_MODULES) onnx onnxscript onnxruntime openvino ncnn pnnx pytest xdist ruff mypy

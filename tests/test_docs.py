@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nets.config import ModelConfig
+from utils.cli.app_config import AppConfig
 from utils.cli.compare_config import parse_comparison
 from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
@@ -27,6 +28,7 @@ CONFIGS = {
     "evaluate.py": EvaluateConfig,
     "predict.py": PredictConfig,
     "export.py": ExportConfig,
+    "app.py": AppConfig,
 }
 
 
@@ -37,7 +39,7 @@ def commands(text):
     lines += re.findall(r"`(python \w+\.py [^`]*)`", text)
     for line in lines:
         if (
-            re.match(r"(python|torchrun .*?) ?(train|evaluate|predict|compare|export|data)\.py ", line)
+            re.match(r"(python|torchrun .*?) ?(train|evaluate|predict|compare|export|data|app)\.py ", line)
             and "..." not in line
         ):
             yield line

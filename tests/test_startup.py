@@ -22,7 +22,7 @@ status = __import__(script).main(arguments)
 print()
 print("status", status, "loaded", *sorted(set(modules.split()) & set(sys.modules)))
 """
-SCRIPTS = ("train", "predict", "evaluate", "export", "compare", "data")
+SCRIPTS = ("train", "predict", "evaluate", "export", "compare", "data", "app")
 VERBS = {
     "check": ["--data", "voc"],
     "stats": ["--data", "voc"],
@@ -75,6 +75,9 @@ def test_parsing_loads_nothing_heavy(script: str, flag: str, tmp_path: Path) -> 
         "export --weights gone.pth",
         "export --data gone",
         "export --anchors data.txt",
+        "app --label gone",
+        "app --data gone",
+        "app --weights gone.pth",
         "data check --data gone",
         "data convert gone.json --out new",
     ],

@@ -99,7 +99,8 @@ def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
                 act(session, value, conf, *more)
             except UserError as error:
                 gr.Warning(html.escape(str(error)))
-                return [session, *(gr.skip() for _ in outputs[1:])]
+                key = session.opened.key if session.opened else None
+                return [session, gr.skip(), gr.Dropdown(value=key), *(gr.skip() for _ in outputs[3:])]
             return show(session)
 
         return handle

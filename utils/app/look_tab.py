@@ -63,7 +63,9 @@ def build_look_tab(page: gr.Blocks, looking: Looking, config: AppConfig) -> None
                         }
                         boxes = gr.Image(show_label=True, elem_id=f"boxes-{number}", **picture)
                         about = gr.HTML(elem_id=f"found-{number}")
-                        gates = gr.Image(label="Attention maps", visible=False, **picture)
+                        gates = gr.Image(
+                            label="Attention maps", visible=False, elem_id=f"gates-{number}", **picture
+                        )
                         warmth = gr.Image(label="Heat map", visible=False, **picture)
                     panels.append((column, boxes, about, gates, warmth))
             table = gr.Dataframe(interactive=False, label="What they found", elem_id="table", wrap=True)

@@ -20,6 +20,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = (
     *("torchvision", "albumentations", "opencv-python-headless", "opencv-python", "numpy", "Pillow"),
     *("pycocotools", "matplotlib", "onnx", "onnxruntime", "openvino", "ncnn"),
+    *("gradio", "gradio_image_annotation"),
 )
 _BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # of x86, and of Arm
 

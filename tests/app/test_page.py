@@ -1,0 +1,238 @@
+"""The page in a browser, as a user sees it: needs requirements-app.txt, Playwright and Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import data
+import train
+from nets.config import ModelConfig
+from nets.yolo import YoloBody
+from utils.data.demo import draw_sample
+from utils.data.voc_xml import VocObject, read_annotation, write_annotation
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+NEEDED = ("gradio", "gradio_image_annotation", "playwright")
+MISSING = [name for name in NEEDED if find_spec(name) is None]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium installed"),
+]
+WAIT = 60_000  # milliseconds, for a machine with much to do
+# Imported by the server's Python at its start: it notes and refuses what would leave this computer.
+BLOCK = """
+import socket
+connect, find = socket.socket.connect, socket.getaddrinfo
+def refuse(host):
+    if str(host) not in ("127.0.0.1", "localhost", "::1", "None", "b'127.0.0.1'"):
+        open("requests.txt", "a").write(f"{host}\\n")
+        raise OSError(f"{host} is outside")
+def checked_connect(self, address):
+    if self.family in (socket.AF_INET, socket.AF_INET6):
+        refuse(address[0])
+    return connect(self, address)
+def checked_find(host, *more, **options):
+    refuse(host)
+    return find(host, *more, **options)
+socket.socket.connect, socket.getaddrinfo = checked_connect, checked_find
+"""
+CAR = (46, 255, 166, 297)  # what the bundled weights find in the first image, about
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images to label, one of them broken, weights with attention, and the blocked sockets."""
+    room = tmp_path_factory.mktemp("page")
+    (room / "images").mkdir()
+    for name, index in (("a", 4), ("b", 10)):
+        image, _ = draw_sample(0, "test", index)
+        cv2.imwrite(str(room / f"images/{name}.jpg"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    write_annotation(room / "images/b.xml", "b.jpg", 327, 251, [VocObject("balloon", (5, 5, 60, 60))])
+    (room / "images/broken.jpg").write_bytes(b"no image")
+    torch.manual_seed(0)
+    model = YoloBody(ModelConfig(2, phi="cbam", input_size=(64, 64)))
+    save_checkpoint(room / "cbam.pth", Checkpoint(model.config, ("car", "dog"), model.state_dict()))
+    (room / "block").mkdir()
+    (room / "block/sitecustomize.py").write_text(BLOCK)
+    return room
+
+
+@pytest.fixture(scope="module")
+def address(room: Path) -> Iterator[str]:
+    """The address of the page, served as a user would."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flags = "--label images --data images --weights voc cbam.pth --no-browser --device cpu --port"
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "app.py"), *flags.split(), str(port)],
+        cwd=room,
+        env=os.environ | {"PYTHONPATH": str(room / "block"), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    yield line.removeprefix("page: ").strip()
+    server.terminate()
+    assert server.wait(30) == 143
+    assert server.stdout.read() == ""
+    assert not (room / "requests.txt").exists(), (room / "requests.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, address: str) -> Iterator[Callable]:
+    """Open the page in a new tab; all that the tab asks for comes from the server."""
+    requests, errors, pages = [], [], []
+
+    def open_one():
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page.set_default_timeout(WAIT)
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        pages.append(page)
+        return page
+
+    yield open_one
+    for page in pages:
+        page.close()
+    hosts = {urlsplit(url).netloc for url in requests if not url.startswith(("data:", "blob:"))}
+    assert hosts == {urlsplit(address).netloc}
+    assert errors == []
+
+
+def has_text(page, where: str, text: str) -> None:
+    page.wait_for_function(
+        "([where, text]) => document.querySelector(where)?.innerText.includes(text)", arg=[where, text]
+    )
+
+
+def point(page, x: float, y: float) -> tuple[float, float]:
+    """Return where a pixel of the first image, 444 wide and shown as large as it is, is on the page."""
+    canvas = page.locator("#editor canvas").bounding_box()
+    return canvas["x"] + (canvas["width"] - 444) / 2 + x, canvas["y"] + y
+
+
+def settle(page, milliseconds: int = 500) -> None:
+    """Wait for what the editor does without a sign."""
+    page.wait_for_timeout(milliseconds)
+
+
+def test_look(open_page, room: Path):
+    page = open_page()
+    page.get_by_role("tab", name="Look").click()
+    page.locator("#drop input[type=file]").set_input_files([str(room / "images/a.jpg")])
+    has_text(page, "#found-0", "1 car")
+    has_text(page, "#found-1", "nothing found")
+    has_text(page, "#table", "only voc")
+    assert page.locator("#boxes-0 img").evaluate("image => image.naturalWidth") == 444
+    before = page.locator("#boxes-0 img").get_attribute("src")
+    number = page.locator("#look-conf input[type=number]")
+    number.fill("1")
+    number.press("Enter")
+    has_text(page, "#found-0", "nothing found")
+    assert page.locator("#boxes-0 img").get_attribute("src") != before
+    number.fill("0.25")
+    number.press("Enter")
+    has_text(page, "#found-0", "1 car")
+    page.get_by_label("Attention maps").check()
+    page.locator("#gates-1 img").wait_for()
+    name = page.locator("#look-image input")
+    name.fill("b")
+    name.press("Enter")
+    has_text(page, "#found-0", "0 right, 2 false alarms, 0 missed")  # no balloon is known
+    name.fill("broken")
+    name.press("Enter")
+    has_text(page, "#look-message", "broken.jpg: not an image")
+
+
+def test_label(open_page, room: Path, monkeypatch: pytest.MonkeyPatch):
+    page = open_page()
+    has_text(page, "#about", "a.jpg")
+    has_text(page, "#progress", "1 of 3 images labelled")
+    settle(page)
+    page.mouse.click(*point(page, 100, 280))  # the suggestion
+    page.keyboard.press("a")
+    settle(page)
+    page.keyboard.press("c")
+    page.mouse.move(*point(page, 300, 40))
+    page.mouse.down()
+    page.mouse.move(*point(page, 340, 70))
+    page.mouse.move(*point(page, 400, 120))
+    page.mouse.up()
+    page.locator("#model-box-edit").wait_for()
+    page.keyboard.press("1")
+    page.locator("#model-box-edit").wait_for(state="detached")
+    page.keyboard.press("s")
+    has_text(page, "#about", "saved 2 objects")
+    car, balloon = read_annotation(room / "images/a.xml").objects
+    assert (car.name, balloon) == ("car", VocObject("balloon", (300, 40, 400, 120)))
+    np.testing.assert_allclose(car.box, CAR, atol=2)
+    has_text(page, "#progress", "2 of 3 images labelled")
+
+    other = open_page()  # the labelled images, as only the broken one has no XML
+    settle(page)
+    page.keyboard.press("d")
+    page.mouse.click(*point(page, 350, 80))
+    page.keyboard.press("2")  # car
+    settle(page)
+    page.keyboard.press("f")
+    settle(page)
+    page.keyboard.press("n")
+    has_text(page, "#about", "broken.jpg: not an image")
+    has_text(page, "#about", "b.jpg")
+    assert read_annotation(room / "images/a.xml").objects == (car, VocObject("car", balloon.box, True))
+
+    has_text(other, "#about", ".jpg")
+    other.close()
+    page.keyboard.press("p")
+    has_text(page, "#about", "a.jpg")
+    settle(page)
+    page.mouse.click(*point(page, 350, 80))
+    page.keyboard.press("Delete")
+    write_annotation(room / "images/a.xml", "a.jpg", 444, 297, [car])  # by another program
+    page.keyboard.press("s")
+    page.get_by_text("changed on disk since it was opened").first.wait_for()
+    assert read_annotation(room / "images/a.xml").objects == (car,)
+
+    (room / "images/broken.jpg").unlink()
+    monkeypatch.chdir(room)
+    assert data.main(["check", "--data", "images"]) == 0
+    short = ["--epochs", "1", "--imgsz", "64", "--weights", "none", "--val", "none", "--workers", "0"]
+    assert train.main(["--data", "images", "--device", "cpu", "--batch-size", "2", *short]) == 0
+
+
+def test_files_outside_are_not_served(address: str, room: Path):
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
+    for path in ("/etc/passwd", ROOT / "README.md", room / "cbam.pth", room / "images/a.jpg"):
+        with pytest.raises(HTTPError, match=r"40[34]"):
+            urlopen(f"{address}/gradio_api/file={path}")
