@@ -159,7 +159,7 @@ def test_look(open_page, room: Path):
     number.press("Enter")
     has_text(page, "#found-0", "nothing found")
     assert page.locator("#boxes-0 img").get_attribute("src") != before
-    number.fill("0.25")
+    number.fill("0.5")
     number.press("Enter")
     has_text(page, "#found-0", "1 car")
     page.get_by_label("Attention maps").check()
@@ -167,7 +167,7 @@ def test_look(open_page, room: Path):
     name = page.locator("#look-image input")
     name.fill("b")
     name.press("Enter")
-    has_text(page, "#found-0", "0 right, 2 false alarms, 0 missed")  # no balloon is known
+    has_text(page, "#found-0", "0 right, 1 false alarm, 0 missed")  # no balloon is known
     name.fill("broken")
     name.press("Enter")
     has_text(page, "#look-message", "broken.jpg: not an image")
@@ -197,8 +197,6 @@ def test_label(open_page, room: Path, monkeypatch: pytest.MonkeyPatch):
     np.testing.assert_allclose(car.box, CAR, atol=2)
     has_text(page, "#progress", "2 of 3 images labelled")
 
-    other = open_page()  # the labelled images, as only the broken one has no XML
-    settle(page)
     page.keyboard.press("d")
     page.mouse.click(*point(page, 350, 80))
     page.keyboard.press("2")  # car
@@ -206,13 +204,16 @@ def test_label(open_page, room: Path, monkeypatch: pytest.MonkeyPatch):
     page.keyboard.press("f")
     settle(page)
     page.keyboard.press("n")
-    has_text(page, "#about", "broken.jpg: not an image")
     has_text(page, "#about", "b.jpg")
     assert read_annotation(room / "images/a.xml").objects == (car, VocObject("car", balloon.box, True))
 
-    has_text(other, "#about", ".jpg")
-    other.close()
-    page.keyboard.press("p")
+    name = page.locator("#label-image input")
+    name.fill("broken")
+    name.press("Enter")
+    page.get_by_text("broken.jpg: not an image").first.wait_for()
+    assert name.input_value() == "b"
+    name.fill("a")
+    name.press("Enter")
     has_text(page, "#about", "a.jpg")
     settle(page)
     page.mouse.click(*point(page, 350, 80))
