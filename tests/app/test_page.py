@@ -135,9 +135,9 @@ def has_text(page, where: str, text: str) -> None:
 
 
 def point(page, x: float, y: float) -> tuple[float, float]:
-    """Return where a pixel of the first image, 444 wide and shown as large as it is, is on the page."""
+    """Return where a pixel of the first image is on the page: 444 wide, and shown twice as large."""
     canvas = page.locator("#editor canvas").bounding_box()
-    return canvas["x"] + (canvas["width"] - 444) / 2 + x, canvas["y"] + y
+    return canvas["x"] + (canvas["width"] - 888) / 2 + 2 * x, canvas["y"] + 2 * y
 
 
 def settle(page, milliseconds: int = 500) -> None:
@@ -152,7 +152,7 @@ def test_look(open_page, room: Path):
     has_text(page, "#found-0", "1 car")
     has_text(page, "#found-1", "nothing found")
     has_text(page, "#table", "only voc")
-    assert page.locator("#boxes-0 img").evaluate("image => image.naturalWidth") == 444
+    page.wait_for_function("document.querySelector('#boxes-0 img').naturalWidth === 444")
     before = page.locator("#boxes-0 img").get_attribute("src")
     number = page.locator("#look-conf input[type=number]")
     number.fill("1")

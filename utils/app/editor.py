@@ -29,8 +29,8 @@ def editor_colors(class_names: Sequence[str]) -> list[Color]:
     return [(red & 0xF0, green & 0xF0, blue & 0xF0) for red, green, blue in class_colors(tuple(class_names))]
 
 
-def to_editor(boxes: Sequence[LabelBox], class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the boxes as the editor takes them.
+def to_editor(boxes: Sequence[LabelBox], class_names: Sequence[str], zoom: int = 1) -> list[dict[str, Any]]:
+    """Return the boxes as the editor takes them, on an image enlarged by `zoom`.
 
     Raises:
         UserError: more than 4095 boxes, or names that are not among the class names.
@@ -43,19 +43,22 @@ def to_editor(boxes: Sequence[LabelBox], class_names: Sequence[str]) -> list[dic
         base = SUGGESTION if one.is_suggestion else colors[one.item.name]
         bits = (number >> 8, number >> 4 & 15, number & 15)
         color = tuple(part & 0xF0 | low for part, low in zip(base, bits, strict=True))
-        corners = dict(zip(("xmin", "ymin", "xmax", "ymax"), map(int, one.item.box), strict=True))
+        corners = dict(
+            zip(("xmin", "ymin", "xmax", "ymax"), (int(zoom * edge) for edge in one.item.box), strict=True)
+        )
         shown.append({"label": text_of(one.item), "color": color, **corners})
     return shown
 
 
 def from_editor(
-    values: Sequence[Mapping[str, Any]], sent: Sequence[LabelBox], *, orientation: int = 0
+    values: Sequence[Mapping[str, Any]], sent: Sequence[LabelBox], zoom: int = 1, *, orientation: int = 0
 ) -> list[LabelBox]:
     """Return the boxes of the editor in the order of `sent`, new ones last in the order they were drawn.
 
     Args:
         values: what the editor gives back; new boxes are first, the newest before all.
         sent: the boxes that were given to `to_editor`.
+        zoom: as it was given to `to_editor`.
         orientation: quarter turns of the displayed image.
 
     Raises:
@@ -63,7 +66,7 @@ def from_editor(
     """
     if orientation:
         raise UserError("the image is rotated in the editor; rotate it back first")
-    parsed = [_parse(value) for value in values]
+    parsed = [_parse(value, zoom) for value in values]
     origins: dict[int, int] = {}  # index in `sent` by index in `values`
     for index, value in enumerate(values):
         number = _number(value["color"])
@@ -99,10 +102,10 @@ def describe_classes(class_names: Sequence[str]) -> str:
     return f'<div id="classes" data-classes="{data}">{entries or "no class yet: add one"}</div>'
 
 
-def _parse(value: Mapping[str, Any]) -> VocObject:
+def _parse(value: Mapping[str, Any], zoom: int) -> VocObject:
     match = _TEXT.fullmatch(normalize_name(value["label"] or ""))
     assert match is not None  # any text fits
-    x1, y1, x2, y2 = (float(value[edge]) for edge in ("xmin", "ymin", "xmax", "ymax"))
+    x1, y1, x2, y2 = (float(round(value[edge] / zoom)) for edge in ("xmin", "ymin", "xmax", "ymax"))
     score = None if match["score"] is None else float(match["score"])
     return VocObject(match["name"].strip(), (x1, y1, x2, y2), match["difficult"] is not None, score)
 

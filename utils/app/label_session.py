@@ -19,6 +19,7 @@ from utils.cli.errors import UserError
 from utils.inference.predictor import Predictor
 from utils.vision.image_reader import Pixels
 
+_ROOM = 700, 1200  # pixels, height and width; an image that fits several times is enlarged
 _KEPT = 3  # image files of a tab, as the browser may still load the one before
 
 
@@ -80,10 +81,11 @@ class LabelSession:
         self._position = -1
         self._suggested: list[LabelBox] = []
         self._files: deque[Path] = deque()
+        self._zoom = 1
 
     def editor_boxes(self) -> list[dict[str, Any]]:
         """Return `shown` as the editor takes it."""
-        return to_editor(self.shown, self.labeling.class_names)
+        return to_editor(self.shown, self.labeling.class_names, self._zoom)
 
     def move(self, step: int, conf: float) -> None:
         """Open the next (1) or the previous (-1) image of the way; those that cannot be read are skipped."""
@@ -194,15 +196,18 @@ class LabelSession:
         """Return the boxes of the editor."""
         if value is None:
             return []
-        return from_editor(value["boxes"], self.shown, orientation=value["orientation"] or 0)
+        return from_editor(value["boxes"], self.shown, self._zoom, orientation=value["orientation"] or 0)
 
     def _show(self, boxes: Sequence[LabelBox]) -> None:
         self.labeling.add_classes(one.item.name for one in boxes)
         self.shown = list(boxes)
 
     def _write_image(self, image: Pixels) -> None:
+        height, width = image.shape[:2]
+        self._zoom = max(1, min(_ROOM[0] // height, _ROOM[1] // width))
+        shown = Image.fromarray(image).resize((self._zoom * width, self._zoom * height))
         self.image_file = self.labeling.temporary / f"{uuid4().hex}.jpg"
-        Image.fromarray(image).save(self.image_file, quality=90)
+        shown.save(self.image_file, quality=90)
         self._files.append(self.image_file)
         while len(self._files) > _KEPT:
             self._files.popleft().unlink(missing_ok=True)

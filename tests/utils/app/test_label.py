@@ -40,6 +40,16 @@ def test_no_boxes_come_back_as_none():
     assert to_editor([], NAMES) == []
 
 
+@pytest.mark.parametrize("zoom", [1, 2, 3])
+def test_an_enlarged_image_keeps_the_pixels_of_its_boxes(zoom: int):
+    boxes = [LabelBox(CAT, 0), LabelBox(DOG, 1)]
+    values = to_editor(boxes, NAMES, zoom)
+    assert values[0]["xmax"] == 50 * zoom
+    assert from_editor(values, boxes, zoom) == boxes
+    values[0]["xmin"] += zoom
+    assert from_editor(values, boxes, zoom)[0].item.box == (11.0, 10.0, 50.0, 40.0)
+
+
 @pytest.mark.parametrize(
     ("item", "text"),
     [
