@@ -87,6 +87,12 @@ class LabelSession:
         """Return `shown` as the editor takes it."""
         return to_editor(self.shown, self.labeling.class_names, self._zoom)
 
+    def editor_width(self) -> str:
+        """Return the width of the editor in CSS, at which three quarters of the window have its height."""
+        if self.opened is None:
+            return "100%"
+        return f"min(100%, {75 * self.opened.header.width / self.opened.header.height:.0f}vh)"
+
     def move(self, step: int, conf: float) -> None:
         """Open the next (1) or the previous (-1) image of the way; those that cannot be read are skipped."""
         skipped: list[str] = []

@@ -84,6 +84,7 @@ def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
             {"image": str(file), "boxes": boxes} if file else None,
             label_list=list(names),
             label_colors=_hex_colors(labeling),
+            width=session.editor_width(),
         )
         key = session.opened.key if session.opened else None
         lines = "<br>".join(map(html.escape, filter(None, [session.describe(), session.message])))

@@ -56,17 +56,13 @@ def build_look_tab(page: gr.Blocks, looking: Looking, config: AppConfig) -> None
             with gr.Row():
                 for number in range(MOST_WEIGHTS):
                     with gr.Column(visible=False, min_width=280) as column:
-                        picture = {
-                            "format": "jpeg",
-                            "interactive": False,
-                            "buttons": ["download", "fullscreen"],
-                        }
-                        boxes = gr.Image(show_label=True, elem_id=f"boxes-{number}", **picture)
+                        # Its own label would hide a corner of the image.
+                        picture = {"format": "jpeg", "interactive": False, "show_label": False}
+                        picture["buttons"] = ["download", "fullscreen"]  # none to share
+                        boxes = gr.Image(elem_id=f"boxes-{number}", **picture)
                         about = gr.HTML(elem_id=f"found-{number}")
-                        gates = gr.Image(
-                            label="Attention maps", visible=False, elem_id=f"gates-{number}", **picture
-                        )
-                        warmth = gr.Image(label="Heat map", visible=False, **picture)
+                        gates = gr.Image(visible=False, elem_id=f"gates-{number}", **picture)
+                        warmth = gr.Image(visible=False, elem_id=f"heat-{number}", **picture)
                     panels.append((column, boxes, about, gates, warmth))
             table = gr.Dataframe(interactive=False, label="What they found", elem_id="table", wrap=True)
 
@@ -80,7 +76,8 @@ def build_look_tab(page: gr.Blocks, looking: Looking, config: AppConfig) -> None
         values: list[Any] = []
         for one in session.looks:
             drawn, line = session.panel(one, conf, nms_iou, truth)
-            values += [gr.Column(visible=True), gr.Image(drawn, label=one.name), html.escape(line)]
+            text = f"<b>{html.escape(one.name)}</b><br>{html.escape(line)}"
+            values += [gr.Column(visible=True), drawn, text]
         values += [gr.Column(visible=False), None, ""] * (MOST_WEIGHTS - len(session.looks))
         headers, rows = session.table(conf, nms_iou)
         return [*values, {"headers": headers, "data": rows}, session.write_json(conf, nms_iou)]
