@@ -20,7 +20,7 @@
 
   async function retype(change) {
     if (!dialog()) press("e");
-    for (let tries = 0; !dialog() && tries < 20; tries++) await new Promise((done) => setTimeout(done, 20));
+    for (let tries = 0; !dialog() && tries < 100; tries++) await new Promise((done) => setTimeout(done, 20));
     if (!dialog()) return;  // no box is selected
     const text = dialog().querySelector("input[role=listbox]"), color = dialog().querySelector("input[type=color]");
     const { names, colors } = classes(), changed = change(text.value);
