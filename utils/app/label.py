@@ -204,7 +204,10 @@ class LabelFolder:
                 if added or kept != dict(enumerate(opened.annotation.objects)):
                     edit_annotation(path, kept, added)
             else:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise UserError(f"{path.parent}: cannot write here: {error.strerror}") from None
                 image = opened.image_path
                 folder = as_utf8(os.path.basename(os.path.dirname(os.path.abspath(image))))
                 write_annotation(path, as_utf8(image.name), width, height, added, folder=folder)
