@@ -50,7 +50,7 @@ test: $(DEV_READY)
 	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto -m "not exhaustive")
 
 test-app: $(APP_READY)
-	$(call type,env OMP_NUM_THREADS=1 python -m pytest tests/app tests/utils/app)
+	$(call type,env OMP_NUM_THREADS=1 python -m pytest tests/app tests/utils/cli/test_app_config.py)
 
 test-cuda: $(DEV_READY)
 	$(call type,python -m pytest tests/cuda)

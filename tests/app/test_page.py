@@ -199,6 +199,12 @@ def test_label(open_page, room: Path, monkeypatch: pytest.MonkeyPatch):
     page = open_page()
     has_text(page, "#about", "a.jpg")
     has_text(page, "#progress", "1 of 3 images labelled")
+    number = page.locator("#label-conf input[type=number]")
+    for score in ("1", "0.25"):
+        wait_for_suggestion(page, score == "1")
+        number.fill(score)
+        number.press("Enter")
+        number.blur()
     wait_for_suggestion(page, True)
     wait_for_boxes(page)
     page.mouse.click(*point(page, 100, 280))
@@ -243,6 +249,12 @@ def test_label(open_page, room: Path, monkeypatch: pytest.MonkeyPatch):
     page.keyboard.press("s")
     page.get_by_text("changed on disk since it was opened").first.wait_for()
     assert read_annotation(room / "images/a.xml").objects == (car,)
+    page.get_by_role("button", name="Reload from disk").click()
+    has_text(page, "#about", "reloaded from disk")
+
+    page.get_by_label("New class").fill("kite")
+    page.get_by_label("New class").press("Enter")
+    has_text(page, "#classes", "kite")
 
     (room / "images/broken.jpg").unlink()
     monkeypatch.chdir(room)

@@ -20,6 +20,7 @@ from utils.inference.predictor import Predictor
 from utils.vision.image_reader import Pixels
 
 _ROOM = 700, 1200  # pixels, height and width; an image that fits several times is enlarged
+_MOST_REASONS = 10  # why images were skipped
 _KEPT = 3  # image files of a tab, as the browser may still load the one before
 
 
@@ -93,8 +94,12 @@ class LabelSession:
             return "100%"
         return f"min(100%, {75 * self.opened.header.width / self.opened.header.height:.0f}vh)"
 
-    def move(self, step: int, conf: float) -> None:
-        """Open the next (1) or the previous (-1) image of the way; those that cannot be read are skipped."""
+    def move(self, step: int, value: Mapping[str, Any] | None, conf: float) -> None:
+        """Open the next (1) or the previous (-1) image of the way; those that cannot be read are skipped.
+
+        What was changed in the editor is saved first.
+        """
+        self._leave(value)
         skipped: list[str] = []
         position = self._position
         while True:
@@ -112,13 +117,14 @@ class LabelSession:
                 skipped.append(str(error))
                 continue
             self._position = position
-            self.message = "; ".join(skipped)
+            self.message = _shorten(skipped)
             return
         end = "this was the last image" if step > 0 else "this is the first image"
-        self.message = "; ".join([*skipped, end])
+        self.message = "; ".join(filter(None, [_shorten(skipped), end]))
 
-    def jump(self, key: str, conf: float) -> None:
-        """Open an image by its key; raises a UserError if it cannot be read."""
+    def jump(self, key: str, value: Mapping[str, Any] | None, conf: float) -> None:
+        """Save what was changed, and open an image by its key; raises a UserError if it cannot be read."""
+        self._leave(value)
         self._open(key, conf)
         self._way[self._position + 1 :] = [key]
         self._position += 1
@@ -189,6 +195,10 @@ class LabelSession:
         for path in self._files:
             path.unlink(missing_ok=True)
 
+    def _leave(self, value: Mapping[str, Any] | None) -> None:
+        if value is not None and self.has_changes(value):
+            self.save(value)
+
     def _open(self, key: str, conf: float) -> None:
         opened, image = self.labeling.folder.open(key)
         predictor = self.labeling.predictor()
@@ -221,3 +231,8 @@ class LabelSession:
 
 def _to_write(boxes: Iterable[LabelBox]) -> list[LabelBox]:
     return [one for one in boxes if one.place is not None or not one.is_suggestion]
+
+
+def _shorten(reasons: Sequence[str]) -> str:
+    more = len(reasons) - _MOST_REASONS
+    return "; ".join([*reasons[:_MOST_REASONS], *([f"… and {more} more"] if more > 0 else [])])

@@ -25,7 +25,7 @@ _KEYS = (
     "<kbd>e</kbd> edit, <kbd>s</kbd> save, <kbd>n</kbd> or <kbd>→</kbd> next, <kbd>p</kbd> or <kbd>←</kbd> "
     "previous. The wheel zooms, a double click edits. Next and previous save what was changed."
 )
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+_EVENT = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "label"}
 _TOOLS = {
     "Accept (a)": "a",
     "Difficult (f)": "f",
@@ -42,7 +42,14 @@ def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
         images = gr.Dropdown(
             list(labeling.folder.images), label="Image", interactive=True, scale=3, elem_id="label-image"
         )
-        conf = gr.Slider(LOWEST_SCORE, 1, PredictConfig.conf, step=0.01, label="Suggestions from score")
+        conf = gr.Slider(
+            LOWEST_SCORE,
+            1,
+            PredictConfig.conf,
+            step=0.01,
+            label="Suggestions from score",
+            elem_id="label-conf",
+        )
         progress = gr.Markdown(labeling.folder.describe_progress(), elem_id="progress")
     editor = image_annotator(
         None,
@@ -91,48 +98,44 @@ def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
         progress = labeling.folder.describe_progress()
         return [session, shown, gr.Dropdown(value=key), progress, lines, describe_classes(names)]
 
-    def event(act: Callable[..., None]) -> Callable[..., list[Any]]:
-        """Return a handler: a UserError is shown, and the editor stays as it is."""
+    # By elem_id of the component. One event for all: the page sends none while it waits for the last one, so
+    # that the boxes it sends are always those that it was given last.
+    actions: dict[str, Callable[[LabelSession, Any, float, str, str], None]] = {
+        "next": lambda session, value, conf, key, name: session.move(1, value, conf),
+        "previous": lambda session, value, conf, key, name: session.move(-1, value, conf),
+        "label-image": lambda session, value, conf, key, name: session.jump(key, value, conf),
+        "save": lambda session, value, conf, key, name: session.save(value),
+        "reload": lambda session, value, conf, key, name: session.reload(conf),
+        "accept-all": lambda session, value, conf, key, name: session.accept_all(value),
+        "label-conf": lambda session, value, conf, key, name: session.suggest(value, conf),
+        "add-class": lambda session, value, conf, key, name: session.add_class(name, value),
+        "new-class": lambda session, value, conf, key, name: session.add_class(name, value),
+    }
 
-        def handle(session: LabelSession | None, value: Any, conf: float, *more: Any) -> list[Any]:
-            session = session or LabelSession(labeling)
-            try:
-                act(session, value, conf, *more)
-            except UserError as error:
-                gr.Warning(html.escape(str(error)))
-                key = session.opened.key if session.opened else None
-                return [session, gr.skip(), gr.Dropdown(value=key), *(gr.skip() for _ in outputs[3:])]
-            return show(session)
+    def handle(
+        session: LabelSession, value: Any, conf: float, key: str, name: str, event: gr.EventData
+    ) -> list[Any]:
+        before = session.shown
+        try:
+            actions[event.target.elem_id](session, value, conf, key, name)
+        except UserError as error:
+            gr.Warning(html.escape(str(error)))
+            if session.shown is before:  # the editor stays as it is
+                opened = gr.Dropdown(value=session.opened.key if session.opened else None)
+                return [session, gr.skip(), opened, *(gr.skip() for _ in outputs[3:])]
+        return show(session)
 
-        return handle
+    def start(conf: float) -> list[Any]:
+        session = LabelSession(labeling)
+        session.move(1, None, conf)
+        return show(session)
 
-    def move(step: int) -> Callable[..., None]:
-        def act(session: LabelSession, value: Any, conf: float) -> None:
-            if session.has_changes(value):
-                session.save(value)
-            session.move(step, conf)
-
-        return act
-
-    def jump(session: LabelSession, value: Any, conf: float, key: str) -> None:
-        if session.has_changes(value):
-            session.save(value)
-        session.jump(key, conf)
-
-    given = [state, editor, conf]
-    for trigger, act, more in (
-        (page.load, lambda session, value, conf: session.move(1, conf), []),
-        (following.click, move(1), []),
-        (previous.click, move(-1), []),
-        (save.click, lambda session, value, conf: session.save(value), []),
-        (reload.click, lambda session, value, conf: session.reload(conf), []),
-        (accept_all.click, lambda session, value, conf: session.accept_all(value), []),
-        (conf.release, LabelSession.suggest, []),
-        (images.input, jump, [images]),
-        (add.click, lambda session, value, conf, name: session.add_class(name, value), [name]),
-        (name.submit, lambda session, value, conf, name: session.add_class(name, value), [name]),
+    buttons = (following, previous, save, reload, accept_all, add)
+    triggers = [*(one.click for one in buttons), conf.release, images.input, name.submit]
+    for done in (
+        page.load(start, conf, outputs, **_EVENT),
+        gr.on(triggers, handle, [state, editor, conf, images, name], outputs, trigger_mode="once", **_EVENT),
     ):
-        done = trigger(event(act), given + more, outputs, concurrency_id="label", **_QUIET)
         done.then(None, js="() => labelKeys.deselect()")
 
 

@@ -16,12 +16,12 @@ from utils.cli.predict_config import PredictConfig
 from utils.data.folder_walk import IMAGE_SUFFIXES
 
 _ALL = "all classes"
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+_EVENT = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "look"}
 _LEGEND = "White: the objects. Green: right, orange: a false alarm, red: missed, gray: does not count."
 
 
-def build_look_tab(page: gr.Blocks, looking: Looking, config: AppConfig) -> None:
-    """Add the components and events of the tab to the page."""
+def build_look_tab(looking: Looking, config: AppConfig) -> None:
+    """Add the components and events of the tab to the page that is laid out."""
     state = gr.State(None)
     with gr.Row():
         with gr.Column(scale=1, min_width=260):
@@ -48,7 +48,9 @@ def build_look_tab(page: gr.Blocks, looking: Looking, config: AppConfig) -> None
             truth = gr.Checkbox(True, label="Ground truth", info=_LEGEND, visible=config.data is not None)
             attention = gr.Checkbox(False, label="Attention maps", elem_id="attention")
             heat = gr.Checkbox(False, label="Heat map of what raises the scores", elem_id="heat")
-            heat_class = gr.Dropdown([_ALL], value=_ALL, label="Heat map of the class")
+            heat_class = gr.Dropdown(
+                [_ALL], value=_ALL, label="Heat map of the class", allow_custom_value=True
+            )
             download = gr.DownloadButton("JSON", size="sm", elem_id="look-json")
         with gr.Column(scale=4):
             message = gr.HTML(elem_id="look-message")
@@ -87,13 +89,17 @@ def build_look_tab(page: gr.Blocks, looking: Looking, config: AppConfig) -> None
     ) -> list[Any]:
         """Return the attention maps and heat maps that are asked for."""
         values: list[Any] = []
-        looks = session.looks if session else []
-        for one in [*looks, *[None] * (MOST_WEIGHTS - len(looks))]:
-            gates = session.gates(one) if session and one and attention else None
-            wanted = None if name == _ALL else name
-            warmth = session.heat(one, conf, nms_iou, wanted) if session and one and heat else None
-            values += [gr.Image(image, visible=image is not None) for image in (gates, warmth)]
-        return values
+        for one in session.looks if session else ():
+            found: list[Any] = [None, None]
+            try:
+                if session and attention:
+                    found[0] = session.gates(one)
+                if session and heat:
+                    found[1] = session.heat(one, conf, nms_iou, None if name == _ALL else name)
+            except UserError as error:
+                gr.Warning(html.escape(f"{one.name}: {error}"))
+            values += [gr.Image(image, visible=image is not None) for image in found]
+        return [*values, *[gr.Image(None, visible=False)] * (len(maps_out) - len(values))]
 
     def opening(choose: Callable[..., str | None]) -> Callable[..., list[Any]]:
         """Return a handler that opens the image that `choose` names and runs the weights on it."""
@@ -126,17 +132,17 @@ def build_look_tab(page: gr.Blocks, looking: Looking, config: AppConfig) -> None
         (weights.input, lambda session, _: None, weights),
     ):
         done = trigger(
-            opening(choose), [state, weights, given], [state, images, message, heat_class], **_QUIET
+            opening(choose), [state, weights, given], [state, images, message, heat_class], **_EVENT
         )
-        shown = done.then(show_boxes, [state, *thresholds, truth], [*boxes_out, table, download], **_QUIET)
-        shown.then(show_maps, [state, *thresholds, *maps], maps_out, **_QUIET)
+        shown = done.then(show_boxes, [state, *thresholds, truth], [*boxes_out, table, download], **_EVENT)
+        shown.then(show_maps, [state, *thresholds, *maps], maps_out, **_EVENT)
     for slider in (conf.input, nms_iou.input, truth.input):
         slider(
             show_boxes,
             [state, *thresholds, truth],
             [*boxes_out, table, download],
             trigger_mode="always_last",
-            **_QUIET,
+            **_EVENT,
         )
     for change in (conf.release, nms_iou.release, attention.input, heat.input, heat_class.input):
-        change(show_maps, [state, *thresholds, *maps], maps_out, trigger_mode="always_last", **_QUIET)
+        change(show_maps, [state, *thresholds, *maps], maps_out, trigger_mode="always_last", **_EVENT)

@@ -89,7 +89,7 @@ def build_page(config: AppConfig, looking: Looking, labeling: Labeling | None) -
     page = gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(300, 3600), fill_width=True)
     with page, gr.Tabs(selected="look" if labeling is None else "label"):
         with gr.Tab("Look", id="look"):
-            build_look_tab(page, looking, config)
+            build_look_tab(looking, config)
         if labeling is not None:
             with gr.Tab("Label", id="label"):
                 build_label_tab(page, labeling)

@@ -249,7 +249,7 @@ def test_a_session_goes_forth_and_back_and_skips_what_cannot_be_read(session: La
     session.labeling.folder.scores |= {"b": 0.1, "c": 0.2}
     opened = []
     for step in (1, 1, 1, -1, -1):
-        session.move(step, 1.0)
+        session.move(step, None, 1.0)
         opened.append((session.opened.key, session.message))
     (first, problem), (second, _), (third, last), (fourth, _), (fifth, start) = opened
     assert (first, second, third, fourth, fifth) == ("c", "a", "a", "c", "c")
@@ -261,13 +261,13 @@ def test_a_session_goes_forth_and_back_and_skips_what_cannot_be_read(session: La
 def test_a_broken_xml_is_skipped_and_left_alone(session: LabelSession, folder: Path):
     (folder / "a.xml").write_text("<annotation>")
     with pytest.raises(UserError, match=r"a\.xml: not well-formed"):
-        session.jump("a", 1.0)
+        session.jump("a", None, 1.0)
     assert session.opened is None
     assert (folder / "a.xml").read_text() == "<annotation>"
 
 
 def test_a_session_saves_only_changes(session: LabelSession, folder: Path):
-    session.jump("a", 1.0)
+    session.jump("a", None, 1.0)
     assert not session.has_changes(value_of(session))
     value = value_of(session)
     value["boxes"][0]["label"] = "horse"
@@ -278,8 +278,18 @@ def test_a_session_saves_only_changes(session: LabelSession, folder: Path):
     assert not session.has_changes(value_of(session))
 
 
+def test_going_on_saves_what_was_changed(session: LabelSession, folder: Path):
+    session.jump("a", None, 1.0)
+    value = value_of(session)
+    del value["boxes"][1]
+    session.move(1, value, 1.0)
+    assert read_annotation(folder / "a.xml").objects == (CAT,)
+    session.jump("a", value_of(session), 1.0)
+    assert not (folder / "b.xml").exists()
+
+
 def test_suggestions_are_never_written(session: LabelSession, folder: Path):
-    session.jump("b", 0.05)
+    session.jump("b", None, 0.05)
     session.labeling.predictor()
     session._suggested = [LabelBox(VocObject("cat", CAT.box, score=0.4))]
     session.suggest(value_of(session), 0.3)
@@ -295,7 +305,7 @@ def test_suggestions_are_never_written(session: LabelSession, folder: Path):
 
 def test_only_the_last_images_of_a_session_are_kept(session: LabelSession):
     for key in "abcab":
-        session.jump(key, 1.0)
+        session.jump(key, None, 1.0)
     files = list(session.labeling.temporary.iterdir())
     assert len(files) == 3
     assert session.image_file in files
@@ -308,6 +318,6 @@ def test_weights_that_cannot_be_loaded_leave_labeling_without_suggestions(folder
         raise UserError("best.pth: broken")
 
     session = LabelSession(Labeling(LabelFolder(folder), load, tmp_path_factory.mktemp("files")))
-    session.move(1, 0.5)
+    session.move(1, None, 0.5)
     assert session.opened is not None
     assert "no suggestions: best.pth: broken" in session.describe()
