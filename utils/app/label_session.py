@@ -41,7 +41,8 @@ class Labeling:
             if self._predictor is None and not self.problem:
                 try:
                     self._predictor = self._load()
-                    self.add_classes(self._predictor.class_names if not self.class_names else ())
+                    if set(self.class_names) <= set(self._predictor.class_names):  # made for these classes
+                        self.add_classes(self._predictor.class_names)
                 except UserError as error:
                     self.problem = f"no suggestions: {error}"
             return self._predictor

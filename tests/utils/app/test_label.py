@@ -278,6 +278,17 @@ def test_a_session_saves_only_changes(session: LabelSession, folder: Path):
     assert not session.has_changes(value_of(session))
 
 
+@pytest.mark.parametrize(("name", "names"), [("cat", ["cat", "dog"]), ("cow", ["cow"])])
+def test_the_classes_of_a_model_for_the_same_classes_are_offered(
+    session: LabelSession, folder: Path, name: str, names: list[str]
+):
+    write_annotation(folder / "a.xml", "a.jpg", 80, 60, [VocObject(name, CAT.box)])
+    labeling = Labeling(session.labeling.folder, session.labeling._load, folder)
+    assert labeling.class_names == [name]
+    labeling.predictor()
+    assert labeling.class_names == names
+
+
 def test_going_on_saves_what_was_changed(session: LabelSession, folder: Path):
     session.jump("a", None, 1.0)
     value = value_of(session)
