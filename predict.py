@@ -55,7 +55,9 @@ def _detect(config: PredictConfig, sources: list[Source]) -> int:
             with outputs.of(stream):
                 for batch in signals.interruptible(batched(stream.frames(predictor), config.batch_size)):
                     timings = Timings()
-                    results = predictor.detect([frame.prepared for frame in batch], timings)
+                    outputs.announce_tiles(batch)
+                    with signals.at_once():  # a large image may have hundreds of tiles
+                        results = predictor.detect([frame.prepared for frame in batch], timings)
                     for frame, detections in zip(batch, results, strict=True):
                         outputs.write(frame, detections, sum(timings.milliseconds().values()))
                     if outputs.is_closed:

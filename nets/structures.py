@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,5 +114,5 @@ class Detections(_Objects):
         found = self.to("cpu")
         boxes, scores, labels = found.boxes.numpy(), found.scores.numpy(), found.labels.numpy()
         names = class_names or self.class_names
-        data = {"class_name": [names[label] for label in labels]} if names else {}
+        data = {"class_name": np.array(names, dtype=str)[labels]} if names else {}
         return supervision.Detections(xyxy=boxes, confidence=scores, class_id=labels, data=data)

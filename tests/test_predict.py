@@ -296,6 +296,6 @@ def test_tiles_and_the_mirrored_image_are_logged_and_change_the_detections(
         assert run("photos", *EVERYTHING, "--json", f"{name}.jsonl", *flags) == 0
     err = capsys.readouterr().err
     assert "tiles: 32x32 pixels, overlap 0.2, beside the whole image" in err
-    assert "an image of 80x60 pixels takes 9 tiles, and once the whole image" in err.replace("  ", " ")
+    assert "an image 80 pixels wide and 60 high takes 9 tiles, and once the whole image" in err
     assert "--flip-test: the mirrored image too, which takes twice the time" in err
     assert len({(work / f"{name}.jsonl").read_text() for name in ("once", "tile", "flip")}) == 3

@@ -304,7 +304,7 @@ def test_coco_results_of_nothing_are_an_empty_list(work: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["photos", "--csv", "a", "--coco", "a"], "--coco a: is also the file of --csv"),
+        (["photos", "--csv", "a", "--coco", "./a"], "--coco ./a: is also the file of --csv"),
         (["photos", "--csv", "photos/a.jpg"], "photos/a.jpg: is also a source"),
         (["list.txt", "--coco", "list.txt"], "list.txt: is also a source"),
         (["photos", "--csv", "gone/a.csv"], "--csv gone/a.csv: its folder does not exist"),

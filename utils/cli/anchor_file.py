@@ -109,7 +109,8 @@ def _parse_masks(path: Path | str, text: str) -> Masks:
     # A list ends at a bracket, a semicolon, or a space that follows no comma.
     lists = [words for part in re.split(r"[;)\]]|(?<![\s,])\s+(?!,)", text) if (words := _words(part))]
     words = [word for part in lists for word in part]
-    if len(lists) not in USUAL_ANCHORS:  # one separator everywhere: two lists of any length
+    if len(lists) not in USUAL_ANCHORS and (len(lists) == 1 or {*map(len, lists)} == {1}):
+        # One separator everywhere: two lists of any length.
         half = len(words) // 2
         lists = [words[:half], words[half:]]
     is_index = re.compile(r"[0-9]{1,4}").fullmatch
@@ -118,6 +119,8 @@ def _parse_masks(path: Path | str, text: str) -> Masks:
             f"{path}: masks need equally many anchor indices per head, such as masks = 3,4,5  0,1,2"
         )
     masks = tuple(tuple(map(int, part)) for part in lists)
+    if len(masks) not in USUAL_ANCHORS:
+        raise UserError(f"{path}: masks of {len(masks)} heads; a network has 2 or 3")
     if any(len(set(mask)) < len(mask) for mask in masks):
         raise UserError(f"{path}: masks {' '.join(words)} name an anchor twice for one head")
     return masks

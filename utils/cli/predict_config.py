@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from utils.cli.errors import UserError
@@ -133,7 +134,8 @@ class PredictConfig(RunConfig, ViewsConfig, WeightsConfig):
         written = {"--json": self.json, "--csv": self.csv, "--coco": self.coco}
         folders = {"--xml": self.xml, "--txt": self.txt, "--crop": self.crop or None}
         files = [flag for flag, place in (written | folders).items() if place is not None]
-        same = [flag for flag, place in written.items() if place and [*written.values()].count(place) > 1]
+        places = {flag: os.path.realpath(place) for flag, place in written.items() if place}
+        same = [flag for flag, place in places.items() if [*places.values()].count(place) > 1]
         if same:
             raise UserError(f"{same[1]} {written[same[1]]}: is also the file of {same[0]}; name another")
         shown = {**asked, "--view": self.view, "--count": self.count}

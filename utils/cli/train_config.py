@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from nets.attention import describe_names
-from nets.config import LOSS_NORMALIZATIONS, PLACES, THIRD_HEAD_PLACES
+from nets.config import LOSS_NORMALIZATIONS, PLACES, THIRD_HEAD_PLACES, Anchors, Masks
 from utils.cli.anchor_file import read_anchors
 from utils.cli.errors import UserError
 from utils.cli.inputs import check_class_file, locate_weights
@@ -300,7 +300,7 @@ class TrainConfig(RunConfig, DataConfig):
             raise UserError(f"--overfit {self.overfit}: trains without augmentation; remove --{flag}")
         if len(set(self.phi_at)) != len(self.phi_at):
             raise UserError(f"--phi-at {' '.join(self.phi_at)}: a place is given twice")
-        if self.heads != 3 and any(place in THIRD_HEAD_PLACES for place in self.phi_at):
+        if self.heads == 2 and any(place in THIRD_HEAD_PLACES for place in self.phi_at):
             raise UserError(f"--phi-at {' '.join(self.phi_at)}: needs --heads 3")
         if self.batch_size == 1 and self.imgsz == (32, 32):
             raise UserError(
@@ -315,8 +315,19 @@ class TrainConfig(RunConfig, DataConfig):
             locate_weights(self.weights)
         check_class_file(self.classes)
         check_augment_file(self.augment)
-        if self.anchors is not None:
-            read_anchors(self.anchors)
+        self.read_anchors()
+
+    def read_anchors(self) -> tuple[Anchors, Masks] | None:
+        """Read --anchors and its masks, None without; a UserError if they are not for --heads."""
+        if self.anchors is None:
+            return None
+        anchors, masks = read_anchors(self.anchors)
+        if self.heads not in (None, len(masks)):
+            raise UserError(
+                f"--heads {self.heads}: {self.anchors} has anchors for {len(masks)} heads; "
+                "`python data.py anchors --heads` fits others"
+            )
+        return anchors, masks
 
     @property
     def images_a_step(self) -> int:

@@ -307,7 +307,10 @@ def _load(
             image, target = dataset.read(index), build_target(dataset, index)
         except UserError as error:
             return error
-        return index, predictor.prepare(image), target
+        try:
+            return index, predictor.prepare(image), target
+        except UserError as error:
+            return UserError(f"{dataset.records[index].image_path}: {error}")
 
     # The tiles keep the whole image in memory.
     results = prefetch(load, range(len(dataset)), depth=4 if predictor.tile_size else max(16, 2 * batch_size))

@@ -200,13 +200,19 @@ class Outputs:
         if self._config.count:
             print(one_line(f"at most in one frame of {stream.name}: {describe_counts(counts.most)}"))
 
+    def announce_tiles(self, frames: Sequence[Frame]) -> None:
+        """Log how many tiles the images take, once for each size."""
+        for frame in frames:
+            height, width = frame.image.shape[:2]
+            if (tiles := len(frame.prepared.tiles)) and (height, width) not in self._sizes:
+                self._sizes.add((height, width))
+                image = f"an image {width} pixels wide and {height} high"
+                log(f"{image} takes {tiles} tiles, and once the whole image")
+
     def write(self, frame: Frame, detections: Detections, milliseconds: float) -> None:
         """Write the detections of a frame, with the time they took; an image file also gets a line."""
         counts = Counter(self._class_names[label] for label in detections.labels.tolist())
         self._counts.add(counts, milliseconds)
-        if (tiles := len(frame.prepared.tiles)) and (size := frame.image.shape[:2]) not in self._sizes:
-            self._sizes.add(size)
-            log(f"an image of {size[1]}x{size[0]} pixels takes {tiles} tiles, and once the whole image")
         if self._appends:
             described = describe(frame, detections, self._class_names)
             for append in self._appends:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import IO, Any, overload
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -46,6 +47,8 @@ _KINDS = "a path, the bytes of a file, a PIL image, or RGB as a uint8 array (H, 
 _TILES_AT_A_TIME = 8  # in the network, unless the batch is larger; bounds the memory
 _MANY_TILES = 64  # from here on their progress is shown
 _MODE_LOCK = threading.Lock()  # of the module, so that a predictor can be pickled
+# How many use a network now, and its modules that were in training mode before.
+_IN_EVALUATION: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
 
 
 @dataclass
@@ -87,28 +90,30 @@ class Prepared:
 
 
 class EvaluationMode:
-    """A context in which a network is in evaluation mode, for several threads at once.
+    """A context in which a network is in evaluation mode, for several threads and predictors at once.
 
     When the last of them leaves, each module is in the mode again that it was in.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model, self._threads = model, 0
-        self._in_training: list[nn.Module] = []
+        self._model = model
 
     def __enter__(self) -> None:
         with _MODE_LOCK:
-            if not self._threads:
-                self._in_training = [module for module in self._model.modules() if module.training]
-                for module in self._in_training:
+            users, in_training = _IN_EVALUATION.get(self._model, (0, []))
+            if not users:
+                in_training = [module for module in self._model.modules() if module.training]
+                for module in in_training:
                     module.training = False
-            self._threads += 1
+            _IN_EVALUATION[self._model] = users + 1, in_training
 
     def __exit__(self, *_: object) -> None:
         with _MODE_LOCK:
-            self._threads -= 1
-            if not self._threads:
-                for module in self._in_training:
+            users, in_training = _IN_EVALUATION.pop(self._model)
+            if users > 1:
+                _IN_EVALUATION[self._model] = users - 1, in_training
+            else:
+                for module in in_training:
                     module.training = True
 
 
@@ -193,7 +198,7 @@ class Predictor:
         phi: str | None = None,
         cfg: str | Path | None = None,
         anchors: str | Path | None = None,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         amp: bool = False,
         conf: float = 0.25,
         nms_iou: float = 0.5,
@@ -217,9 +222,13 @@ class Predictor:
             ValueError: as in the constructor.
         """
         _check_arguments(conf, nms_iou, max_det, tile, tile_overlap)
+        if not isinstance(path, (str, Path)):
+            raise ValueError(f"path must be a file, coco, voc or last, got {type(path).__name__}")
         if isinstance(classes, (str, Path)):
             classes = read_class_names(classes)
-        names = None if classes is None else tuple(classes)
+        elif not (classes is None or isinstance(classes, Sequence)):
+            raise ValueError(f"classes must be a list of names or a text file, got {type(classes).__name__}")
+        names, device = None if classes is None else tuple(classes), str(device)
         loaded: LoadedModel | ExportedModel
         model: nn.Module
         if is_exported(path):
@@ -546,7 +555,7 @@ def _as_array(image: object, name: str) -> np.ndarray:
     if isinstance(image, Image.Image):
         return from_pil(image)
     if hasattr(image, "read") and isinstance(data := image.read(), bytes):
-        return read_image(f"{name} (a file)", data=data)
+        return read_image(f"{name} (a file, read from where it stood)", data=data)
     array = image
     if isinstance(image, Tensor) and image.ndim == 3:
         array = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()

@@ -51,9 +51,12 @@ def measure_speed(predictor: Predictor, image: Pixels, *, runs: int, batch_size:
 def describe_conditions(conditions: Mapping[str, Any]) -> str:
     """Write what `Predictor.speed_conditions` returned on a line."""
     height, width = conditions["input_size"]
+    views = "  tiles of {}x{}".format(*conditions["tile"]) if "tile" in conditions else ""
+    views += "  flip test" if "flip_test" in conditions else ""
     return (
-        f"batch {conditions['batch_size']}  {height}x{width}  {conditions['precision']}  "
-        f"{plural(conditions['threads'], 'thread')}  {conditions['device']}  {conditions['runtime']}"
+        f"batch {conditions['batch_size']}  {height}x{width}{views}  "
+        f"{conditions['precision']}  {plural(conditions['threads'], 'thread')}  {conditions['device']}  "
+        f"{conditions['runtime']}"
     )
 
 

@@ -112,7 +112,10 @@ class ImageFiles:
             with suppress(UserError):  # of a later image, which is not used
                 if (count := count_frames(name, data=data)) > 1:
                     log(f"{name}: an animation or pages, {count} images; only the first is used")
-            return Frame(name, source.path, image, predictor.prepare(image))
+            try:
+                return Frame(name, source.path, image, predictor.prepare(image))
+            except UserError as error:
+                return UserError(f"{name}: {error}")
 
         for result in prefetch(read, self._sources, depth=_MAX_IN_FLIGHT):
             if isinstance(result, UserError):

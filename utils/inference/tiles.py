@@ -14,9 +14,11 @@ from torch import Tensor
 from nets.boxes import box_intersection
 from nets.postprocess import MAX_CANDIDATES, overlapping, suppress
 from nets.structures import Detections
+from utils.cli.errors import UserError
 
 Tile = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels of the image
 CUT_WEIGHT = 0.5  # a box cut off by its tile counts half beside others, so that the whole object is kept
+_MOST_TILES = 20_000  # of an image; one of 89 million pixels has 800 of 416 pixels
 _MARGIN = 0.01  # of the tile's side: a box that ends so near the edge is cut off
 
 
@@ -30,10 +32,20 @@ def tile_grid(image_size: tuple[int, int], tile_size: tuple[int, int], overlap: 
 
     Returns:
         The tiles row by row; none for an image no larger than one.
+
+    Raises:
+        UserError: more than 20,000 tiles.
     """
     rows, columns = (_intervals(*sides, overlap) for sides in zip(image_size, tile_size, strict=True))
     if len(rows) == len(columns) == 1:
         return []
+    if (count := len(rows) * len(columns)) > _MOST_TILES:
+        (height, width), (tile_height, tile_width) = image_size, tile_size
+        raise UserError(
+            f"an image {width} pixels wide and {height} high has {count} tiles {tile_width} wide and "
+            f"{tile_height} high; at most {_MOST_TILES} are detected: use a larger --tile or a smaller "
+            "--tile-overlap"
+        )
     return [(x1, y1, x2, y2) for y1, y2 in rows for x1, x2 in columns]
 
 
@@ -65,7 +77,8 @@ def merge(
 
     Class-wise greedy NMS, with two rules for boxes cut off by their tile. Such a box also conflicts with one
     that covers more than `iou_threshold` of it, however large that one is. Its score counts half in the
-    order, so that the whole object wins; the winner takes the highest score of the cut boxes it removes.
+    order, so that the whole object wins unless it scores less than half as much; the winner takes the highest
+    score of the cut boxes it removes.
 
     Args:
         found: those with a score from `conf` * CUT_WEIGHT; then the result does not depend on `conf`, except

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import torch
 
-from nets.config import USUAL_ANCHORS, ModelConfig
+from nets.config import THIRD_HEAD_PLACES, USUAL_ANCHORS, ModelConfig
 from nets.loss import YoloLoss
 from nets.yolo import YoloBody
-from utils.cli.anchor_file import describe_anchors, read_anchors
+from utils.cli.anchor_file import describe_anchors
 from utils.cli.class_names import read_class_names
 from utils.cli.console import log, plural, warn
 from utils.cli.errors import UserError
@@ -279,20 +279,15 @@ def build_model_config(
     """Return the network of the settings; what they leave open is as in the starting weights.
 
     Raises:
-        UserError: --anchors cannot be read, or has masks for another number of heads than --heads.
+        UserError: --anchors cannot be read, or --phi-at names places of a third head that there is not.
     """
     theirs = ModelConfig(num_classes) if source is None else source.config
-    if config.anchors:
-        anchors, masks = read_anchors(config.anchors)
-    elif config.heads in (None, theirs.num_heads):
-        anchors, masks = theirs.anchors, theirs.anchor_masks
-    else:
-        anchors, masks = USUAL_ANCHORS[config.heads]
-    if config.heads not in (None, len(masks)):
-        raise UserError(
-            f"--heads {config.heads}: {config.anchors} has anchors for {len(masks)} heads; "
-            "`python data.py anchors --heads` fits others"
-        )
+    own = theirs.anchors, theirs.anchor_masks
+    if config.heads not in (None, theirs.num_heads):
+        own = USUAL_ANCHORS[config.heads]
+    anchors, masks = config.read_anchors() or own
+    if len(masks) < 3 and any(place in THIRD_HEAD_PLACES for place in config.phi_at):
+        raise UserError(f"--phi-at {' '.join(config.phi_at)}: needs --heads 3")
     return ModelConfig(
         num_classes, config.phi, config.phi_at, config.imgsz, anchors, masks, scale_x_y=theirs.scale_x_y
     )

@@ -134,7 +134,7 @@ def _place_caption(
     """Place a caption at its box where it hides the least of the fields (N, 4) that are taken.
 
     Above the box is tried first, then inside its top, below it, inside its bottom; each at the left and at
-    the right end, and then shifted upwards as far as a few captions are high.
+    the right end, and then shifted upwards or downwards as far as a few captions are high.
     """
     width, height = draw.im.size
     font = load_font(size, text)
@@ -148,6 +148,7 @@ def _place_caption(
     rows = [box[1] - field_height, box[1], box[3], box[3] - field_height]
     rows = [top for top in rows if 0 <= top <= height - field_height] or [0]
     rows += [top for n in (2, 3) if (top := box[1] - n * field_height) >= 0]
+    rows += [top for n in (1, 2, 3) if 0 <= (top := box[1] + n * field_height) <= height - field_height]
     lefts = [max(0, min(left, width - field_width)) for left in (box[0], box[2] - field_width)]
     corners = np.array([(left, top) for top in rows for left in lefts])
     fields = np.hstack([corners, np.add(corners, (field_width, field_height))])  # (F, 4)

@@ -34,6 +34,8 @@ def written(folder: Path, content: str | bytes) -> Path:
         (SIX + ", 130,140, 150,160", "8 anchors, 6 are needed for two heads and 9 for three"),
         (SIX + "\nmasks = 3,4,6 0,1,2", "name an anchor that is not among 6"),
         (SIX + "\nmasks = 3,4,5 0,1", "equally many anchor indices per head"),
+        (SIX + "\nmasks = 4,5 2,3 1 0", "equally many anchor indices per head"),
+        (SIX + "\nmasks = 4,5 2,3 0,1 0,1", "masks of 4 heads"),
         (SIX + "\nmasks = 4,5 2,3 0", "equally many anchor indices per head"),
         (SIX + "\nmasks = 3,4 0,1,2,5", "equally many anchor indices per head"),
         (SIX + "\nmasks = 3,4,-5 0,1,2", "equally many anchor indices per head"),

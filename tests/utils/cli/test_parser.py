@@ -102,7 +102,7 @@ def test_flags_of_predict(argv, field, value):
         (["--phi", "-1"], ["--phi -1", "cbam"]),
         (["--phi", "two"], ["--phi two", "cbam"]),
         (["--phi-at", "c2"], ["--phi-at c2", "c4, c5, up, c3, up2"]),
-        (["--phi-at", "c4", "up2"], ["--phi-at c4 up2: needs --heads 3"]),
+        (["--phi-at", "c4", "up2", "--heads", "2"], ["--phi-at c4 up2: needs --heads 3"]),
         (["--heads", "4"], ["--heads 4", "2", "3"]),
         (["--phi-at", "c4", "c4"], ["--phi-at", "twice"]),
         (["--imgsz", "417"], ["--imgsz 417", "416 or 448"]),

@@ -186,6 +186,12 @@ def test_classes_may_be_a_file(tmp_path: Path) -> None:
         assert predictor.class_names == ("lynx", "wolf")
 
 
+@pytest.mark.parametrize(("arguments", "word"), [({"path": None}, "path"), ({"classes": 20}, "classes")])
+def test_nonsense_for_from_checkpoint_is_named(arguments: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValueError, match=f"^{word} must be "):
+        Predictor.from_checkpoint(**{"path": "voc", **arguments})
+
+
 def test_the_callers_network_stays_in_its_mode() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), OneBox())
     network[0].eval()  # frozen
@@ -196,8 +202,12 @@ def test_the_callers_network_stays_in_its_mode() -> None:
     network[1].register_forward_hook(lambda module, *_: seen.append(module.training))
     with predictor.evaluation_mode:  # as of another thread
         predictor(make_image(64, 96))
+        other = Predictor(network, CONFIG, NAMES).evaluation_mode
+        with other:  # leaves before the first predictor does
+            pass
+        predictor(make_image(64, 96))
     predictor.limited_to([0])(make_image(64, 96))
-    assert seen == [False, False]
+    assert seen == [False] * 3
     assert [module.training for module in network.modules()] == modes
     assert torch.equal(network[0].running_mean, statistics)
     pickle.dumps(make_predictor())

@@ -13,6 +13,7 @@ from nets.boxes import box_iou
 from nets.config import ModelConfig
 from nets.structures import Detections
 from nets.yolo import YoloBody
+from utils.cli.errors import UserError
 from utils.inference.predictor import Predictor, mirror
 from utils.inference.runtimes import ExportedModel
 from utils.inference.tiles import CUT_WEIGHT, find_cut, merge, tile_grid
@@ -94,6 +95,12 @@ def test_the_grid_covers_the_image_with_as_few_tiles_as_a_slow_loop(
     columns = sorted({(x1, x2) for x1, _, x2, _ in tiles})
     for (_, end), (start, _) in pairwise(columns):
         assert end - start >= int(overlap * tile_size[1])
+
+
+def test_a_grid_of_too_many_tiles_is_refused() -> None:
+    assert len(tile_grid((4512, 4512), (32, 32), 0.0)) == 141**2
+    with pytest.raises(UserError, match="4544 pixels wide and 4512 high has 20022 tiles 32 wide and 32 high"):
+        tile_grid((4512, 4544), (32, 32), 0.0)
 
 
 def test_a_box_at_an_edge_inside_the_image_is_cut_off() -> None:
