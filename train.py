@@ -64,7 +64,7 @@ def train(given: dict[str, Any]) -> int:
     from utils.training.resolve import resolve_config, resolve_lr_and_ema
     from utils.training.run_folder import Run
     from utils.training.run_log import memory_advice
-    from utils.training.train_loop import Job, position_of, run_epochs
+    from utils.training.train_loop import Job, position_of, resume_command, run_epochs
 
     with StopSignals(repeats_end=not is_distributed()) as stop, process_group():
         config, folder, resumed = broadcast_from_rank_zero(lambda: resolve_config(given))
@@ -86,7 +86,7 @@ def train(given: dict[str, Any]) -> int:
         )
         with Run(folder, resumed.training if resumed else None, is_writer=rank() == 0) as run:
             run.save_args(config)
-            log(f"run folder: {folder}; to resume a stopped run: python train.py --resume {run.last}")
+            log(f"run folder: {folder}; to resume a stopped run: {resume_command(config, run.last)}")
             job = Job(config, data, loader, trainer, run, stop)
             with memory_advice(config, given):
                 run_epochs(job, position)

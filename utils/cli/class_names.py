@@ -23,11 +23,11 @@ _ALIASES = {
 
 
 def normalize_name(text: str) -> str:
-    """Return a class name as it is compared and stored: without surrounding blanks, in Unicode NFC.
+    """Return a class name as it is compared and stored: on one line, with single blanks, in Unicode NFC.
 
     macOS writes "é" as two characters (NFD), which look like the one of NFC.
     """
-    return nfc(text.strip())
+    return nfc(" ".join(text.split()))
 
 
 def canonical_name(name: str) -> str:

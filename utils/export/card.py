@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli.class_names import parse_renames
+from utils.cli.console import warn
 from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
+from utils.cli.files import read_text
 from utils.cli.parser import as_arguments
 from utils.cli.presets import settings_to_repeat
 from utils.cli.train_config import TrainConfig
@@ -22,6 +24,10 @@ from utils.export.job import ExportJob
 from utils.weights.checkpoint import is_checkpoint, parse_checkpoint, read_content
 from utils.weights.fetch import is_official
 
+_MAX_CARD_BYTES = 1_000_000
+_OTHER_TITLES = {"Recipe": "Training", "Limits": "Intended use and limits"}
+_OF_EXPORT = ("Files", "Classes", "Export", "Compared with PyTorch")  # of another file, in a card of ours
+_RELATIVE_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:)[^)]+\)")
 _PUBLIC_DOMAIN = "Darknet has put its weights in the public domain: https://github.com/AlexeyAB/darknet"
 
 
@@ -55,19 +61,19 @@ def build_card(
             *("| label | class |", "|---|---|"),
             *(f"| {label} | {escape(name)} |" for label, name in enumerate(job.class_names)),
         ],
-        "## Data": own.get("Data") or _describe_data(job, run, checkpoint.class_names if checkpoint else ()),
-        "## Training": own.get("Recipe") or training,
+        "## Data": _describe_data(job, run, checkpoint.class_names if checkpoint else ()),
+        "## Training": training,
         "## Export": ["```bash", shlex.join(command), "```"],
-        "## Metrics": own.get("Metrics") or _describe_metrics(checkpoint.metrics if checkpoint else {}, run),
+        "## Metrics": _describe_metrics(checkpoint.metrics if checkpoint else {}, run),
         "## Compared with PyTorch": [f"- {line}" for line in measured],
-        "## Intended use and limits": own.get("Limits")
-        or [
+        "## Intended use and limits": [
             "Detects objects of the classes above in pictures like those it was trained on.",
             "Elsewhere its accuracy is unknown: measure it on pictures of your own. Not for decisions about "
             "people's safety or rights.",
         ],
-        "## License": own.get("License") or [_PUBLIC_DOMAIN if is_official(job.source) else "To fill in."],
+        "## License": [_PUBLIC_DOMAIN if is_official(job.source) else "To fill in."],
     }
+    sections |= {f"## {title}": lines for title, lines in own.items()}
     return "\n\n".join("\n".join([f"{title}\n", *lines]) for title, lines in sections.items()) + "\n"
 
 
@@ -79,14 +85,30 @@ def escape(text: str) -> str:
 def _read_own_card(weights: Path) -> dict[str, list[str]]:
     """Return the lines of each section of the card beside the weights; {} if it is of another file."""
     path = weights.with_suffix(".md")
-    if not path.is_file() or _sha256(weights) not in (text := path.read_text("utf-8", errors="replace")):
+    if not path.is_file():
         return {}
-    text = re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]+\)", r"\1", text)  # links within the repository
-    parts = (part.strip().partition("\n") for part in text.split("\n## ")[1:])
-    sections = {title: lines.strip().splitlines() for title, _, lines in parts}
+    try:
+        text = read_text(path, _MAX_CARD_BYTES)
+    except UserError as error:
+        warn(f"{error}; its sections are not in MODEL_CARD.md")
+        return {}
+    if _sha256(weights) not in text:
+        warn(f"{path}: lacks the sha256 of {weights.name}; its sections are not in MODEL_CARD.md")
+        return {}
+    sections: dict[str, list[str]] = {}
+    lines: list[str] = []  # of what comes before the first section
+    in_code = False
+    for line in text.splitlines():
+        in_code ^= line.startswith("```")
+        if line.startswith("## ") and not in_code:
+            title = line.removeprefix("## ").strip()
+            lines = sections.setdefault(_OTHER_TITLES.get(title, title), [])
+        else:
+            lines.append(line if in_code else _RELATIVE_LINK.sub(r"\1", line))
+    sections = {title: "\n".join(lines).strip().splitlines() for title, lines in sections.items()}
     if "Metrics" in sections:
         sections["Metrics"][:0] = [f"Of {escape(weights.name)}, before the export:", ""]
-    return sections
+    return {title: lines for title, lines in sections.items() if title not in _OF_EXPORT}
 
 
 def _describe_data(job: ExportJob, run: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:

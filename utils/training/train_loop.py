@@ -15,6 +15,7 @@ import torch
 from utils.cli.console import log, plural, progress, warn
 from utils.cli.errors import Interrupted, UserError
 from utils.cli.parser import config_as_dict
+from utils.cli.shared_config import AUGMENT_LEVELS
 from utils.cli.signals import StopSignals
 from utils.cli.train_config import TrainConfig
 from utils.data.loader import TrainLoader
@@ -129,7 +130,7 @@ def run_epochs(job: Job, position: Position) -> None:
             position = Position(position.epoch + 1)
     except Interrupted as interruption:
         is_saved = save(job, position) if position.is_within_epoch else position.epoch > 0
-        interruption.message = _describe_stop(job.run.last, position, is_saved)
+        interruption.message = _describe_stop(job.config, job.run.last, position, is_saved)
         raise
     if not job.trainer.is_finite:
         raise UserError("the run ended with weights that are not finite; try a lower --lr", exit_code=1)
@@ -273,8 +274,16 @@ def draw_results(job: Job, evaluation: Evaluation | None, is_last: bool) -> None
         warn(f"{mistake}; look at val_batch0.jpg in {folder}")
 
 
-def _describe_stop(last: Path, position: Position, is_saved: bool) -> str:
-    resume = shlex.join(["python", "train.py", "--resume", str(last)])
+def resume_command(config: TrainConfig, last: Path) -> str:
+    """Return the command that resumes a run; it names code of the user's own, which only then is imported."""
+    words = ["python", "train.py", "--resume", str(last)]
+    words += ["--phi", config.phi] if ":" in config.phi else []
+    words += ["--augment", config.augment] if config.augment not in AUGMENT_LEVELS else []
+    return shlex.join(words)
+
+
+def _describe_stop(config: TrainConfig, last: Path, position: Position, is_saved: bool) -> str:
+    resume = resume_command(config, last)
     if is_saved:
         return f"saved {last} at epoch {position.epoch + 1} step {position.meter.steps}; resume: {resume}"
     return f"nothing new was saved; resume: {resume}" if last.exists() else "nothing was saved"

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nets.config import ModelConfig
+from utils.cli.class_names import normalize_name
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 
@@ -157,7 +158,7 @@ def _plain(value: Any) -> Any:
 def _checked_name(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"a {type(name).__name__} in class_names")
-    return name
+    return normalize_name(name)
 
 
 def _frozen(value: Any) -> Any:

@@ -144,7 +144,7 @@ def test_class_names_may_be_markdown(build) -> None:
     assert card["Data"].splitlines()[-2:] == [f"| {names[0]} | 3 |", f"| {names[1]} | 2 |"]
 
 
-def test_weights_keep_their_own_card(make_job, tmp_path: Path) -> None:
+def test_weights_keep_their_own_card(make_job, tmp_path: Path, capsys) -> None:
     job = dataclasses.replace(make_job(), source=VOC_WEIGHTS)
     card = build_card(job, [], [], COMMAND)
     for said in (
@@ -160,5 +160,17 @@ def test_weights_keep_their_own_card(make_job, tmp_path: Path) -> None:
     assert card.count("\n## ") == 9
     weights = tmp_path / VOC_WEIGHTS.name
     weights.write_bytes(VOC_WEIGHTS.read_bytes())
-    weights.with_suffix(".md").write_bytes(b"## Data\n\nOf another file.\n\xff")
-    assert "Of another file" not in build_card(dataclasses.replace(job, source=weights), [], [], COMMAND)
+    job, own = dataclasses.replace(job, source=weights), weights.with_suffix(".md")
+    for other in (b"## Data\n\nOf another file.\n\xff", b"## Data\n\nOf another file.\n"):
+        own.write_bytes(other)
+        assert "Of another file" not in build_card(job, [], [], COMMAND)
+        assert "its sections are not in MODEL_CARD.md" in capsys.readouterr().err
+    own.write_text(
+        card.replace("2,484 images", "All images, [mine](mailto:me@x.org), [list](list.txt)")
+        + "\n## Citation\n\n```\n## Files\ny = blocks[0](x)\n```\n"
+    )
+    again = build_card(job, [], [], COMMAND)
+    assert "All images, [mine](mailto:me@x.org), list" in again
+    assert "--imgsz 352 --epochs 20" in again
+    assert again.endswith("## Citation\n\n```\n## Files\ny = blocks[0](x)\n```\n")
+    assert again.count("\n## ") == 11

@@ -113,9 +113,12 @@ def test_without_an_average_the_weights_are_the_networks_own() -> None:
     [(Position(3), "epoch 4 step 0"), (Position(0, EpochMeter(batches=4, steps=2)), "epoch 1 step 2")],
 )
 def test_what_a_signal_left_behind(position: Position, where: str) -> None:
-    assert train_loop._describe_stop(Path("nowhere/last.pth"), position, False) == "nothing was saved"
-    said = train_loop._describe_stop(Path("my runs/last.pth"), position, True)
+    config, last = TrainConfig(phi="my block.py:SE8", augment="rain.yaml"), Path("my runs/last.pth")
+    assert train_loop._describe_stop(config, Path("nowhere/last.pth"), position, False) == "nothing was saved"
+    said = train_loop._describe_stop(TrainConfig(), last, position, True)
     assert said == f"saved my runs/last.pth at {where}; resume: python train.py --resume 'my runs/last.pth'"
+    said = train_loop._describe_stop(config, last, position, True)
+    assert said.endswith("--resume 'my runs/last.pth' --phi 'my block.py:SE8' --augment rain.yaml")
 
 
 @pytest.mark.parametrize(("share", "is_last", "said"), [(0, True, 0), (0.3, True, 1), (0.3, False, 0)])
