@@ -47,7 +47,8 @@ def needs_contiguous(spec: str, place: str, input_size: tuple[int, int]) -> bool
 
     def works(layout: torch.memory_format, is_training: bool) -> bool:
         try:
-            block = build_attention(spec, PLACES[place]).train(is_training).to(memory_format=layout)
+            block = build_attention(spec, PLACES[place]).train(is_training)
+            _store_in(layout, block)
             block(torch.rand(2, PLACES[place], height, width).contiguous(memory_format=layout))
         except Exception:  # the user's code may fail in any way
             return False
@@ -70,11 +71,18 @@ def to_channels_last(model: nn.Module) -> nn.Module:
 
     A convolution with weights in channels_last would return such features again.
     """
-    model.to(memory_format=torch.channels_last)
+    _store_in(torch.channels_last, model)
     for module in model.modules():
         if _make_contiguous in module._forward_pre_hooks.values():
-            module.to(memory_format=torch.contiguous_format)
+            _store_in(torch.contiguous_format, module)
     return model
+
+
+def _store_in(layout: torch.memory_format, module: nn.Module) -> None:
+    """Store the 4-D weights of a module in a layout; `module.to` raises on 5-D ones, as of `nn.Conv3d`."""
+    for weight in (*module.parameters(), *module.buffers()):
+        if weight.dim() == 4:
+            weight.data = weight.data.to(memory_format=layout)
 
 
 def _make_contiguous(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -64,6 +64,10 @@ WORKING = {
         f"{CONV}; self.norm = nn.BatchNorm2d(channels)",
         "return x * self.norm(self.conv(x.mean((2, 3), keepdim=True))).sigmoid()",
     ),
+    "five dimensions": (
+        "self.conv = nn.Conv3d(1, 1, 3, padding=1); self.w = nn.Parameter(torch.ones(1, 1, channels, 1, 1))",
+        "return x * self.conv(x[:, None] * self.w)[:, 0].sigmoid()",
+    ),
     "a map that is kept for a plot": (CONV, "self.map = self.conv(x).sigmoid(); return x * self.map"),
     "dropout": (f"{CONV}; self.drop = nn.Dropout(0.5)", "return self.drop(self.conv(x))"),
 }

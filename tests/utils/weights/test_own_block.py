@@ -158,6 +158,13 @@ def test_only_blocks_that_fail_on_channels_last_are_given_others(own_file):
     assert [place for place, block in network.attention.items() if block._forward_pre_hooks] == ["c5"]
 
 
+def test_weights_of_five_dimensions_keep_their_layout():
+    block = torch.nn.Sequential(torch.nn.Conv3d(2, 2, 3), torch.nn.Conv2d(2, 2, 3))
+    to_channels_last(block)
+    assert block[0].weight.is_contiguous()
+    assert block[1].weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_the_layout_is_tried_without_a_trace():
     import_block(GROUPED)
     block, state = OWN_BLOCKS[GROUPED], torch.get_rng_state()
