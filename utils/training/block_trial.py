@@ -147,7 +147,7 @@ def try_own_block(trial: Trial, block: nn.Module) -> list[str]:
     try_training(trial, block)
     with trial.step("after its first forward"):
         if late := names ^ set(block.state_dict()):
-            raise BlockError(f"it has made {', '.join(sorted(late))}, too late to be trained; use __init__")
+            raise BlockError(f"it has made {', '.join(sorted(late))}, too late to be loaded; use __init__")
     with trial.step(f"training on {images} again", "detach() what it keeps for the next step"):
         train(block, features.clone())
     with trial.step(f"evaluating {images}"):
@@ -192,15 +192,35 @@ def try_own_block(trial: Trial, block: nn.Module) -> list[str]:
 
 def train(block: nn.Module, features: Tensor, autocast: torch.dtype | None = None) -> None:
     """Run a block forward and backward in training mode and check its output and gradients."""
+    own = set(block.parameters())
     # The gradient of the sigmoid needs its output, which a block must not change in place.
     output = forward(block.train(), features.requires_grad_().sigmoid(), autocast)
     if not output.requires_grad:
         raise BlockError("its output has no gradient; leave out detach() and torch.no_grad()")
     output.float().mean().backward()  # a sum may overflow in float16
+    for leaf in _leaves(output):
+        if leaf is not features and leaf not in own:
+            raise BlockError(
+                f"it uses parameters that are not its own, one of shape {tuple(leaf.shape)} (made in "
+                "forward, kept in a list or dict, or a plain tensor): they are neither trained nor saved; "
+                "make them in __init__ as nn.Parameter, nn.ModuleList or nn.ParameterDict"
+            )
     for name, parameter in block.named_parameters():
         if parameter.grad is not None and not parameter.grad.isfinite().all():
             raise BlockError(f"the gradient of {name} is not finite")
     block.zero_grad()
+
+
+def _leaves(output: Tensor) -> Iterator[Tensor]:
+    """Yield the tensors whose gradients the backward pass of an output accumulates."""
+    seen, nodes = set(), [output.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [following for following, _ in node.next_functions]
+            if node.name() == "torch::autograd::AccumulateGrad":
+                yield node.variable  # type: ignore[attr-defined]
 
 
 def forward(block: nn.Module, features: Tensor, autocast: torch.dtype | None = None) -> Tensor:

@@ -32,6 +32,9 @@ class Own(nn.Module):
 CONV = "self.conv = nn.Conv2d(channels, channels, 1)"
 GATE = "return x * self.conv(x).sigmoid()"
 TABLE = "self.table = nn.Parameter(torch.zeros(1, channels, 4, 4))"
+NOT_OWN = (
+    "training on 2 images of 64x64 pixels: it uses parameters that are not its own, .*; make them in __init__"
+)
 Try = Callable[..., None]
 
 
@@ -86,7 +89,24 @@ REFUSED = {
     "parameters of the first forward": (
         "self.conv = None",
         f"{CONV.replace('channels', 'x.shape[1]')} if self.conv is None else self.conv; {GATE}",
-        "after its first forward: it has made conv.bias, conv.weight, too late to be trained; use __init__",
+        NOT_OWN,
+    ),
+    "parameters of every forward": (CONV, f"{CONV.replace('channels', 'x.shape[1]')}; {GATE}", NOT_OWN),
+    "a layer of every forward": (CONV, "return x * nn.Conv2d(256, 256, 1)(self.conv(x)).sigmoid()", NOT_OWN),
+    "parameters in a dict": (
+        f"{CONV}; self.tables = {{}}",
+        "t = self.tables.setdefault(0, nn.Parameter(torch.zeros(x.shape[2:]))); return self.conv(x) + t",
+        r"it uses .* one of shape \(4, 4\) .*nn.ParameterDict$",
+    ),
+    "a plain tensor": (
+        f"{CONV}; self.scale = torch.ones(1, requires_grad=True)",
+        "return self.conv(x) * self.scale",
+        NOT_OWN,
+    ),
+    "buffers of the first forward": (
+        CONV,
+        "self.register_buffer('mean', x.detach().mean()); return self.conv(x)",
+        "after its first forward: it has made mean, too late to be loaded; use __init__",
     ),
     "a lazy layer": (
         "self.conv = nn.LazyConv2d(channels, 1)",
@@ -141,7 +161,12 @@ REFUSED = {
     "a list of layers": (
         "self.scale = nn.Parameter(torch.zeros(1)); self.list = [nn.Conv2d(channels, channels, 1)]",
         "return x + self.scale * self.list[0](x)",
-        "evaluating a new one with its weights: it computes something else; .*nn.ModuleList",
+        NOT_OWN,
+    ),
+    "a list of tensors": (
+        f"{CONV}; self.list = [torch.randn(channels, 1, 1)]",
+        "return self.conv(x) * self.list[0]",
+        "evaluating a new one with its weights: it computes something else; use register_buffer",
     ),
     "channels last alone": (
         CONV,
