@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from textwrap import shorten
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nets.attention import build_attention
-from nets.config import PLACE_STRIDES, PLACES
+from nets.config import PLACE_STRIDES, PLACES, THIRD_HEAD_PLACES
 from utils.cli.console import log, plural, warn
 from utils.cli.errors import UserError
 from utils.cli.own_code import where_it_failed
@@ -38,6 +38,7 @@ class Trial:
     Attributes:
         spec: value of --phi.
         place: of the network.
+        places: all that the network is known to have.
         sizes: input sizes of the run.
         batch: images a step, at most 2.
         device: where the run trains.
@@ -47,6 +48,7 @@ class Trial:
 
     spec: str
     place: str
+    places: tuple[str, ...]
     sizes: InputSizes
     batch: int
     device: torch.device
@@ -92,12 +94,15 @@ def check_attention(config: TrainConfig, batch_size: int | None = None) -> None:
         raise UserError(f"--phi: {error}") from None
     name = f"--phi {config.phi} at"
     device = rank_device(config.device) if is_own else torch.device("cpu")
+    absent = () if config.heads == 3 else set(THIRD_HEAD_PLACES).difference(config.phi_at)
+    known_places = tuple(place for place in PLACES if place not in absent)
     contiguous: list[str] = []
     warnings: dict[str, list[str]] = {}  # places by warning
     for place in config.phi_at:
         trial = Trial(
             config.phi,
             place,
+            known_places,
             build_input_sizes(config),
             min(batch_size or config.batch_size, 2),
             device,
@@ -124,8 +129,11 @@ def try_training(trial: Trial, block: nn.Module) -> None:
     """Train a block for a step at each size: the full one and the extreme ones of the run."""
     full, images = trial.sizes.full, f"training on {plural(trial.batch, 'image')} of"
     advice = "use more images a step" if trial.batch == 1 else ""
-    with trial.step(f"{images} {format_size(full)} pixels", advice):
-        train(block, trial.features(full, trial.batch))
+    try:
+        with trial.step(f"{images} {format_size(full)} pixels", advice):
+            train(block, trial.features(full, trial.batch))
+    except UserError as error:
+        raise UserError("; ".join(filter(None, (str(error), _advise_on_size(trial, block))))) from error
     for size in dict.fromkeys((trial.sizes.smallest, trial.sizes.largest)):
         if size != full:
             advice = f"it fits {format_size(full)} pixels but not {format_size(size)}"
@@ -240,6 +248,25 @@ def forward(block: nn.Module, features: Tensor, autocast: torch.dtype | None = N
     if not output.isfinite().all():
         raise BlockError("its output is not finite (inf or nan)")
     return output
+
+
+def _advise_on_size(trial: Trial, block: nn.Module) -> str:
+    """Say at which places a block that failed at its own would find features of the size that it takes."""
+    height, width = trial.sizes.full
+    sizes = {place: (height // PLACE_STRIDES[place], width // PLACE_STRIDES[place]) for place in trial.places}
+    fitting = []
+    for place, size in sizes.items():
+        with suppress(Exception):  # the user's code may fail in any way
+            # "meta" tensors have no values: those of another place may need too much memory.
+            block.to("meta")(torch.rand(trial.batch, PLACES[trial.place], *size, device="meta"))
+            fitting.append(place)
+    if not fitting or trial.place in fitting:
+        return ""
+    found, *others = (f"{place} ({format_size(sizes[place])})" for place in (trial.place, *fitting))
+    return (
+        f"it fits the features of {', '.join(others)}, not of {found}: use F.interpolate(table, x.shape[2:]) "
+        f"in forward, or --phi-at {' '.join(fitting)}"
+    )
 
 
 def _check_tensors(block: nn.Module) -> None:

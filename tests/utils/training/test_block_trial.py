@@ -210,6 +210,23 @@ def test_a_table_of_one_size_is_said(try_own: Try, capsys: pytest.CaptureFixture
                             "x.shape[2:] in forward\n")  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("at", "side", "heads", "places"),
+    [
+        ("c5", 4, 2, r"c4 \(4x4\), up \(4x4\), not of c5 \(2x2\): use F.interpolate.*, or --phi-at c4 up"),
+        ("c5", 8, 3, r"c3 \(8x8\), up2 \(8x8\), not of c5 \(2x2\): use F.interpolate.*, or --phi-at c3 up2"),
+        ("c5", 8, 2, None),
+        ("c3", 4, None, r"c4 \(4x4\), up \(4x4\), not of c3 \(8x8\): use F.interpolate.*, or --phi-at c4 up"),
+    ],
+)
+def test_a_table_of_another_place_names_those_it_fits(
+    try_own: Try, at: str, side: int, heads: int | None, places: str | None
+) -> None:
+    advice = f"; it fits the features of {places}" if places else ""
+    with pytest.raises(UserError, match=rf"at {at}, training .*: The size of .* dimension 3{advice}$"):
+        try_own(TABLE.replace("4, 4", f"{side}, {side}"), "return x + self.table", phi_at=(at,), heads=heads)
+
+
 def test_chance_in_evaluation_is_said(try_own: Try, capsys: pytest.CaptureFixture[str]) -> None:
     try_own(CONV, "return self.conv(nn.functional.dropout(x))")
     (warning,) = capsys.readouterr().err.splitlines()
