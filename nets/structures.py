@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -114,5 +113,9 @@ class Detections(_Objects):
         found = self.to("cpu")
         boxes, scores, labels = found.boxes.numpy(), found.scores.numpy(), found.labels.numpy()
         names = class_names or self.class_names
-        data = {"class_name": np.array(names, dtype=str)[labels]} if names else {}
+        data = {}
+        if names:  # in an array, which is compared with a name element by element
+            named = labels.astype(object)
+            named[:] = [names[label] for label in labels]
+            data["class_name"] = named.astype(str)
         return supervision.Detections(xyxy=boxes, confidence=scores, class_id=labels, data=data)
