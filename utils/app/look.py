@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from nets.boxes import box_iou
@@ -28,10 +26,10 @@ from utils.inference.explain import attention_gates, find_attention, heat_map
 from utils.inference.predictor import Predictor, Prepared, undo_placement
 from utils.inference.runtimes import ExportedModel
 from utils.inference.streams import Frame
-from utils.inference.writers import describe
+from utils.inference.writers import describe, json_line
 from utils.metrics.matching import flatten, match
 from utils.vision.colors import Color
-from utils.vision.draw import draw_detections, load_font
+from utils.vision.draw import draw_boxes, draw_detections
 from utils.vision.heatmap import draw_attention_maps, draw_heatmap
 from utils.vision.image_reader import Pixels, read_header
 
@@ -162,32 +160,18 @@ def draw_look(
     if truth is None:
         return draw_detections(image, scale_boxes(found, factor), found.class_names)
     judged = judge(found, truth)
-    rows = zip(found.boxes, found.scores.tolist(), found.names, judged.right, judged.wrong, strict=True)
-    marks = []
-    for box, score, name, right, wrong in rows:
-        color = _RIGHT if right else _FALSE if wrong else _IGNORED
-        marks.append((box, f"{'false: ' * bool(wrong)}{name} {score:.2f}", color))
-    marks += [(torch.tensor(item.box), f"missed: {item.name}", _MISSED) for item in judged.missed]
-    marks += [(torch.tensor(item.box), f"no such class: {item.name}", _IGNORED) for item in judged.unknown]
-    marks += [(torch.tensor(item.box), "", _TRUTH) for item in truth]
-    return _draw_marks(image, [((box * factor).tolist(), text, color) for box, text, color in marks])
-
-
-def _draw_marks(image: Pixels, marks: Sequence[tuple[Sequence[float], str, Color]]) -> Pixels:
-    """Draw boxes, the first on top; one without a text is thin."""
-    canvas = Image.fromarray(image)
-    draw = ImageDraw.Draw(canvas)
-    size = max(10, round(min(canvas.size) / 28))
-    for (x1, y1, x2, y2), text, color in marks[::-1]:
-        corners = x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)
-        draw.rectangle(corners, outline=color, width=max(2, size // 6) if text else 1)
-        if text:
-            font = load_font(size, text)
-            left = max(0.0, min(x1, canvas.width - draw.textlength(text, font=font)))
-            place = left, max(0.0, y1 - 1.2 * size)
-            draw.rectangle(draw.textbbox(place, text, font=font), fill=color)
-            draw.text(place, text, fill=(255, 255, 255), font=font)
-    return np.asarray(canvas)
+    captions, colors = [], []
+    for name, score, right, wrong in zip(
+        found.names, found.scores.tolist(), judged.right, judged.wrong, strict=True
+    ):
+        captions.append(f"{'false: ' * bool(wrong)}{name} {score:.2f}")
+        colors.append(_RIGHT if right else _FALSE if wrong else _IGNORED)
+    others = [*judged.missed, *judged.unknown, *truth]  # on top of the white boxes of all objects
+    captions += [f"missed: {item.name}" for item in judged.missed]
+    captions += [f"no such class: {item.name}" for item in judged.unknown]
+    colors += [_MISSED] * len(judged.missed) + [_IGNORED] * len(judged.unknown) + [_TRUTH] * len(truth)
+    boxes = np.concatenate([found.boxes.numpy(), np.reshape([item.box for item in others], (-1, 4))])
+    return draw_boxes(image, factor * boxes, [*captions, *[""] * len(truth)], colors)
 
 
 def summarize(one: Look, found: Detections, truth: Sequence[VocObject] | None) -> str:
@@ -308,5 +292,5 @@ def to_json(path: str, image: Pixels, looks: Sequence[tuple[Look, Detections]]) 
     lines = []
     for one, found in looks:
         frame = Frame(path, Path(path), image, one.prepared)
-        lines.append(json.dumps({"weights": one.name, **describe(frame, found, found.class_names)}))
+        lines.append(json_line({"weights": one.name, **describe(frame, found, found.class_names)}))
     return "\n".join(lines) + "\n"

@@ -75,26 +75,42 @@ def draw_detections(
     `class_names` has the name of each label. The font is `font_size` pixels high, by default chosen by the
     size of the image. `placement` is for a letterboxed image whose boxes are in pixels of the original.
     """
+    labels, boxes = np.asarray(objects.labels).tolist(), np.asarray(objects.boxes)
+    if placement is not None:
+        boxes = placement.apply(boxes)
+    colors = class_colors(tuple(class_names))
+    captions = _captions(objects, class_names)
+    return draw_boxes(image, boxes, captions, [colors[label] for label in labels], font_size)
+
+
+def draw_boxes(
+    image: Pixels,
+    boxes: NDArray[np.floating],
+    captions: Sequence[str],
+    colors: Sequence[Color],
+    font_size: int | None = None,
+) -> Pixels:
+    """Draw boxes (N, 4), edges in pixels, the first on top, on a copy of an image uint8 (H, W, 3) RGB.
+
+    Each has a caption and a color. Captions hide one another as little as possible; an empty one is not drawn.
+    """
     canvas = Image.fromarray(np.ascontiguousarray(image))
     draw = ImageDraw.Draw(canvas)
     side = min(canvas.size)
     font_size = font_size or max(_SMALLEST_FONT, round(side / 28))
     thickness = max(1, min(2, side // 64), round(side / 180))
-    labels, boxes = np.asarray(objects.labels).tolist(), np.asarray(objects.boxes)
-    if placement is not None:
-        boxes = placement.apply(boxes)
     corners = boxes.round().astype(int).tolist()
-    colors = class_colors(tuple(class_names))
     fields = np.zeros((len(corners), 4), dtype=np.int64)
-    captions: list[_Caption] = []
-    for box, text in zip(corners, _captions(objects, class_names), strict=True):  # the best first
-        caption = _place_caption(draw, box, text, font_size, fields[: len(captions)])
-        fields[len(captions)] = caption.field
-        captions.append(caption)
-    for box, label in list(zip(corners, labels, strict=True))[::-1]:  # the best on top
-        draw.rectangle(_inside(box, canvas.size), outline=colors[label], width=thickness)
-    for caption, label in list(zip(captions, labels, strict=True))[::-1]:
-        _draw_caption(draw, caption, colors[label])
+    placed: list[tuple[_Caption, Color]] = []
+    for index, text in enumerate(captions):
+        if text:
+            caption = _place_caption(draw, corners[index], text, font_size, fields[:index])
+            fields[index] = caption.field
+            placed.append((caption, colors[index]))
+    for box, color in list(zip(corners, colors, strict=True))[::-1]:
+        draw.rectangle(_inside(box, canvas.size), outline=color, width=thickness)
+    for caption, color in placed[::-1]:
+        _draw_caption(draw, caption, color)
     return np.asarray(canvas)
 
 

@@ -11,7 +11,7 @@ from nets.structures import Detections, Target
 from utils.vision import draw
 from utils.vision.colors import class_colors
 from utils.vision.contact_sheet import draw_grid
-from utils.vision.draw import draw_detections
+from utils.vision.draw import draw_boxes, draw_detections
 
 
 def make_found(*boxes: list[float], label: int = 0) -> Detections:
@@ -75,6 +75,16 @@ def test_captions_of_near_boxes_do_not_hide_one_another() -> None:
         own = [(picture == np.array(color)).all(axis=2).sum() for picture in (together, alone)]
         edges = 2 * 2 * (200 + 100)  # the boxes themselves may cover one another
         assert own[0] >= own[1] - edges
+
+
+def test_captions_of_one_box_do_not_hide_one_another_and_an_empty_one_takes_no_place() -> None:
+    image, boxes = np.zeros((300, 400, 3), dtype=np.uint8), np.array([[100.0, 100.0, 300.0, 200.0]])
+    texts, colors = ("missed: bird", "", "missed: balloon"), ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+    together = draw_boxes(image, boxes.repeat(3, axis=0), texts, colors)
+    alone = draw_boxes(image, boxes, texts[:1], colors[:1])
+    assert np.array_equal((together == colors[0]).all(axis=2), (alone == colors[0]).all(axis=2))
+    assert not (together == colors[1]).all(axis=2).any()  # below the box of the first
+    assert (together == colors[2]).all(axis=2).sum() > 400
 
 
 def test_a_crowd_of_captions_stays_inside_the_image() -> None:
