@@ -11,6 +11,7 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from utils.app.label import SAME, LabelBox, overlaps
@@ -20,7 +21,7 @@ from utils.data.voc_xml import VocObject
 from utils.vision.colors import Color, class_colors
 
 SUGGESTION: Color = (255, 0, 255)
-_MOST_BOXES = 4095  # 12 bits, without 0, which new boxes have
+MOST_BOXES = 4095  # 12 bits, without 0, which new boxes have
 _TEXT = re.compile(r"(?P<name>.*?)(?P<difficult> \(difficult\))?(?: (?P<score>[01]\.\d\d)\?)?", re.DOTALL)
 
 
@@ -35,8 +36,8 @@ def to_editor(boxes: Sequence[LabelBox], class_names: Sequence[str], zoom: int =
     Raises:
         UserError: more than 4095 boxes, or names that are not among the class names.
     """
-    if len(boxes) > _MOST_BOXES:
-        raise UserError(f"{len(boxes)} boxes; the editor shows at most {_MOST_BOXES}")
+    if len(boxes) > MOST_BOXES:
+        raise UserError(f"{len(boxes)} boxes; the editor shows at most {MOST_BOXES}")
     colors = dict(zip(class_names, editor_colors(class_names), strict=True))
     shown = []
     for number, one in enumerate(boxes, start=1):
@@ -67,21 +68,28 @@ def from_editor(
     if orientation:
         raise UserError("the image is rotated in the editor; rotate it back first")
     parsed = [_parse(value, zoom) for value in values]
-    origins: dict[int, int] = {}  # index in `sent` by index in `values`
+    values_of: dict[int, int] = {}  # index in `values` by index in `sent`
     for index, value in enumerate(values):
         number = _number(value["color"])
-        if 0 < number <= len(sent) and number - 1 not in origins.values():
-            origins[index] = number - 1
+        if 0 < number <= len(sent):
+            values_of.setdefault(number - 1, index)
+    origins = {index: place for place, index in values_of.items()}
     others = [index for index in range(len(values)) if index not in origins]
-    free = [place for place in range(len(sent)) if place not in origins.values()]
+    free = [place for place in range(len(sent)) if place not in values_of]
     if others and free:
         shared = overlaps([LabelBox(parsed[index]) for index in others], [sent[place] for place in free])
-        while shared.max() >= SAME:  # the most alike first
-            row, column = divmod(int(shared.argmax()), len(free))
-            origins[others[row]] = free[column]
-            shared[row], shared[:, column] = 0, 0
+        alike = (shared >= SAME).nonzero()
+        best_first = shared[alike[:, 0], alike[:, 1]].argsort(descending=True, stable=True)
+        for row, column in alike[best_first].tolist():
+            if others[row] not in origins and free[column] not in values_of:
+                origins[others[row]], values_of[free[column]] = free[column], others[row]
     order = sorted(range(len(values)), key=lambda index: (origins.get(index, len(sent)), -index))
-    return [_restored(parsed[index], sent[origins[index]] if index in origins else None) for index in order]
+    return [
+        _restored(values[index]["label"], parsed[index], sent[origins[index]])
+        if index in origins
+        else LabelBox(parsed[index])
+        for index in order
+    ]
 
 
 def text_of(item: VocObject) -> str:
@@ -110,10 +118,10 @@ def _parse(value: Mapping[str, Any], zoom: int) -> VocObject:
     return VocObject(match["name"].strip(), (x1, y1, x2, y2), match["difficult"] is not None, score)
 
 
-def _restored(item: VocObject, origin: LabelBox | None) -> LabelBox:
+def _restored(text: str, item: VocObject, origin: LabelBox) -> LabelBox:
     """Return a box with the place and the exact score of the one that it was."""
-    if origin is None:
-        return LabelBox(item)
+    if text == text_of(origin.item):  # the class itself may end in "(difficult)" or "0.83?"
+        return LabelBox(replace(origin.item, box=item.box), origin.place)
     score = None if item.score is None or origin.item.score is None else origin.item.score
     return LabelBox(VocObject(item.name, item.box, item.difficult, score), origin.place)
 

@@ -21,6 +21,7 @@ from nets.boxes import box_iou
 from utils.cli.class_names import canonical_name
 from utils.cli.console import plural
 from utils.cli.errors import UserError
+from utils.cli.files import read_bytes
 from utils.cli.predict_config import PredictConfig
 from utils.data.dataset_report import rotate_box, unrotate_box
 from utils.data.folder_walk import walk_folder
@@ -162,11 +163,12 @@ class LabelFolder:
             raise UserError(f"{key}: no such image in {self.root}")
         if key in self._problems:
             raise UserError(self._problems[key])
-        return self._open(key), read_image(self.images[key][0])
+        path = self.images[key][0]
+        return self._open(key, read_header(path)), read_image(path)
 
-    def _open(self, key: str) -> OpenImage:
+    def _open(self, key: str, header: ImageHeader) -> OpenImage:
         image, xml = self.images[key]
-        stamp, header = stamp_of(xml), read_header(image)
+        stamp = stamp_of(xml)
         annotation = read_annotation(xml) if stamp else VocAnnotation(None, ())
         (self._labelled.add if stamp else self._labelled.discard)(key)
         opened = OpenImage(key, image, xml, header, stamp, annotation, ())
@@ -211,7 +213,7 @@ class LabelFolder:
                 image = opened.image_path
                 folder = as_utf8(os.path.basename(os.path.dirname(os.path.abspath(image))))
                 write_annotation(path, as_utf8(image.name), width, height, added, folder=folder)
-            return self._open(opened.key)
+            return self._open(opened.key, opened.header)  # the image may be gone
 
     def _in_file(self, opened: OpenImage, one: LabelBox) -> VocObject:
         """Return a box that is in the XML as it is to be there."""
@@ -227,10 +229,7 @@ class LabelFolder:
 
 def stamp_of(path: Path) -> str:
     """Return a hash of the content of a file, empty if there is none; a UserError if it cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() if os.path.lexists(path) else ""
-    except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror}") from None
+    return hashlib.sha256(read_bytes(path)).hexdigest() if os.path.lexists(path) else ""
 
 
 def find_suggestions(predictor: Predictor, image: Pixels, class_names: Sequence[str]) -> list[LabelBox]:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from PIL import Image
 
-from utils.app.editor import from_editor, to_editor
+from utils.app.editor import MOST_BOXES, from_editor, to_editor
 from utils.app.label import LabelBox, LabelFolder, OpenImage, accept, add_suggestions, find_suggestions
 from utils.cli.class_names import normalize_name
 from utils.cli.console import log, plural
@@ -93,7 +93,8 @@ class LabelSession:
         """Return the width of the editor in CSS, at which three quarters of the window have its height."""
         if self.opened is None:
             return "100%"
-        return f"min(100%, {75 * self.opened.header.width / self.opened.header.height:.0f}vh)"
+        ratio = self.opened.header.width / self.opened.header.height
+        return f"min(100%, {max(10, 75 * ratio):.0f}vh)"
 
     def move(self, step: int, value: Mapping[str, Any] | None, conf: float) -> None:
         """Open the next (1) or the previous (-1) image of the way; those that cannot be read are skipped.
@@ -203,10 +204,14 @@ class LabelSession:
     def _open(self, key: str, conf: float) -> None:
         opened, image = self.labeling.folder.open(key)
         predictor = self.labeling.predictor()
+        if len(opened.boxes) > MOST_BOXES:
+            raise UserError(
+                f"{opened.xml_path}: {len(opened.boxes)} objects; the editor shows at most {MOST_BOXES}"
+            )
         self.labeling.add_classes(box.item.name for box in opened.boxes)
         suggested = find_suggestions(predictor, image, self.labeling.class_names) if predictor else []
         self.opened, self._suggested = opened, suggested
-        self._show(add_suggestions(opened.boxes, suggested, conf))
+        self._show(add_suggestions(opened.boxes, suggested, conf)[:MOST_BOXES])
         self._write_image(image)
 
     def _read(self, value: Mapping[str, Any] | None) -> list[LabelBox]:

@@ -40,6 +40,7 @@ _CLASS = re.compile(r"(?:class|label|category)(?:_?(?:name|id))?|name|type|tag")
 _METADATA = re.compile(
     r"source|owner|(?:image_?)?size|camera\w*|meta\w*|exif\w*|gps\w*|geo\w*|crop|roi|page|resolution"
 )
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # no parser reads a file with one
 _NUMBERS = re.compile(r"-?[\d.]+(?:[\s,;]+-?[\d.]+)*")  # such as 5,5,20,20
 # Not cx and cy: with width and height they are the intrinsics of a camera.
 _COORDINATE = re.compile(
@@ -293,8 +294,12 @@ def _round_edges(low: float, high: float, side: int) -> tuple[float, float]:
 
 
 def _write(path: Path | str, root: ET.Element) -> None:
+    data = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    if match := _CONTROL.search(data):
+        character = f"U+{match[0][0]:04X}"
+        raise UserError(f"{path}: a text has the control character {character}, which XML cannot hold")
     with atomic_write(path) as file:
-        file.write(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+        file.write(data)
 
 
 def _object_node(item: VocObject) -> ET.Element:

@@ -92,7 +92,7 @@ def draw_boxes(
 ) -> Pixels:
     """Draw boxes (N, 4), edges in pixels, the first on top, on a copy of an image uint8 (H, W, 3) RGB.
 
-    Each has a caption and a color. Captions hide one another as little as possible; an empty one is not drawn.
+    Each has a caption, which may be empty, and a color. Captions hide one another as little as possible.
     """
     canvas = Image.fromarray(np.ascontiguousarray(image))
     draw = ImageDraw.Draw(canvas)

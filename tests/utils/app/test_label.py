@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -332,3 +333,47 @@ def test_weights_that_cannot_be_loaded_leave_labeling_without_suggestions(folder
     session.move(1, None, 0.5)
     assert session.opened is not None
     assert "no suggestions: best.pth: broken" in session.describe()
+
+
+@pytest.mark.parametrize("name", ["x (difficult)", "cat 0.83?", '<i>"&|</i>', "😀", "difficult"])
+def test_any_class_name_comes_back_as_it_is(session: LabelSession, folder: Path, name: str):
+    write_annotation(folder / "a.xml", "a.jpg", 80, 60, [VocObject(name, CAT.box)])
+    session.jump("a", None, 1.0)
+    assert not session.has_changes(value_of(session))
+    value = value_of(session)
+    value["boxes"][0]["xmin"] = 0
+    session.save(value)
+    assert read_annotation(folder / "a.xml").objects == (VocObject(name, (0.0, *CAT.box[1:])),)
+
+
+def test_an_image_removed_meanwhile_is_saved_and_left(session: LabelSession, folder: Path):
+    session.jump("b", None, 1.0)
+    (folder / "b.jpg").unlink()
+    session.shown = [LabelBox(CAT)]
+    session.move(1, value_of(session), 1.0)
+    assert read_annotation(folder / "b.xml").objects == (CAT,)
+    assert session.opened.key != "b"
+
+
+def test_more_boxes_than_the_editor_has_numbers_for_are_skipped(session: LabelSession, folder: Path):
+    write_annotation(folder / "a.xml", "a.jpg", 80, 60, [CAT] * 4096)
+    session.jump("b", None, 1.0)
+    with pytest.raises(UserError, match=r"a\.xml: 4096 objects; the editor shows at most 4095"):
+        session.jump("a", None, 1.0)
+    assert session.opened.key == "b"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_named_pipe_is_skipped(folder: Path):
+    os.mkfifo(folder / "b.xml")
+    with pytest.raises(UserError, match=r"b\.xml: not a regular file"):
+        LabelFolder(folder).open("b")
+
+
+def test_a_class_that_xml_cannot_hold_is_refused(folder: Path):
+    found = LabelFolder(folder)
+    before = (folder / "a.xml").read_bytes()
+    opened, _ = found.open("a")
+    with pytest.raises(UserError, match=r"U\+0001, which XML cannot hold"):
+        found.save(opened, [LabelBox(VocObject("a\x01b", CAT.box))])
+    assert (folder / "a.xml").read_bytes() == before
