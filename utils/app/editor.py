@@ -94,7 +94,10 @@ def from_editor(
 
 def text_of(item: VocObject) -> str:
     """Return the text of an object in the editor."""
-    score = "" if item.score is None else f" {item.score:.2f}?"
+    score = ""
+    if item.score is not None:
+        shown = item.score if 0 <= item.score <= 1 else 0.0  # that of an XML may be anything
+        score = f" {shown:.2f}?"
     return f"{item.name}{' (difficult)' * item.difficult}{score}"
 
 

@@ -58,7 +58,7 @@ class Looking:
         self.weights = {name: name for name in config.weights} | {"voc": "voc"}
         if COCO_WEIGHTS.is_file():  # the page fetches nothing
             self.weights["coco"] = "coco"
-        runs = Path(config.project).rglob("weights/best.pth")
+        runs = [path for path in Path(config.project).rglob("weights/best.pth") if path.is_file()]
         for path in sorted(runs, key=lambda path: -path.stat().st_mtime):
             self.weights[str(path)] = str(path)
 
@@ -116,7 +116,7 @@ class LookSession:
         sample = self.looking.samples.get(name)
         if name not in self.dropped and sample is None:
             raise UserError(f"{name}: no such image on this page")
-        self.name, self.looks, self.shown, self.truth = name, [], None, None
+        self.name, self.looks, self._image, self.shown, self.truth = name, [], None, None, None
         if name in self.dropped:
             self._image = read_image(self.dropped[name])
         elif sample is not None:

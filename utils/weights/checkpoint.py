@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import pickle
+import struct
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,10 @@ from utils.cli.files import atomic_write
 
 FORMAT_VERSION = 1
 # What torch and zipfile raise for a damaged file.
-_DAMAGE = (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError)
+_DAMAGE = (
+    *(RuntimeError, EOFError, zipfile.BadZipFile, struct.error),
+    *(ValueError, LookupError, TypeError, AttributeError, AssertionError),
+)
 
 
 @dataclass(frozen=True)

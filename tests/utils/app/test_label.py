@@ -57,6 +57,7 @@ def test_an_enlarged_image_keeps_the_pixels_of_its_boxes(zoom: int):
         (CAT, "cat"),
         (VocObject("cat", CAT.box, True), "cat (difficult)"),
         (VocObject("cat", CAT.box, False, 0.834), "cat 0.83?"),
+        (VocObject("cat", CAT.box, False, 7.5), "cat 0.00?"),
         (VocObject("cat 2 (old)", CAT.box, True, 1.0), "cat 2 (old) (difficult) 1.00?"),
     ],
 )

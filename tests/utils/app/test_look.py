@@ -99,6 +99,8 @@ def session(weights: Path, tmp_path: Path) -> LookSession:
     make_voc_folder(tmp_path / "voc", train_images=2, val_images=1)
     (tmp_path / "runs/a/weights").mkdir(parents=True)
     (tmp_path / "runs/a/weights/best.pth").symlink_to(weights)
+    (tmp_path / "runs/b/weights").mkdir(parents=True)
+    (tmp_path / "runs/b/weights/best.pth").symlink_to("gone.pth")  # not offered
     config = AppConfig(
         data=str(tmp_path / "voc"), weights=(str(weights),), project=str(tmp_path / "runs"), device="cpu"
     )
@@ -149,6 +151,8 @@ def test_a_broken_image_is_named(session: LookSession, tmp_path: Path):
     path = tmp_path / "broken.jpg"
     path.write_bytes(b"nothing")
     session.dropped["broken.jpg"] = path
+    session.open("0")
     with pytest.raises(UserError, match=r"broken\.jpg: not an image"):
         session.open("broken.jpg")
+    session.run(list(session.looking.weights)[:1])  # not on the image before
     assert session.looks == []

@@ -53,6 +53,7 @@ def zip_of(content):
 # What a damaged or foreign file holds, from the folder and a good file's bytes.
 DAMAGE = {
     "empty": lambda folder, good: b"",
+    "text": lambda folder, good: b"junk",
     "truncated": lambda folder, good: good[: len(good) // 2],
     "flipped": lambda folder, good: good[:200_000] + bytes(16) + good[200_016:],
     "html": lambda folder, good: b"<!DOCTYPE html><html><body>404</body></html>",
