@@ -30,6 +30,11 @@ def editor_colors(class_names: Sequence[str]) -> list[Color]:
     return [(red & 0xF0, green & 0xF0, blue & 0xF0) for red, green, blue in class_colors(tuple(class_names))]
 
 
+def hex_colors(class_names: Sequence[str]) -> list[str]:
+    """Return the color of each class as CSS has it."""
+    return ["#{:02x}{:02x}{:02x}".format(*color) for color in editor_colors(class_names)]
+
+
 def to_editor(boxes: Sequence[LabelBox], class_names: Sequence[str], zoom: int = 1) -> list[dict[str, Any]]:
     """Return the boxes as the editor takes them, on an image enlarged by `zoom`.
 
@@ -103,7 +108,7 @@ def text_of(item: VocObject) -> str:
 
 def describe_classes(class_names: Sequence[str]) -> str:
     """Return HTML with the classes, the keys of the first nine, and their colors, which keys.js reads."""
-    colors = ["#{:02x}{:02x}{:02x}".format(*color) for color in editor_colors(class_names)]
+    colors = hex_colors(class_names)
     data = html.escape(json.dumps({"names": list(class_names), "colors": colors}))
     keys = [f"<kbd>{number}</kbd> " if number <= 9 else "" for number in range(1, len(class_names) + 1)]
     entries = " ".join(

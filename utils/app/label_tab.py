@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio_image_annotation import image_annotator
 
-from utils.app.editor import describe_classes, editor_colors
+from utils.app.editor import describe_classes, hex_colors
 from utils.app.label import LOWEST_SCORE
 from utils.app.label_session import Labeling, LabelSession
 from utils.cli.errors import UserError
@@ -54,7 +54,7 @@ def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
     editor = image_annotator(
         None,
         label_list=labeling.class_names,
-        label_colors=_hex_colors(labeling),
+        label_colors=hex_colors(labeling.class_names),
         boxes_alpha=0.15,
         box_min_size=2,
         sources=[],
@@ -90,7 +90,7 @@ def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
         shown = image_annotator(
             {"image": str(file), "boxes": boxes} if file else None,
             label_list=list(names),
-            label_colors=_hex_colors(labeling),
+            label_colors=hex_colors(names),
             width=session.editor_width(),
         )
         key = session.opened.key if session.opened else None
@@ -137,10 +137,6 @@ def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
         gr.on(triggers, handle, [state, editor, conf, images, name], outputs, trigger_mode="once", **_EVENT),
     ):
         done.then(None, js="() => labelKeys.deselect()")
-
-
-def _hex_colors(labeling: Labeling) -> list[str]:
-    return ["#{:02x}{:02x}{:02x}".format(*color) for color in editor_colors(labeling.class_names)]
 
 
 def _describe_training(labeling: Labeling) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from utils.app.look import (
     to_json,
 )
 from utils.cli.app_config import AppConfig
+from utils.cli.class_names import MODEL_DATA
 from utils.cli.errors import UserError
 from utils.cli.inputs import COCO_WEIGHTS
 from utils.data.samples import DataFolder, Sample
@@ -63,19 +65,24 @@ class Looking:
             self.weights[str(path)] = str(path)
 
     def predictor(self, name: str) -> Predictor:
-        """Return the network of the weights of this name, loaded once.
+        """Return the network of the weights of this name, or of this file, loaded once.
 
         Raises:
-            UserError: there are none, or they cannot be loaded.
+            UserError: they cannot be loaded, or the file is not below the working folder, --project or
+                model_data.
         """
-        if name not in self.weights:
-            raise UserError(f"{name}: not among the weights of this page; name the file with --weights")
+        source = self.weights.get(name, os.path.realpath(name))  # so that no other name fetches anything
+        places = map(os.path.realpath, (".", self._config.project, MODEL_DATA))
+        if name not in self.weights and not any(Path(source).is_relative_to(place) for place in places):
+            raise UserError(
+                f"{name}: not below the working folder, --project or model_data; give it with --weights"
+            )
         with self._lock:
             if name not in self._predictors:
                 while len(self._predictors) >= _KEPT:
                     del self._predictors[next(iter(self._predictors))]
                 self._predictors[name] = Predictor.from_checkpoint(
-                    self.weights[name], device=self._config.device, input_size=self._config.imgsz
+                    source, device=self._config.device, input_size=self._config.imgsz
                 )
             return self._predictors[name]
 

@@ -40,7 +40,9 @@ def build_look_tab(looking: Looking, config: AppConfig) -> None:
                 value=list(config.weights),
                 multiselect=True,
                 max_choices=MOST_WEIGHTS,
+                allow_custom_value=True,
                 label=f"Weights (up to {MOST_WEIGHTS})",
+                info="or type the path of a file, and Enter",
                 elem_id="look-weights",
             )
             conf = gr.Slider(0.01, 1, PredictConfig.conf, step=0.01, label="Score from", elem_id="look-conf")

@@ -118,9 +118,24 @@ def test_a_session_offers_the_given_images_and_weights_only(
         with pytest.raises(UserError, match="no such image on this page"):
             session.open(name)
     session.open("0")
-    session.run(["/etc/passwd"])
-    assert session.looks == []
-    assert "not among the weights of this page" in session.problems[0]
+
+
+def test_weights_are_read_by_path_from_a_few_places_only(
+    session: LookSession, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    session.open("0")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("copy.pth").write_bytes(weights.read_bytes())
+    Path("link.pth").symlink_to("/etc/passwd")
+    session.run(["copy.pth", "../here/copy.pth"])
+    assert (len(session.looks), session.problems) == (2, [])
+    for name in ("/etc/passwd", "../copy.pth", "link.pth"):
+        session.run([name])
+        assert session.looks == []
+        assert "not below the working folder, --project or model_data" in session.problems[0]
+    session.run(["gone.pth"])
+    assert "gone.pth: no such weights file" in session.problems[0]
 
 
 def test_a_session_shows_boxes_truth_and_json(session: LookSession, weights: Path):
