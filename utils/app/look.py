@@ -158,7 +158,7 @@ def draw_look(
     `factor` is the size of `image` as a multiple of the one in whose pixels the boxes are.
     """
     if truth is None:
-        return draw_detections(image, scale_boxes(found, factor), found.class_names)
+        return draw_detections(image, replace(found, boxes=factor * found.boxes), found.class_names)
     judged = judge(found, truth)
     captions, colors = [], []
     for name, score, right, wrong in zip(
@@ -211,13 +211,8 @@ def draw_heat(one: Look, image: Pixels, found: Detections, name: str | None) -> 
     if not len(chosen):
         return None
     heat = heat_map(one.predictor, one.prepared, chosen)
-    shown = scale_boxes(chosen, image.shape[1] / one.prepared.placement.image_size[1])
-    return draw_heatmap(image, heat, shown, found.class_names)
-
-
-def scale_boxes(found: Detections, factor: float) -> Detections:
-    """Return detections in pixels of an image of another size."""
-    return replace(found, boxes=found.boxes * factor)
+    factor = image.shape[1] / one.prepared.placement.image_size[1]
+    return draw_heatmap(image, heat, replace(chosen, boxes=factor * chosen.boxes), found.class_names)
 
 
 def downscale(image: Pixels) -> Pixels:
@@ -236,7 +231,9 @@ def compare_detections(names: Sequence[str], results: Sequence[Detections]) -> l
     """
     rows = []
     for group in _group_objects(results):
-        cells = [_cell(results[index], group.get(index)) for index in range(len(results))]
+        cells = [""] * len(results)
+        for index, row in group.items():
+            cells[index] = f"{results[index].names[row]} {float(results[index].scores[row]):.2f}"
         boxes = torch.stack([results[index].boxes[row] for index, row in group.items()])
         iou = f"{float(box_iou(boxes, boxes).min()):.2f}" if len(group) > 1 else ""
         classes = {canonical_name(results[index].names[row]) for index, row in group.items()}
@@ -247,12 +244,9 @@ def compare_detections(names: Sequence[str], results: Sequence[Detections]) -> l
             remarks.append(f"not {', '.join(absent)}")
         if len(classes) > 1:
             remarks.append("class differs")
-        unknown = [
-            name
-            for index, name in enumerate(names)
-            if index not in group and None in match_class_names(results[index].class_names, sorted(classes))
-        ]
-        remarks += [f"{name} has no such class" for name in unknown]
+        for index, (name, found) in enumerate(zip(names, results, strict=True)):
+            if index not in group and None in match_class_names(found.class_names, sorted(classes)):
+                remarks.append(f"{name} has no such class")
         rows.append([", ".join(remarks), iou, *cells])
     return sorted(rows, key=lambda row: not row[0])
 
@@ -281,10 +275,6 @@ def _group_objects(results: Sequence[Detections]) -> list[dict[int, int]]:
         else:
             chosen[index] = row
     return groups
-
-
-def _cell(found: Detections, row: int | None) -> str:
-    return "" if row is None else f"{found.names[row]} {float(found.scores[row]):.2f}"
 
 
 def to_json(path: str, image: Pixels, looks: Sequence[tuple[Look, Detections]]) -> str:

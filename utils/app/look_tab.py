@@ -131,7 +131,7 @@ def build_look_tab(looking: Looking, config: AppConfig) -> None:
         (drop.upload, add_files, drop),
         (camera.input, add_files, camera),
         (images.input, lambda session, name: name, images),
-        (weights.input, lambda session, _: None, weights),
+        (weights.change, lambda session, _: None, weights),
     ):
         done = trigger(
             opening(choose), [state, weights, given], [state, images, message, heat_class], **_EVENT
