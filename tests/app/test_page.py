@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -53,6 +54,7 @@ def checked_find(host, *more, **options):
 socket.socket.connect, socket.getaddrinfo = checked_connect, checked_find
 """
 CAR = (46, 255, 166, 297)  # what the bundled weights find in the first image, about
+CAR_EDGE, NEW_EDGE = (46, 270), (300, 100)  # pixels of the left edges of two boxes
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,7 @@ def address(room: Path) -> Iterator[str]:
     line = server.stdout.readline()
     yield line.removeprefix("page: ").strip()
     server.terminate()
-    assert server.wait(30) == 143
+    assert server.wait(WAIT / 1000) == 143
     assert server.stdout.read() == ""
     assert not (room / "requests.txt").exists(), (room / "requests.txt").read_text()
 
@@ -146,25 +148,36 @@ def press(page, key: str) -> None:
     page.locator("#model-box-edit").wait_for(state="detached")
 
 
-def wait_for_boxes(page) -> None:
-    """Wait until the editor shows the boxes that it got, none of them selected: it has no other sign."""
-    page.wait_for_timeout(1000)
-
-
-def wait_for_suggestion(page, is_there: bool) -> None:
-    """Wait until the left edge of the car's box is magenta, or is not."""
+def wait_for_edge(page, edge: tuple[int, int], name: str, is_there: bool = True, timeout: int = WAIT) -> None:
+    """Wait until a box's left edge has the color of a class, or of a suggestion, at a pixel, or has not."""
     page.wait_for_function(
-        """([x, y, is_there]) => {
+        """([[x, y], name, is_there]) => {
             const canvas = document.querySelector("#editor canvas");
             if (!canvas?.width) return false;
+            const { names, colors } = JSON.parse(document.getElementById("classes").dataset.classes);
+            const color = name === "suggestion" ? "#f000f0" : colors[names.indexOf(name)];
+            const wanted = [1, 3, 5].map((at) => parseInt(color.substr(at, 2), 16));
             const left = (canvas.width - 888) / 2 + 2 * x - 4;
             const pixels = canvas.getContext("2d").getImageData(left, 2 * y, 9, 1).data;
             const found = [...pixels.keys()].some((at) =>
-                at % 4 === 0 && pixels[at] > 200 && pixels[at + 1] < 80 && pixels[at + 2] > 200);
+                at % 4 === 0 && wanted.every((part, index) => Math.abs(part - pixels[at + index]) < 50));
             return found === is_there;
         }""",
-        arg=[CAR[0], 270, is_there],
+        arg=[edge, name, is_there],
+        timeout=timeout,
     )
+
+
+def change_box(page, inside: tuple[int, int], key: str, edge: tuple[int, int], name: str, is_there: bool):
+    """Select a box and press a key until its edge shows it: the end of an event selects no box, unseen."""
+    from playwright.sync_api import TimeoutError as NotYet
+
+    for _ in range(30):
+        page.mouse.click(*point(page, *inside))
+        press(page, key)
+        with suppress(NotYet):
+            return wait_for_edge(page, edge, name, is_there, timeout=WAIT // 30)
+    raise AssertionError(f"{key} changes nothing")
 
 
 def test_look(open_page, room: Path):
@@ -184,6 +197,13 @@ def test_look(open_page, room: Path):
     number.fill("0.5")
     number.press("Enter")
     has_text(page, "#found-0", "1 car")
+    weights = page.locator("#look-weights input")
+    weights.fill("./cbam.pth")
+    weights.press("Enter")
+    has_text(page, "#found-2", "./cbam.pth")
+    weights.fill("/etc/passwd")
+    weights.press("Enter")
+    has_text(page, "#look-message", "/etc/passwd: not below the working folder")
     page.get_by_label("Attention maps").check()
     page.locator("#gates-1 img").wait_for()
     name = page.locator("#look-image input")
@@ -201,15 +221,12 @@ def test_label(open_page, room: Path, monkeypatch: pytest.MonkeyPatch):
     has_text(page, "#progress", "1 of 3 images labelled")
     number = page.locator("#label-conf input[type=number]")
     for score in ("1", "0.25"):
-        wait_for_suggestion(page, score == "1")
+        wait_for_edge(page, CAR_EDGE, "suggestion", score == "1")
         number.fill(score)
         number.press("Enter")
         number.blur()
-    wait_for_suggestion(page, True)
-    wait_for_boxes(page)
-    page.mouse.click(*point(page, 100, 280))
-    press(page, "a")
-    wait_for_suggestion(page, False)
+    wait_for_edge(page, CAR_EDGE, "suggestion")
+    change_box(page, (100, 280), "a", CAR_EDGE, "suggestion", False)
     page.keyboard.press("c")
     page.mouse.move(*point(page, 300, 40))
     page.mouse.down()
@@ -225,10 +242,8 @@ def test_label(open_page, room: Path, monkeypatch: pytest.MonkeyPatch):
     np.testing.assert_allclose(car.box, CAR, atol=2)
     has_text(page, "#progress", "2 of 3 images labelled")
 
-    wait_for_boxes(page)
     page.keyboard.press("d")
-    page.mouse.click(*point(page, 350, 80))
-    press(page, "2")  # car
+    change_box(page, (350, 80), "2", NEW_EDGE, "car", True)
     press(page, "f")
     page.keyboard.press("n")
     has_text(page, "#about", "b.jpg")
@@ -242,9 +257,8 @@ def test_label(open_page, room: Path, monkeypatch: pytest.MonkeyPatch):
     name.fill("a")
     name.press("Enter")
     has_text(page, "#about", "a.jpg")
-    wait_for_boxes(page)
-    page.mouse.click(*point(page, 350, 80))
-    page.keyboard.press("Delete")
+    wait_for_edge(page, NEW_EDGE, "car")
+    change_box(page, (350, 80), "Delete", NEW_EDGE, "car", False)
     write_annotation(room / "images/a.xml", "a.jpg", 444, 297, [car])  # by another program
     page.keyboard.press("s")
     page.get_by_text("changed on disk since it was opened").first.wait_for()
