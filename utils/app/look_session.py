@@ -72,7 +72,7 @@ class Looking:
                 model_data.
         """
         source = self.weights.get(name, os.path.realpath(name))  # so that no other name fetches anything
-        places = map(os.path.realpath, (".", self._config.project, MODEL_DATA))
+        places = [os.path.realpath(place) for place in (".", self._config.project, str(MODEL_DATA))]
         if name not in self.weights and not any(Path(source).is_relative_to(place) for place in places):
             raise UserError(
                 f"{name}: not below the working folder, --project or model_data; give it with --weights"
