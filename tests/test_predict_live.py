@@ -136,7 +136,8 @@ def test_a_stream_without_a_first_frame_is_an_error(
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files; /photo as a JPEG, /private/ with a password only, /huge.jpg and /slow.jpg without end."""
+    """Serves files; /photo as a JPEG, /private/ with a password only, /huge.jpg and /slow.jpg without end,
+    /dribble and /dribble.jpg a byte of the header at a time."""
 
     def log_message(self, *_: object) -> None:
         pass
@@ -155,6 +156,11 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
                 for _ in range(1000):
                     self.wfile.write(bytes(1000))
                     time.sleep(0.05 if self.path == "/slow.jpg" else 0)
+        elif self.path.startswith("/dribble"):
+            with suppress(OSError):
+                for byte in b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n" + b"X-Filler: 1\r\n" * 20:
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(0.05)
         else:
             super().do_GET()
 
@@ -200,7 +206,9 @@ def test_urls_that_differ_in_their_query_are_two_images(work: Path, server: str)
     [
         ("gone.jpg", "cannot be downloaded: 404 File not found"),
         ("huge.jpg", "more than 0.5 MB"),
-        ("slow.jpg", "not downloaded within 0.5 seconds"),
+        ("slow.jpg", "cannot be downloaded: not complete within 0.5 seconds"),
+        ("dribble.jpg", "cannot be downloaded: not complete within 0.5 seconds"),
+        ("dribble", "cannot be opened; no frame came"),
         ("page.jpg", "not an image that can be read: an HTML page"),
         ("private/a.jpg", "cannot be downloaded: 401 Unauthorized"),
     ],
@@ -214,10 +222,13 @@ def test_an_image_that_cannot_be_downloaded_is_named_and_skipped(
     reason: str,
 ) -> None:
     monkeypatch.setattr(image_urls, "_MAX_BYTES", 500_000)
-    monkeypatch.setattr(image_urls, "_LONGEST", 0.5 if path == "slow.jpg" else 60.0)
+    monkeypatch.setattr(image_urls, "_LONGEST", 0.5 if path.startswith(("slow", "dribble")) else 60.0)
+    monkeypatch.setattr(streams, "TIMEOUT", 0.5)
     Path("page.jpg").write_text("<!doctype html>")
     url = f"http://{server}/{path}"
+    start = time.monotonic()
     assert run(url, "photos/a.jpg", "--no-save") == 1
+    assert time.monotonic() - start < 8
     assert f"{url}: {reason}; skipped" in capsys.readouterr().err
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import PurePosixPath
+from typing import TypeVar
 from urllib.error import URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
@@ -15,9 +19,10 @@ from utils.cli.errors import UserError
 from utils.data.folder_walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 _TIMEOUT = 10.0  # seconds without a byte
-_LONGEST = 60.0  # seconds for a download
+_LONGEST = 60.0  # seconds for a download, from the connection to the last byte
 _MAX_BYTES = 100_000_000
 _ERRORS = (OSError, HTTPException, ValueError)  # ValueError: not a URL
+Result = TypeVar("Result")
 
 
 def is_image_url(address: str) -> bool:
@@ -27,8 +32,13 @@ def is_image_url(address: str) -> bool:
     suffix = PurePosixPath(urlsplit(address).path).suffix.lower()
     if suffix in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
         return suffix in IMAGE_SUFFIXES
-    with suppress(*_ERRORS), _open(address) as response:
-        return response.headers.get_content_maintype() == "image"
+
+    def is_image() -> bool:
+        with _open(address) as response:
+            return response.headers.get_content_maintype() == "image"
+
+    with suppress(*_ERRORS):
+        return _within_limit(is_image)
     return False
 
 
@@ -38,20 +48,49 @@ def download_image(address: str, name: str) -> bytes:
     Raises:
         UserError: it cannot be downloaded, or not within these limits.
     """
-    data, start = bytearray(), time.monotonic()
-    try:
+    deadline = time.monotonic() + _LONGEST
+
+    def read() -> bytes:
+        data = bytearray()
         with _open(address) as response:
             while chunk := response.read1(1 << 16):
                 data += chunk
                 if len(data) > _MAX_BYTES:
                     raise UserError(f"{name}: more than {_MAX_BYTES / 1e6:g} MB")
-                if time.monotonic() - start > _LONGEST:
-                    raise UserError(f"{name}: not downloaded within {_LONGEST:g} seconds")
+                if time.monotonic() > deadline:
+                    raise _too_slow()
+        return bytes(data)
+
+    try:
+        return _within_limit(read)
     except _ERRORS as error:
         reason = error.reason if isinstance(error, URLError) else error
         code = f"{error.code} " if hasattr(error, "code") else ""
         raise UserError(f"{name}: cannot be downloaded: {code}{reason}") from None
-    return bytes(data)
+
+
+def _within_limit(exchange: Callable[[], Result]) -> Result:
+    """Return what an exchange with a server returns; a TimeoutError if it takes over `_LONGEST` seconds.
+
+    The timeout of a socket starts anew with each byte, so the exchange runs in a thread that can be left
+    behind.
+    """
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(exchange())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    if not wait([future], timeout=_LONGEST).done:
+        raise _too_slow()
+    return future.result()
+
+
+def _too_slow() -> TimeoutError:
+    return TimeoutError(f"not complete within {_LONGEST:g} seconds")
 
 
 def _open(address: str) -> HTTPResponse:
