@@ -20,7 +20,7 @@ import torch
 import predict
 from tests.predict_room import EVERYTHING, run
 from tests.training_room import errors_in, started, wait_until
-from tests.video_files import frames_of, make_video
+from tests.video_files import frames_of, make_video, make_webm
 from utils.inference import image_urls, streams
 from utils.inference.outputs import Outputs
 from utils.inference.streams import Frame
@@ -136,14 +136,17 @@ def test_a_stream_without_a_first_frame_is_an_error(
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files; /photo as a JPEG, /private/ with a password only, /huge.jpg and /slow.jpg without end,
-    /dribble and /dribble.jpg a byte of the header at a time."""
+    """Serves files; /photo as a JPEG, /video as WebM, /private/ with a password only.
+
+    /huge.jpg and /slow.jpg have no end, of /dribble and /dribble.jpg the header comes byte by byte.
+    """
 
     def log_message(self, *_: object) -> None:
         pass
 
     def guess_type(self, path: str) -> str:  # type: ignore[override]
-        return "image/jpeg" if path.endswith("photo") else super().guess_type(path)
+        kinds = {"photo": "image/jpeg", "video": "video/webm"}
+        return kinds.get(Path(path).name) or super().guess_type(path)
 
     def do_GET(self) -> None:
         is_known = self.headers.get("Authorization") == "Basic bWU6c2VjcmV0"  # me:secret
@@ -251,6 +254,22 @@ def test_of_a_video_behind_a_url_every_frame_is_seen(work: Path, server: str) ->
         assert (one["detections"], one["time_s"]) == (other["detections"], other["time_s"])
     (recorded,) = FOLDER.glob("*.mp4")
     assert len(frames_of(recorded)) == 30
+
+
+@pytest.mark.parametrize("name", ["v.webm", "video"])
+def test_a_video_behind_a_url_plays_in_its_time(
+    work: Path, server: str, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    stamps = [33 * number + 8000 * (number >= 30) for number in range(60)]
+    make_webm(Path(name), stamps)  # states neither duration nor frame rate
+    assert run(f"http://{server}/{name}", "--json", "found.jsonl") == 0
+    assert "frame rate" not in capsys.readouterr().err
+    lines = [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
+    assert [line["time_s"] for line in lines] == pytest.approx([stamp / 1000 for stamp in stamps])
+    (recorded,) = FOLDER.glob("*.mp4")
+    capture = cv2.VideoCapture(str(recorded))
+    seconds = capture.get(cv2.CAP_PROP_FRAME_COUNT) / capture.get(cv2.CAP_PROP_FPS)
+    assert seconds == pytest.approx(10.0, abs=0.15)
 
 
 @pytest.mark.slow

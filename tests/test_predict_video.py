@@ -241,7 +241,7 @@ class Header:
 def test_a_header_without_a_frame_rate(
     capsys: pytest.CaptureFixture[str], stated: float, taken: float
 ) -> None:
-    assert streams.read_fps(Header(stated), "v.mp4") == taken
+    assert streams.known_fps(streams.stated_fps(Header(stated)), "v.mp4") == taken
     is_said = "v.mp4: states no frame rate; 25 frames a second are assumed" in capsys.readouterr().err
     assert is_said == (taken == 25)
 
@@ -294,10 +294,10 @@ def test_few_frames_wait_at_a_time(work: Path, monkeypatch: pytest.MonkeyPatch) 
     read, looked_at, most = [0], [0], [0]
     decode, write = streams.VideoFile._time_of, Outputs.write
 
-    def count_read(self: streams.VideoFile, number: int) -> float:
+    def count_read(self: streams.VideoFile, capture: cv2.VideoCapture, number: int) -> float:
         read[0] = number + 1
         most[0] = max(most[0], read[0] - looked_at[0])
-        return decode(self, number)
+        return decode(self, capture, number)
 
     def count_written(self: Outputs, *told: object) -> None:
         looked_at[0] += 1

@@ -1,4 +1,4 @@
-"""Images behind http and https URLs: which URLs are images, and their download."""
+"""Images behind http and https URLs: which URLs are images or videos, and the download of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import PurePosixPath
-from typing import TypeVar
+from typing import Literal, TypeVar
 from urllib.error import URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
@@ -21,25 +21,33 @@ from utils.data.folder_walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 _TIMEOUT = 10.0  # seconds without a byte
 _LONGEST = 60.0  # seconds for a download, from the connection to the last byte
 _MAX_BYTES = 100_000_000
+_LIVE_SUFFIXES = (".mjpeg", ".ts")  # of what cameras and television send without end
 _ERRORS = (OSError, HTTPException, ValueError)  # ValueError: not a URL
 Result = TypeVar("Result")
 
 
-def is_image_url(address: str) -> bool:
-    """Tell whether a URL is that of an image: by its suffix, else by the server's Content-Type."""
-    if not address.lower().startswith(("http://", "https://")):
-        return False
-    suffix = PurePosixPath(urlsplit(address).path).suffix.lower()
-    if suffix in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
-        return suffix in IMAGE_SUFFIXES
+def url_kind(address: str) -> Literal["image", "video", "live"]:
+    """Tell what is behind a URL: by its suffix, else by the header of the server's answer.
 
-    def is_image() -> bool:
+    A video has a length, and comes by http or https; all else that is no image is live.
+    """
+    if not address.lower().startswith(("http://", "https://")):
+        return "live"
+    suffix = PurePosixPath(urlsplit(address).path).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    if suffix in VIDEO_SUFFIXES:
+        return "live" if suffix in _LIVE_SUFFIXES else "video"
+
+    def ask() -> Literal["image", "video", "live"]:
         with _open(address) as response:
-            return response.headers.get_content_maintype() == "image"
+            kind = response.headers.get_content_maintype()
+            is_video = kind == "video" and "Content-Length" in response.headers
+            return "image" if kind == "image" else "video" if is_video else "live"
 
     with suppress(*_ERRORS):
-        return _within_limit(is_image)
-    return False
+        return _within_limit(ask)
+    return "live"
 
 
 def download_image(address: str, name: str) -> bytes:
