@@ -29,7 +29,9 @@ DEFAULT_FPS = 25.0  # for a video that states no frame rate
 TIMEOUT = 10.0  # seconds to wait for a frame before a source counts as ended
 _MAX_FPS = 240.0  # a header with more counts in time stamps (1000 in WebM) or is broken
 _MIN_FPS = 1.0
-_MEASURED = 60  # first frames, by whose time stamps the frame rate is measured
+_MAX_MEASURED_FPS = 60.0  # more only if the header states it: a burst of frames is no rate
+_MEASURED = 3000  # first packets, by whose time stamps the frame rate is measured
+_MEASURED_DECODED = 60  # frames instead, where OpenCV cannot read packets
 _MAX_IN_FLIGHT = 4  # frames; few, as one may take hundreds of megabytes
 _MAX_WARNINGS = 10
 _COUNTED = (".mp4", ".m4v", ".mov", ".avi")  # others estimate the number of frames from their duration
@@ -355,23 +357,29 @@ def stated_fps(capture: cv2.VideoCapture) -> float | None:
 
 
 def measure_fps(capture: cv2.VideoCapture, stated: float | None) -> float | None:
-    """Return the frames a second by the median interval of the first time stamps, None without them.
+    """Return the frames a second of the fastest tenth of the time stamps, None without them.
 
-    What the header states is returned if it agrees to 2 %, as stamps are rounded. The capture, which is at
-    its start, is read for `TIMEOUT` seconds at most and released.
+    So a recording that starts with a still screen keeps its moving part. What the header states is returned
+    if it agrees to 2 %, as stamps are rounded. The capture, which is at its start, is read for `TIMEOUT`
+    seconds at most and released.
     """
+    is_fast = capture.set(cv2.CAP_PROP_FORMAT, -1)  # packets, which are not decoded
+    count = _MEASURED if is_fast else _MEASURED_DECODED
     stamps: list[float] = []
     deadline = time.monotonic() + TIMEOUT
-    while len(stamps) < _MEASURED and time.monotonic() < deadline and capture.grab():
+    while len(stamps) < count and time.monotonic() < deadline and capture.grab():
         stamps.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
     capture.release()
-    intervals = [after - before for before, after in pairwise(stamps) if after > before]
+    # Packets come in the order of decoding.
+    intervals = sorted(after - before for before, after in pairwise(sorted(stamps)) if after > before)
     if not intervals:
         return None
-    fps = 1 / statistics.median(intervals)
+    shortest = intervals[len(intervals) // 10]
+    # The mean of those like it, as the intervals of phones vary a little.
+    fps = 1 / statistics.fmean(one for one in intervals if shortest / 1.5 < one < shortest * 1.5)
     if stated is not None and abs(fps - stated) <= 0.02 * stated:
         return stated
-    return min(max(fps, _MIN_FPS), _MAX_FPS)
+    return min(max(fps, _MIN_FPS), max(_MAX_MEASURED_FPS, stated or 0.0))
 
 
 def _check_file(path: Path) -> None:
