@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -138,8 +139,11 @@ def test_a_stream_without_a_first_frame_is_an_error(
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """Serves files; /photo as a JPEG, /video as WebM, /private/ with a password only.
 
+    What starts with /once is there once.
     /huge.jpg and /slow.jpg have no end, of /dribble and /dribble.jpg the header comes byte by byte.
     """
+
+    seen: ClassVar[set[str]] = set()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -152,6 +156,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         is_known = self.headers.get("Authorization") == "Basic bWU6c2VjcmV0"  # me:secret
         if self.path.startswith("/private/") and not is_known:
             self.send_error(401, "Unauthorized")
+        elif self.path in self.seen:
+            self.send_error(410, "Gone")
         elif self.path in ("/huge.jpg", "/slow.jpg"):
             self.send_response(200)
             self.end_headers()
@@ -165,12 +171,14 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
                     self.wfile.write(bytes([byte]))
                     time.sleep(0.05)
         else:
+            self.seen.update({self.path} if self.path.startswith("/once") else ())
             super().do_GET()
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
     """The address of a server of the working folder."""
+    Quiet.seen.clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=".")) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()
         yield f"127.0.0.1:{served.server_port}"
@@ -204,6 +212,14 @@ def test_urls_that_differ_in_their_query_are_two_images(work: Path, server: str)
     assert len(list(FOLDER.glob("*.jpg"))) == 2
 
 
+def test_an_image_whose_link_works_once(work: Path, server: str) -> None:
+    Path("once").mkdir()
+    Path("once/photo").write_bytes(Path("photos/a.jpg").read_bytes())
+    assert run(f"http://{server}/once/photo", "photos/a.jpg", "--no-save", "--json", "found.jsonl") == 0
+    ours, theirs = map(json.loads, Path("found.jsonl").read_text().splitlines())
+    assert ours["detections"] == theirs["detections"]
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
@@ -224,7 +240,7 @@ def test_an_image_that_cannot_be_downloaded_is_named_and_skipped(
     path: str,
     reason: str,
 ) -> None:
-    monkeypatch.setattr(image_urls, "_MAX_BYTES", 500_000)
+    monkeypatch.setattr(image_urls, "MAX_BYTES", 500_000)
     monkeypatch.setattr(image_urls, "_LONGEST", 0.5 if path.startswith(("slow", "dribble")) else 60.0)
     monkeypatch.setattr(streams, "TIMEOUT", 0.5)
     Path("page.jpg").write_text("<!doctype html>")

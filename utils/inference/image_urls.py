@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
+from email.message import Message
+from functools import cache
 from http.client import HTTPException, HTTPResponse
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 from urllib.error import URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -20,34 +24,41 @@ from utils.data.folder_walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 _TIMEOUT = 10.0  # seconds without a byte
 _LONGEST = 60.0  # seconds for a download, from the connection to the last byte
-_MAX_BYTES = 100_000_000
+MAX_BYTES = 100_000_000
 _LIVE_SUFFIXES = (".mjpeg", ".ts")  # of what cameras and television send without end
 _ERRORS = (OSError, HTTPException, ValueError)  # ValueError: not a URL
+Kind = Literal["image", "video", "live"]
 Result = TypeVar("Result")
 
 
-def url_kind(address: str) -> Literal["image", "video", "live"]:
+def probe_url(address: str) -> tuple[Kind, Path | None]:
     """Tell what is behind a URL: by its suffix, else by the header of the server's answer.
 
-    A video has a length, and comes by http or https; all else that is no image is live.
+    A video has a length, and comes by http or https; all else that is no image is live. An image that was
+    asked for is downloaded at once, as a link may work only once; the second value is its temporary copy.
     """
     if not address.lower().startswith(("http://", "https://")):
-        return "live"
+        return "live", None
     suffix = PurePosixPath(urlsplit(address).path).suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        return "image"
+        return "image", None
     if suffix in VIDEO_SUFFIXES:
-        return "live" if suffix in _LIVE_SUFFIXES else "video"
+        return "live" if suffix in _LIVE_SUFFIXES else "video", None
+    kind: Kind = "live"
 
-    def ask() -> Literal["image", "video", "live"]:
-        with _open(address) as response:
-            kind = response.headers.get_content_maintype()
-            is_video = kind == "video" and "Content-Length" in response.headers
-            return "image" if kind == "image" else "video" if is_video else "live"
+    def is_image(headers: Message) -> bool:
+        nonlocal kind
+        main = headers.get_content_maintype()
+        is_video = main == "video" and "Content-Length" in headers
+        kind = "image" if main == "image" else "video" if is_video else "live"
+        return main == "image"
 
-    with suppress(*_ERRORS):
-        return _within_limit(ask)
-    return "live"
+    with suppress(UserError, OSError):  # downloading it again says what is wrong
+        if data := _fetch(address, address, is_image):
+            with tempfile.NamedTemporaryFile(dir=_copies().name, delete=False) as file:
+                file.write(data)
+            return kind, Path(file.name)
+    return kind, None
 
 
 def download_image(address: str, name: str) -> bytes:
@@ -56,15 +67,28 @@ def download_image(address: str, name: str) -> bytes:
     Raises:
         UserError: it cannot be downloaded, or not within these limits.
     """
+    return _fetch(address, name, lambda _: True)
+
+
+@cache
+def _copies() -> tempfile.TemporaryDirectory[str]:
+    """Make the folder of temporary copies, which disappears with the process."""
+    folder = tempfile.TemporaryDirectory(prefix="predict-")
+    atexit.register(folder.cleanup)
+    return folder
+
+
+def _fetch(address: str, name: str, is_wanted: Callable[[Message], bool]) -> bytes:
+    """Return what is behind a URL, nothing if it is not wanted by its header; raises as `download_image`."""
     deadline = time.monotonic() + _LONGEST
 
     def read() -> bytes:
         data = bytearray()
         with _open(address) as response:
-            while chunk := response.read1(1 << 16):
+            while is_wanted(response.headers) and (chunk := response.read1(1 << 16)):
                 data += chunk
-                if len(data) > _MAX_BYTES:
-                    raise UserError(f"{name}: more than {_MAX_BYTES / 1e6:g} MB")
+                if len(data) > MAX_BYTES:
+                    raise UserError(f"{name}: more than {MAX_BYTES / 1e6:g} MB")
                 if time.monotonic() > deadline:
                     raise _too_slow()
         return bytes(data)

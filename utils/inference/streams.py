@@ -19,7 +19,8 @@ import cv2
 
 from utils.cli.console import log, progress, warn
 from utils.cli.errors import UserError
-from utils.inference.image_urls import download_image
+from utils.cli.files import read_bytes
+from utils.inference.image_urls import MAX_BYTES, download_image
 from utils.inference.predictor import Predictor, Prepared
 from utils.inference.prefetch import prefetch
 from utils.inference.sources import Source
@@ -107,7 +108,11 @@ class ImageFiles:
         def read(source: Source) -> Frame | UserError:
             name = source.name
             try:
-                data = download_image(source.address, name) if source.address else None
+                data = None
+                if source.copy:
+                    data = read_bytes(source.copy, limit=MAX_BYTES)
+                elif source.address:
+                    data = download_image(source.address, name)
                 image = read_image(name, data=data)
             except UserError as error:
                 return error
