@@ -85,7 +85,9 @@ def _fetch(address: str, name: str, is_wanted: Callable[[Message], bool]) -> byt
     def read() -> bytes:
         data = bytearray()
         with _open(address) as response:
-            while is_wanted(response.headers) and (chunk := response.read1(1 << 16)):
+            if not is_wanted(response.headers):
+                return b""
+            while chunk := response.read1(1 << 16):
                 data += chunk
                 if len(data) > MAX_BYTES:
                     raise UserError(f"{name}: more than {MAX_BYTES / 1e6:g} MB")
