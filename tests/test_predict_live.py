@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 import predict
 from tests.predict_room import EVERYTHING, run
 from tests.training_room import errors_in, started, wait_until
-from tests.video_files import frames_of, make_video
+from tests.video_files import frames_of, make_video, make_webm
 from utils.inference import image_urls, streams
 from utils.inference.outputs import Outputs
 from utils.inference.streams import Frame
@@ -136,18 +137,27 @@ def test_a_stream_without_a_first_frame_is_an_error(
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files; /photo as a JPEG, /private/ with a password only, /huge.jpg and /slow.jpg without end."""
+    """Serves files; /photo as a JPEG, /video as WebM, /private/ with a password only.
+
+    What starts with /once is there once.
+    /huge.jpg and /slow.jpg have no end, of /dribble and /dribble.jpg the header comes byte by byte.
+    """
+
+    seen: ClassVar[set[str]] = set()
 
     def log_message(self, *_: object) -> None:
         pass
 
     def guess_type(self, path: str) -> str:  # type: ignore[override]
-        return "image/jpeg" if path.endswith("photo") else super().guess_type(path)
+        kinds = {"photo": "image/jpeg", "video": "video/webm"}
+        return kinds.get(Path(path).name) or super().guess_type(path)
 
     def do_GET(self) -> None:
         is_known = self.headers.get("Authorization") == "Basic bWU6c2VjcmV0"  # me:secret
         if self.path.startswith("/private/") and not is_known:
             self.send_error(401, "Unauthorized")
+        elif self.path in self.seen:
+            self.send_error(410, "Gone")
         elif self.path in ("/huge.jpg", "/slow.jpg"):
             self.send_response(200)
             self.end_headers()
@@ -155,13 +165,20 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
                 for _ in range(1000):
                     self.wfile.write(bytes(1000))
                     time.sleep(0.05 if self.path == "/slow.jpg" else 0)
+        elif self.path.startswith("/dribble"):
+            with suppress(OSError):
+                for byte in b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n" + b"X-Filler: 1\r\n" * 20:
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(0.05)
         else:
+            self.seen.update({self.path} if self.path.startswith("/once") else ())
             super().do_GET()
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
     """The address of a server of the working folder."""
+    Quiet.seen.clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=".")) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()
         yield f"127.0.0.1:{served.server_port}"
@@ -195,12 +212,22 @@ def test_urls_that_differ_in_their_query_are_two_images(work: Path, server: str)
     assert len(list(FOLDER.glob("*.jpg"))) == 2
 
 
+def test_an_image_whose_link_works_once(work: Path, server: str) -> None:
+    Path("once").mkdir()
+    Path("once/photo").write_bytes(Path("photos/a.jpg").read_bytes())
+    assert run(f"http://{server}/once/photo", "photos/a.jpg", "--no-save", "--json", "found.jsonl") == 0
+    ours, theirs = map(json.loads, Path("found.jsonl").read_text().splitlines())
+    assert ours["detections"] == theirs["detections"]
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
         ("gone.jpg", "cannot be downloaded: 404 File not found"),
         ("huge.jpg", "more than 0.5 MB"),
-        ("slow.jpg", "not downloaded within 0.5 seconds"),
+        ("slow.jpg", "cannot be downloaded: not complete within 0.5 seconds"),
+        ("dribble.jpg", "cannot be downloaded: not complete within 0.5 seconds"),
+        ("dribble", "cannot be opened; no frame came"),
         ("page.jpg", "not an image that can be read: an HTML page"),
         ("private/a.jpg", "cannot be downloaded: 401 Unauthorized"),
     ],
@@ -213,11 +240,14 @@ def test_an_image_that_cannot_be_downloaded_is_named_and_skipped(
     path: str,
     reason: str,
 ) -> None:
-    monkeypatch.setattr(image_urls, "_MAX_BYTES", 500_000)
-    monkeypatch.setattr(image_urls, "_LONGEST", 0.5 if path == "slow.jpg" else 60.0)
+    monkeypatch.setattr(image_urls, "MAX_BYTES", 500_000)
+    monkeypatch.setattr(image_urls, "_LONGEST", 0.5 if path.startswith(("slow", "dribble")) else 60.0)
+    monkeypatch.setattr(streams, "TIMEOUT", 0.5)
     Path("page.jpg").write_text("<!doctype html>")
     url = f"http://{server}/{path}"
+    start = time.monotonic()
     assert run(url, "photos/a.jpg", "--no-save") == 1
+    assert time.monotonic() - start < 8
     assert f"{url}: {reason}; skipped" in capsys.readouterr().err
 
 
@@ -240,6 +270,22 @@ def test_of_a_video_behind_a_url_every_frame_is_seen(work: Path, server: str) ->
         assert (one["detections"], one["time_s"]) == (other["detections"], other["time_s"])
     (recorded,) = FOLDER.glob("*.mp4")
     assert len(frames_of(recorded)) == 30
+
+
+@pytest.mark.parametrize("name", ["v.webm", "video"])
+def test_a_video_behind_a_url_plays_in_its_time(
+    work: Path, server: str, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    stamps = [33 * number + 8000 * (number >= 30) for number in range(60)]
+    make_webm(Path(name), stamps)  # states neither duration nor frame rate
+    assert run(f"http://{server}/{name}", "--json", "found.jsonl") == 0
+    assert "frame rate" not in capsys.readouterr().err
+    lines = [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
+    assert [line["time_s"] for line in lines] == pytest.approx([stamp / 1000 for stamp in stamps])
+    (recorded,) = FOLDER.glob("*.mp4")
+    capture = cv2.VideoCapture(str(recorded))
+    seconds = capture.get(cv2.CAP_PROP_FRAME_COUNT) / capture.get(cv2.CAP_PROP_FPS)
+    assert seconds == pytest.approx(10.0, abs=0.15)
 
 
 @pytest.mark.slow

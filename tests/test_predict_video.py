@@ -179,6 +179,7 @@ EVEN = [33 * number for number in range(60)]
         ([33 * number + number % 3 for number in range(60)], 2.0, 2.0),  # a phone
         ([stamp + 700 for stamp in EVEN], 2.7, 2.0),  # does not start at 0
         ([*EVEN[:30], *EVEN[:30]], 2.0, 2.0),  # time starts anew
+        ([*range(0, 40_000, 1000), *(40_000 + stamp for stamp in EVEN[:20])], None, 40.7),  # starts still
     ],
 )
 def test_a_video_plays_in_the_time_of_its_source(
@@ -190,6 +191,7 @@ def test_a_video_plays_in_the_time_of_its_source(
     assert "v.webm  60 frames" in out
     assert "warning" not in err
     assert "frame rate" not in err
+    assert "not in the video" not in err
     written = cv2.VideoCapture(str(FOLDER / "v.mp4"))
     fps, count = written.get(cv2.CAP_PROP_FPS), len(frames_of(FOLDER / "v.mp4"))
     assert fps == pytest.approx(1000 / 33, rel=0.05)
@@ -208,13 +210,22 @@ def test_in_a_pause_the_last_frame_stays(work: Path) -> None:
     assert levels == [50, 100, 100, 100, 100, 200, 20]
 
 
-@pytest.mark.parametrize("jump", [-5.0, 1e6])
-def test_after_a_broken_time_stamp_time_goes_on(work: Path, jump: float) -> None:
+def test_frames_that_are_not_written_are_counted(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_webm(Path("v.webm"), [*range(0, 80_000, 1000), *(80_000 + 33 * number for number in range(5))])
+    assert run("v.webm") == 0
+    assert len(frames_of(FOLDER / "v.mp4")) == 81
+    assert f"{FOLDER}/v.mp4: 4 of 85 frames are not in the video, which has 1 a" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("jump", "said"), [(-5.0, "jumps back: 4.9 s"), (700.0, "is cut out: 700.1 s")])
+def test_after_a_long_pause_or_a_jump_back_time_goes_on(
+    work: Path, capsys: pytest.CaptureFixture[str], jump: float, said: str
+) -> None:
     with writers.VideoWriter(Path("v.mp4"), SIZE, 10.0) as out:
         for number in range(6):
-            time_s = number / 10 + (jump if number > 2 else 10.0)
-            out.write(np.full((*SIZE, 3), 9, dtype=np.uint8), time_s)
+            out.write(np.full((*SIZE, 3), 9, dtype=np.uint8), 10.0 + (number + jump * 10 * (number > 2)) / 10)
     assert len(frames_of(Path("v.mp4"))) == 6
+    assert said in capsys.readouterr().err
 
 
 class Header:
@@ -241,7 +252,7 @@ class Header:
 def test_a_header_without_a_frame_rate(
     capsys: pytest.CaptureFixture[str], stated: float, taken: float
 ) -> None:
-    assert streams.read_fps(Header(stated), "v.mp4") == taken
+    assert streams.known_fps(streams.stated_fps(Header(stated)), "v.mp4") == taken
     is_said = "v.mp4: states no frame rate; 25 frames a second are assumed" in capsys.readouterr().err
     assert is_said == (taken == 25)
 
@@ -294,10 +305,10 @@ def test_few_frames_wait_at_a_time(work: Path, monkeypatch: pytest.MonkeyPatch) 
     read, looked_at, most = [0], [0], [0]
     decode, write = streams.VideoFile._time_of, Outputs.write
 
-    def count_read(self: streams.VideoFile, number: int) -> float:
+    def count_read(self: streams.VideoFile, capture: cv2.VideoCapture, number: int) -> float:
         read[0] = number + 1
         most[0] = max(most[0], read[0] - looked_at[0])
-        return decode(self, number)
+        return decode(self, capture, number)
 
     def count_written(self: Outputs, *told: object) -> None:
         looked_at[0] += 1

@@ -1,12 +1,20 @@
-"""Images behind http and https URLs: which URLs are images, and their download."""
+"""Images behind http and https URLs: which URLs are images or videos, and the download of images."""
 
 from __future__ import annotations
 
+import atexit
 import base64
+import tempfile
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import suppress
+from email.message import Message
+from functools import cache
 from http.client import HTTPException, HTTPResponse
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeVar
 from urllib.error import URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
@@ -15,21 +23,42 @@ from utils.cli.errors import UserError
 from utils.data.folder_walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 _TIMEOUT = 10.0  # seconds without a byte
-_LONGEST = 60.0  # seconds for a download
-_MAX_BYTES = 100_000_000
+_LONGEST = 60.0  # seconds for a download, from the connection to the last byte
+MAX_BYTES = 100_000_000
+_LIVE_SUFFIXES = (".mjpeg", ".ts")  # of what cameras and television send without end
 _ERRORS = (OSError, HTTPException, ValueError)  # ValueError: not a URL
+Kind = Literal["image", "video", "live"]
+Result = TypeVar("Result")
 
 
-def is_image_url(address: str) -> bool:
-    """Tell whether a URL is that of an image: by its suffix, else by the server's Content-Type."""
+def probe_url(address: str) -> tuple[Kind, Path | None]:
+    """Tell what is behind a URL: by its suffix, else by the header of the server's answer.
+
+    A video has a length, and comes by http or https; all else that is no image is live. An image that was
+    asked for is downloaded at once, as a link may work only once; the second value is its temporary copy.
+    """
     if not address.lower().startswith(("http://", "https://")):
-        return False
+        return "live", None
     suffix = PurePosixPath(urlsplit(address).path).suffix.lower()
-    if suffix in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
-        return suffix in IMAGE_SUFFIXES
-    with suppress(*_ERRORS), _open(address) as response:
-        return response.headers.get_content_maintype() == "image"
-    return False
+    if suffix in IMAGE_SUFFIXES:
+        return "image", None
+    if suffix in VIDEO_SUFFIXES:
+        return "live" if suffix in _LIVE_SUFFIXES else "video", None
+    kind: Kind = "live"
+
+    def is_image(headers: Message) -> bool:
+        nonlocal kind
+        main = headers.get_content_maintype()
+        is_video = main == "video" and "Content-Length" in headers
+        kind = "image" if main == "image" else "video" if is_video else "live"
+        return main == "image"
+
+    with suppress(UserError, OSError):  # downloading it again says what is wrong
+        if data := _fetch(address, address, is_image):
+            with tempfile.NamedTemporaryFile(dir=_copies().name, delete=False) as file:
+                file.write(data)
+            return kind, Path(file.name)
+    return kind, None
 
 
 def download_image(address: str, name: str) -> bytes:
@@ -38,20 +67,64 @@ def download_image(address: str, name: str) -> bytes:
     Raises:
         UserError: it cannot be downloaded, or not within these limits.
     """
-    data, start = bytearray(), time.monotonic()
-    try:
+    return _fetch(address, name, lambda _: True)
+
+
+@cache
+def _copies() -> tempfile.TemporaryDirectory[str]:
+    """Make the folder of temporary copies, which disappears with the process."""
+    folder = tempfile.TemporaryDirectory(prefix="predict-")
+    atexit.register(folder.cleanup)
+    return folder
+
+
+def _fetch(address: str, name: str, is_wanted: Callable[[Message], bool]) -> bytes:
+    """Return what is behind a URL, nothing if it is not wanted by its header; raises as `download_image`."""
+    deadline = time.monotonic() + _LONGEST
+
+    def read() -> bytes:
+        data = bytearray()
         with _open(address) as response:
+            if not is_wanted(response.headers):
+                return b""
             while chunk := response.read1(1 << 16):
                 data += chunk
-                if len(data) > _MAX_BYTES:
-                    raise UserError(f"{name}: more than {_MAX_BYTES / 1e6:g} MB")
-                if time.monotonic() - start > _LONGEST:
-                    raise UserError(f"{name}: not downloaded within {_LONGEST:g} seconds")
+                if len(data) > MAX_BYTES:
+                    raise UserError(f"{name}: more than {MAX_BYTES / 1e6:g} MB")
+                if time.monotonic() > deadline:
+                    raise _too_slow()
+        return bytes(data)
+
+    try:
+        return _within_limit(read)
     except _ERRORS as error:
         reason = error.reason if isinstance(error, URLError) else error
         code = f"{error.code} " if hasattr(error, "code") else ""
         raise UserError(f"{name}: cannot be downloaded: {code}{reason}") from None
-    return bytes(data)
+
+
+def _within_limit(exchange: Callable[[], Result]) -> Result:
+    """Return what an exchange with a server returns; a TimeoutError if it takes over `_LONGEST` seconds.
+
+    The timeout of a socket starts anew with each byte, so the exchange runs in a thread that can be left
+    behind.
+    """
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(exchange())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    if not wait([future], timeout=_LONGEST).done:
+        raise _too_slow()
+    return future.result()
+
+
+def _too_slow() -> TimeoutError:
+    return TimeoutError(f"not complete within {_LONGEST:g} seconds")
 
 
 def _open(address: str) -> HTTPResponse:

@@ -10,13 +10,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from utils.cli.console import log, plural
 from utils.cli.errors import UserError
 from utils.cli.files import read_bytes
 from utils.data.folder_walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_system_file, walk_folder
-from utils.inference.image_urls import is_image_url
+from utils.inference.image_urls import Kind, probe_url
 
 _ACCEPTED = "give an image, a video, a folder, a glob such as 'photos/*.jpg', a camera number or a URL"
 _STDIN = "-"
@@ -24,17 +23,19 @@ _STDIN = "-"
 
 @dataclass(frozen=True)
 class Source:
-    """An image, a video file, or a live source (a camera or a stream).
+    """An image, a recorded video, or a live source (a camera or a stream).
 
     Attributes:
         kind: "image", "video" or "live".
         path: the file; of a URL or a camera the file that a copy of it would be.
         address: the URL, or the camera's number; empty for a file.
+        copy: the temporary copy of an image behind a URL, if it is already downloaded.
     """
 
-    kind: Literal["image", "video", "live"]
+    kind: Kind
     path: Path
     address: str = ""
+    copy: Path | None = None
 
     @property
     def name(self) -> str:
@@ -132,9 +133,10 @@ def _expand(source: str) -> list[Source]:
     if "://" in source:
         place = re.sub(r"^[^/]*@|[?#].*", "", source.partition("://")[2])
         name = re.sub(r"[^\w.-]+", "_", place).strip("_.")
-        if is_image_url(source):
-            return [Source("image", Path(name if is_image(name) else f"{name}.jpg"), source)]
-        return [Source("live", Path(f"{name}.mp4"), source)]
+        kind, copy = probe_url(source)
+        if kind == "image":
+            return [Source(kind, Path(name if is_image(name) else f"{name}.jpg"), source, copy)]
+        return [Source(kind, Path(f"{name}.mp4"), source)]
     if not glob.has_magic(source):
         raise UserError(f"{source}: no such file or folder; {_ACCEPTED}")
     named = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)

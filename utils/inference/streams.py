@@ -19,7 +19,8 @@ import cv2
 
 from utils.cli.console import log, progress, warn
 from utils.cli.errors import UserError
-from utils.inference.image_urls import download_image
+from utils.cli.files import read_bytes
+from utils.inference.image_urls import MAX_BYTES, download_image
 from utils.inference.predictor import Predictor, Prepared
 from utils.inference.prefetch import prefetch
 from utils.inference.sources import Source
@@ -29,7 +30,9 @@ DEFAULT_FPS = 25.0  # for a video that states no frame rate
 TIMEOUT = 10.0  # seconds to wait for a frame before a source counts as ended
 _MAX_FPS = 240.0  # a header with more counts in time stamps (1000 in WebM) or is broken
 _MIN_FPS = 1.0
-_MEASURED = 60  # first frames, by whose time stamps the frame rate is measured
+_MAX_MEASURED_FPS = 60.0  # more only if the header states it: a burst of frames is no rate
+_MEASURED = 3000  # first packets, by whose time stamps the frame rate is measured
+_MEASURED_DECODED = 60  # frames instead, where OpenCV cannot read packets
 _MAX_IN_FLIGHT = 4  # frames; few, as one may take hundreds of megabytes
 _MAX_WARNINGS = 10
 _COUNTED = (".mp4", ".m4v", ".mov", ".avi")  # others estimate the number of frames from their duration
@@ -105,7 +108,11 @@ class ImageFiles:
         def read(source: Source) -> Frame | UserError:
             name = source.name
             try:
-                data = download_image(source.address, name) if source.address else None
+                data = None
+                if source.copy:
+                    data = read_bytes(source.copy, limit=MAX_BYTES)
+                elif source.address:
+                    data = download_image(source.address, name)
                 image = read_image(name, data=data)
             except UserError as error:
                 return error
@@ -148,6 +155,12 @@ class VideoStream:
             limit = MAX_PIXELS // 10**6
             raise UserError(f"{self.name}: frames of {width}x{height} have more than {limit} million pixels")
 
+    def _time_of(self, capture: cv2.VideoCapture, number: int) -> float:
+        """Return the time of the frame just read in seconds; videos of phones have a variable frame rate."""
+        milliseconds = capture.get(cv2.CAP_PROP_POS_MSEC)
+        is_known = math.isfinite(milliseconds) and milliseconds > 0
+        return milliseconds / 1000 if is_known else number / self.fps
+
     def _frame(self, predictor: Predictor, bgr: Pixels, number: int, time_s: float) -> Frame:
         image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         return Frame(self.name, self.path, image, predictor.prepare(image), number, time_s)
@@ -165,7 +178,8 @@ class VideoFile(VideoStream):
         super().__init__(source, stride)
         _check_file(self.path)
         # An absolute path, as FFmpeg takes what stands before a colon for a protocol.
-        self._capture = cv2.VideoCapture(os.path.abspath(self.path), capture_backend())
+        place = os.path.abspath(self.path)
+        self._capture = cv2.VideoCapture(place, capture_backend())
         ok, self._first = self._capture.read()
         if not ok:
             self._capture.release()
@@ -173,7 +187,9 @@ class VideoFile(VideoStream):
                 f"{self.path}: no frame can be read: not a video, or cut off (MP4 has its index at the end)"
             )
         self._set_size(self._first)
-        self.fps = measure_fps(self.path, stated_fps(self._capture)) or read_fps(self._capture, self.name)
+        stated = stated_fps(self._capture)
+        measured = measure_fps(cv2.VideoCapture(place, capture_backend()), stated)
+        self.fps = measured or known_fps(stated, self.name)
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         is_counted = self.path.suffix.lower() in _COUNTED and math.isfinite(count) and count > 0
         self._total = int(count) if is_counted else None
@@ -203,17 +219,11 @@ class VideoFile(VideoStream):
         frame, ok = self._first, True
         while ok:
             number = self._count - 1
-            yield frame, number, self._time_of(number)
+            yield frame, number, self._time_of(self._capture, number)
             for _ in range(self._stride - 1):
                 self._count += self._capture.grab()
             ok, frame = self._capture.read()
             self._count += ok
-
-    def _time_of(self, number: int) -> float:
-        """Return the time of the frame just read in seconds; videos of phones have a variable frame rate."""
-        milliseconds = self._capture.get(cv2.CAP_PROP_POS_MSEC)
-        is_known = math.isfinite(milliseconds) and milliseconds > 0
-        return milliseconds / 1000 if is_known else number / self.fps
 
 
 class LiveStream(VideoStream):
@@ -230,7 +240,7 @@ class LiveStream(VideoStream):
             UserError: it cannot be opened, or no frame comes within TIMEOUT seconds.
         """
         super().__init__(source, stride)
-        self._address = source.address
+        self._address, self._kind = source.address, source.kind
         self._items: queue.Queue[_Item] = queue.Queue(maxsize=1)
         self._stopped = threading.Event()
         self.is_live = True
@@ -244,6 +254,8 @@ class LiveStream(VideoStream):
                 raise UserError(f"{self.name}: {reason}; no frame came")
             self._first = first
             self._set_size(first[0])
+            measured = None if self.is_live else measure_fps(_open(self._address), self._stated)
+            self.fps = measured or known_fps(self._stated, self.name)
         except BaseException:
             self._stopped.set()
             raise
@@ -274,9 +286,9 @@ class LiveStream(VideoStream):
         """Read frames until there are none or the stream is closed; runs in the thread."""
         capture = _open(self._address)
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
-        self.is_live = not (math.isfinite(count) and count > 0)
-        if capture.isOpened():
-            self.fps = read_fps(capture, self.name)
+        self.is_live = self._kind == "live" and not (math.isfinite(count) and count > 0)
+        self._stated = stated_fps(capture) if capture.isOpened() else None
+        self.fps = self._stated or DEFAULT_FPS
         start, number = 0.0, 0
         while not self._stopped.is_set():
             ok, frame = capture.read()
@@ -284,7 +296,8 @@ class LiveStream(VideoStream):
                 break
             now = time.monotonic()
             start = start or now
-            self._put((frame, now - start if self.is_live else number / self.fps), replace=self.is_live)
+            time_s = now - start if self.is_live else self._time_of(capture, number)
+            self._put((frame, time_s), replace=self.is_live)
             number += 1
         capture.release()
         self._put(None, replace=False)
@@ -314,7 +327,7 @@ def open_streams(sources: Sequence[Source], failures: Failures, stride: int = 1)
             continue
         for source in group:
             try:
-                opened = (VideoFile if source.kind == "video" else LiveStream)(source, stride)
+                opened = (LiveStream if source.address else VideoFile)(source, stride)
             except UserError as error:
                 failures.add(error)
                 continue
@@ -335,12 +348,11 @@ def capture_backend() -> int:
     return cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends() else cv2.CAP_ANY
 
 
-def read_fps(capture: cv2.VideoCapture, name: str) -> float:
+def known_fps(stated: float | None, name: str) -> float:
     """Return the frames a second that a header states; without, log it and return 25."""
-    if fps := stated_fps(capture):
-        return fps
-    log(f"{name}: states no frame rate; {DEFAULT_FPS:g} frames a second are assumed")
-    return DEFAULT_FPS
+    if stated is None:
+        log(f"{name}: states no frame rate; {DEFAULT_FPS:g} frames a second are assumed")
+    return stated or DEFAULT_FPS
 
 
 def stated_fps(capture: cv2.VideoCapture) -> float | None:
@@ -349,23 +361,30 @@ def stated_fps(capture: cv2.VideoCapture) -> float | None:
     return fps if math.isfinite(fps) and 0 < fps <= _MAX_FPS else None
 
 
-def measure_fps(path: Path, stated: float | None) -> float | None:
-    """Return the frames a second by the median interval of the first time stamps, None without them.
+def measure_fps(capture: cv2.VideoCapture, stated: float | None) -> float | None:
+    """Return the frames a second of the fastest tenth of the time stamps, None without them.
 
-    What the header states is returned if it agrees to 2 %, as stamps are rounded.
+    So a recording that starts with a still screen keeps its moving part. What the header states is returned
+    if it agrees to 2 %, as stamps are rounded. The capture, which is at its start, is read for `TIMEOUT`
+    seconds at most and released.
     """
-    capture = cv2.VideoCapture(os.path.abspath(path), capture_backend())
+    is_fast = capture.set(cv2.CAP_PROP_FORMAT, -1)  # packets, which are not decoded
+    count = _MEASURED if is_fast else _MEASURED_DECODED
     stamps: list[float] = []
-    while len(stamps) < _MEASURED and capture.grab():
+    deadline = time.monotonic() + TIMEOUT
+    while len(stamps) < count and time.monotonic() < deadline and capture.grab():
         stamps.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
     capture.release()
-    intervals = [after - before for before, after in pairwise(stamps) if after > before]
+    # Packets come in the order of decoding.
+    intervals = sorted(after - before for before, after in pairwise(sorted(stamps)) if after > before)
     if not intervals:
         return None
-    fps = 1 / statistics.median(intervals)
+    shortest = intervals[len(intervals) // 10]
+    # The mean of those like it, as the intervals of phones vary a little.
+    fps = 1 / statistics.fmean(one for one in intervals if shortest / 1.5 < one < shortest * 1.5)
     if stated is not None and abs(fps - stated) <= 0.02 * stated:
         return stated
-    return min(max(fps, _MIN_FPS), _MAX_FPS)
+    return min(max(fps, _MIN_FPS), max(_MAX_MEASURED_FPS, stated or 0.0))
 
 
 def _check_file(path: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from nets.boxes import xyxy_to_cxcywh
 from nets.structures import Detections
-from utils.cli.console import warn
+from utils.cli.console import log, warn
 from utils.cli.errors import Interrupted, UserError
 from utils.cli.files import atomic_write
 from utils.data.folder_walk import VIDEO_SUFFIXES
@@ -128,10 +128,10 @@ class VideoWriter:
         self._target, self._size, self._fps = target, size, fps
         self._temporary = target.with_name(f".{target.stem}.part.mp4")  # OpenCV goes by the suffix
         self._margins = (0, size[0] % 2, 0, size[1] % 2)
-        self._written = 0
+        self._written = self._given = self._dropped = 0
         self._start = self._time = 0.0  # seconds in the source
         self._last: Pixels | None = None
-        self._is_warned = False
+        self._is_warned = self._has_cut = False
         sides = (size[1] + size[1] % 2, size[0] + size[0] % 2)
         self._writer = cv2.VideoWriter(
             os.fspath(self._temporary), cv2.VideoWriter.fourcc(*_CODEC), fps, sides
@@ -148,8 +148,8 @@ class VideoWriter:
         """Append a frame, uint8 (H, W, 3) in RGB; one of another size is letterboxed to the first one's.
 
         By `time_s`, seconds in the source, the frame before is repeated, or this one dropped, so that the
-        video plays in the time of the source. After a jump back, or ahead by over ten minutes, time goes on
-        from there.
+        video plays in the time of the source; the log says how many were dropped. After a jump back, or ahead
+        by over ten minutes, time goes on from there; the log says the first time.
         """
         if image.shape[:2] != self._size:
             image = letterbox(image, self._size)[0]
@@ -159,10 +159,17 @@ class VideoWriter:
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         if any(self._margins):
             bgr = cv2.copyMakeBorder(bgr, *self._margins, cv2.BORDER_REPLICATE)
-        if not self._written or not 0 <= time_s - self._time <= _LONGEST_PAUSE:
+        jump = time_s - self._time
+        if not self._written or not 0 <= jump <= _LONGEST_PAUSE:
             self._start = time_s - self._written / self._fps
+            if self._written and not self._has_cut:
+                self._has_cut = True
+                what = "a pause of the source is cut out" if jump > 0 else "the time of the source jumps back"
+                log(f"{self._target}: {what}: {abs(jump):.1f} seconds")
         self._time = time_s
         pause = round((time_s - self._start) * self._fps) - self._written
+        self._given += 1
+        self._dropped += pause < 0
         for frame in [self._last] * pause + [bgr] * (pause >= 0):
             self._writer.write(frame)
             self._written += 1
@@ -182,6 +189,9 @@ class VideoWriter:
             self._discard()
         elif self._is_complete():
             os.replace(self._temporary, self._target)
+            if self._dropped:
+                count = f"{self._dropped} of {self._given} frames are not in the video"
+                log(f"{self._target}: {count}, which has {self._fps:.4g} a second")
         else:
             self._discard()
             raise UserError(f"{self._target}: cannot write the video: is the disk full?", exit_code=1)

@@ -74,7 +74,7 @@ def test_videos_stand_among_the_images(folder: Path) -> None:
             "rtsp://***@10.0.0.7:554/live?x=1",
             "10.0.0.7_554_live.mp4",
         ),
-        ("http://host/../../a.mp4", "http://host/../../a.mp4", "host_.._.._a.mp4.mp4"),
+        ("http://host/../../a.mjpeg", "http://host/../../a.mjpeg", "host_.._.._a.mjpeg.mp4"),
     ],
 )
 def test_cameras_and_streams(source: str, name: str, path: str) -> None:
