@@ -16,7 +16,7 @@ from utils.data.voc_xml import SCORE_NAMES, Box, is_true, parse_score
 
 MAX_JSON_BYTES = 1_000_000_000
 _LARGEST_NUMBER = 1e6  # as in VOC annotations
-_NOT_IN_XML = re.compile("[^\t\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x7f-\x9f\u2028\u2029]")
+_NOT_IN_XML = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x7f-\x9f\u2028\u2029]")
 _SPLIT_WORDS = SPLIT_NAMES | {"valid": "val"}
 
 
@@ -75,7 +75,7 @@ def to_class_name(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     name = normalize_name(str(value))
-    return None if not name or _NOT_IN_XML.search(name) or "\t" in name else name
+    return None if not name or _NOT_IN_XML.search(name) else name
 
 
 def shown(value: Any) -> str:

@@ -320,7 +320,7 @@ def test_fault_is_named_and_can_be_skipped(
         (change("categories", "cat"), "`categories` is not a list"),
         (change("categories/0", "cat"), "category 1 has no valid name and id"),
         (change("categories/0/name", ""), "category 1 has no valid name and id"),
-        (change("categories/0/name", "a\nb"), "category 1 has no valid name and id"),
+        (change("categories/0/name", " \n"), "category 1 has no valid name and id"),
         (change("categories/0/name", "a\ud800b"), "category 1 has no valid name and id"),
         (change("categories/0/name", "a\u0001b"), "category 1 has no valid name and id"),
         (change("categories/0/id", 3), "category 2: duplicate id 3"),
