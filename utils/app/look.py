@@ -116,12 +116,14 @@ class Judgement:
     """Which detections are right by COCO's rule at IoU 0.5.
 
     Attributes:
+        truth: all objects of the image.
         right: bool (N,), those that took an object.
         wrong: bool (N,), false alarms; a detection of a difficult object is neither.
         missed: the objects that none took; difficult ones do not count.
         unknown: the objects of classes that the weights do not have.
     """
 
+    truth: Sequence[VocObject]
     right: np.ndarray
     wrong: np.ndarray
     missed: list[VocObject]
@@ -147,40 +149,36 @@ def judge(found: Detections, truth: Sequence[VocObject]) -> Judgement:
         for item, taker in zip(known, matching.taker.tolist(), strict=True)
         if taker < 0 and not item.difficult
     ]
-    return Judgement(right, wrong, missed, unknown)
+    return Judgement(truth, right, wrong, missed, unknown)
 
 
-def draw_look(
-    image: Pixels, found: Detections, truth: Sequence[VocObject] | None, factor: float = 1.0
-) -> Pixels:
+def draw_look(image: Pixels, found: Detections, judged: Judgement | None, factor: float = 1.0) -> Pixels:
     """Draw detections on an image by class; with the ground truth by whether they are right.
 
     `factor` is the size of `image` as a multiple of the one in whose pixels the boxes are.
     """
-    if truth is None:
+    if judged is None:
         return draw_detections(image, replace(found, boxes=factor * found.boxes), found.class_names)
-    judged = judge(found, truth)
     captions, colors = [], []
     for name, score, right, wrong in zip(
         found.names, found.scores.tolist(), judged.right, judged.wrong, strict=True
     ):
         captions.append(f"{'false: ' * bool(wrong)}{name} {score:.2f}")
         colors.append(_RIGHT if right else _FALSE if wrong else _IGNORED)
-    others = [*judged.missed, *judged.unknown, *truth]  # on top of the white boxes of all objects
+    others = [*judged.missed, *judged.unknown, *judged.truth]  # on top of the white boxes of all objects
     captions += [f"missed: {item.name}" for item in judged.missed]
     captions += [f"no such class: {item.name}" for item in judged.unknown]
-    colors += [_MISSED] * len(judged.missed) + [_IGNORED] * len(judged.unknown) + [_TRUTH] * len(truth)
+    colors += [_MISSED] * len(judged.missed) + [_IGNORED] * len(judged.unknown) + [_TRUTH] * len(judged.truth)
     boxes = np.concatenate([found.boxes.numpy(), np.reshape([item.box for item in others], (-1, 4))])
-    return draw_boxes(image, factor * boxes, [*captions, *[""] * len(truth)], colors)
+    return draw_boxes(image, factor * boxes, [*captions, *[""] * len(judged.truth)], colors)
 
 
-def summarize(one: Look, found: Detections, truth: Sequence[VocObject] | None) -> str:
+def summarize(one: Look, found: Detections, judged: Judgement | None) -> str:
     """Return the count of each class, the time, and with the ground truth how many are right."""
     counts = Counter(found.names)
     parts = [", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing found"]
     parts.append(f"{one.milliseconds:.0f} ms")
-    if truth is not None:
-        judged = judge(found, truth)
+    if judged is not None:
         wrong = plural(int(judged.wrong.sum()), "false alarm")
         parts.append(f"{int(judged.right.sum())} right, {wrong}, {len(judged.missed)} missed")
     return "; ".join(parts)

@@ -16,6 +16,7 @@ from utils.app.look import (
     draw_gates,
     draw_heat,
     draw_look,
+    judge,
     look,
     read_truth,
     summarize,
@@ -151,9 +152,10 @@ class LookSession:
         """Return the image with the boxes of the weights, and a line about them."""
         assert self.shown is not None
         assert self._image is not None
-        found, truth = one.detections(conf, nms_iou), self.truth if with_truth else None
+        found = one.detections(conf, nms_iou)
+        judged = judge(found, self.truth) if with_truth and self.truth is not None else None
         factor = self.shown.shape[1] / self._image.shape[1]
-        return draw_look(self.shown, found, truth, factor), summarize(one, found, truth)
+        return draw_look(self.shown, found, judged, factor), summarize(one, found, judged)
 
     def gates(self, one: Look) -> Pixels | None:
         """Return the attention maps of the weights; None without attention."""

@@ -49,7 +49,8 @@ def with_preset(given: Mapping[str, Any]) -> dict[str, Any]:
 def settings_to_repeat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that a command line must give to train in the same way.
 
-    They differ from the defaults, --demo and the recipe of the run; settings of its folder are left out.
+    These are the settings that differ from the defaults, --demo and the recipe of the run. Settings of the
+    run's folder are skipped.
 
     Args:
         values: what `config_as_dict` returned, also by another version of this project.

@@ -118,10 +118,13 @@ def plan_networks(config: CompareConfig, settings: dict[str, Any]) -> tuple[dict
         num_classes = len(read_class_names(runs[0].classes))
     else:
         log(f"parameters for {num_classes} classes; --data or --classes gives another number")
-    networks = {}
-    for run in runs:  # the COCO weights, the default, have the usual heads, and may not be there yet
-        source = None if run.weights == TrainConfig.weights else load_pretrained(run, None)
-        networks[kind_of(run.phi, run.preset)] = build_model_config(run, num_classes, source)
+    # The COCO weights, the default, have the usual heads, and may not be there yet.
+    named = {run.weights: run for run in runs if run.weights != TrainConfig.weights}
+    sources = {weights: load_pretrained(run, None) for weights, run in named.items()}
+    networks = {
+        kind_of(run.phi, run.preset): build_model_config(run, num_classes, sources.get(run.weights))
+        for run in runs
+    }
     return networks, num_images
 
 

@@ -41,7 +41,8 @@ def build_card(
     content = read_content(job.source) if job.source.suffix in (".pth", ".pt") else None
     checkpoint = parse_checkpoint(job.source, content) if is_checkpoint(content) else None
     run = checkpoint.run_config if checkpoint else {}
-    own = _read_own_card(job.source)
+    source_hash = _sha256(job.source)
+    own = _read_own_card(job.source, source_hash)
     config = job.portable_config()
     height, width = config.input_size
     at = f" at {', '.join(config.phi_at)}" if config.phi != "none" else ""
@@ -51,7 +52,7 @@ def build_card(
         f"# {escape(job.source.stem)}": [
             f"YOLOv4-tiny detector, {config.num_heads} heads, attention {escape(config.phi)}{at}, input "
             f"{height}x{width} (height, width), {parameters:,} parameters, exported from "
-            f"{escape(job.source.name)}, sha256 `{_sha256(job.source)}`."
+            f"{escape(job.source.name)}, sha256 `{source_hash}`."
         ],
         "## Files": [
             *("| file | bytes | sha256 |", "|---|---|---|"),
@@ -82,8 +83,8 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_|<>\[\]&~])", r"\\\1", text)
 
 
-def _read_own_card(weights: Path) -> dict[str, list[str]]:
-    """Return the lines of each section of the card beside the weights; {} if it is of another file."""
+def _read_own_card(weights: Path, source_hash: str) -> dict[str, list[str]]:
+    """Return the lines of each section of the card beside the weights; {} if it lacks their sha256."""
     path = weights.with_suffix(".md")
     if not path.is_file():
         return {}
@@ -92,7 +93,7 @@ def _read_own_card(weights: Path) -> dict[str, list[str]]:
     except UserError as error:
         warn(f"{error}; its sections are not in MODEL_CARD.md")
         return {}
-    if _sha256(weights) not in text:
+    if source_hash not in text:
         warn(f"{path}: lacks the sha256 of {weights.name}; its sections are not in MODEL_CARD.md")
         return {}
     sections: dict[str, list[str]] = {}

@@ -305,12 +305,9 @@ def _load(
     def load(index: int) -> tuple[int, Prepared, Target] | UserError:
         try:
             image, target = dataset.read(index), build_target(dataset, index)
+            return index, predictor.prepare(image, dataset.records[index].image_path), target
         except UserError as error:
             return error
-        try:
-            return index, predictor.prepare(image), target
-        except UserError as error:
-            return UserError(f"{dataset.records[index].image_path}: {error}")
 
     # The tiles keep the whole image in memory.
     results = prefetch(load, range(len(dataset)), depth=4 if predictor.tile_size else max(16, 2 * batch_size))

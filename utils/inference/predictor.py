@@ -343,10 +343,17 @@ class Predictor:
         found = self(pixels) if detections is None else detections
         return Image.fromarray(draw_detections(pixels, found, self.class_names))
 
-    def prepare(self, image: np.ndarray) -> Prepared:
-        """Letterbox a uint8 array (H, W, 3) in RGB to the input size; may be called from any thread."""
+    def prepare(self, image: np.ndarray, name: Path | str | None = None) -> Prepared:
+        """Letterbox a uint8 array (H, W, 3) in RGB to the input size; may be called from any thread.
+
+        Raises:
+            UserError: the image has too many tiles; begins with the `name` of the image, if it is given.
+        """
         height, width = image.shape[:2]
-        grid = tile_grid((height, width), self.tile_size, self.tile_overlap) if self.tile_size else []
+        try:
+            grid = tile_grid((height, width), self.tile_size, self.tile_overlap) if self.tile_size else []
+        except UserError as error:
+            raise UserError(f"{name}: {error}" if name else str(error)) from None
         tiles = [((x1, y1, x2, y2), image[y1:y2, x1:x2]) for x1, y1, x2, y2 in grid]
         return replace(self._letterbox(image), tiles=tiles)
 

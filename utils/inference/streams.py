@@ -114,15 +114,13 @@ class ImageFiles:
                 elif source.address:
                     data = download_image(source.address, name)
                 image = read_image(name, data=data)
+                prepared = predictor.prepare(image, name)
             except UserError as error:
                 return error
             with suppress(UserError):  # of a later image, which is not used
                 if (count := count_frames(name, data=data)) > 1:
                     log(f"{name}: an animation or pages, {count} images; only the first is used")
-            try:
-                return Frame(name, source.path, image, predictor.prepare(image))
-            except UserError as error:
-                return UserError(f"{name}: {error}")
+            return Frame(name, source.path, image, prepared)
 
         for result in prefetch(read, self._sources, depth=_MAX_IN_FLIGHT):
             if isinstance(result, UserError):
@@ -163,7 +161,7 @@ class VideoStream:
 
     def _frame(self, predictor: Predictor, bgr: Pixels, number: int, time_s: float) -> Frame:
         image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        return Frame(self.name, self.path, image, predictor.prepare(image), number, time_s)
+        return Frame(self.name, self.path, image, predictor.prepare(image, self.name), number, time_s)
 
 
 class VideoFile(VideoStream):

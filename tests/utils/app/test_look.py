@@ -69,7 +69,8 @@ def test_detections_are_judged_as_in_evaluation():
 
 
 def test_truth_is_drawn_in_its_colors():
-    drawn = draw_look(np.zeros((100, 100, 3), np.uint8), found(("cat", 0.9, A)), [VocObject("dog", B)])
+    cat = found(("cat", 0.9, A))
+    drawn = draw_look(np.zeros((100, 100, 3), np.uint8), cat, judge(cat, [VocObject("dog", B)]))
     colors = {tuple(color) for color in drawn.reshape(-1, 3).tolist()}
     assert {(245, 140, 0), (230, 20, 40)} <= colors
     assert not {(40, 170, 60)} & colors
