@@ -14,7 +14,8 @@ from nets.postprocess import postprocess
 from nets.structures import Detections
 from nets.yolo import YoloBody
 from utils.inference.device import autocast_dtype
-from utils.inference.predictor import Predictor, to_batch, to_tensor
+from utils.inference.image_input import to_batch, to_tensor
+from utils.inference.predictor import Predictor
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -23,7 +23,8 @@ from utils.data.dataset_report import require_objects
 from utils.data.demo import draw_sample
 from utils.data.prepare import prepare_evaluation, prepare_splits
 from utils.inference.evaluation import detect_dataset, match_classes, score_detections
-from utils.inference.predictor import Predictor, to_batch, to_tensor
+from utils.inference.image_input import to_batch, to_tensor
+from utils.inference.predictor import Predictor
 from utils.inference.runtimes import DESCRIPTION_VERSION
 from utils.metrics.coco_ap import CocoResult
 from utils.vision.image_reader import Pixels, read_image

@@ -129,7 +129,7 @@ def _append_nms(heads: Any, job: ExportJob) -> Any:
         heads, onnx.compose.add_prefix(decoding, _PREFIX), io_map=[(head, _PREFIX + head) for head in names]
     )
     graph, boxes, scores = joined.graph, _PREFIX + "boxes", _PREFIX + "scores"
-    defaults = (
+    defaults: tuple[np.generic, ...] = (
         np.float32(PredictConfig.conf),
         np.float32(PredictConfig.nms_iou),
         np.int64(PredictConfig.max_det),

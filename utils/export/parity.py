@@ -23,7 +23,7 @@ from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.predict_config import PredictConfig
 from utils.export.job import ExportJob
-from utils.inference.predictor import to_batch, to_tensor
+from utils.inference.image_input import to_batch, to_tensor
 from utils.inference.runtimes import ExportedModel
 from utils.vision.letterbox import FILL, letterbox
 

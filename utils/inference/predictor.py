@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import copy
 import operator
-import os
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import IO, Any, overload
-from weakref import WeakKeyDictionary
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -34,21 +31,17 @@ from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.predict_config import PredictConfig
 from utils.inference.device import autocast_dtype, choose_device, has_bfloat16, precision_name
+from utils.inference.evaluation_mode import EvaluationMode
+from utils.inference.image_input import ImageInput, as_array, is_one_image, to_batch, to_tensor
 from utils.inference.prefetch import batched
 from utils.inference.runtimes import ExportedModel, OpenVinoModel, is_exported, load_exported
 from utils.inference.tiles import CUT_WEIGHT, Tile, find_cut, merge, tile_grid
 from utils.vision.draw import draw_detections
-from utils.vision.image_reader import from_pil, read_image
 from utils.vision.letterbox import Placement, letterbox
 from utils.weights.load import LoadedModel, load_model
 
-ImageInput = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | np.ndarray | Tensor
-_KINDS = "a path, the bytes of a file, a PIL image, or RGB as a uint8 array (H, W, 3) or tensor (3, H, W)"
 _TILES_AT_A_TIME = 8  # in the network, unless the batch is larger; bounds the memory
 _MANY_TILES = 64  # from here on their progress is shown
-_MODE_LOCK = threading.Lock()  # of the module, so that a predictor can be pickled
-# How many use a network now, and its modules that were in training mode before.
-_IN_EVALUATION: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
 
 
 @dataclass
@@ -87,34 +80,6 @@ class Prepared:
     placement: Placement
     seconds: float
     tiles: Sequence[tuple[Tile, np.ndarray]] = ()
-
-
-class EvaluationMode:
-    """A context in which a network is in evaluation mode, for several threads and predictors at once.
-
-    When the last of them leaves, each module is in the mode again that it was in.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-
-    def __enter__(self) -> None:
-        with _MODE_LOCK:
-            users, in_training = _IN_EVALUATION.get(self._model, (0, []))
-            if not users:
-                in_training = [module for module in self._model.modules() if module.training]
-                for module in in_training:
-                    module.training = False
-            _IN_EVALUATION[self._model] = users + 1, in_training
-
-    def __exit__(self, *_: object) -> None:
-        with _MODE_LOCK:
-            users, in_training = _IN_EVALUATION.pop(self._model)
-            if users > 1:
-                _IN_EVALUATION[self._model] = users - 1, in_training
-            else:
-                for module in in_training:
-                    module.training = True
 
 
 class Predictor:
@@ -324,14 +289,14 @@ class Predictor:
             UserError: a file is not a readable image.
             ValueError: an argument is none of these; the message names it.
         """
-        if _is_one_image(images):
-            return self.detect([self.prepare(_as_array(images, "images"))])[0]
+        if is_one_image(images):
+            return self.detect([self.prepare(as_array(images, "images"))])[0]
         if not isinstance(batch_size, Integral) or batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         named = ((image, f"images[{number}]") for number, image in enumerate(images))
         results: list[Detections] = []
         for batch in batched(named, batch_size):
-            results += self.detect([self.prepare(_as_array(image, name)) for image, name in batch])
+            results += self.detect([self.prepare(as_array(image, name)) for image, name in batch])
         return results
 
     def draw(self, image: ImageInput, detections: Detections | None = None) -> Image.Image:
@@ -339,7 +304,7 @@ class Predictor:
 
         Without `detections` the objects are detected. Raises as the call.
         """
-        pixels = _as_array(image, "image")
+        pixels = as_array(image, "image")
         found = self(pixels) if detections is None else detections
         return Image.fromarray(draw_detections(pixels, found, self.class_names))
 
@@ -490,28 +455,6 @@ class Predictor:
             torch.mps.synchronize()
 
 
-def to_tensor(image: np.ndarray) -> Tensor:
-    """Return an image uint8 (H, W, 3) as a Tensor[3, H, W] uint8, which shares its memory."""
-    return torch.from_numpy(image).permute(2, 0, 1)
-
-
-def to_batch(
-    pixels: Sequence[Tensor],
-    device: torch.device | str = "cpu",
-    layout: torch.memory_format = torch.contiguous_format,
-) -> Tensor:
-    """Stack images, Tensor[3, H, W] uint8 each, to a float32 Tensor[B, 3, H, W] in [0, 1] on a device.
-
-    They are uploaded as uint8, a quarter of the memory. `layout` is that of the result.
-    """
-    images = torch.stack([image.permute(1, 2, 0) for image in pixels])  # (B, H, W, 3), as in memory
-    if is_cuda := torch.device(device).type == "cuda":
-        images = images.pin_memory()  # otherwise the host would wait for the upload
-    images = images.to(device, non_blocking=is_cuda).permute(0, 3, 1, 2)
-    # CUDA multiplies by the reciprocal of a plain number, which rounds otherwise than a division.
-    return images.to(torch.float32, memory_format=layout).div_(torch.full((), 255.0, device=device))
-
-
 def mirror(boxes: Tensor, width: int) -> Tensor:
     """Return boxes, Tensor[..., 4], where they are when an image of this width is mirrored left to right."""
     x1, y1, x2, y2 = boxes.unbind(dim=-1)
@@ -543,37 +486,6 @@ def _check_input_size(config: ModelConfig, input_size: tuple[int, int] | None) -
     except (TypeError, ValueError):
         raise ValueError(f"input_size must be (height, width), got {input_size!r}") from None
     return replace(config, input_size=(height, width)).input_size
-
-
-def _is_one_image(images: object) -> bool:
-    """Tell whether an argument is one image, or nothing that has several."""
-    if isinstance(images, (np.ndarray, Tensor)):
-        return images.ndim != 4
-    is_file = isinstance(images, (str, os.PathLike, bytes, bytearray, Image.Image)) or hasattr(images, "read")
-    return is_file or not isinstance(images, Iterable)
-
-
-def _as_array(image: object, name: str) -> np.ndarray:
-    """Return a uint8 array (H, W, 3) in RGB; `name` is what a ValueError calls the argument."""
-    if isinstance(image, (str, os.PathLike)):
-        return read_image(os.fspath(image))
-    if isinstance(image, (bytes, bytearray)):
-        return read_image(f"{name} (bytes)", data=bytes(image))
-    if isinstance(image, Image.Image):
-        return from_pil(image)
-    if hasattr(image, "read") and isinstance(data := image.read(), bytes):
-        return read_image(f"{name} (a file, read from where it stood)", data=data)
-    array = image
-    if isinstance(image, Tensor) and image.ndim == 3:
-        array = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()
-    if not isinstance(array, np.ndarray):
-        reason = "; cv2.imread returns None for a file that it cannot read" if image is None else ""
-        raise ValueError(f"{name} must be {_KINDS}, got {type(image).__name__}{reason}")
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
-        kind = "tensor (3, H, W)" if isinstance(image, Tensor) else "array (H, W, 3)"
-        got = f"{array.dtype} {tuple(getattr(image, 'shape', ()))}"
-        raise ValueError(f"{name} must be a uint8 {kind} in RGB, got {got}")
-    return array
 
 
 def undo_placement(detections: Detections, placement: Placement) -> Detections:

@@ -17,7 +17,8 @@ from nets.config import ModelConfig
 from nets.structures import Detections
 from nets.yolo import YoloBody
 from utils.cli.errors import UserError
-from utils.inference.predictor import Predictor, Timings, to_batch, to_tensor
+from utils.inference.image_input import to_batch, to_tensor
+from utils.inference.predictor import Predictor, Timings
 from utils.vision.draw import draw_detections
 from utils.vision.image_reader import read_image
 from utils.vision.letterbox import letterbox

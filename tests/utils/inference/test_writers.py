@@ -11,7 +11,8 @@ from PIL import Image
 
 from nets.structures import Detections
 from utils.cli.errors import UserError
-from utils.inference.predictor import Prepared, to_tensor
+from utils.inference.image_input import to_tensor
+from utils.inference.predictor import Prepared
 from utils.inference.streams import Frame
 from utils.inference.writers import choose_images, describe, describe_counts, json_line, write_image
 from utils.vision.letterbox import letterbox
