@@ -30,6 +30,7 @@ NOT_RUN = {
     r"predict\.py 0 ": "needs a camera and a screen; tests/test_predict_view.py",
     r"app\.py": "serves until it is stopped; tests/app",
     r"torchrun": "several processes or machines; tests/test_train_processes.py",
+    r"train\.py --data new_images": "needs labels from a person",
     r"my_export|SOURCE": "any labeling tool's export; tests/utils/formats/test_tool_exports.py",
 }
 if not COCO_WEIGHTS.is_file():
@@ -112,7 +113,8 @@ def write_devkit() -> None:
 
 
 def write_my_voc() -> None:
-    Layout(voc(*(f"{clip}_frame{n}" for clip in "abcdefgh" for n in range(3))), {}).write(Path("my_voc"))
+    names = [f"{clip}_frame{n}" for clip in "abcdefgh" for n in range(3)]
+    Layout(voc(*names), {}, texts={"ImageSets/Main/test.txt": "\n".join(names)}).write(Path("my_voc"))
 
 
 def write_pictures() -> None:
@@ -123,9 +125,9 @@ def write_pictures() -> None:
     make_video(Path("clip.mp4"), 20)
 
 
-def furnish(text: str) -> None:
-    """Write the files that the text of a page names."""
-    parts = ["", "test/", *(["val/"] if "--split val" in text else [])]
+def furnish(typed: str, page: str) -> None:
+    """Write the files that the typed commands of a page name, and the code that the page shows."""
+    parts = ["", "test/", *(["val/"] if "--split val" in typed else [])]
     write_images(Path("my_images"), *(f"{part}{n}.jpg" for part in parts for n in range(4 if part else 12)))
     write_pictures()
     write_devkit()
@@ -138,9 +140,9 @@ def furnish(text: str) -> None:
         r"runs/export/exp": write_onnx,
     }
     for needed, write in makers.items():
-        if re.search(needed, text) and not (write is write_my_voc and "--out my_voc" in text):
+        if re.search(needed, typed) and not (write is write_my_voc and "--out my_voc" in typed):
             write()
-    for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, flags=re.DOTALL):
+    for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, flags=re.DOTALL):
         Path(name).write_text(code)
 
 
@@ -163,6 +165,6 @@ def test_commands_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     text = page.read_text(encoding="utf-8")
     lines = [line for line in commands(text) if not any(re.search(known, line) for known in NOT_RUN)]
     if lines:
-        furnish(text)
+        furnish("\n".join(lines), text)
     for line in lines:
         run(line)

@@ -364,9 +364,7 @@ def choose_training_splits(
             train += [folder + name for name in wanted if name in names][:1]
     if not train:
         others = [split for split in splits if not _is_test(split)]
-        advice = (
-            f"name one of {_listed(others)} with --train" if others else "add images that no test list names"
-        )
+        advice = f"choose with --train: {_listed(others)}" if others else "add images that no test list names"
         raise UserError(
             f"{folder_of_data.root}: no ImageSets/Main/train.txt, trainval.txt or folder train; {advice}"
         )
@@ -382,7 +380,7 @@ def choose_evaluation_splits(data: Path | str | DataFolder) -> tuple[str, ...]:
         found = tuple(name for name in names if name.rpartition("/")[2] in wanted)
         if found:
             return found
-    raise UserError(f"{folder.root}: no test or val list; name one of {_listed(names)} with --split")
+    raise UserError(f"{folder.root}: no test or val list; choose with --split: {_listed(names)}")
 
 
 def load_samples(

@@ -110,7 +110,7 @@ def test_evaluation_defaults(make_voc: MakeVoc, splits: list[str], expected: tup
 
 
 def test_evaluation_needs_a_list(make_voc: MakeVoc) -> None:
-    with pytest.raises(UserError, match="name one of train with --split"):
+    with pytest.raises(UserError, match="choose with --split: train"):
         choose_evaluation_splits(make_voc({"train": {"a": [CAT]}}))
 
 
