@@ -144,7 +144,8 @@ class LookSession:
         dropped: images beside those of --data, by name.
         truth: the objects of the open image; None without annotation.
         looks: the weights that could be run, in order.
-        problems: what could not be read or run.
+        faults: of the open image and its annotation.
+        problems: why weights could not be run.
     """
 
     def __init__(self, offer: Offer) -> None:
@@ -153,6 +154,7 @@ class LookSession:
         self.dropped: dict[str, Sample] = {}
         self.truth: Record | None = None
         self.looks: list[Look] = []
+        self.faults: list[str] = []
         self.problems: list[str] = []
         self._image: Pixels | None = None
 
@@ -162,7 +164,8 @@ class LookSession:
 
     def open(self, name: str) -> None:
         """Read an image, and its annotation as training does."""
-        self.name, self.looks, self.problems, self._image, self.truth = name, [], [], None, None
+        self.name, self.looks, self.faults, self.problems = name, [], [], []
+        self._image = self.truth = None
         sample = self.dropped.get(name) or self.offer.samples.get(name)
         try:
             if sample is None:
@@ -171,19 +174,19 @@ class LookSession:
                 raise UserError(sample.problem)
             self._image = read_image(sample.image_path)
         except UserError as error:
-            self.problems = [str(error)]
+            self.faults = [str(error)]
             return
         if sample.xml_path is not None and sample.xml_path.exists():
             report = scan_samples([sample], cache=AnnotationCache([sample]))  # in memory: writes no file
             self.truth = report.records[0] if report.records else None
-            self.problems = [str(finding) for finding in report.findings if finding.level != "note"]
+            self.faults = [str(finding) for finding in report.findings if finding.level != "note"]
 
     def run(self, weights: Sequence[str]) -> None:
         """Run the weights on the open image; those that already ran are not run again."""
         if self._image is None:
             return
         known = {one.name: one for one in self.looks}
-        self.looks = []
+        self.looks, self.problems = [], []
         for name in weights:
             try:
                 if name not in known:

@@ -23,12 +23,7 @@ _ALL = "all classes"
 _EVENT = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "look"}
 _LEGEND = "White: the objects. Green: right, orange: a false alarm, red: missed, gray: does not count."
 # Its own label would hide a corner of the image. No button to share.
-_PICTURE = {
-    "format": "jpeg",
-    "interactive": False,
-    "show_label": False,
-    "buttons": ["download", "fullscreen"],
-}
+_PICTURE = dict(format="jpeg", interactive=False, show_label=False, buttons=["download", "fullscreen"])
 
 
 def build_look_tab(offer: Offer, import_look: Callable[[], ModuleType]) -> None:
@@ -80,12 +75,7 @@ def build_look_tab(offer: Offer, import_look: Callable[[], ModuleType]) -> None:
             table = gr.Dataframe(interactive=False, label="What they found", elem_id="table", wrap=True)
 
     def open_image(
-        session: Any,
-        files: list[str] | None,
-        photo: str | None,
-        name: str | None,
-        chosen: list[str],
-        event: gr.EventData,
+        session: Any, files: Any, photo: Any, name: Any, chosen: list[str], event: gr.EventData
     ) -> list[Any]:
         """Open what was dropped or chosen, if anything, and run the weights on it."""
         session = session or import_look().LookSession(offer)
@@ -98,7 +88,7 @@ def build_look_tab(offer: Offer, import_look: Callable[[], ModuleType]) -> None:
         session.run(chosen)
         classes = dict.fromkeys(own for one in session.looks for own in one.predictor.class_names)
         shown = gr.Dropdown(session.names(), value=session.name or None)
-        lines = "<br>".join(map(html.escape, session.problems))
+        lines = "<br>".join(map(html.escape, session.faults + session.problems))
         return [session, shown, lines, gr.Dropdown([_ALL, *classes])]
 
     def show_boxes(session: Any, conf: float, nms_iou: float, truth: bool) -> list[Any]:
@@ -134,16 +124,8 @@ def build_look_tab(offer: Offer, import_look: Callable[[], ModuleType]) -> None:
             values += [gr.Image(image, visible=image is not None) for image in (gates, warmth)]
         return [*values, *[gr.Image(None, visible=False)] * (len(maps_out) - len(values))]
 
-    boxes = {
-        "fn": show_boxes,
-        "inputs": [state, conf, nms_iou, truth],
-        "outputs": [*boxes_out, table, download],
-    }
-    maps = {
-        "fn": show_maps,
-        "inputs": [state, conf, nms_iou, attention, heat, heat_class],
-        "outputs": maps_out,
-    }
+    boxes = show_boxes, [state, conf, nms_iou, truth], [*boxes_out, table, download]
+    maps = show_maps, [state, conf, nms_iou, attention, heat, heat_class], maps_out
     opened = gr.on(
         [drop.upload, camera.input, images.input, weights.change],
         open_image,
@@ -151,11 +133,7 @@ def build_look_tab(offer: Offer, import_look: Callable[[], ModuleType]) -> None:
         [state, images, message, heat_class],
         **_EVENT,
     )
-    opened.then(**boxes, **_EVENT).then(**maps, **_EVENT)
-    gr.on([conf.input, nms_iou.input, truth.input], **boxes, trigger_mode="always_last", **_EVENT)
-    gr.on(
-        [conf.release, nms_iou.release, attention.input, heat.input, heat_class.input],
-        **maps,
-        trigger_mode="always_last",
-        **_EVENT,
-    )
+    opened.then(*boxes, **_EVENT).then(*maps, **_EVENT)
+    moved, chosen = [conf.input, nms_iou.input, truth.input], [attention.input, heat.input, heat_class.input]
+    gr.on(moved, *boxes, trigger_mode="always_last", **_EVENT)
+    gr.on([conf.release, nms_iou.release, *chosen], *maps, trigger_mode="always_last", **_EVENT)

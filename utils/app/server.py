@@ -95,4 +95,5 @@ def serve(config: AppConfig, import_look: Callable[[], ModuleType]) -> int:
         finally:
             stopped.set()
             page.close(verbose=False)
-            worker.join()
+            if worker.is_alive():
+                worker.join()

@@ -161,9 +161,9 @@ def test_a_session_offers_the_given_images_and_weights_only(
     assert names[-1] == str(tmp_path / "runs/a/weights/best.pth")
     for name in ("../../etc/passwd", str(tmp_path / "voc/JPEGImages/0.jpg")):
         session.open(name)
-        assert session.problems == [f"{name}: no such image on this page"]
+        assert session.faults == [f"{name}: no such image on this page"]
     session.open("0")
-    assert session.problems == []
+    assert session.faults == []
 
 
 def test_weights_are_read_by_path_from_a_few_places_only(
@@ -179,9 +179,9 @@ def test_weights_are_read_by_path_from_a_few_places_only(
     for name in ("/etc/passwd", "../copy.pth", "link.pth"):
         session.run([name])
         assert session.looks == []
-        assert "not below the working folder, --project or model_data" in session.problems[-1]
+        assert "not below the working folder, --project or model_data" in session.problems[0]
     session.run(["gone.pth"])
-    assert "gone.pth: no such weights file" in session.problems[-1]
+    assert "gone.pth: no such weights file" in session.problems[0]
 
 
 def test_a_session_shows_boxes_truth_and_json(session: LookSession, weights: Path):
@@ -213,12 +213,12 @@ def test_a_broken_image_or_xml_is_named(session: LookSession, tmp_path: Path, we
     session.dropped["broken.jpg"] = Sample("broken.jpg", path, None)
     session.open("0")
     session.open("broken.jpg")
-    assert session.problems == [f"{path}: not an image that can be read"]
+    assert session.faults == [f"{path}: not an image that can be read"]
     session.run([str(weights)])  # not on the image before
     assert session.looks == []
     xml = tmp_path / "voc/Annotations/0.xml"
     xml.write_text("<annotation>")
     session.open("0")
-    assert session.problems[0].startswith(f"{xml}: not well-formed XML")
+    assert session.faults[0].startswith(f"{xml}: not well-formed XML")
     session.run([str(weights)])
     assert "missed" not in session.draw(session.looks[0], session.looks[0].detections(0.9, 0.5), True)[1]
