@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from PIL import Image
@@ -55,27 +56,22 @@ class LabelSession:
         What was changed in the editor is saved first.
         """
         self._leave(value)
-        skipped: list[str] = []
-        position = self._position
-        while True:
-            position += step
-            if position < 0:
-                break
-            if position == len(self._way):
-                key = self.folder.choose_next(set(self._way))
-                if key is None:
-                    break
+        skipped, end = [], []
+        for position in count(self._position + step, step):
+            if position == len(self._way) and (key := self.folder.choose_next(set(self._way))) is not None:
                 self._way.append(key)
+            if not 0 <= position < len(self._way):
+                end = ["this was the last image" if step > 0 else "this is the first image"]
+                break
             try:
                 self._open(self._way[position], conf)
+                self._position = position
+                break
             except UserError as error:
                 skipped.append(str(error))
-                continue
-            self._position = position
-            self.message = _shorten(skipped)
-            return
-        end = "this was the last image" if step > 0 else "this is the first image"
-        self.message = "; ".join(filter(None, [_shorten(skipped), end]))
+        more = len(skipped) - _MOST_REASONS
+        more_skipped = [f"… and {more} more"] if more > 0 else []
+        self.message = "; ".join([*skipped[:_MOST_REASONS], *more_skipped, *end])
 
     def jump(self, key: str, value: Mapping[str, Any] | None, conf: float) -> None:
         """Save what was changed, and open an image by its key; raises a UserError if it cannot be read."""
@@ -106,15 +102,12 @@ class LabelSession:
             raise UserError("no image is open")
         boxes = self._read(value)
         self.opened = self.folder.save(self.opened, boxes)
-        new = self.folder.add_classes(one.item.name for one in boxes if not one.is_suggestion)
-        count = sum(not one.is_suggestion for one in self.opened.boxes)
         waiting = [one for one in boxes if not one.is_written]
-        self.shown = [*self.opened.boxes, *waiting]
-        self.message = f"saved {plural(count, 'object')} in {self.opened.xml_path}"
+        self._show([*self.opened.boxes, *waiting])
+        saved = sum(not one.is_suggestion for one in self.opened.boxes)
+        self.message = f"saved {plural(saved, 'object')} in {self.opened.xml_path}"
         if waiting:
             self.message += f"; {plural(len(waiting), 'suggestion')} not accepted"
-        if new:
-            self.message += f"; new class: {', '.join(new)}"
 
     def accept_all(self, value: Mapping[str, Any] | None) -> None:
         """Turn all suggestions in the editor into objects; nothing is written yet."""
@@ -173,8 +166,3 @@ class LabelSession:
     def _show(self, boxes: Sequence[LabelBox]) -> None:
         self.folder.add_classes(one.item.name for one in boxes)
         self.shown = list(boxes)
-
-
-def _shorten(reasons: Sequence[str]) -> str:
-    more = [f"… and {len(reasons) - _MOST_REASONS} more"] if len(reasons) > _MOST_REASONS else []
-    return "; ".join([*reasons[:_MOST_REASONS], *more])

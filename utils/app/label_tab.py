@@ -30,13 +30,7 @@ _KEYS = (
     "previous. The wheel zooms, a double click edits. Next and previous save what was changed."
 )
 _EVENT = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "label"}
-_TOOLS = {
-    "Accept (a)": "a",
-    "Difficult (f)": "f",
-    "Delete": "Delete",
-    "Draw (c)": "c",
-    "Drag (d)": "d",
-}
+_TOOLS = {"Accept (a)": "a", "Difficult (f)": "f", "Delete": "Delete", "Draw (c)": "c", "Drag (d)": "d"}
 
 
 def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
@@ -64,13 +58,13 @@ def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
         for text, key in _TOOLS.items():
             gr.Button(text, size="sm", min_width=60).click(None, js=f"() => labelKeys.act('{key}')")
         buttons = [
-            gr.Button(text, size="sm", min_width=60, elem_id=name)
-            for text, name in (("Accept all (A)", "accept-all"), ("Reload from disk", "reload"))
+            gr.Button(text, size="sm", min_width=60, elem_id=action)
+            for text, action in (("Accept all (A)", "accept-all"), ("Reload from disk", "reload"))
         ]
     with gr.Row():
-        for text, name in (("Previous (p)", "previous"), ("Save (s)", "save"), ("Next (n)", "next")):
-            variant = "primary" if name == "next" else "secondary"
-            buttons.append(gr.Button(text, variant=variant, size="md", min_width=60, elem_id=name))
+        for text, action in (("Previous (p)", "previous"), ("Save (s)", "save"), ("Next (n)", "next")):
+            variant = "primary" if action == "next" else "secondary"
+            buttons.append(gr.Button(text, variant=variant, size="md", min_width=60, elem_id=action))
     about = gr.HTML(elem_id="about")
     with gr.Row():
         classes = gr.HTML(describe_classes(folder.class_names))

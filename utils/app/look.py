@@ -101,10 +101,8 @@ class Look:
         Raises:
             UserError: a block's gates cannot be drawn.
         """
-        model = self.predictor.model
-        if isinstance(model, ExportedModel) or self.predictor.config.phi == "none":
-            return None
-        if not find_attention(model)[0]:
+        model, phi = self.predictor.model, self.predictor.config.phi
+        if isinstance(model, ExportedModel) or phi == "none" or not find_attention(model)[0]:
             return None
         return draw_attention_maps(self.image, attention_gates(self.predictor, self.prepared))
 

@@ -286,7 +286,7 @@ def test_a_session_saves_only_changes(session: LabelSession, folder: Path):
     value["boxes"][0]["label"] = "horse"
     assert session.has_changes(value)
     session.save(value)
-    assert session.message == f"saved 2 objects in {folder / 'a.xml'}; new class: horse"
+    assert session.message == f"saved 2 objects in {folder / 'a.xml'}"
     assert "horse" in session.folder.class_names
     assert not session.has_changes(value_of(session))
 
