@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 
 from utils.cli.app_config import AppConfig
 from utils.cli.console import run_command
@@ -23,9 +24,16 @@ def _serve(argv: list[str]) -> int:
         example="python app.py --label my_images --weights last",
     )
     config.check_inputs()
-    from utils.app.server import serve  # imports gradio, and later torch
+    from utils.app.server import serve  # imports gradio
 
-    return serve(config)
+    return serve(config, _import_look)
+
+
+def _import_look() -> ModuleType:
+    """Import torch and what needs it, which takes seconds; the page calls this when it is up."""
+    from utils.app import look
+
+    return look
 
 
 if __name__ == "__main__":

@@ -94,3 +94,9 @@ def test_verbs_that_only_read_data_load_no_torch(verb: str, tmp_path: Path) -> N
         shutil.rmtree(tmp_path / "voc" / "ImageSets")
     command = ("data", verb, *VERBS[verb])
     assert run(tmp_path, ("torch", "torchvision"), *command) == "status 0 loaded"
+
+
+def test_the_page_of_app_is_up_before_torch_is_imported(tmp_path: Path) -> None:
+    code = "import sys, utils.app.label_session, utils.app.offer; sys.exit('torch' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -204,6 +205,13 @@ def test_look(open_page, room: Path):
     weights.fill("/etc/passwd")
     weights.press("Enter")
     has_text(page, "#look-message", "/etc/passwd: not below the working folder")
+    with page.expect_download() as download:
+        page.locator("#look-json").click()
+    assert download.value.suggested_filename == "detections.jsonl"
+    found = [json.loads(line) for line in download.value.path().read_text().splitlines()]
+    assert [(one["weights"], one["path"]) for one in found] == [
+        (name, "a.jpg") for name in ("voc", "cbam.pth", "./cbam.pth")
+    ]
     page.get_by_label("Attention maps").check()
     page.locator("#gates-1 img").wait_for()
     name = page.locator("#look-image input")

@@ -75,19 +75,16 @@ def from_editor(
     parsed = [_parse(value, zoom) for value in values]
     values_of: dict[int, int] = {}  # index in `values` by index in `sent`
     for index, value in enumerate(values):
-        number = _number(value["color"])
-        if 0 < number <= len(sent):
-            values_of.setdefault(number - 1, index)
-    origins = {index: place for place, index in values_of.items()}
+        values_of.setdefault(_number(value["color"]) - 1, index)
+    origins = {index: place for place, index in values_of.items() if 0 <= place < len(sent)}
     others = [index for index in range(len(values)) if index not in origins]
     free = [place for place in range(len(sent)) if place not in values_of]
     if others and free:
         shared = overlaps([LabelBox(parsed[index]) for index in others], [sent[place] for place in free])
-        alike = (shared >= SAME).nonzero()
-        best_first = shared[alike[:, 0], alike[:, 1]].argsort(descending=True, stable=True)
-        for row, column in alike[best_first].tolist():
-            if others[row] not in origins and free[column] not in values_of:
-                origins[others[row]], values_of[free[column]] = free[column], others[row]
+        for index, ious in zip(others, shared, strict=True):
+            if ious.max() >= SAME:
+                origins[index] = free[ious.argmax()]
+                shared[:, ious.argmax()] = 0
     order = sorted(range(len(values)), key=lambda index: (origins.get(index, len(sent)), -index))
     return [
         _restored(values[index]["label"], parsed[index], sent[origins[index]])

@@ -10,18 +10,19 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
+from pycocotools.mask import iou
 
-from nets.boxes import box_iou
 from utils.cli.class_names import canonical_name
-from utils.cli.console import plural
+from utils.cli.console import log, plural
 from utils.cli.errors import UserError
-from utils.cli.files import read_bytes
+from utils.cli.files import as_utf8, read_bytes
 from utils.cli.predict_config import PredictConfig
 from utils.data.dataset_report import rotate_box, unrotate_box
 from utils.data.folder_walk import walk_folder
@@ -34,12 +35,12 @@ from utils.data.voc_xml import (
     round_boxes,
     write_annotation,
 )
-from utils.inference.predictor import Predictor
-from utils.inference.writers import as_utf8
 from utils.vision.image_reader import ImageHeader, Pixels, read_header, read_image
 
+if TYPE_CHECKING:  # it needs torch, which is imported when the page is up
+    from utils.inference.predictor import Predictor
+
 SAME = 0.5  # IoU from which a suggestion is taken for an object that is there
-LOWEST_SCORE = 0.05  # of a suggestion
 _MIN_SIDE = 2  # pixels of a suggestion, as in the XML of predict.py
 
 
@@ -60,13 +61,18 @@ class LabelBox:
         """Whether nobody has accepted it."""
         return self.item.score is not None
 
+    @property
+    def is_written(self) -> bool:
+        """Whether saving writes it, or leaves it in the XML."""
+        return self.place is not None or not self.is_suggestion
+
 
 @dataclass(frozen=True)
 class OpenImage:
     """An image as it was opened for labeling.
 
     Attributes:
-        key: its name in the folder, see `LabelFolder`.
+        key: its name in the folder.
         image_path: the image.
         xml_path: its annotation, which need not exist.
         header: size and orientation.
@@ -88,62 +94,94 @@ class OpenImage:
         """Whether the boxes of the XML are in pixels of the stored image, which EXIF rotates."""
         return self.header.is_stored_size(self.annotation.size)
 
+    def in_file(self, one: LabelBox) -> VocObject:
+        """Return a box as it is to be in the XML: exactly as it was there if it was not moved."""
+        if one.place is not None:
+            before = self.annotation.objects[one.place]
+            if one.is_suggestion:
+                return before
+            if one.item.box == self.boxes[one.place].item.box:
+                return replace(one.item, box=before.box)
+        (item,) = round_boxes([one.item], self.header.width, self.header.height)
+        return replace(item, box=unrotate_box(item.box, self.header)) if self.is_stored else item
+
 
 class LabelFolder:
-    """A folder of images to label, in a layout of layouts.py; images without XML come first.
+    """A folder of images to label, in a layout of layouts.py; what all tabs of a browser share.
 
     Attributes:
         root: the folder.
-        images: the image and the annotation of each key, which is a path without suffix.
-        scores: mean score of the detections in each image without XML, as far as `add_score` was called.
+        images: the image and the annotation, which need not exist, of each key: a path without suffix.
+        class_names: the classes of the annotations, and those that were added.
+        scores: mean score of the detections in each image without XML, as far as `rank` has come.
+        problem: why there are no suggestions.
     """
 
-    def __init__(self, root: Path | str) -> None:
-        """List the images.
+    def __init__(self, root: Path | str, load: Callable[[], Predictor]) -> None:
+        """List the images; `load` gives the model that suggests boxes.
 
         Raises:
             UserError: there are none, or a folder cannot be read.
         """
-        self.root = Path(root)
+        self.root, self._load = Path(root), load
         self.images: dict[str, tuple[Path, Path]] = {}
-        self._problems: dict[str, str] = {}
-        walk = walk_folder(self.root)
-        for part in find_parts(walk):
-            for image_id, files in part.images.items():
-                key, path = part.prefix + image_id, self.root / files[0]
-                xml = part.xml.get(image_id, f"{part.xml_folder}{image_id}.xml")
-                self.images[key] = path, self.root / xml
-                if len(files) > 1:
-                    self._problems[key] = f"{path}: {Path(files[1]).name} lies beside it; keep one of the two"
+        self._twins: dict[str, str] = {}
+        for part in find_parts(walk_folder(self.root)):
+            for image_id, (file, *others) in part.images.items():
+                key, xml = part.prefix + image_id, part.xml.get(image_id, f"{part.xml_folder}{image_id}.xml")
+                self.images[key] = self.root / file, self.root / xml
+                if others:
+                    twin = Path(others[0]).name
+                    self._twins[key] = f"{self.root / file}: {twin} lies beside it; keep one of the two"
         if not self.images:
             raise UserError(f"--label {root}: no images in this folder")
         self.scores: dict[str, float] = {}
+        self.problem = ""
         self._labelled = {key for key, (_, xml) in self.images.items() if os.path.lexists(xml)}
-        self._lock = threading.Lock()  # of saving: two pages in a browser are two threads
-
-    def find_class_names(self) -> list[str]:
-        """List the classes of all annotations that can be read, sorted."""
+        self._lock = threading.Lock()  # of saving: two tabs are two threads
         names: set[str] = set()
-        for key in sorted(self._labelled):
+        for key in self._labelled:
             with suppress(UserError):  # shown when the image is opened
                 names.update(item.name for item in read_annotation(self.images[key][1]).objects)
-        return sorted(names)
+        self.class_names = sorted(names)
+
+    def add_classes(self, names: Iterable[str]) -> list[str]:
+        """Add the names that are new, and return them."""
+        new = [name for name in dict.fromkeys(names) if name and name not in self.class_names]
+        self.class_names += new
+        return new
 
     def describe_progress(self) -> str:
         """Return such as "37 of 120 images labelled"."""
         return f"{len(self._labelled)} of {plural(len(self.images), 'image')} labelled"
 
-    def unscored(self) -> list[str]:
-        """List the images without XML that have no score."""
-        return [key for key in self.images if key not in self._labelled and key not in self.scores]
+    def predictor(self) -> Predictor | None:
+        """Return the model; None if it cannot be loaded, for the reason in `problem`."""
+        if self.problem:
+            return None
+        try:
+            predictor = self._load()
+        except UserError as error:
+            self.problem = f"no suggestions: {error}"
+            return None
+        if set(self.class_names) <= set(predictor.class_names):  # made for these classes
+            self.add_classes(predictor.class_names)
+        return predictor
 
-    def add_score(self, key: str, predictor: Predictor) -> None:
-        """Compute the score of an image; one without detections, or that cannot be read, has 0."""
-        self.scores[key] = 0.0
-        with suppress(UserError):  # shown when the image is opened
-            scores = predictor(self.images[key][0]).scores
-            if len(scores := scores[scores >= PredictConfig.conf]):
-                self.scores[key] = float(scores.mean())
+    def rank(self, is_stopped: Callable[[], bool]) -> None:
+        """Score the images without XML one after another, until stopped.
+
+        One without detections, or that cannot be read, has 0.
+        """
+        for key in [key for key in self.images if key not in self._labelled]:
+            if is_stopped() or (predictor := self.predictor()) is None:
+                return
+            self.scores[key] = 0.0
+            with suppress(UserError):  # shown when the image is opened
+                scores = predictor(self.images[key][0]).scores
+                if len(scores := scores[scores >= PredictConfig.conf]):
+                    self.scores[key] = float(scores.mean())
+        log(f"{self.root}: all images without XML are in order, the least certain first")
 
     def choose_next(self, seen: Collection[str]) -> str | None:
         """Return the image to label next among those not `seen`: without XML first, by lowest mean score.
@@ -161,8 +199,8 @@ class LabelFolder:
         """
         if key not in self.images:
             raise UserError(f"{key}: no such image in {self.root}")
-        if key in self._problems:
-            raise UserError(self._problems[key])
+        if key in self._twins:
+            raise UserError(self._twins[key])
         path = self.images[key][0]
         return self._open(key, read_header(path)), read_image(path)
 
@@ -187,44 +225,27 @@ class LabelFolder:
             UserError: a box has no class, the annotation was changed since it was opened, is outside the
                 folder, or cannot be written.
         """
-        unnamed = sum(not one.item.name for one in boxes)
-        if unnamed:
+        if unnamed := sum(not one.item.name for one in boxes):
             raise UserError(f"{opened.key}: {plural(unnamed, 'box', 'boxes')} without a class; not saved")
-        path = opened.xml_path
-        kept = {one.place: self._in_file(opened, one) for one in boxes if one.place is not None}
-        new = [one.item for one in boxes if one.place is None and not one.is_suggestion]
-        width, height = opened.header.width, opened.header.height
-        added = round_boxes(new, width, height)
+        path, image = opened.xml_path, opened.image_path
+        kept = {one.place: opened.in_file(one) for one in boxes if one.place is not None}
+        added = [opened.in_file(one) for one in boxes if one.place is None and not one.is_suggestion]
         with self._lock:
             if stamp_of(path) != opened.stamp:
                 raise UserError(f"{path}: changed on disk since it was opened; not saved: reload the image")
             if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root)):
                 raise UserError(f"{path}: leads out of {self.root}; give --label the folder it leads to")
-            if opened.stamp:
-                if opened.is_stored:
-                    added = [replace(item, box=unrotate_box(item.box, opened.header)) for item in added]
-                if added or kept != dict(enumerate(opened.annotation.objects)):
-                    edit_annotation(path, kept, added)
-            else:
+            if not opened.stamp:
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
                 except OSError as error:
                     raise UserError(f"{path.parent}: cannot write here: {error.strerror}") from None
-                image = opened.image_path
                 folder = as_utf8(os.path.basename(os.path.dirname(os.path.abspath(image))))
-                write_annotation(path, as_utf8(image.name), width, height, added, folder=folder)
+                size = opened.header.width, opened.header.height
+                write_annotation(path, as_utf8(image.name), *size, added, folder=folder)
+            elif added or kept != dict(enumerate(opened.annotation.objects)):
+                edit_annotation(path, kept, added)
             return self._open(opened.key, opened.header)  # the image may be gone
-
-    def _in_file(self, opened: OpenImage, one: LabelBox) -> VocObject:
-        """Return a box that is in the XML as it is to be there."""
-        assert one.place is not None
-        before = opened.annotation.objects[one.place]
-        if one.is_suggestion:
-            return before
-        if one.item.box == opened.boxes[one.place].item.box:
-            return replace(one.item, box=before.box)
-        (item,) = round_boxes([one.item], opened.header.width, opened.header.height)
-        return replace(item, box=unrotate_box(item.box, opened.header)) if opened.is_stored else item
 
 
 def stamp_of(path: Path) -> str:
@@ -252,11 +273,11 @@ def add_suggestions(
 
     `conf` is the lowest score of a suggestion.
     """
-    own = [one for one in boxes if one.place is not None or not one.is_suggestion]
+    own = [one for one in boxes if one.is_written]
     more = [one for one in suggestions if (one.item.score or 0.0) >= conf]
     if own and more:
-        covered = overlaps(more, own).max(dim=1).values >= SAME
-        more = [one for one, is_covered in zip(more, covered.tolist(), strict=True) if not is_covered]
+        covered = overlaps(more, own).max(axis=1) >= SAME
+        more = [one for one, is_covered in zip(more, covered, strict=True) if not is_covered]
     return own + more
 
 
@@ -265,7 +286,8 @@ def accept(boxes: Iterable[LabelBox]) -> list[LabelBox]:
     return [replace(one, item=replace(one.item, score=None)) for one in boxes]
 
 
-def overlaps(boxes: Sequence[LabelBox], others: Sequence[LabelBox]) -> torch.Tensor:
-    """Return the pairwise IoU, Tensor[N, M]."""
-    first, second = (torch.tensor([one.item.box for one in these]) for these in (boxes, others))
-    return box_iou(first, second).nan_to_num()
+def overlaps(boxes: Sequence[LabelBox], others: Sequence[LabelBox]) -> np.ndarray:
+    """Return the pairwise IoU, float64 (N, M)."""
+    edges = [np.array([one.item.box for one in these]) for these in (boxes, others)]
+    first, second = (np.hstack([part[:, :2], part[:, 2:] - part[:, :2]]) for part in edges)
+    return iou(first, second, [False] * len(others))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import html
+import io
+import os
 import shlex
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
 from gradio_image_annotation import image_annotator
+from PIL import Image
 
 from utils.app.editor import describe_classes, hex_colors
-from utils.app.label import LOWEST_SCORE
-from utils.app.label_session import Labeling, LabelSession
+from utils.app.label import LabelFolder
+from utils.app.label_session import LabelSession
+from utils.cli.app_config import LOWEST_SCORE
 from utils.cli.errors import UserError
 from utils.cli.predict_config import PredictConfig
 
@@ -26,35 +30,21 @@ _KEYS = (
     "previous. The wheel zooms, a double click edits. Next and previous save what was changed."
 )
 _EVENT = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "label"}
-_TOOLS = {
-    "Accept (a)": "a",
-    "Difficult (f)": "f",
-    "Delete": "Delete",
-    "Draw (c)": "c",
-    "Drag (d)": "d",
-}
+_TOOLS = {"Accept (a)": "a", "Difficult (f)": "f", "Delete": "Delete", "Draw (c)": "c", "Drag (d)": "d"}
 
 
-def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
+def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
     """Add the components and events of the tab to the page."""
-    state = gr.State(None, delete_callback=lambda session: session and session.close())
+    state = gr.State(None)
     with gr.Row():
         images = gr.Dropdown(
-            list(labeling.folder.images), label="Image", interactive=True, scale=3, elem_id="label-image"
+            list(folder.images), label="Image", interactive=True, scale=3, elem_id="label-image"
         )
-        conf = gr.Slider(
-            LOWEST_SCORE,
-            1,
-            PredictConfig.conf,
-            step=0.01,
-            label="Suggestions from score",
-            elem_id="label-conf",
-        )
-        progress = gr.Markdown(labeling.folder.describe_progress(), elem_id="progress")
+        about_conf = {"label": "Suggestions from score", "elem_id": "label-conf"}
+        conf = gr.Slider(LOWEST_SCORE, 1, PredictConfig.conf, step=0.01, **about_conf)
+        progress = gr.Markdown(folder.describe_progress(), elem_id="progress")
     editor = image_annotator(
         None,
-        label_list=labeling.class_names,
-        label_colors=hex_colors(labeling.class_names),
         boxes_alpha=0.15,
         box_min_size=2,
         sources=[],
@@ -67,57 +57,57 @@ def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
     with gr.Row():
         for text, key in _TOOLS.items():
             gr.Button(text, size="sm", min_width=60).click(None, js=f"() => labelKeys.act('{key}')")
-        accept_all = gr.Button("Accept all (A)", size="sm", min_width=60, elem_id="accept-all")
-        reload = gr.Button("Reload from disk", size="sm", min_width=60, elem_id="reload")
+        buttons = [
+            gr.Button(text, size="sm", min_width=60, elem_id=action)
+            for text, action in (("Accept all (A)", "accept-all"), ("Reload from disk", "reload"))
+        ]
     with gr.Row():
-        previous = gr.Button("Previous (p)", size="md", min_width=60, elem_id="previous")
-        save = gr.Button("Save (s)", size="md", min_width=60, elem_id="save")
-        following = gr.Button("Next (n)", variant="primary", size="md", min_width=60, elem_id="next")
+        for text, action in (("Previous (p)", "previous"), ("Save (s)", "save"), ("Next (n)", "next")):
+            variant = "primary" if action == "next" else "secondary"
+            buttons.append(gr.Button(text, variant=variant, size="md", min_width=60, elem_id=action))
     about = gr.HTML(elem_id="about")
     with gr.Row():
-        classes = gr.HTML(describe_classes(labeling.class_names))
+        classes = gr.HTML(describe_classes(folder.class_names))
         name = gr.Textbox(label="New class", max_lines=1, scale=0, min_width=160, elem_id="new-class")
-        add = gr.Button("Add", scale=0, min_width=60, elem_id="add-class")
+        buttons.append(gr.Button("Add", scale=0, min_width=60, elem_id="add-class"))
     gr.Markdown(_KEYS)
     with gr.Accordion("Train on these", open=False):
-        gr.Code(_describe_training(labeling), language="shell", show_label=False)
+        data = f"--data {shlex.quote(str(folder.root))}"
+        commands = f"python data.py check {data}\npython train.py {data} --epochs 50"
+        gr.Code(commands, language="shell", show_label=False)
 
     outputs = [state, editor, images, progress, about, classes]
 
     def show(session: LabelSession) -> list[Any]:
-        boxes, file = session.editor_boxes(), session.image_file
-        names = labeling.class_names
+        names, key, value = folder.class_names, None, None
+        if session.opened and session.image:
+            key, value = session.opened.key, {"image": _write(session.image), "boxes": session.editor_boxes()}
         shown = image_annotator(
-            {"image": str(file), "boxes": boxes} if file else None,
-            label_list=list(names),
-            label_colors=hex_colors(names),
-            width=session.editor_width(),
+            value, label_list=list(names), label_colors=hex_colors(names), width=session.editor_width()
         )
-        key = session.opened.key if session.opened else None
         lines = "<br>".join(map(html.escape, filter(None, [session.describe(), session.message])))
-        progress = labeling.folder.describe_progress()
-        return [session, shown, gr.Dropdown(value=key), progress, lines, describe_classes(names)]
+        image, progress = gr.Dropdown(value=key), folder.describe_progress()
+        return [session, shown, image, progress, lines, describe_classes(names)]
 
-    # By elem_id of the component. One event for all: the page sends none while it waits for the last one, so
-    # that the boxes it sends are always those that it was given last.
-    actions: dict[str, Callable[[LabelSession, Any, float, str, str], None]] = {
-        "next": lambda session, value, conf, key, name: session.move(1, value, conf),
-        "previous": lambda session, value, conf, key, name: session.move(-1, value, conf),
-        "label-image": lambda session, value, conf, key, name: session.jump(key, value, conf),
-        "save": lambda session, value, conf, key, name: session.save(value),
-        "reload": lambda session, value, conf, key, name: session.reload(conf),
-        "accept-all": lambda session, value, conf, key, name: session.accept_all(value),
-        "label-conf": lambda session, value, conf, key, name: session.suggest(value, conf),
-        "add-class": lambda session, value, conf, key, name: session.add_class(name, value),
-        "new-class": lambda session, value, conf, key, name: session.add_class(name, value),
-    }
-
+    # One event for all: the page sends none while it waits for the last one, so that the boxes it sends are
+    # always those that it was given last.
     def handle(
         session: LabelSession, value: Any, conf: float, key: str, name: str, event: gr.EventData
     ) -> list[Any]:
+        actions = {
+            "next": lambda: session.move(1, value, conf),
+            "previous": lambda: session.move(-1, value, conf),
+            "label-image": lambda: session.jump(key, value, conf),
+            "save": lambda: session.save(value),
+            "reload": lambda: session.reload(conf),
+            "accept-all": lambda: session.accept_all(value),
+            "label-conf": lambda: session.suggest(value, conf),
+            "add-class": lambda: session.add_class(name, value),
+            "new-class": lambda: session.add_class(name, value),
+        }
         before = session.shown
         try:
-            actions[event.target.elem_id](session, value, conf, key, name)
+            actions[event.target.elem_id]()
         except UserError as error:
             gr.Warning(html.escape(str(error)))
             if session.shown is before:  # the editor stays as it is
@@ -126,11 +116,10 @@ def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
         return show(session)
 
     def start(conf: float) -> list[Any]:
-        session = LabelSession(labeling)
+        session = LabelSession(folder)
         session.move(1, None, conf)
         return show(session)
 
-    buttons = (following, previous, save, reload, accept_all, add)
     triggers = [*(one.click for one in buttons), conf.release, images.input, name.submit]
     for done in (
         page.load(start, conf, outputs, **_EVENT),
@@ -139,6 +128,8 @@ def build_label_tab(page: gr.Blocks, labeling: Labeling) -> None:
         done.then(None, js="() => labelKeys.deselect()")
 
 
-def _describe_training(labeling: Labeling) -> str:
-    folder = shlex.quote(str(labeling.folder.root))
-    return f"python data.py check --data {folder}\npython train.py --data {folder} --epochs 50"
+def _write(image: Image.Image) -> str:
+    """Write an image where the browser gets it; gradio removes it later."""
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=90)
+    return save_bytes_to_cache(data.getvalue(), "image.jpg", os.environ["GRADIO_TEMP_DIR"])

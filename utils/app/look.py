@@ -1,4 +1,7 @@
-"""Looking at an image with several weights: their detections side by side, why, and where they disagree."""
+"""Looking at an image with several weights: their detections side by side, why, and where they disagree.
+
+Imports torch, which takes seconds: app.py imports this module when the page is up.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +9,37 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from nets.attention import same_attention
 from nets.boxes import box_iou
 from nets.postprocess import postprocess
 from nets.structures import Detections, Target
+from utils.app.offer import Offer
+from utils.cli.app_config import LOWEST_SCORE, AppConfig
 from utils.cli.class_names import canonical_name, match_class_names
 from utils.cli.console import plural
 from utils.cli.errors import UserError
-from utils.data.dataset_report import clip_box, rotate_box
+from utils.data.annotation_cache import AnnotationCache
+from utils.data.dataset_report import Record, scan_samples
 from utils.data.samples import Sample
-from utils.data.voc_xml import VocObject, read_annotation
 from utils.inference.explain import attention_gates, find_attention, heat_map
 from utils.inference.predictor import Predictor, Prepared, undo_placement
-from utils.inference.runtimes import ExportedModel
+from utils.inference.runtimes import ExportedModel, is_exported
 from utils.inference.streams import Frame
 from utils.inference.writers import describe, json_line
 from utils.metrics.matching import flatten, match
 from utils.vision.colors import Color
 from utils.vision.draw import draw_boxes, draw_detections
 from utils.vision.heatmap import draw_attention_maps, draw_heatmap
-from utils.vision.image_reader import Pixels, read_header
+from utils.vision.image_reader import Pixels, read_image
+from utils.weights.load import read_weights
 
 _LONGEST = 1280  # pixels of the longer side of a displayed image
 _SAME = 0.5  # IoU from which boxes of two weights are of one object
@@ -42,6 +50,20 @@ _IGNORED: Color = (130, 130, 130)
 _TRUTH: Color = (255, 255, 255)
 
 
+@lru_cache(maxsize=8)
+def load_predictor(config: AppConfig, source: str) -> Predictor:
+    """Load weights once; the code of a block of the user's own is imported if --phi names it.
+
+    Raises:
+        UserError: they cannot be loaded.
+    """
+    attention = "none" if is_exported(source) else read_weights(source).config.phi
+    phi = next((named for named in config.phi if same_attention(named, attention)), None)
+    return Predictor.from_checkpoint(
+        source, phi=phi, device=config.device, input_size=config.imgsz, conf=LOWEST_SCORE
+    )
+
+
 @dataclass(frozen=True)
 class Look:
     """What one network says of an image, before the thresholds.
@@ -49,6 +71,7 @@ class Look:
     Attributes:
         name: of the weights.
         predictor: the network.
+        image: uint8 (H, W, 3) in RGB.
         prepared: the image as the network takes it.
         boxes: Tensor[1, N, 4], in network pixels.
         scores: Tensor[1, N, K].
@@ -57,6 +80,7 @@ class Look:
 
     name: str
     predictor: Predictor
+    image: Pixels
     prepared: Prepared
     boxes: Tensor
     scores: Tensor
@@ -64,15 +88,32 @@ class Look:
 
     def detections(self, conf: float, nms_iou: float) -> Detections:
         """Return what predict.py finds with these thresholds; the network does not run again."""
+        limit = self.predictor.max_det
         (found,) = postprocess(
-            self.boxes,
-            self.scores,
-            conf_threshold=conf,
-            iou_threshold=nms_iou,
-            max_detections=self.predictor.max_det,
+            self.boxes, self.scores, conf_threshold=conf, iou_threshold=nms_iou, max_detections=limit
         )
         found = undo_placement(found, self.prepared.placement)
-        return Detections(found.boxes, found.scores, found.labels, self.predictor.class_names)
+        return replace(found, class_names=self.predictor.class_names)
+
+    def attention_maps(self) -> Pixels | None:
+        """Draw the attention maps of each place; None for weights without attention.
+
+        Raises:
+            UserError: a block's gates cannot be drawn.
+        """
+        model, phi = self.predictor.model, self.predictor.config.phi
+        if isinstance(model, ExportedModel) or phi == "none" or not find_attention(model)[0]:
+            return None
+        return draw_attention_maps(self.image, attention_gates(self.predictor, self.prepared))
+
+    def heat_map(self, found: Detections, name: str | None) -> Image.Image | None:
+        """Draw what raises the scores of the detections of a class, of all with None; None without any."""
+        wanted = [name is None or canonical_name(own) == canonical_name(name) for own in found.names]
+        chosen = found[torch.tensor(wanted, dtype=torch.bool)]
+        if isinstance(self.predictor.model, ExportedModel) or not len(chosen):
+            return None
+        heat = heat_map(self.predictor, self.prepared, chosen)
+        return to_display(draw_heatmap(self.image, heat, chosen, found.class_names))
 
 
 @torch.no_grad()
@@ -90,195 +131,168 @@ def look(name: str, predictor: Predictor, image: Pixels) -> Look:
         maps = predictor.model(predictor.to_input([prepared]))
     milliseconds = 1000 * (time.perf_counter() - start)
     boxes, scores = (part.cpu() for part in predictor.decode(maps))
-    return Look(name, predictor, prepared, boxes, scores, milliseconds)
+    return Look(name, predictor, image, prepared, boxes, scores, milliseconds)
 
 
-def read_truth(sample: Sample) -> list[VocObject]:
-    """Read the objects of an image of a data set, in pixels of the displayed image, as training does.
-
-    Raises:
-        UserError: the annotation or the image cannot be read.
-    """
-    if sample.xml_path is None:
-        return []
-    annotation, header = read_annotation(sample.xml_path), read_header(sample.image_path)
-    objects = []
-    for item in annotation.objects:
-        box = rotate_box(item.box, header) if header.is_stored_size(annotation.size) else item.box
-        clipped, _ = clip_box(box, header.width, header.height)
-        if clipped is not None:
-            objects.append(replace(item, box=clipped))
-    return objects
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Which detections are right by COCO's rule at IoU 0.5.
+class LookSession:
+    """One tab of a browser: the images dropped there, the open one, and what the chosen weights say of it.
 
     Attributes:
-        truth: all objects of the image.
-        right: bool (N,), those that took an object.
-        wrong: bool (N,), false alarms; a detection of a difficult object is neither.
-        missed: the objects that none took; difficult ones do not count.
-        unknown: the objects of classes that the weights do not have.
+        name: of the open image, empty before the first.
+        dropped: images beside those of --data, by name.
+        truth: the objects of the open image; None without annotation.
+        looks: the weights that could be run, in order.
+        faults: of the open image and its annotation.
+        problems: why weights could not be run.
     """
 
-    truth: Sequence[VocObject]
-    right: np.ndarray
-    wrong: np.ndarray
-    missed: list[VocObject]
-    unknown: list[VocObject]
+    def __init__(self, offer: Offer) -> None:
+        self.offer = offer
+        self.name = ""
+        self.dropped: dict[str, Sample] = {}
+        self.truth: Record | None = None
+        self.looks: list[Look] = []
+        self.faults: list[str] = []
+        self.problems: list[str] = []
+        self._image: Pixels | None = None
+
+    def names(self) -> list[str]:
+        """List the images that can be opened, the last dropped first."""
+        return [*reversed(self.dropped), *self.offer.samples]
+
+    def open(self, name: str) -> None:
+        """Read an image, and its annotation as training does."""
+        self.name, self.looks, self.faults, self.problems = name, [], [], []
+        self._image = self.truth = None
+        sample = self.dropped.get(name) or self.offer.samples.get(name)
+        try:
+            if sample is None:
+                raise UserError(f"{name}: no such image on this page")
+            if sample.problem:
+                raise UserError(sample.problem)
+            self._image = read_image(sample.image_path)
+        except UserError as error:
+            self.faults = [str(error)]
+            return
+        if sample.xml_path is not None and sample.xml_path.exists():
+            report = scan_samples([sample], cache=AnnotationCache([sample]))  # in memory: writes no file
+            self.truth = report.records[0] if report.records else None
+            self.faults = [str(finding) for finding in report.findings if finding.level != "note"]
+
+    def run(self, weights: Sequence[str]) -> None:
+        """Run the weights on the open image; those that already ran are not run again."""
+        if self._image is None:
+            return
+        known = {one.name: one for one in self.looks}
+        self.looks, self.problems = [], []
+        for name in weights:
+            try:
+                if name not in known:
+                    predictor = load_predictor(self.offer.config, self.offer.locate(name))
+                    known[name] = look(name, predictor, self._image)
+                self.looks.append(known[name])
+            except UserError as error:
+                self.problems.append(str(error))
+
+    def draw(self, one: Look, found: Detections, with_truth: bool) -> tuple[Image.Image, str]:
+        """Return the image with the boxes of the weights, and a line about them."""
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(found.names).most_common())
+        line = f"{counts or 'nothing found'}; {one.milliseconds:.0f} ms"
+        if not with_truth or self.truth is None:
+            return to_display(draw_detections(one.image, found, found.class_names)), line
+        marks = judge(found, self.truth)
+        captions, colors = [caption for caption, _ in marks], [color for _, color in marks]
+        boxes = np.concatenate([found.boxes.numpy(), self.truth.boxes])
+        right, wrong, missed = (colors.count(color) for color in (_RIGHT, _FALSE, _MISSED))
+        line += f"; {right} right, {plural(wrong, 'false alarm')}, {missed} missed"
+        return to_display(draw_boxes(one.image, boxes, captions, colors)), line
+
+    def write_json(self, found: Sequence[Detections]) -> str:
+        """Return the detections as JSON lines, one per weights, as predict.py --json writes them."""
+        lines = []
+        for one, detections in zip(self.looks, found, strict=True):
+            frame = Frame(self.name, Path(self.name), one.image, one.prepared)
+            described = describe(frame, detections, detections.class_names)
+            lines.append(json_line({"weights": one.name, **described}) + "\n")
+        return "".join(lines)
 
 
-def judge(found: Detections, truth: Sequence[VocObject]) -> Judgement:
-    """Match detections, which have class names, with the ground truth of their image."""
-    labels = match_class_names(found.class_names, [item.name for item in truth])
-    known = [item for item, label in zip(truth, labels, strict=True) if label is not None]
-    unknown = [item for item, label in zip(truth, labels, strict=True) if label is None]
-    target = Target(
-        torch.tensor([item.box for item in known]).reshape(-1, 4),
-        torch.tensor([label for label in labels if label is not None], dtype=torch.long),
-        torch.tensor([item.difficult for item in known], dtype=torch.bool),
-    )
+def judge(found: Detections, truth: Record) -> list[tuple[str, Color]]:
+    """Match detections, which have class names, with the objects of their image by COCO's rule at IoU 0.5.
+
+    Returns:
+        Caption and color of each detection, then of each object. Gray do not count: a detection of a
+        difficult object, and an object of a class that the weights do not have.
+    """
+    matched = match_class_names(found.class_names, truth.names)
+    known = np.array([label is not None for label in matched], dtype=bool)
+    labels = torch.tensor([label for label in matched if label is not None], dtype=torch.long)
+    difficult = truth.difficult[known]
+    target = Target(torch.from_numpy(truth.boxes[known]), labels, torch.from_numpy(difficult))
     matching = match(flatten([found], [target], len(found.class_names)))
-    right = matching.taken >= 0
-    wrong = np.zeros(len(found), dtype=bool)
-    wrong[matching.ranked[~matching.right]] = True
-    missed = [
-        item
-        for item, taker in zip(known, matching.taker.tolist(), strict=True)
-        if taker < 0 and not item.difficult
-    ]
-    return Judgement(truth, right, wrong, missed, unknown)
+    false = set(matching.ranked[~matching.right].tolist())
+    missed = np.zeros_like(known)
+    missed[known] = (matching.taker < 0) & ~difficult
+    marks: list[tuple[str, Color]] = []
+    for row, (name, score) in enumerate(zip(found.names, found.scores.tolist(), strict=True)):
+        color = _RIGHT if matching.taken[row] >= 0 else _FALSE if row in false else _IGNORED
+        marks.append((f"{'false: ' if row in false else ''}{name} {score:.2f}", color))
+    for name, is_known, is_missed in zip(truth.names, known, missed, strict=True):
+        if not is_known:
+            marks.append((f"no such class: {name}", _IGNORED))
+        else:
+            marks.append((f"missed: {name}", _MISSED) if is_missed else ("", _TRUTH))
+    return marks
 
 
-def draw_look(image: Pixels, found: Detections, judged: Judgement | None, factor: float = 1.0) -> Pixels:
-    """Draw detections on an image by class; with the ground truth by whether they are right.
-
-    `factor` is the size of `image` as a multiple of the one in whose pixels the boxes are.
-    """
-    if judged is None:
-        return draw_detections(image, replace(found, boxes=factor * found.boxes), found.class_names)
-    captions, colors = [], []
-    for name, score, right, wrong in zip(
-        found.names, found.scores.tolist(), judged.right, judged.wrong, strict=True
-    ):
-        captions.append(f"{'false: ' * bool(wrong)}{name} {score:.2f}")
-        colors.append(_RIGHT if right else _FALSE if wrong else _IGNORED)
-    others = [*judged.missed, *judged.unknown, *judged.truth]  # on top of the white boxes of all objects
-    captions += [f"missed: {item.name}" for item in judged.missed]
-    captions += [f"no such class: {item.name}" for item in judged.unknown]
-    colors += [_MISSED] * len(judged.missed) + [_IGNORED] * len(judged.unknown) + [_TRUTH] * len(judged.truth)
-    boxes = np.concatenate([found.boxes.numpy(), np.reshape([item.box for item in others], (-1, 4))])
-    return draw_boxes(image, factor * boxes, [*captions, *[""] * len(judged.truth)], colors)
-
-
-def summarize(one: Look, found: Detections, judged: Judgement | None) -> str:
-    """Return the count of each class, the time, and with the ground truth how many are right."""
-    counts = Counter(found.names)
-    parts = [", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing found"]
-    parts.append(f"{one.milliseconds:.0f} ms")
-    if judged is not None:
-        wrong = plural(int(judged.wrong.sum()), "false alarm")
-        parts.append(f"{int(judged.right.sum())} right, {wrong}, {len(judged.missed)} missed")
-    return "; ".join(parts)
-
-
-def draw_gates(one: Look, image: Pixels) -> Pixels | None:
-    """Draw the attention maps of each place; None for weights without attention.
-
-    Raises:
-        UserError: a block's gates cannot be drawn.
-    """
-    if isinstance(one.predictor.model, ExportedModel) or one.predictor.config.phi == "none":
-        return None
-    if not find_attention(one.predictor.model)[0]:
-        return None
-    return draw_attention_maps(image, attention_gates(one.predictor, one.prepared))
-
-
-def draw_heat(one: Look, image: Pixels, found: Detections, name: str | None) -> Pixels | None:
-    """Draw what raises the scores of the detections of a class, of all with None; None without any.
-
-    `found` is in pixels of the original, `image` is a displayed copy of any size.
-    """
-    if isinstance(one.predictor.model, ExportedModel):
-        return None
-    wanted = [name is None or canonical_name(own) == canonical_name(name) for own in found.names]
-    chosen = found[torch.tensor(wanted, dtype=torch.bool)]
-    if not len(chosen):
-        return None
-    heat = heat_map(one.predictor, one.prepared, chosen)
-    factor = image.shape[1] / one.prepared.placement.image_size[1]
-    return draw_heatmap(image, heat, replace(chosen, boxes=factor * chosen.boxes), found.class_names)
-
-
-def downscale(image: Pixels) -> Pixels:
-    """Return an image of at most 1280 pixels a side, to display."""
-    height, width = image.shape[:2]
-    factor = min(1.0, _LONGEST / max(height, width))
-    sides = max(1, round(width * factor)), max(1, round(height * factor))
-    return image if factor == 1 else np.asarray(cv2.resize(image, sides, interpolation=cv2.INTER_AREA))
+def to_display(image: Pixels) -> Image.Image:
+    """Return an image of at most 1280 pixels a side."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((_LONGEST, _LONGEST))
+    return picture
 
 
 def compare_detections(names: Sequence[str], results: Sequence[Detections]) -> list[list[str]]:
     """Return a table of the objects that several weights found; those on which they disagree come first.
 
-    Boxes of different weights with an IoU of at least 0.5 are of one object. A row has the class and score of
-    each of the weights, the lowest IoU between their boxes, and what they disagree on.
+    Boxes of different weights with an IoU of at least 0.5 are of one object. A row has what they disagree
+    on, the lowest IoU between their boxes, and the class and score of each of the weights.
     """
-    rows = []
-    for group in _group_objects(results):
-        cells = [""] * len(results)
-        for index, row in group.items():
-            cells[index] = f"{results[index].names[row]} {float(results[index].scores[row]):.2f}"
-        boxes = torch.stack([results[index].boxes[row] for index, row in group.items()])
-        iou = f"{float(box_iou(boxes, boxes).min()):.2f}" if len(group) > 1 else ""
-        classes = {canonical_name(results[index].names[row]) for index, row in group.items()}
+    owners = [index for index, found in enumerate(results) for _ in range(len(found))]
+    labels = [name for found in results for name in found.names]
+    scores = [score for found in results for score in found.scores.tolist()]
+    boxes = torch.cat([torch.zeros(0, 4), *(found.boxes for found in results)])
+    ious = box_iou(boxes, boxes).tolist()
+    objects: list[dict[int, int]] = []  # the row of each of the weights that found it, the best score first
+    for row in sorted(range(len(owners)), key=lambda row: -scores[row]):
+        likeness = {
+            number: (canonical_name(labels[row]) == canonical_name(labels[first]), ious[row][first])
+            for number, rows in enumerate(objects)
+            if owners[row] not in rows and ious[row][first := next(iter(rows.values()))] >= _SAME
+        }
+        if likeness:
+            objects[max(likeness, key=lambda number: likeness[number])][owners[row]] = row
+        else:
+            objects.append({owners[row]: row})
+    table = []
+    for rows in objects:
+        cells = [
+            f"{labels[rows[index]]} {scores[rows[index]]:.2f}" if index in rows else ""
+            for index in range(len(names))
+        ]
+        members = list(rows.values())
+        lowest = f"{min(ious[a][b] for a in members for b in members):.2f}" if len(members) > 1 else ""
+        classes = sorted({canonical_name(labels[row]) for row in members})
+        absent = [index for index in range(len(names)) if index not in rows]
         remarks = []
-        if len(group) == 1 < len(results):
-            remarks.append(f"only {names[next(iter(group))]}")
-        elif absent := [name for index, name in enumerate(names) if index not in group]:
-            remarks.append(f"not {', '.join(absent)}")
+        if len(members) == 1 and absent:
+            remarks.append(f"only {names[owners[members[0]]]}")
+        elif absent:
+            remarks.append(f"not {', '.join(names[index] for index in absent)}")
         if len(classes) > 1:
             remarks.append("class differs")
-        for index, (name, found) in enumerate(zip(names, results, strict=True)):
-            if index not in group and None in match_class_names(found.class_names, sorted(classes)):
-                remarks.append(f"{name} has no such class")
-        rows.append([", ".join(remarks), iou, *cells])
-    return sorted(rows, key=lambda row: not row[0])
-
-
-def _group_objects(results: Sequence[Detections]) -> list[dict[int, int]]:
-    """Group detections of one object: for each object the row of each of the weights that found it."""
-    scored = [
-        (score, index, row)
-        for index, one in enumerate(results)
-        for row, score in enumerate(one.scores.tolist())
-    ]
-    groups: list[dict[int, int]] = []
-    for _, index, row in sorted(scored, key=lambda entry: -entry[0]):
-        best, chosen = (False, _SAME), None
-        for group in groups:
-            if index in group:
-                continue
-            first, other = next(iter(group.items()))  # the one with the highest score
-            pair = results[index].boxes[row][None], results[first].boxes[other][None]
-            is_same = canonical_name(results[index].names[row]) == canonical_name(results[first].names[other])
-            likeness = (is_same, float(box_iou(*pair)))
-            if likeness[1] >= _SAME and likeness >= best:
-                best, chosen = likeness, group
-        if chosen is None:
-            groups.append({index: row})
-        else:
-            chosen[index] = row
-    return groups
-
-
-def to_json(path: str, image: Pixels, looks: Sequence[tuple[Look, Detections]]) -> str:
-    """Return the detections as JSON lines, one per weights, as predict.py --json writes them."""
-    lines = []
-    for one, found in looks:
-        frame = Frame(path, Path(path), image, one.prepared)
-        lines.append(json_line({"weights": one.name, **describe(frame, found, found.class_names)}))
-    return "\n".join(lines) + "\n"
+        for index in absent:
+            if None in match_class_names(results[index].class_names, classes):
+                remarks.append(f"{names[index]} has no such class")
+        table.append([", ".join(remarks), lowest, *cells])
+    return sorted(table, key=lambda row: not row[0])

@@ -7,20 +7,25 @@ import tempfile
 import threading
 import time
 import webbrowser
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import gradio as gr
 from gradio import routes
 
-from utils.app.label import LOWEST_SCORE, LabelFolder
-from utils.app.label_session import Labeling
+from utils.app.label import LabelFolder
 from utils.app.label_tab import build_label_tab
-from utils.app.look_session import Looking
 from utils.app.look_tab import build_look_tab
+from utils.app.offer import Offer
 from utils.cli.app_config import HOST, AppConfig
 from utils.cli.console import log
-from utils.cli.errors import Interrupted
-from utils.inference.predictor import Predictor
+from utils.cli.errors import Interrupted, UserError
+
+if TYPE_CHECKING:  # it needs torch, which is imported when the page is up
+    from utils.inference.predictor import Predictor
 
 _TITLE = "YOLOv4-tiny"
 _CSS = """
@@ -29,48 +34,58 @@ _CSS = """
 #editor button[aria-label^="Rotate"] { display: none; }
 footer { display: none !important; }
 """
+_OFF = "share", "run_history", "enable_monitoring", "mcp_server", "ssr_mode", "pwa"
 _SCRIPT = Path(__file__).with_name("keys.js")
 
 routes.print = lambda *_: None  # it prints a line for each file of the editor's code
 
 
-def serve(config: AppConfig) -> int:
-    """Serve the page until a signal.
+def serve(config: AppConfig, import_look: Callable[[], ModuleType]) -> int:
+    """Serve the page until a signal; `import_look` imports look.py, when the page is up.
 
     Raises:
         UserError: a folder has no images or none of the layouts.
         Interrupted: the signal.
     """
+
+    def load() -> Predictor:
+        return import_look().load_predictor(config, config.weights[0])
+
+    offer, label_folder = Offer(config), LabelFolder(config.label, load) if config.label else None
+    stopped = threading.Event()
+
+    def prepare() -> None:
+        with suppress(UserError):  # shown when the weights are used
+            load()
+        if label_folder is not None:
+            label_folder.rank(stopped.is_set)
+
     with tempfile.TemporaryDirectory(prefix="page-") as temporary:
         os.environ["GRADIO_TEMP_DIR"] = temporary  # uploads, and images as the browser gets them
-        looking, labeling = Looking(config, Path(temporary)), None
-        if config.label is not None:
-            labeling = Labeling(LabelFolder(config.label), lambda: _load(config), Path(temporary))
-        stopped = threading.Event()
-        page = build_page(config, looking, labeling)
+        page = gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(300, 3600), fill_width=True)
+        with page, gr.Tabs(selected="look" if label_folder is None else "label"):
+            with gr.Tab("Look", id="look"):
+                build_look_tab(offer, import_look)
+            if label_folder is not None:
+                with gr.Tab("Label", id="label"):
+                    build_label_tab(page, label_folder)
         page.launch(
             server_name=HOST,
             server_port=config.port,
-            share=False,
             prevent_thread_lock=True,
             quiet=True,
             footer_links=[],
-            run_history=False,
-            enable_monitoring=False,
-            mcp_server=False,
-            ssr_mode=False,
-            pwa=False,
             max_file_size="100mb",
             css=_CSS,
             head=f"<script>{_SCRIPT.read_text(encoding='utf-8')}</script>",
+            **dict.fromkeys(_OFF, False),
         )
         address = f"http://{HOST}:{config.port}"
         print(f"page: {address}", flush=True)
         log("Ctrl-C stops it")
-        ranking = threading.Thread(target=labeling.rank, args=(stopped.is_set,)) if labeling else None
+        worker = threading.Thread(target=prepare)
         try:
-            if ranking:
-                ranking.start()
+            worker.start()
             if config.browser:
                 webbrowser.open(address)
             while True:
@@ -80,23 +95,5 @@ def serve(config: AppConfig) -> int:
         finally:
             stopped.set()
             page.close(verbose=False)
-            if ranking:
-                ranking.join()
-
-
-def build_page(config: AppConfig, looking: Looking, labeling: Labeling | None) -> gr.Blocks:
-    """Lay out the page; the Label tab, if there is one, is open."""
-    page = gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(300, 3600), fill_width=True)
-    with page, gr.Tabs(selected="look" if labeling is None else "label"):
-        with gr.Tab("Look", id="look"):
-            build_look_tab(looking, config)
-        if labeling is not None:
-            with gr.Tab("Label", id="label"):
-                build_label_tab(page, labeling)
-    return page
-
-
-def _load(config: AppConfig) -> Predictor:
-    return Predictor.from_checkpoint(
-        config.weights[0], device=config.device, input_size=config.imgsz, conf=LOWEST_SCORE
-    )
+            if worker.is_alive():
+                worker.join()

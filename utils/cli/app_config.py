@@ -10,10 +10,18 @@ from pathlib import Path
 from utils.cli.errors import UserError
 from utils.cli.inputs import RUNS, check_data_folder, locate_weights
 from utils.cli.parser import check_settings, setting
-from utils.cli.shared_config import DATA_HELP, DEVICE_HELP, WEIGHTS_HELP, check_imgsz
+from utils.cli.shared_config import (
+    DATA_HELP,
+    DEVICE_HELP,
+    OWN_PHI_HELP,
+    WEIGHTS_HELP,
+    check_imgsz,
+    phi_name,
+)
 
 HOST = "127.0.0.1"  # no other machine can reach the page
 MOST_WEIGHTS = 4  # side by side
+LOWEST_SCORE = 0.05  # of a suggestion
 _PACKAGES = ("gradio", "gradio_image_annotation")
 
 
@@ -38,6 +46,9 @@ class AppConfig:
     imgsz: tuple[int, int] | None = setting(
         None, "input side in pixels, or height and width (default: from the weights)", nargs="+", metavar="N"
     )
+    phi: tuple[str, ...] = setting(
+        (), OWN_PHI_HELP, group="network", nargs="+", aliases=("--attention",), metavar="PHI"
+    )
     device: str = setting("auto", DEVICE_HELP)
     port: int = setting(7860, "port of the page on this computer", metavar="N", within="[1, 65535]")
     browser: bool = setting(True, "do not open the page in a browser")
@@ -46,6 +57,8 @@ class AppConfig:
     def __post_init__(self) -> None:
         check_settings(self)
         check_imgsz(self.imgsz)
+        for phi in self.phi:
+            phi_name(phi)
         if not 1 <= len(self.weights) <= MOST_WEIGHTS:
             raise UserError(f"--weights: takes 1 to {MOST_WEIGHTS}, got {len(self.weights)}")
 

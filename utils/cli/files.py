@@ -79,6 +79,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values or {}
 
 
+def as_utf8(path: Path | str) -> str:
+    """Return a path as text that any file can hold: bytes that are not UTF-8 become escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 @contextmanager
 def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears under its name only if the block ends without an exception.

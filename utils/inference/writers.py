@@ -21,7 +21,7 @@ from nets.boxes import xyxy_to_cxcywh
 from nets.structures import Detections
 from utils.cli.console import log, warn
 from utils.cli.errors import Interrupted, UserError
-from utils.cli.files import atomic_write
+from utils.cli.files import as_utf8, atomic_write
 from utils.data.folder_walk import VIDEO_SUFFIXES
 from utils.data.voc_xml import VocObject, round_boxes, write_annotation
 from utils.inference.streams import Frame
@@ -371,8 +371,3 @@ def choose_image_ids(paths: Sequence[Path]) -> dict[Path, int]:
 def describe_counts(counts: Counter[str]) -> str:
     """Describe the number of objects of each class, such as `2 cat 1 dog`."""
     return " ".join(f"{count} {name}" for name, count in counts.most_common()) or "0 objects"
-
-
-def as_utf8(path: Path | str) -> str:
-    """Return a path as text that any file can hold: bytes that are not UTF-8 become escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.voc_folder import make_voc_folder
 from utils.app.editor import from_editor, text_of, to_editor
 from utils.app.label import LabelBox, LabelFolder, accept, add_suggestions
-from utils.app.label_session import Labeling, LabelSession
+from utils.app.label_session import LabelSession
 from utils.cli.errors import UserError
 from utils.cli.shared_config import DataConfig
 from utils.data.prepare import prepare_splits
@@ -26,6 +26,10 @@ def make_image(path: Path, size: tuple[int, int] = (80, 60), orientation: int = 
     exif = Image.Exif()
     exif[274] = orientation
     Image.fromarray(pixels).save(path, exif=exif)
+
+
+def load_none():
+    raise UserError("no weights")
 
 
 @pytest.fixture
@@ -108,20 +112,19 @@ def test_suggestions_do_not_cover_objects_and_start_at_a_score():
 
 def test_a_folder_without_images_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="no images"):
-        LabelFolder(tmp_path)
+        LabelFolder(tmp_path, load_none)
 
 
 def test_images_without_xml_come_first_by_their_score(folder: Path):
-    found = LabelFolder(folder)
+    found = LabelFolder(folder, load_none)
     assert found.describe_progress() == "1 of 3 images labelled"
-    assert found.unscored() == ["b", "c"]
     found.scores |= {"b": 0.9, "c": 0.2}
     assert [found.choose_next(seen) for seen in ((), "c", "cb", "cba")] == ["c", "b", "a", None]
 
 
 def test_opening_and_saving_without_a_change_leaves_the_file_alone(folder: Path):
     before = (folder / "a.xml").read_bytes()
-    found = LabelFolder(folder)
+    found = LabelFolder(folder, load_none)
     opened, image = found.open("a")
     assert image.shape == (60, 80, 3)
     assert [one.item for one in opened.boxes] == [CAT, DOG]
@@ -130,7 +133,7 @@ def test_opening_and_saving_without_a_change_leaves_the_file_alone(folder: Path)
 
 
 def test_saved_boxes_are_those_that_were_accepted(folder: Path):
-    found = LabelFolder(folder)
+    found = LabelFolder(folder, load_none)
     opened, _ = found.open("b")
     suggestion = LabelBox(VocObject("dog", DOG.box, score=0.9))
     saved = found.save(opened, [LabelBox(CAT), suggestion])
@@ -141,14 +144,14 @@ def test_saved_boxes_are_those_that_were_accepted(folder: Path):
 
 
 def test_an_image_without_objects_gets_an_xml_without_objects(folder: Path):
-    found = LabelFolder(folder)
+    found = LabelFolder(folder, load_none)
     found.save(found.open("b")[0], [])
     assert read_annotation(folder / "b.xml").objects == ()
 
 
 @pytest.mark.parametrize("change", ["edited", "removed", "new"])
 def test_a_file_that_changed_meanwhile_is_not_overwritten(folder: Path, change: str):
-    found = LabelFolder(folder)
+    found = LabelFolder(folder, load_none)
     opened, _ = found.open("b" if change == "new" else "a")
     path = opened.xml_path
     if change == "removed":
@@ -162,7 +165,7 @@ def test_a_file_that_changed_meanwhile_is_not_overwritten(folder: Path, change: 
 
 
 def test_two_tabs_do_not_lose_each_others_work(folder: Path):
-    found = LabelFolder(folder)
+    found = LabelFolder(folder, load_none)
     first, second = (found.open("a")[0] for _ in range(2))
     found.save(first, [*first.boxes, LabelBox(CAT)])
     with pytest.raises(UserError, match="not saved"):
@@ -171,7 +174,7 @@ def test_two_tabs_do_not_lose_each_others_work(folder: Path):
 
 
 def test_a_box_without_a_class_is_not_saved(folder: Path):
-    found = LabelFolder(folder)
+    found = LabelFolder(folder, load_none)
     with pytest.raises(UserError, match="1 box without a class"):
         found.save(found.open("b")[0], [LabelBox(VocObject("", CAT.box))])
     assert not (folder / "b.xml").exists()
@@ -182,7 +185,7 @@ def test_an_annotation_outside_of_the_folder_is_not_written(folder: Path, tmp_pa
     write_annotation(outside, "b.jpg", 80, 60, [CAT])
     (folder / "b.xml").symlink_to(outside)
     before = outside.read_bytes()
-    found = LabelFolder(folder)
+    found = LabelFolder(folder, load_none)
     with pytest.raises(UserError, match="leads out of"):
         found.save(found.open("b")[0], [])
     assert outside.read_bytes() == before
@@ -192,7 +195,7 @@ def test_new_annotations_are_where_the_layout_has_them(tmp_path: Path):
     make_voc_folder(tmp_path, train_images=2, val_images=1)
     (tmp_path / "Annotations" / "1.xml").unlink()
     make_image(tmp_path / "JPEGImages" / "sub" / "x.jpg")
-    found = LabelFolder(tmp_path)
+    found = LabelFolder(tmp_path, load_none)
     for key in ("1", "sub/x"):
         found.save(found.open(key)[0], [LabelBox(CAT)])
         assert read_annotation(tmp_path / "Annotations" / f"{key}.xml").objects == (CAT,)
@@ -206,7 +209,7 @@ def test_boxes_on_images_rotated_by_exif_are_as_the_reader_of_training_has_them(
     make_image(tmp_path / "a.jpg", (80, 60), orientation)
     width, height = (60, 80) if orientation >= 5 and not stored else (80, 60)
     write_annotation(tmp_path / "a.xml", "a.jpg", width, height, [VocObject("cat", (5, 6, 30, 50))])
-    found = LabelFolder(tmp_path)
+    found = LabelFolder(tmp_path, load_none)
     opened, image = found.open("a")
     (box,) = opened.boxes
     assert image.shape[:2] == (opened.header.height, opened.header.width)
@@ -222,7 +225,7 @@ def test_boxes_on_images_rotated_by_exif_are_as_the_reader_of_training_has_them(
 def test_an_unreviewed_object_is_a_suggestion_and_stays_until_it_is_accepted(folder: Path):
     scored = VocObject("cat", CAT.box, score=0.5)
     write_annotation(folder / "a.xml", "a.jpg", 80, 60, [scored])
-    found = LabelFolder(folder)
+    found = LabelFolder(folder, load_none)
     opened, _ = found.open("a")
     (box,) = opened.boxes
     assert box.is_suggestion
@@ -233,22 +236,30 @@ def test_an_unreviewed_object_is_a_suggestion_and_stays_until_it_is_accepted(fol
 
 
 @pytest.fixture
-def session(folder: Path, weights: Path, tmp_path_factory) -> LabelSession:
+def session(folder: Path, weights: Path) -> LabelSession:
     def load():
         from utils.inference.predictor import Predictor
 
         return Predictor.from_checkpoint(weights, device="cpu", conf=0.05)
 
-    return LabelSession(Labeling(LabelFolder(folder), load, tmp_path_factory.mktemp("files")))
+    return LabelSession(LabelFolder(folder, load))
 
 
 def value_of(session: LabelSession) -> dict:
     return {"boxes": session.editor_boxes(), "orientation": 0}
 
 
+def test_images_without_xml_are_ranked_until_stopped(session: LabelSession, folder: Path):
+    (folder / "c.jpg").write_bytes(b"no image")
+    session.folder.rank(lambda: True)
+    assert session.folder.scores == {}
+    session.folder.rank(lambda: False)
+    assert session.folder.scores == {"b": 0.0, "c": 0.0}  # untrained weights find nothing
+
+
 def test_a_session_goes_forth_and_back_and_skips_what_cannot_be_read(session: LabelSession, folder: Path):
     (folder / "b.jpg").write_bytes(b"no image")
-    session.labeling.folder.scores |= {"b": 0.1, "c": 0.2}
+    session.folder.scores |= {"b": 0.1, "c": 0.2}
     opened = []
     for step in (1, 1, 1, -1, -1):
         session.move(step, None, 1.0)
@@ -275,8 +286,8 @@ def test_a_session_saves_only_changes(session: LabelSession, folder: Path):
     value["boxes"][0]["label"] = "horse"
     assert session.has_changes(value)
     session.save(value)
-    assert session.message == f"saved 2 objects in {folder / 'a.xml'}; new class: horse"
-    assert "horse" in session.labeling.class_names
+    assert session.message == f"saved 2 objects in {folder / 'a.xml'}"
+    assert "horse" in session.folder.class_names
     assert not session.has_changes(value_of(session))
 
 
@@ -285,10 +296,10 @@ def test_the_classes_of_a_model_for_the_same_classes_are_offered(
     session: LabelSession, folder: Path, name: str, names: list[str]
 ):
     write_annotation(folder / "a.xml", "a.jpg", 80, 60, [VocObject(name, CAT.box)])
-    labeling = Labeling(session.labeling.folder, session.labeling._load, folder)
-    assert labeling.class_names == [name]
-    labeling.predictor()
-    assert labeling.class_names == names
+    found = LabelFolder(folder, session.folder._load)
+    assert found.class_names == [name]
+    found.predictor()
+    assert found.class_names == names
 
 
 def test_going_on_saves_what_was_changed(session: LabelSession, folder: Path):
@@ -303,7 +314,7 @@ def test_going_on_saves_what_was_changed(session: LabelSession, folder: Path):
 
 def test_suggestions_are_never_written(session: LabelSession, folder: Path):
     session.jump("b", None, 0.05)
-    session.labeling.predictor()
+    session.folder.predictor()
     session._suggested = [LabelBox(VocObject("cat", CAT.box, score=0.4))]
     session.suggest(value_of(session), 0.3)
     assert [one.item.score for one in session.shown] == [0.4]
@@ -316,21 +327,11 @@ def test_suggestions_are_never_written(session: LabelSession, folder: Path):
     assert read_annotation(folder / "b.xml").objects == (CAT,)
 
 
-def test_only_the_last_images_of_a_session_are_kept(session: LabelSession):
-    for key in "abcab":
-        session.jump(key, None, 1.0)
-    files = list(session.labeling.temporary.iterdir())
-    assert len(files) == 3
-    assert session.image_file in files
-    session.close()
-    assert not list(session.labeling.temporary.iterdir())
-
-
-def test_weights_that_cannot_be_loaded_leave_labeling_without_suggestions(folder: Path, tmp_path_factory):
+def test_weights_that_cannot_be_loaded_leave_labeling_without_suggestions(folder: Path):
     def load():
         raise UserError("best.pth: broken")
 
-    session = LabelSession(Labeling(LabelFolder(folder), load, tmp_path_factory.mktemp("files")))
+    session = LabelSession(LabelFolder(folder, load))
     session.move(1, None, 0.5)
     assert session.opened is not None
     assert "no suggestions: best.pth: broken" in session.describe()
@@ -368,11 +369,11 @@ def test_more_boxes_than_the_editor_has_numbers_for_are_skipped(session: LabelSe
 def test_a_named_pipe_is_skipped(folder: Path):
     os.mkfifo(folder / "b.xml")
     with pytest.raises(UserError, match=r"b\.xml: not a regular file"):
-        LabelFolder(folder).open("b")
+        LabelFolder(folder, load_none).open("b")
 
 
 def test_a_class_that_xml_cannot_hold_is_refused(folder: Path):
-    found = LabelFolder(folder)
+    found = LabelFolder(folder, load_none)
     before = (folder / "a.xml").read_bytes()
     opened, _ = found.open("a")
     with pytest.raises(UserError, match=r"U\+0001, which XML cannot hold"):

@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from nets.config import ModelConfig
 from nets.structures import Detections
 from tests.voc_folder import make_voc_folder
-from utils.app.look import compare_detections, downscale, draw_look, judge, look
-from utils.app.look_session import Looking, LookSession
+from utils.app.look import LookSession, compare_detections, judge, load_predictor, look, to_display
+from utils.app.offer import Offer
 from utils.cli.app_config import AppConfig
+from utils.cli.class_names import MODEL_DATA, match_class_names, read_class_names
 from utils.cli.errors import UserError
+from utils.data.dataset_report import Record
+from utils.data.samples import Sample
 from utils.data.voc_xml import VocObject
 from utils.inference.predictor import Predictor
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
+from utils.weights.own_block import build_network
 
 NAMES = ("cat", "dog")
 IMAGE = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
@@ -54,26 +61,50 @@ def test_the_table_of_three_weights_names_those_that_miss_an_object_or_lack_its_
     assert row == ["not z, z has no such class", "1.00", "tvmonitor 0.70", "tv 0.60", ""]
 
 
+def test_every_class_of_voc_is_known_to_the_coco_weights():
+    voc, coco = (read_class_names(MODEL_DATA / f"{name}_classes.txt") for name in ("voc", "coco"))
+    official = tuple({"aeroplane": "airplane", "tvmonitor": "tv"}.get(name, name) for name in coco)
+    for names in (coco, official):
+        for name, label in zip(voc, match_class_names(names, voc), strict=True):
+            assert label is not None
+            same = found((names[label], 0.8, A), names=names)
+            rows = compare_detections(["voc", "coco"], [found((name, 0.9, A), names=voc), same])
+            assert rows == [["", "1.00", f"{name} 0.90", f"{names[label]} 0.80"]]
+
+
+def record(*objects: VocObject) -> Record:
+    return Record(
+        "x",
+        Path("x.jpg"),
+        80,
+        60,
+        tuple(item.name for item in objects),
+        np.array([item.box for item in objects], np.float32).reshape(-1, 4),
+        np.array([item.difficult for item in objects], bool),
+    )
+
+
 def test_detections_are_judged_as_in_evaluation():
-    truth = [
+    assert judge(found(), record()) == []
+    truth = record(
         VocObject("cat", A),
         VocObject("dog", B),
         VocObject("cat", B, difficult=True),
         VocObject("cow", A),
+    )
+    marks = judge(found(("cat", 0.9, A), ("cat", 0.8, NEAR_A), ("cat", 0.3, B)), truth)
+    green, orange, red, gray, white = (
+        (40, 170, 60), (245, 140, 0), (230, 20, 40), (130, 130, 130), (255, 255, 255)
+    )  # fmt: skip
+    assert marks == [
+        ("cat 0.90", green),
+        ("false: cat 0.80", orange),
+        ("cat 0.30", gray),  # on a difficult object
+        ("", white),
+        ("missed: dog", red),
+        ("", white),
+        ("no such class: cow", gray),
     ]
-    judged = judge(found(("cat", 0.9, A), ("cat", 0.8, NEAR_A), ("cat", 0.3, B)), truth)
-    assert judged.right.tolist() == [True, False, False]
-    assert judged.wrong.tolist() == [False, True, False]  # the last is on a difficult object
-    assert (judged.missed, judged.unknown) == ([truth[1]], [truth[3]])
-    assert judge(found(), []).missed == []
-
-
-def test_truth_is_drawn_in_its_colors():
-    cat = found(("cat", 0.9, A))
-    drawn = draw_look(np.zeros((100, 100, 3), np.uint8), cat, judge(cat, [VocObject("dog", B)]))
-    colors = {tuple(color) for color in drawn.reshape(-1, 3).tolist()}
-    assert {(245, 140, 0), (230, 20, 40)} <= colors
-    assert not {(40, 170, 60)} & colors
 
 
 def test_thresholds_act_as_in_prediction_without_running_the_network_again(weights: Path):
@@ -90,9 +121,22 @@ def test_thresholds_act_as_in_prediction_without_running_the_network_again(weigh
     assert counts[0] > counts[1] > counts[2] == 0
 
 
+def test_code_of_an_own_block_is_imported_only_if_phi_names_it(tmp_path: Path, weights: Path):
+    file, own = tmp_path / "block.py", tmp_path / "own.pth"
+    file.write_text("import torch\nclass Block(torch.nn.Identity):\n    pass\n")
+    spec = f"{file}:Block"
+    model = build_network(ModelConfig(2, phi=spec, input_size=(64, 64)))
+    save_checkpoint(own, Checkpoint(model.config, NAMES, model.state_dict()))
+    with pytest.raises(UserError, match=re.escape(f"to import its code add --phi {spec}")):
+        load_predictor(AppConfig(weights=(str(own),), device="cpu"), str(own))
+    config = AppConfig(phi=(spec, "se"), device="cpu")
+    assert load_predictor(config, str(own)).config.phi == spec
+    assert load_predictor(config, str(weights)).config.phi == "none"
+
+
 def test_large_images_are_displayed_smaller():
-    assert downscale(IMAGE) is IMAGE
-    assert downscale(np.zeros((3000, 4000, 3), np.uint8)).shape == (960, 1280, 3)
+    assert to_display(IMAGE).size == (80, 60)
+    assert to_display(np.zeros((3000, 4000, 3), np.uint8)).size == (1280, 960)
 
 
 @pytest.fixture
@@ -105,20 +149,21 @@ def session(weights: Path, tmp_path: Path) -> LookSession:
     config = AppConfig(
         data=str(tmp_path / "voc"), weights=(str(weights),), project=str(tmp_path / "runs"), device="cpu"
     )
-    return LookSession(Looking(config, tmp_path))
+    return LookSession(Offer(config))
 
 
 def test_a_session_offers_the_given_images_and_weights_only(
     session: LookSession, tmp_path: Path, weights: Path
 ):
     assert session.names() == ["0", "1", "2"]
-    names = list(session.looking.weights)
+    names = list(session.offer.weights)
     assert names[:2] == [str(weights), "voc"]
     assert names[-1] == str(tmp_path / "runs/a/weights/best.pth")
     for name in ("../../etc/passwd", str(tmp_path / "voc/JPEGImages/0.jpg")):
-        with pytest.raises(UserError, match="no such image on this page"):
-            session.open(name)
+        session.open(name)
+        assert session.faults == [f"{name}: no such image on this page"]
     session.open("0")
+    assert session.faults == []
 
 
 def test_weights_are_read_by_path_from_a_few_places_only(
@@ -145,30 +190,35 @@ def test_a_session_shows_boxes_truth_and_json(session: LookSession, weights: Pat
     (one,) = session.looks
     session.run([str(weights), "missing"])
     assert session.looks[0] is one  # not run again
-    drawn, line = session.panel(one, 0.99, 0.5, True)
-    assert drawn.shape == (60, 80, 3)
+    none, many = one.detections(0.99, 0.5), one.detections(1e-6, 0.5)
+    drawn, line = session.draw(one, none, True)
+    assert drawn.size == (80, 60)
+    assert (np.asarray(drawn) == (230, 20, 40)).all(axis=2).any()  # the missed object
     assert line.startswith("nothing found; ")
     assert line.endswith("0 right, 0 false alarms, 1 missed")
-    assert "missed" not in session.panel(one, 0.99, 0.5, False)[1]
-    headers, rows = session.table(1e-6, 0.5)
-    assert headers == ["difference", "lowest IoU", str(weights)]
-    assert len(rows) == len(one.detections(1e-6, 0.5))
-    (line,) = session.write_json(1e-6, 0.5).read_text().splitlines()
+    assert "missed" not in session.draw(one, none, False)[1]
+    (line,) = session.write_json([many]).splitlines()
     described = json.loads(line)
     assert described["weights"] == str(weights)
     assert (described["path"], described["width"], described["height"]) == ("0", 80, 60)
-    assert len(described["detections"]) == len(rows)
-    assert session.gates(one) is None  # no attention
-    assert session.heat(one, 1e-6, 0.5, "cat").shape == (60, 80, 3)
-    assert session.heat(one, 0.99, 0.5, None) is None
+    assert len(described["detections"]) == len(many)
+    assert one.attention_maps() is None  # no attention
+    assert one.heat_map(many, "cat").size == (80, 60)
+    assert one.heat_map(none, None) is None
 
 
-def test_a_broken_image_is_named(session: LookSession, tmp_path: Path):
+def test_a_broken_image_or_xml_is_named(session: LookSession, tmp_path: Path, weights: Path):
     path = tmp_path / "broken.jpg"
     path.write_bytes(b"nothing")
-    session.dropped["broken.jpg"] = path
+    session.dropped["broken.jpg"] = Sample("broken.jpg", path, None)
     session.open("0")
-    with pytest.raises(UserError, match=r"broken\.jpg: not an image"):
-        session.open("broken.jpg")
-    session.run(list(session.looking.weights)[:1])  # not on the image before
+    session.open("broken.jpg")
+    assert session.faults == [f"{path}: not an image that can be read"]
+    session.run([str(weights)])  # not on the image before
     assert session.looks == []
+    xml = tmp_path / "voc/Annotations/0.xml"
+    xml.write_text("<annotation>")
+    session.open("0")
+    assert session.faults[0].startswith(f"{xml}: not well-formed XML")
+    session.run([str(weights)])
+    assert "missed" not in session.draw(session.looks[0], session.looks[0].detections(0.9, 0.5), True)[1]

@@ -18,6 +18,7 @@ from utils.cli.errors import UserError
         ({"weights": ("a.pth",) * 5}, "--weights: takes 1 to 4, got 5"),
         ({"port": 0}, "--port 0: must be"),
         ({"imgsz": (100, 100)}, "--imgsz 100"),
+        ({"phi": ("se", "nonsense")}, "--phi nonsense: unknown attention"),
         ({"label": " "}, "--label ' ': is empty"),
     ],
 )
