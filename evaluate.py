@@ -79,7 +79,7 @@ def _measure(config: EvaluateConfig) -> int:
         print(one_line(line))
     speed = "  ".join(f"{part} {value:.1f} ms" for part, value in result.speed_ms.items())
     print(f"time per image: {speed}  {describe_conditions(found.conditions)}{predictor.advise_amp()}")
-    print(one_line(f"metrics.json, detections.json, ground_truth.json and pictures: {folder}"))
+    print(one_line(f"metrics.json, detections.json, ground_truth.json and charts: {folder}"))
     same = {name: getattr(config, name) for name in _PASSED_ON}
     same |= {name: getattr(config, name) or None for name in ("amp", "flip_test")}  # False would be --no-amp
     same["tile_overlap"] = None if config.tile is None else config.tile_overlap

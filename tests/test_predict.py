@@ -28,7 +28,7 @@ def test_pictures_json_and_lines(work: Path, capsys: pytest.CaptureFixture[str])
     lines = out.splitlines()
     assert lines[0].startswith("photos/a.jpg  ")
     assert lines[0].endswith(" ms")
-    assert lines[-1] == "pictures: runs/predict/exp"
+    assert lines[-1] == "images: runs/predict/exp"
     folder = work / "runs/predict/exp"
     assert {path.name for path in folder.iterdir()} == {"a.jpg", "b c.png", "args.yaml"}
     with Image.open(folder / "a.jpg") as picture:

@@ -23,14 +23,14 @@ from utils.compare.results import Row
 from utils.training.run_log import format_duration
 
 STATISTICS_NOTE = (
-    "differences to none are means over seeds, paired by seed, with 95 % intervals by Student's t; [images] "
-    "is the interval of the mAP50 difference over draws of the images, for these networks; the verdict is on "
-    "mAP50-95 at 5 %, corrected for several blocks (Holm)"
+    "± is the standard deviation over seeds; differences to none are means over seeds, paired by seed, with "
+    "95 % intervals by Student's t; [images] is the interval of the mAP50 difference over draws of the images, "
+    "for these networks; the verdict is on mAP50-95 at 5 %, corrected for several blocks (Holm)"
 )
 _VISIBLE = 0.01  # a difference that people ask for
 _HEADINGS = (
     *("block", "parameters", "GFLOPs", "CPU ms", "time ratio", "mAP50", "mAP50-95"),
-    *("mAP50 to none [seeds]", "[images]", "mAP50-95 to none [seeds]", "verdict", "seeds"),
+    *("mAP50 to none [seeds]", "mAP50 to none [images]", "mAP50-95 to none [seeds]", "verdict", "seeds"),
 )
 _COLUMNS = (
     "block parameters gflops milliseconds time_ratio map50_mean map50_std map50_95_mean map50_95_std "

@@ -69,7 +69,7 @@ class Parity:
         heads = "" if self.heads is None else f"raw heads{self.unit} by {self.heads:.2g}, "
         boxes = f"{plural(self.boxes, 'box', 'boxes')} by {self.pixels:.2g} px"
         if not self.boxes:
-            boxes = f"no box scores {_CONF:g} in these pictures (choose others with --data)"
+            boxes = f"no box scores {_CONF:g} in these images (choose others with --data)"
         return f"largest differences from PyTorch: {heads}scores by {self.score:.2g}, {boxes}"
 
 

@@ -108,7 +108,6 @@ class EvalResult:
             "skipped": self.skipped,
             **{name: getattr(self.coco, name) for name in means},
             "map50_interval": self.map50_interval and list(self.map50_interval),
-            "map50_draws": list(self.map50_draws),
             "voc_ap50_area": mean_known(self.voc.area),
             "voc_ap50_11point": mean_known(self.voc.eleven_point),
             "report_conf": self.report_conf,
@@ -124,6 +123,7 @@ class EvalResult:
             "speed_conditions": self.speed_conditions,
             "weights": self.weights,
             "splits": list(self.splits),
+            "map50_draws": list(self.map50_draws),  # last: a long list
         }
 
     def _class_as_dict(self, index: int) -> dict[str, Any]:

@@ -253,7 +253,7 @@ class Outputs:
             ("detections", config.coco),
             ("annotations", config.xml),
             ("labels", config.txt),
-            ("pictures", self.folder),
+            ("images", self.folder),
         ):
             if place:
                 print(one_line(f"{kind}: {place}"))

@@ -291,8 +291,8 @@ def test_a_camera_is_watched(
         (["in/a.png", "--model", "alone.param"], "alone.param: "),
         (["in/a.png", "--fp16"], "--fp16: best.onnx is no ncnn model"),
         (["in/a.png", "--amp"], "--amp: best.onnx is no OpenVINO model; leave --amp out"),
-        (["nowhere.jpg"], "nowhere.jpg: no picture here"),
-        (["none"], "none: no picture here"),
+        (["nowhere.jpg"], "nowhere.jpg: no image here"),
+        (["none"], "none: no image here"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -1,6 +1,6 @@
 """Object detection with an exported YOLOv4-tiny; needs only numpy, OpenCV and the model's runtime.
 
-    python detect.py photo.jpg folder/ --json found.jsonl    # writes pictures with boxes to results/
+    python detect.py photo.jpg folder/ --json found.jsonl    # writes images with boxes to results/
     python detect.py --camera 0                              # a USB camera, until Ctrl-C
     python detect.py photo.jpg --benchmark                   # the time of each part on this machine
 
@@ -244,7 +244,7 @@ def read_picture(path: Path) -> np.ndarray:
         raise ValueError("truncated JPEG")
     image = cv2.imdecode(buffer, cv2.IMREAD_COLOR) if data else None
     if image is None:
-        raise ValueError("not a readable picture")
+        raise ValueError("not a readable image")
     stored: Any = image if is_jpeg else cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
     if stored.ndim == 3 and stored.shape[2] == 4:  # not rotated by EXIF yet
         turns = (np.rot90(side, quarter) for side in (stored, stored[:, ::-1]) for quarter in range(4))
@@ -286,7 +286,7 @@ def find_pictures(sources: Sequence[str], out: Path) -> dict[Path, Path]:
         found = sorted(source.iterdir()) if source.is_dir() else [source]
         found = [path for path in found if path == source or path.suffix.lower() in SUFFIXES]
         if not found or not os.path.lexists(found[0]):
-            raise ValueError(f"{source}: no picture here; give a picture or a folder of pictures")
+            raise ValueError(f"{source}: no image here; give an image or a folder of images")
         for path in found:
             ending, number = ".png" if path.suffix.lower() == ".png" else ".jpg", 1
             while (target := out / f"{path.stem}{f'_{number}' * (number > 1)}{ending}") in targets.values():
@@ -334,14 +334,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Detect objects with the exported model beside this file.")
     add = parser.add_argument
-    add("sources", nargs="*", metavar="SOURCE", help="a picture or a folder of pictures")
+    add("sources", nargs="*", metavar="SOURCE", help="an image or a folder of images")
     add("--camera", type=int, metavar="N", help="USB camera, until Ctrl-C")
     add("--model", metavar="FILE", help=".onnx, .xml or .param (default: the one beside this file)")
-    add("--out", metavar="DIR", help="folder for pictures with boxes (default: results)")
+    add("--out", metavar="DIR", help="folder for images with boxes (default: results)")
     add("--json", metavar="FILE", help="file for the detections, one JSON object a line")
     add("--conf", type=float, metavar="X", help="lowest score of a detection")
     add("--nms-iou", type=float, metavar="X", help="IoU above which the weaker box is dropped")
-    add("--max-det", type=int, metavar="N", help="maximum detections a picture")
+    add("--max-det", type=int, metavar="N", help="maximum detections per image")
     add("--threads", type=int, default=0, metavar="N", help="threads (default: the runtime's own choice)")
     add("--fp16", action="store_true", help="16-bit arithmetic in ncnn, faster on ARM")
     add("--amp", action="store_true", help="bfloat16 in OpenVINO, if the processor has it; faster there")
@@ -352,7 +352,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         if (value := getattr(args, name)) is not None and not least <= value <= most:
             parser.error(f"--{name.replace('_', '-')} {value}: must be within [{least}, {most}]")
     if not args.sources and args.camera is None:
-        parser.error("no input; give a picture or a folder: python detect.py photo.jpg")
+        parser.error("no input; give an image or a folder: python detect.py photo.jpg")
     return args
 
 
