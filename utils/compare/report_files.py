@@ -24,7 +24,7 @@ from utils.training.run_log import format_duration
 
 STATISTICS_NOTE = (
     "± is the standard deviation over seeds; differences to none are means over seeds, paired by seed, with "
-    "95 % intervals by Student's t; [images] is the interval of the mAP50 difference over draws of the images, "
+    "95 % intervals by Student's t; [images] is that of the mAP50 difference over draws of the images, "
     "for these networks; the verdict is on mAP50-95 at 5 %, corrected for several blocks (Holm)"
 )
 _VISIBLE = 0.01  # a difference that people ask for
