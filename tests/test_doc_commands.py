@@ -49,8 +49,8 @@ def run(line: str) -> None:
         script == "compare.py" and "--no-train" not in argv and "--from" not in argv
     ):
         argv += [*SHORT, *([] if "--weights" in argv else ["--weights", "none"])]
-    if script == "compare.py" and "--seeds" in argv:
-        argv += ["--seeds", "0"]
+    for flag, value in (("--seeds", "0"), ("--freeze-epochs", "1")):
+        argv += [flag, value] if flag in argv else []
     assert importlib.import_module(script.removesuffix(".py")).main(argv) == 0, line
 
 
