@@ -11,6 +11,8 @@ from nets.attention import attention_name
 PLACES = {"c4": 256, "c5": 512, "up": 128, "c3": 128, "up2": 64}
 PLACE_STRIDES = {"c4": 16, "c5": 32, "up": 16, "c3": 8, "up2": 8}  # in input pixels
 THIRD_HEAD_PLACES = ("c3", "up2")
+LARGEST_SIDE = 4096  # of an input in pixels
+MOST_ANCHORS = 64  # of a network
 STRIDES = (32, 16, 8)  # of the heads in input pixels, coarse first; a network has the first two or all three
 Anchors = tuple[tuple[float, float], ...]
 Masks = tuple[tuple[int, ...], ...]
@@ -37,8 +39,8 @@ class ModelConfig:
             the name.
         phi_at: where blocks stand: any of c4 (256 channels), c5 (512) and up (the upsampled P5, 128); with
             three heads also c3 (128) and up2 (the upsampled P4, 64).
-        input_size: (height, width) in pixels, multiples of 32.
-        anchors: (width, height) pairs in network pixels.
+        input_size: (height, width) in pixels, multiples of 32 up to 4096.
+        anchors: at most 64 (width, height) pairs in network pixels.
         anchor_masks: for each head, coarse first, the indices of its anchors; two masks make a network of
             two heads (strides 32 and 16), three add the head of stride 8.
         scale_x_y: how far a center may reach over its cell; 1.05 in yolov4-tiny.cfg, 1.0 is the plain
@@ -65,8 +67,12 @@ class ModelConfig:
         unknown = [place for place in self.phi_at if place not in PLACES]
         if unknown or len(set(self.phi_at)) != len(self.phi_at):
             raise ValueError(f"phi_at must name each of {', '.join(PLACES)} at most once, got {self.phi_at}")
-        if len(self.input_size) != 2 or any(side < 32 or side % 32 for side in self.input_size):
-            raise ValueError(f"input_size must be two positive multiples of 32, got {self.input_size}")
+        is_side = [32 <= side <= LARGEST_SIDE and side % 32 == 0 for side in self.input_size]
+        if is_side != [True, True]:
+            rule = f"two positive multiples of 32 up to {LARGEST_SIDE}"
+            raise ValueError(f"input_size must be {rule}, got {self.input_size}")
+        if len(self.anchors) > MOST_ANCHORS:
+            raise ValueError(f"a network has at most {MOST_ANCHORS} anchors, got {len(self.anchors)}")
         if not all(math.isfinite(side) and side > 0 for anchor in self.anchors for side in anchor):
             raise ValueError(f"anchors must be positive, got {self.anchors}")
         if len(self.anchor_masks) not in USUAL_ANCHORS or len({*map(len, self.anchor_masks)}) != 1:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nets.attention import attention_name
+from nets.config import LARGEST_SIDE
 from utils.cli.anchor_file import read_anchors
 from utils.cli.class_names import parse_renames
 from utils.cli.errors import UserError
 from utils.cli.inputs import check_data_folder, locate_weights
 from utils.cli.parser import as_arguments, check_settings, setting
 
-_SMALLEST, LARGEST_SIDE, _STEP = 32, 4096, 32  # of an input side in pixels; 32 is the network's stride
+_SMALLEST, _STEP = 32, 32  # of an input side in pixels; the network's largest stride
 _FIXED_PRECISION = (".onnx", ".param")  # run by ONNX Runtime and ncnn
 OWN_PHI_HELP = "your own attention block that the weights were trained with: path/to/file.py:Class"
 NAMED_WEIGHTS = "coco (the official Darknet weights), voc (ours for Pascal VOC), last (the newest best.pth)"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nets.config import ModelConfig
+from nets.config import MOST_ANCHORS, ModelConfig
 from utils.cli.errors import UserError
 from utils.cli.files import check_output_file
 from utils.cli.parser import check_settings, setting
@@ -163,7 +163,7 @@ class AnchorsConfig(RunConfig, DataConfig):
         None,
         "anchors, equally many for each head (default: 3 for each head)",
         metavar="N",
-        within="[2, 64]",
+        within=f"[2, {MOST_ANCHORS}]",
     )
     seed: int = _seed("k-means")
     project: str = setting("runs/anchors", "parent folder of the runs", group="output", metavar="DIR")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.cli.shared_config import LARGEST_SIDE
+from nets.config import LARGEST_SIDE
 from utils.data.dataset import VocDataset
 from utils.data.input_sizes import STEP, Size
 

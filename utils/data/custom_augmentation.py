@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,6 +26,7 @@ Transform: TypeAlias = A.BasicTransform | A.BaseCompose
 _MAX_BYTES = 1_000_000
 _MAX_DEPTH = 10  # of transforms in transforms
 _MAX_TRANSFORMS = 100
+_MAX_NUMBER = 20_000  # of any argument: a side, a kernel or a count beyond it would take gigabytes or hours
 _NEEDS_CODE = (A.Lambda, A.ReplayCompose)
 _OURS = ("bbox_params", "keypoint_params", "additional_targets")  # arguments of Compose that we set ourselves
 
@@ -91,6 +92,9 @@ def _build(path: Path, node: Any, depth: int) -> Transform:
             f"{path}: {short} needs code; name a function instead: --augment path/to/file.py:function"
         )
     arguments = {key: value for key, value in node.items() if key != "__class_fullname__"}
+    sizes = [value for key, value in arguments.items() if key not in ("transforms", "seed")]
+    if too_large := [number for number in _numbers(sizes) if abs(number) > _MAX_NUMBER]:
+        raise UserError(f"{path}: {short} has {too_large[0]:g}; numbers are at most {_MAX_NUMBER}")
     if issubclass(kind, A.BaseCompose):
         parts = arguments.get("transforms")
         least = 0 if kind is A.Compose else 1
@@ -105,6 +109,16 @@ def _build(path: Path, node: Any, depth: int) -> Transform:
             return kind(**arguments)
     except Exception as error:
         raise UserError(f"{path}: {kind.__name__}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, (int, float)):
+        yield value
 
 
 def _call_function(name: str) -> list[Transform]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from utils.cli.errors import UserError
 from utils.cli.train_config import TrainConfig
 
 _REFERENCE_BATCH = 16  # the batch size that --lr is for
@@ -45,9 +46,16 @@ def build_optimizer(model: nn.Module, config: TrainConfig, batch_size: int) -> O
 
 
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Load the state of an optimizer that may have been fused or on another device."""
+    """Load the state of an optimizer that may have been fused or on another device.
+
+    Raises:
+        UserError: it is of other parameters.
+    """
     fused = [{**group, "fused": optimizer.param_groups[0]["fused"]} for group in state["param_groups"]]
     optimizer.load_state_dict({**state, "param_groups": fused})
+    for parameter, stored in optimizer.state.items():  # a fused kernel would read beyond a smaller tensor
+        if any(value.dim() and value.shape != parameter.shape for value in stored.values()):
+            raise UserError("--resume: the optimizer's state does not fit the network; start a new run")
     _start_momentum(optimizer)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,15 @@ from utils.cli.train_config import DEFAULT_LR, FINE_TUNING_FACTOR, TrainConfig
 from utils.training.distributed import restart_count
 from utils.weights.checkpoint import Checkpoint, load_checkpoint
 from utils.weights.load import WeightsFile
+
+_OPTIONAL = type(None)
+# Parts of a training state, with their types.
+_STATE: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("model", "optimizer", "schedule", "scaler", "random"), (dict,)),
+    **dict.fromkeys(("ema", "meter"), (dict, _OPTIONAL)),
+    **dict.fromkeys(("epoch", "threads", "processes", "risen_epoch", "skipped_in_a_row"), (int,)),
+    **{"stopped_early": (bool,), "best_map50": (float, int, _OPTIONAL)},
+}
 
 
 def resolve_config(given: dict[str, Any]) -> tuple[TrainConfig, Path | None, Checkpoint | None]:
@@ -54,6 +64,7 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
             f"--resume {path}: saved by an older version that cannot be resumed; start a new run from its "
             f"weights: --weights {path}"
         )
+    _check_state(path, checkpoint.training)
     phi, done = checkpoint.config.phi, checkpoint.training["epoch"]
     if ":" in phi and "phi" not in given:
         raise UserError(
@@ -68,6 +79,8 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
         )
     older = {"freeze_norms": False, "ema_memory": "recent"}  # of runs before these settings existed
     stored = config_from_dict(TrainConfig, older | checkpoint.run_config, source=str(path))
+    if not same_attention(stored.phi, phi):  # only the network's own was checked above
+        raise _damaged(path, f"its settings say attention={stored.phi}, its network {phi}")
     _check_augment(path, given.get("augment"), stored.augment)
     replaced = {name: given[name] for name in given if name != "resume"}
     if "data" in given:
@@ -92,6 +105,22 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
     # Of "last.pth" alone, typed in weights/, the parent's parent is weights/ again.
     folder = path.parent.parent if path.parent.name else path.absolute().parent.parent
     return config, folder, checkpoint
+
+
+def _check_state(path: Path, training: Mapping[str, Any]) -> None:
+    """Check that the training state has its parts; the trainer compares the tensors with its own."""
+    for name, kind in _STATE.items():
+        if not isinstance(training.get(name, _STATE), kind):
+            raise _damaged(path, f"its {name!r} is missing or of another type")
+    epoch, batches = training["epoch"], (training["meter"] or {}).get("batches", 0)
+    if epoch < 0 or not isinstance(batches, int) or batches < 0:
+        raise _damaged(path, f"epoch {epoch}, batch {batches}")
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(
+        f"--resume {path}: damaged training state: {what}; start a new run from its weights: --weights {path}"
+    )
 
 
 def _check_augment(path: Path, given: str | None, stored: str) -> None:

@@ -109,10 +109,11 @@ def parse_checkpoint(path: Path | str, content: object) -> Checkpoint:
     try:
         config = ModelConfig(**{name: _frozen(value) for name, value in content.pop("model_config").items()})
         names, weights = tuple(map(_checked_name, content.pop("class_names"))), content.pop("weights")
-        metrics, run_config = content.pop("metrics"), content.pop("run_config")
+        metrics, run_config = (_checked_dict(content.pop(name)) for name in ("metrics", "run_config"))
         broken = [name for name, value in weights.items() if not value.isfinite().all()]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: incomplete checkpoint: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # of odd tensors, too
+        (reason, *_) = str(error).splitlines() or [type(error).__name__]
+        raise UserError(f"{path}: incomplete checkpoint: {reason}") from None
     if len(names) != config.num_classes:
         raise UserError(f"{path}: {len(names)} class names for {config.num_classes} classes")
     if broken:
@@ -129,6 +130,10 @@ def read_content(path: Path | str) -> object:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise UserError(
+                        f"{path}: is compressed, unlike files of torch.save; zip it again with -0"
+                    )
                 if damaged := archive.testzip():
                     raise UserError(f"{path}: damaged (checksum of {damaged}); download or copy it again")
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -157,6 +162,12 @@ def _on_cpu(value: Any) -> Any:
 def _plain(value: Any) -> Any:
     """Convert tuples to lists and paths to strings."""
     return json.loads(json.dumps(value, default=str))
+
+
+def _checked_dict(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"a {type(value).__name__} instead of settings or metrics")
+    return value
 
 
 def _checked_name(name: object) -> str:

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 from nets.config import USUAL_ANCHORS, ModelConfig
 from utils.cli.errors import UserError
 from utils.cli.files import read_bytes
-from utils.cli.shared_config import LARGEST_SIDE
 
 ANCHORS = 3  # of each head; with others the length of a weights file would give another number of classes
 _MAX_BYTES = 1_000_000
@@ -183,8 +182,6 @@ def _read_size(net: _Section) -> tuple[int, int]:
     height, width, channels = (net.number(key, int) for key in ("height", "width", "channels"))
     if channels != 3:
         raise net.fail(f"channels={channels}: only color images, channels=3, are read")
-    if max(height, width) > LARGEST_SIDE:
-        raise net.fail(f"has width {width} and height {height}; at most {LARGEST_SIDE} pixels are read")
     return height, width
 
 

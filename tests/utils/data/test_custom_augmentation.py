@@ -95,6 +95,8 @@ for _ in range(12):
         ({"transform": DEEP}, "more than 10 transforms inside each other"),
         (compose({"__class_fullname__": "Blur", "blur_limt": 3}), r"Blur: Argument\(s\) 'blur_limt' are not"),
         (compose({"__class_fullname__": "Blur", "blur_limit": "x"}), "Blur: .*blur_limit"),
+        (compose({"__class_fullname__": "Resize", "height": 60000, "width": 8}), "Resize has 60000; numbers"),
+        (compose({"__class_fullname__": "Blur", "blur_limit": [3, 99999]}), "Blur has 99999; numbers"),
     ],
 )
 def test_a_file_that_is_no_pipeline_is_refused(content: Any, reason: str) -> None:

@@ -32,7 +32,10 @@ def store(folder: Path, config: TrainConfig, *, phi: str = "none", **training: o
     path = folder / "weights/last.pth"
     path.parent.mkdir(parents=True)
     save_args_yaml(config, folder / "args.yaml")
-    state = {"epoch": 3, "optimizer": {}, "scaler": {}, "meter": None, "stopped_early": False, **training}
+    parts = {name: {} for name in ("model", "optimizer", "schedule", "scaler", "random")}
+    counts = {"epoch": 3, "threads": 1, "processes": 1, "risen_epoch": 1, "skipped_in_a_row": 0}
+    state = {**parts, **counts, "ema": None, "meter": None, "best_map50": 0.5, "stopped_early": False}
+    state |= training
     stored = config_as_dict(config)
     save_checkpoint(path, Checkpoint(ModelConfig(1, phi=phi), ("cell",), {}, {}, stored, state))
     return path
@@ -128,6 +131,20 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path, training: dict[str, o
         resolve_config({"resume": str(path)})
 
 
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"optimizer": "x"}, "its 'optimizer' is missing or of another type"),
+        ({"epoch": 0.5}, "its 'epoch' is missing or of another type"),
+        ({"epoch": -1}, "epoch -1, batch 0"),
+        ({"meter": {"batches": -3}}, "epoch 3, batch -3"),
+    ],
+)
+def test_a_damaged_training_state_is_refused(tmp_path: Path, training: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=rf"damaged training state: {words}; start a new run"):
+        resolve_config({"resume": str(store(tmp_path / "exp", TrainConfig(epochs=10), **training))})
+
+
 def test_auto_is_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no run with weights/last\.pth in runs/train"):
@@ -150,6 +167,12 @@ def test_a_block_of_ones_own_must_be_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"to import its code add --phi own\.py:SE8"):
         resolve_config({"resume": str(path)})
     assert resolve_config({"resume": str(path), "phi": "own.py:SE8"})[0].phi == "own.py:SE8"
+
+
+def test_code_that_only_the_settings_name_is_not_imported(tmp_path: Path) -> None:
+    path = store(tmp_path / "exp", TrainConfig(epochs=10, phi="mine.py:Block"))  # the network has no block
+    with pytest.raises(UserError, match=r"its settings say attention=mine\.py:Block, its network none"):
+        resolve_config({"resume": str(path)})
 
 
 def test_resuming_says_where_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

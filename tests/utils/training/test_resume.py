@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.utils.training.conftest import Net, changed, copy_of, make_batches, make_trainer, steps_of, train
+from utils.cli.errors import UserError
 from utils.training.engine import EpochMeter, Trainer
 
 BATCHES = [[1, 1, 2], [2, 0], [1, 3, 1], [1, 1], [2, 2], [0, 1, 1], [1, 1]]
@@ -70,6 +71,18 @@ def test_each_part_of_the_state_matters(left_out: str) -> None:
         torch.rand(1)
         train(whole, batches[4:])
     assert changed(copy_of(whole.average), resumed.average) != set()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_optimizer_of_another_network_is_refused(name: str) -> None:
+    """A fused optimizer reads as far as the parameter goes: a smaller tensor would end the process."""
+    trainer = build(0, name, True)
+    train(trainer, make_batches(*BATCHES[:2]))
+    state = trainer.state_dict()
+    for parts in state["optimizer"]["state"].values():
+        parts.update({key: torch.zeros(1) for key, value in parts.items() if value.dim()})
+    with pytest.raises(UserError, match=r"the optimizer's state does not fit the network"):
+        build(1, name, True).load_state_dict(state)
 
 
 def test_the_state_is_plain(tmp_path: Path) -> None:

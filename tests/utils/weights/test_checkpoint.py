@@ -2,6 +2,7 @@ import errno
 import io
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -50,6 +51,22 @@ def zip_of(content):
     return buffer.getvalue()
 
 
+def edited(good, *path, value):
+    content = inner = torch.load(io.BytesIO(good), weights_only=True)
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    return zip_of(content)
+
+
+def compressed(good):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(good)) as old, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    return buffer.getvalue()
+
+
 # What a damaged or foreign file holds, from the folder and a good file's bytes.
 DAMAGE = {
     "empty": lambda folder, good: b"",
@@ -65,6 +82,11 @@ DAMAGE = {
     "list": lambda folder, good: zip_of([1, 2]),
     "newer": lambda folder, good: zip_of({"format_version": 99}),
     "part": lambda folder, good: zip_of({"format_version": 1}),
+    "compressed": lambda folder, good: compressed(good),
+    "wide": lambda folder, good: edited(good, "model_config", "input_size", value=[32, 3_200_000]),
+    "anchors": lambda folder, good: edited(good, "model_config", "anchors", value=[[1.0, 2.0]] * 65),
+    "sparse": lambda folder, good: edited(good, "weights", "x", value=torch.eye(2).to_sparse()),
+    "metrics": lambda folder, good: edited(good, "metrics", value=[0.5]),
 }
 
 
