@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from utils.cli.console import log, warn
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
+from utils.cli.inputs import find_newest
 from utils.cli.parser import save_args_yaml
 from utils.cli.train_config import TrainConfig
 from utils.inference.evaluation import EvalResult
@@ -163,7 +164,7 @@ class Run:
         if is_best and result is not None:
             self.attempt("metrics.json", lambda: result.write_metrics(self.folder / "metrics.json"))
         if is_best and self._is_writer:
-            save_checkpoint(self.best, checkpoint.shareable())
+            _save(self.best, checkpoint.shareable())
         if is_kept:
             self.save(checkpoint, self.folder / "weights" / f"epoch{row['epoch']}.pth")
         self.save(checkpoint)  # last: a kill before this repeats the epoch with the same results
@@ -174,7 +175,7 @@ class Run:
             best_map50=self.best_map50, risen_epoch=self.risen_epoch, patience_epoch=self.patience_epoch
         )
         if self._is_writer:
-            save_checkpoint(path or self.last, checkpoint)
+            _save(path or self.last, checkpoint)
 
     def attempt(self, what: str, write: Callable[[], object]) -> None:
         """Write an optional file; the first failure causes a warning."""
@@ -217,3 +218,12 @@ class Run:
             if name != "epoch" and value is not None:
                 self._board.add_scalar(name, value, row["epoch"])
         self._board.flush()
+
+
+def _save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, dated after those of earlier runs even if the clock has been set back since."""
+    save_checkpoint(path, checkpoint)
+    with suppress(OSError):  # another run may have just removed its file
+        newest = find_newest(path.name)
+        if newest is not None and (date := newest.stat().st_mtime) > path.stat().st_mtime:
+            os.utime(path, (date + 1, date + 1))

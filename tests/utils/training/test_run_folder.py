@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,6 +14,7 @@ import torch
 from nets.config import ModelConfig
 from nets.structures import Detections
 from utils.cli.errors import UserError
+from utils.cli.inputs import find_newest
 from utils.cli.train_config import TrainConfig
 from utils.data.dataset import VocDataset
 from utils.data.dataset_report import Record
@@ -165,6 +167,21 @@ def test_save_writes_last_and_what_was_best_so_far(tmp_path: Path) -> None:
     state = {"best_map50": 0.25, "risen_epoch": 3, "patience_epoch": 3}
     assert load_checkpoint(run.last).training == {"epoch": 3, **state}
     assert not run.best.exists()
+
+
+def test_the_newest_run_is_found_though_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("before", "after"):
+        Path("runs/train", name).mkdir(parents=True)
+        with Run(Path("runs/train", name)) as run:
+            finish(run, [0.5])
+            for path in (run.best, run.last):
+                if name == "before":
+                    os.utime(path, (2**31, 2**31))  # the clock was years ahead
+                else:
+                    assert find_newest(path.name) == path
 
 
 def test_metrics_json_is_that_of_the_risen_epoch(tmp_path: Path) -> None:
