@@ -70,6 +70,11 @@ def test_what_cannot_be_opened_is_one_line(
     assert not list(FOLDER.glob("*.mp4"))
 
 
+def test_what_is_no_url_is_named(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("http://[::1/a.jpg") == 2
+    assert errors_in(capsys.readouterr().err) == ["error: http://[::1/a.jpg: not a URL: Invalid IPv6 URL"]
+
+
 def test_a_camera_beside_images_that_is_not_there(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("7", "photos") == 1
     out, err = capsys.readouterr()

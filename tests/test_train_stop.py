@@ -218,27 +218,32 @@ def test_a_signal_while_an_epoch_is_stored_lets_it_be_stored(
 
 
 @pytest.mark.slow
-def test_killed_three_times_a_run_ends_as_if_never_killed(whole: str) -> None:
-    chance, last = random.Random(0), last_of("killed")
-    argv = [*EXACT, "--save-steps", "1", "--workers", "2", "--name", "killed"]
-    for attempt in range(3):
+@pytest.mark.parametrize(("kills", "epochs"), [(3, 2), pytest.param(20, 8, marks=pytest.mark.exhaustive)])
+def test_killed_again_and_again_a_run_ends_as_if_never_killed(kills: int, epochs: int) -> None:
+    whole, killed = f"whole{kills}", f"killed{kills}"
+    settings = [*EXACT, "--epochs", str(epochs)]
+    assert train.main([*settings, "--name", whole]) == 0
+    chance, last = random.Random(0), last_of(killed)
+    argv = [*settings, "--save-steps", "1", "--workers", "2", "--name", killed]
+    for attempt in range(kills):
         with started(*argv) as command:
             command.wait_for_saves(last, chance.choice((1, 2, 3)))
-            if attempt == 1:  # in the middle of a save
+            if attempt % 3 == 1:  # in the middle of a save
                 wait_until(last.with_name("last.pth.tmp").exists)
             else:
                 time.sleep(chance.uniform(0, 0.3))
-            command.signal_all(signal.SIGKILL)
+            (command.signal if attempt % 3 == 2 else command.signal_all)(signal.SIGKILL)
             assert command.wait() == -signal.SIGKILL, command.text
+            wait_until(lambda: not command.children(), 20)  # workers look for their parent
         for path in last.parent.glob("*.pth"):
             assert len(content_of(path)["weights"]) > 0
         assert len(list(last.parent.glob("*.tmp"))) <= 1
         argv = ["--resume", str(last), "--workers", "2"]
     with started(*argv) as command:
-        assert command.wait() == 0, command.text
+        assert command.wait(300) == 0, command.text
         assert command.text.count("resuming") == 1
-    assert not [*folder_of("killed").glob("*.tmp"), *last.parent.glob("*.tmp")]
-    assert are_same_runs("killed", whole)
+    assert not [*folder_of(killed).glob("*.tmp"), *last.parent.glob("*.tmp")]
+    assert are_same_runs(killed, whole)
 
 
 @pytest.mark.slow

@@ -82,7 +82,8 @@ def _expand_seeds(given: str) -> range:
     """Return the seeds of a number such as 3 or a range such as 0-11."""
     first, dash, last = given.partition("-")
     ends = [first, last] if dash else [first, first]
-    if not all(end.isdecimal() and int(end) < 2**32 for end in ends) or int(ends[0]) > int(ends[1]):
+    is_seed = [end.isdecimal() and len(end) <= 10 and int(end) < 2**32 for end in ends]
+    if not all(is_seed) or int(ends[0]) > int(ends[1]):
         raise UserError(f"--seeds {given}: needs whole numbers from 0 to 4294967295, or a range such as 0-11")
     if int(ends[1]) - int(ends[0]) >= _MOST_SEEDS:
         raise UserError(f"--seeds {given}: more than {_MOST_SEEDS} seeds")

@@ -69,7 +69,7 @@ class ExportConfig(RunConfig, DataConfig, WeightsConfig):
         self._check_needs()
         if len(set(self.formats)) < len(self.formats):
             raise UserError(f"--format {' '.join(self.formats)}: names a format twice")
-        number = int(self.batch) if self.batch.isdecimal() else 0
+        number = int(self.batch) if self.batch.isdecimal() and len(self.batch) <= 4 else 0
         if self.batch != "dynamic" and not 1 <= number <= _MAX_BATCH:
             raise UserError(f"--batch {self.batch}: needs a number from 1 to {_MAX_BATCH}, or dynamic")
         if self.batch != "1" and not {"onnx", "openvino"} & set(self.formats):

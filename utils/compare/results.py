@@ -13,7 +13,7 @@ from nets.attention import short_name
 from utils.cli.compare_config import FREE, NOT_PASSED_ON
 from utils.cli.console import plural
 from utils.cli.errors import UserError
-from utils.cli.files import read_yaml
+from utils.cli.files import read_text, read_yaml
 from utils.cli.parser import as_plain
 from utils.cli.presets import read_recipe
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
@@ -86,12 +86,12 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
     """
     try:
         settings = read_yaml(folder / "args.yaml")
-        with open(folder / "results.csv", newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(read_text(folder / "results.csv").splitlines()))
         last = rows[-1]
         seconds = sum(float(row.get("seconds") or 0) for row in rows)
-        epochs, done = settings["epochs"], int(last["epoch"])
-    except (UserError, OSError, LookupError, ValueError, TypeError) as error:
+        phi, seed = settings["phi"], settings["seed"]
+        epochs, done = int(settings["epochs"]), int(last["epoch"])
+    except (UserError, LookupError, ValueError, TypeError) as error:
         raise UserError(f"{folder}: not the folder of a training run: {error}") from None
     checkpoint = folder / "weights" / "last.pth"
     if done < epochs and not (checkpoint.exists() and load_checkpoint(checkpoint).training["stopped_early"]):
@@ -103,10 +103,10 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
         map50, map50_95 = float(metrics["map50"]), float(metrics["map50_95"])
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{folder}: has no mAP of its last epoch; evaluate it on a split: --split") from None
-    dropped = _INCIDENTAL | (_OF_ATTENTION if settings["phi"] == "none" else set())
+    dropped = _INCIDENTAL | (_OF_ATTENTION if phi == "none" else set())
     kept = {name: value for name, value in settings.items() if name not in dropped}
     draws = tuple(metrics.get("map50_draws", ()))
-    return RunResult(settings["phi"], settings["seed"], kept, map50, map50_95, draws, seconds)
+    return RunResult(phi, seed, kept, map50, map50_95, draws, seconds)
 
 
 def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:

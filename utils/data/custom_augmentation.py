@@ -96,6 +96,9 @@ def _build(path: Path, node: Any, depth: int) -> Transform:
     if too_large := [number for number in _numbers(sizes) if abs(number) > _MAX_NUMBER]:
         raise UserError(f"{path}: {short} has {too_large[0]:g}; numbers are at most {_MAX_NUMBER}")
     if issubclass(kind, A.BaseCompose):
+        share = arguments.get("p", 1)  # which only transforms check themselves
+        if not isinstance(share, (int, float)) or not 0 <= share <= 1:
+            raise UserError(f"{path}: {kind.__name__}: p must be from 0 to 1, got {str(share)[:40]!r}")
         parts = arguments.get("transforms")
         least = 0 if kind is A.Compose else 1
         if not isinstance(parts, list) or not least <= len(parts) <= _MAX_TRANSFORMS:

@@ -7,9 +7,11 @@ nothing.
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import signal
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -17,10 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from nets.structures import Target
 from utils.cli.errors import UserError
+from utils.cli.signals import STOP_SIGNALS
 from utils.data.balance import draw_repeats, images_per_epoch
 from utils.data.input_sizes import InputSizes
 from utils.data.train_dataset import Key, TrainDataset
@@ -152,7 +155,9 @@ class TrainLoader:
         cannot be read.
         """
         self._sampler.set_epoch(epoch, done)
-        for batch in self._loader:
+        with _blocked_signals():
+            batches = iter(self._loader)
+        for batch in batches:
             if isinstance(batch, UserError):
                 raise batch
             yield batch
@@ -169,7 +174,21 @@ class _Batches(Dataset[Batch | UserError]):
             images, targets = zip(*(self.dataset[key] for key in keys), strict=True)
         except UserError as error:
             return UserError(str(error), exit_code=1)
-        return torch.stack(images), list(targets)
+        batch = torch.stack(images), list(targets)
+        if get_worker_info() is not None:
+            _share(batch)
+        return batch
+
+
+def _share(batch: Batch) -> None:
+    """Move a batch to shared memory, where an error reaches the main process.
+
+    Torch would do so in a thread of the worker's queue: if /dev/shm is full, it prints a traceback there, and
+    the main process waits forever.
+    """
+    images, targets = batch
+    for tensor in (images, *(part for one in targets for part in (one.boxes, one.labels, one.difficult))):
+        tensor.share_memory_()
 
 
 def _end_workers(loader: DataLoader[Any]) -> None:
@@ -187,6 +206,26 @@ def _keep(batch: Any) -> Any:
     return batch
 
 
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Block stop signals; workers started inside wait with them until `_start_worker`.
+
+    A worker that is spawned imports torch for seconds, and a terminal or a scheduler signals all processes.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    if multiprocessing.get_start_method() != "fork":
+        from multiprocessing import resource_tracker  # not on Windows
+
+        resource_tracker.ensure_running()  # its start would unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(_: int) -> None:
     """Limit a worker to one core, and keep it running while a stopped run finishes its step."""
     cv2.setNumThreads(0)
@@ -196,3 +235,5 @@ def _start_worker(_: int) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

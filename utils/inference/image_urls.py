@@ -36,10 +36,16 @@ def probe_url(address: str) -> tuple[Kind, Path | None]:
 
     A video has a length, and comes by http or https; all else that is no image is live. An image that was
     asked for is downloaded at once, as a link may work only once; the second value is its temporary copy.
+
+    Raises:
+        UserError: it is no URL.
     """
     if not address.lower().startswith(("http://", "https://")):
         return "live", None
-    suffix = PurePosixPath(urlsplit(address).path).suffix.lower()
+    try:
+        suffix = PurePosixPath(urlsplit(address).path).suffix.lower()
+    except ValueError as error:
+        raise UserError(f"{address}: not a URL: {error}") from None
     if suffix in IMAGE_SUFFIXES:
         return "image", None
     if suffix in VIDEO_SUFFIXES:

@@ -43,6 +43,7 @@ def test_what_is_given_wins_over_a_recipe():
         (("--from", "a", "--epochs", "3"), "--from cannot be combined with --epochs"),
         (("--seeds", "0", "x"), "--seeds x: needs whole numbers"),
         (("--seeds", "-1"), "--seeds -1"),
+        (("--seeds", "9" * 5000), "--seeds 9"),
         (("--seeds", "1", "01"), "a seed is given twice"),
         (("--epochs", "0"), "--epochs 0: must be at least 1"),
         (("--seed", "1"), "did you mean --seeds"),

@@ -40,6 +40,7 @@ def test_values_are_read():
         (["--batch", "0"], "--batch 0"),
         (["--batch", "many"], "--batch many"),
         (["--batch", "1025"], "--batch 1025"),
+        (["--batch", "9" * 5000], "--batch 9"),
         (["--batch", "2", "--format", "pth"], "only for ONNX and OpenVINO"),
         (["--compare", "--batch", "2"], "--batch 2: --compare measures one image at a time"),
         (["--imgsz", "100"], "--imgsz 100"),

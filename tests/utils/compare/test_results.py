@@ -1,4 +1,5 @@
 import csv
+import os
 
 import pytest
 import yaml
@@ -84,6 +85,14 @@ def test_a_report_on_another_split_counts_instead(tmp_path):
     (folder / "report").mkdir()
     (folder / "report/metrics.json").write_text('{"map50": 0.25, "map50_95": 0.125}')
     assert read_run(folder, "report").map50 == 0.25
+
+
+def test_a_table_that_is_a_pipe_is_not_waited_for(tmp_path):
+    folder = write_run(tmp_path / "run", 0.5)
+    (folder / "results.csv").unlink()
+    os.mkfifo(folder / "results.csv")
+    with pytest.raises(UserError, match=r"results\.csv: not a regular file"):
+        read_run(folder)
 
 
 def test_what_is_no_finished_run_is_named(tmp_path):

@@ -95,6 +95,7 @@ for _ in range(12):
         ({"transform": DEEP}, "more than 10 transforms inside each other"),
         (compose({"__class_fullname__": "Blur", "blur_limt": 3}), r"Blur: Argument\(s\) 'blur_limt' are not"),
         (compose({"__class_fullname__": "Blur", "blur_limit": "x"}), "Blur: .*blur_limit"),
+        ({"transform": {"__class_fullname__": "Compose", "transforms": [], "p": "x"}}, "Compose: p must be"),
         (compose({"__class_fullname__": "Resize", "height": 60000, "width": 8}), "Resize has 60000; numbers"),
         (compose({"__class_fullname__": "Blur", "blur_limit": [3, 99999]}), "Blur has 99999; numbers"),
     ],

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from tests.utils.data.conftest import MakeVoc, write_voc
+from utils.cli.error_messages import explain_failure
 from utils.cli.errors import UserError
 from utils.data import loader as loaders_module
 from utils.data.dataset import VocDataset
@@ -269,6 +270,18 @@ def test_an_image_lost_while_training_is_one_line(dataset: VocDataset) -> None:
     assert "\n" not in said[0]
 
 
+@pytest.mark.slow
+def test_full_shared_memory_is_said(dataset: VocDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", fail)
+    with pytest.raises(RuntimeError) as caught:
+        list(TrainLoader(make(dataset), batch_size=2, workers=1).epoch(0))
+    assert "shared memory (/dev/shm)" in str(explain_failure(caught.value))
+    list(TrainLoader(make(dataset), batch_size=2, workers=0).epoch(0))  # needs none
+
+
 # Run in processes of their own: the start method is that of a whole process.
 START_METHOD = """
 import multiprocessing, sys
@@ -294,6 +307,21 @@ print("same")
 """
 
 
+# Signals to all processes come while the workers import torch.
+SIGNALLED = (
+    START_METHOD.split("alone =")[0]
+    + """
+import os, signal, threading
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: None)
+loader = TrainLoader(make(VocDataset(records, ("cat",))), batch_size=2, workers=1)
+for number in (signal.SIGINT, signal.SIGTERM):
+    threading.Timer(0.5, os.killpg, (0, number)).start()
+print(len(list(loader.epoch(0))))
+"""
+)
+
+
 # The loader is alive at the exit.
 EXIT = (
     START_METHOD.split("alone =")[0]
@@ -310,7 +338,8 @@ def run_program(program: str, method: str, make_voc: MakeVoc) -> str:
     voc = make_voc({"train": {f"{n}": [CAT] if n < 6 else [] for n in range(7)}})
     command = [sys.executable, "-c", program, method, str(voc)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    options = {"capture_output": True, "text": True, "check": False, "start_new_session": True}
+    done = subprocess.run(command, env=environment, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -319,6 +348,12 @@ def run_program(program: str, method: str, make_voc: MakeVoc) -> str:
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_of_every_start_method_change_nothing(make_voc: MakeVoc, method: str) -> None:
     assert run_program(START_METHOD, method, make_voc) == "same\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_that_start_outlive_a_signal_to_all_processes(make_voc: MakeVoc, method: str) -> None:
+    assert run_program(SIGNALLED, method, make_voc) == "3\n"
 
 
 @pytest.mark.slow
