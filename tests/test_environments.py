@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import subprocess
@@ -28,7 +29,9 @@ COMMANDS = {
 }
 # One interpreter for all the commands, since each would import torch anew.
 IN_TURN = f"""
-import importlib, os, sys
+import ctypes, importlib, os, struct, sys
+{inspect.getsource(give_up_rights)}
+give_up_rights()  # root may write everywhere, again with each program that it starts
 assert not os.access(sys.argv[1], os.W_OK)
 sys.path.insert(0, sys.argv[1])
 for name, argv in {COMMANDS!r}.items():
@@ -72,7 +75,6 @@ def test_every_command_runs_in_a_hostile_environment(tmp_path: Path) -> None:
             text=True,
             check=False,
             umask=0o077,
-            preexec_fn=give_up_rights,  # root may write everywhere
         )
     finally:
         for path, mode in before.items():
