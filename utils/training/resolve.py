@@ -110,7 +110,7 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
 def _check_state(path: Path, training: Mapping[str, Any]) -> None:
     """Check that the training state has its parts; the trainer compares the tensors with its own."""
     for name, kind in _STATE.items():
-        if not isinstance(training.get(name, _STATE), kind):
+        if not isinstance(training.get(name, ...), kind):
             raise _damaged(path, f"its {name!r} is missing or of another type")
     epoch, batches = training["epoch"], (training["meter"] or {}).get("batches", 0)
     if epoch < 0 or not isinstance(batches, int) or batches < 0:

@@ -35,7 +35,7 @@ def store(folder: Path, config: TrainConfig, *, phi: str = "none", **training: o
     parts = {name: {} for name in ("model", "optimizer", "schedule", "scaler", "random")}
     counts = {"epoch": 3, "threads": 1, "processes": 1, "risen_epoch": 1, "skipped_in_a_row": 0}
     state = {**parts, **counts, "ema": None, "meter": None, "best_map50": 0.5, "stopped_early": False}
-    state |= training
+    state = {name: value for name, value in (state | training).items() if value is not ...}
     stored = config_as_dict(config)
     save_checkpoint(path, Checkpoint(ModelConfig(1, phi=phi), ("cell",), {}, {}, stored, state))
     return path
@@ -134,6 +134,7 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path, training: dict[str, o
 @pytest.mark.parametrize(
     ("training", "words"),
     [
+        ({"model": ...}, "its 'model' is missing or of another type"),
         ({"optimizer": "x"}, "its 'optimizer' is missing or of another type"),
         ({"epoch": 0.5}, "its 'epoch' is missing or of another type"),
         ({"epoch": -1}, "epoch -1, batch 0"),
