@@ -25,7 +25,7 @@ endif
 # Show a command as one would type it, then run it with the environment's programs.
 type = @echo '$$ $(1)' && PATH="$(BIN):$$PATH" $(1)
 
-.PHONY: help install demo test test-app test-cuda exhaustive fuzz quick check active-run active-dev active-app
+.PHONY: help install demo test test-app test-cuda exhaustive fuzz soak quick check active-run active-dev active-app
 
 help:
 	@echo 'make demo     train, evaluate and predict on a small generated data set'
@@ -34,6 +34,7 @@ help:
 	@echo 'make test-cuda   the tests that need a GPU; says how many were skipped'
 	@echo 'make exhaustive  also every data fault through every command'
 	@echo 'make fuzz     damaged files for every reader, five minutes each; FUZZ_SECONDS and FUZZ_SEED change that'
+	@echo 'make soak     all commands in turns for 40 minutes: nothing may grow; SOAK_SECONDS changes that'
 	@echo 'make quick    the fast tests of modules, not of whole commands, about a minute'
 	@echo 'make check    lint, format, types, layers'
 	@echo 'make install  only the environment, in $(VENV)'
@@ -60,6 +61,9 @@ exhaustive: $(DEV_READY)
 
 fuzz: $(DEV_READY)
 	$(call type,env OMP_NUM_THREADS=1 FUZZ_SECONDS=$(or $(FUZZ_SECONDS),300) python -m pytest -n auto -rP tests/fuzz)
+
+soak: $(DEV_READY)
+	$(call type,env SOAK_SECONDS=$(or $(SOAK_SECONDS),2400) SOAK_CALLS=10000 python -m pytest tests/test_soak.py)
 
 quick: $(DEV_READY)
 	$(call type,env OMP_NUM_THREADS=1 python -m pytest -n auto -m "not slow" tests/nets tests/utils tests/test_layers.py tests/test_docs.py)
