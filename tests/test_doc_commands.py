@@ -45,12 +45,11 @@ def run(line: str) -> None:
             shutil.rmtree(lists)
     if script == "train.py" and "--resume" in argv:
         argv += ["--epochs", "2"]
-    elif script == "train.py" or (
-        script == "compare.py" and "--no-train" not in argv and "--from" not in argv
-    ):
+    elif script == "train.py" or (script == "compare.py" and not {"--no-train", "--from"} & {*argv}):
         argv += [*SHORT, *([] if "--weights" in argv else ["--weights", "none"])]
-    for flag, value in (("--seeds", "0"), ("--freeze-epochs", "1")):
-        argv += [flag, value] if flag in argv else []
+        argv += ["--seeds", "0"] if script == "compare.py" else []
+    if "--freeze-epochs" in argv:
+        argv += ["--freeze-epochs", "1"]
     assert importlib.import_module(script.removesuffix(".py")).main(argv) == 0, line
 
 
@@ -67,7 +66,7 @@ def write_images(folder: Path, *names: str) -> None:
 
 def write_trained() -> None:
     """The runs that `--weights last` and `--from` name, with the data that they came from."""
-    run("python train.py --data my_images")
+    run("python train.py --data my_images --phi se")
     run("python train.py --data my_images")
 
 
