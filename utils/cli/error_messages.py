@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 _MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -24,6 +26,17 @@ _PEERS = (
 )
 
 
+def _texts(error: BaseException | None) -> Iterator[str]:
+    """Yield the text of an error, and of those that it came in the handling of."""
+    while error is not None:
+        yield str(error)
+        error = error.__context__
+
+
+def _tells_of_a_dead_worker(text: str) -> bool:
+    return "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether the device or the machine ran out of memory; torch has several errors for it."""
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in _MEMORY)
@@ -36,10 +49,10 @@ def explain_failure(error: Exception) -> str | None:
         return (
             "shared memory (/dev/shm), through which workers send images, is full; try fewer --workers, or 0"
         )
-    is_dead = "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text)
+    death = next(filter(_tells_of_a_dead_worker, _texts(error)), None)
     is_cut_off = isinstance(error, _WORKER_GONE) and getattr(error, "filename", None) is None
-    if is_dead or is_cut_off:
-        cause = _cause(text) if is_dead else "connection lost"
+    if death is not None or is_cut_off:
+        cause = "connection lost" if death is None else _cause(death)
         return (
             f"a data worker died ({cause}): it was killed, or the machine ran out of memory; try "
             "fewer --workers, or 0"

@@ -131,6 +131,15 @@ class Deadly(torch.utils.data.Dataset[int]):
         return index
 
 
+def test_a_death_inside_of_a_lock_is_that_of_the_worker() -> None:
+    """Python 3.10 then fails to release the lock of the queue, and raises that instead."""
+    error = RuntimeError("cannot release un-acquired lock")
+    error.__context__ = RuntimeError("DataLoader worker (pid 4711) is killed by signal: Killed. ")
+    assert explain_failure(error) == WORKER.format(
+        "DataLoader worker (pid 4711) is killed by signal: Killed."
+    )
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch, cleaning up
 def test_a_worker_that_is_killed_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def train(argv: list[str]) -> None:
