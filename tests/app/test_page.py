@@ -292,3 +292,13 @@ def test_files_outside_are_not_served(address: str, room: Path):
     for path in ("/etc/passwd", ROOT / "README.md", room / "cbam.pth", room / "images/a.jpg"):
         with pytest.raises(HTTPError, match=r"40[34]"):
             urlopen(f"{address}/gradio_api/file={path}")
+
+
+def test_another_site_that_leads_to_this_computer_is_refused(address: str):
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    with urlopen(Request(f"{address}/config", headers={"Host": "localhost:1"})) as answer:
+        assert answer.status == 200
+    with pytest.raises(HTTPError, match="400"):
+        urlopen(Request(f"{address}/config", headers={"Host": "other.example:1"}))

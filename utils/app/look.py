@@ -26,6 +26,7 @@ from utils.cli.app_config import LOWEST_SCORE, AppConfig
 from utils.cli.class_names import canonical_name, match_class_names
 from utils.cli.console import plural
 from utils.cli.errors import UserError
+from utils.cli.inputs import locate_weights
 from utils.data.annotation_cache import AnnotationCache
 from utils.data.dataset_report import Record, scan_samples
 from utils.data.samples import Sample
@@ -50,13 +51,20 @@ _IGNORED: Color = (130, 130, 130)
 _TRUTH: Color = (255, 255, 255)
 
 
-@lru_cache(maxsize=8)
 def load_predictor(config: AppConfig, source: str) -> Predictor:
-    """Load weights once; the code of a block of the user's own is imported if --phi names it.
+    """Load weights, once until their file changes, as that of a run in progress does.
+
+    The code of a block of the user's own is imported if --phi names it.
 
     Raises:
         UserError: they cannot be loaded.
     """
+    path = locate_weights(source)
+    return _load_once(config, source, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=8)
+def _load_once(config: AppConfig, source: str, _modified: int) -> Predictor:
     attention = "none" if is_exported(source) else read_weights(source).config.phi
     phi = next((named for named in config.phi if same_attention(named, attention)), None)
     return Predictor.from_checkpoint(

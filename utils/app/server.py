@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 from gradio import routes
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from utils.app.label import LabelFolder
 from utils.app.label_tab import build_label_tab
@@ -35,6 +37,8 @@ _CSS = """
 footer { display: none !important; }
 """
 _OFF = "share", "run_history", "enable_monitoring", "mcp_server", "ssr_mode", "pwa"
+# A page of another site whose name is made to lead to this computer (DNS rebinding) is refused.
+_HOSTS_ONLY = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
 _SCRIPT = Path(__file__).with_name("keys.js")
 
 routes.print = lambda *_: None  # it prints a line for each file of the editor's code
@@ -77,6 +81,7 @@ def serve(config: AppConfig, import_look: Callable[[], ModuleType]) -> int:
             footer_links=[],
             max_file_size="100mb",
             css=_CSS,
+            app_kwargs={"middleware": [_HOSTS_ONLY]},
             head=f"<script>{_SCRIPT.read_text(encoding='utf-8')}</script>",
             **dict.fromkeys(_OFF, False),
         )

@@ -5,7 +5,8 @@ Both run the network once more on a prepared image, in float32, so the detection
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial, reduce
 from pathlib import Path
@@ -132,7 +133,7 @@ def attention_gates(predictor: Predictor, prepared: Prepared) -> list[GateMaps]:
 
     with ExitStack() as hooks:
         for place, block in blocks.items():
-            hooks.enter_context(block.register_forward_pre_hook(partial(record, place)))
+            hooks.enter_context(block.register_forward_pre_hook(_of_this_thread(partial(record, place))))
         hooks.enter_context(predictor.evaluation_mode)
         predictor.model(predictor.to_input([prepared]))
     return [maps[place] for place in blocks]
@@ -165,7 +166,7 @@ def heat_map(predictor: Predictor, prepared: Prepared, detections: Detections) -
     with torch.enable_grad(), ExitStack() as hooks:
         for name in names:
             layer = predictor.model.get_submodule(name)
-            hooks.enter_context(layer.register_forward_hook(partial(record, name)))
+            hooks.enter_context(layer.register_forward_hook(_of_this_thread(partial(record, name))))
         hooks.enter_context(predictor.evaluation_mode)
         boxes, scores = predictor.decode(predictor.model(images))
         rows = find_predictions(boxes[0].detach(), scores[0].detach(), detections, prepared.placement)
@@ -181,6 +182,12 @@ def heat_map(predictor: Predictor, prepared: Prepared, detections: Detections) -
         cells = (gradient.relu() * activation.detach()).sum(dim=1).relu()[0]  # equations 6 to 8
         maps.append(cut_to_image(_normalized(cells.cpu().numpy()), prepared.placement))
     return _normalized(np.stack(maps).mean(axis=0))
+
+
+def _of_this_thread(hook: Callable[..., None]) -> Callable[..., None]:
+    """Return a hook that ignores other threads, which may run the same network on other images."""
+    thread = threading.get_ident()
+    return lambda *given: hook(*given) if threading.get_ident() == thread else None
 
 
 def find_predictions(boxes: Tensor, scores: Tensor, detections: Detections, placement: Placement) -> Tensor:

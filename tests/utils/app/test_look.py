@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -132,6 +133,14 @@ def test_code_of_an_own_block_is_imported_only_if_phi_names_it(tmp_path: Path, w
     config = AppConfig(phi=(spec, "se"), device="cpu")
     assert load_predictor(config, str(own)).config.phi == spec
     assert load_predictor(config, str(weights)).config.phi == "none"
+
+
+def test_weights_are_read_again_when_their_file_changed(weights: Path):
+    config = AppConfig(device="cpu")
+    first = load_predictor(config, str(weights))
+    assert load_predictor(config, str(weights)) is first
+    os.utime(weights, ns=(0, 0))
+    assert load_predictor(config, str(weights)) is not first
 
 
 def test_large_images_are_displayed_smaller():

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -269,6 +272,25 @@ def test_hooks_go_when_the_network_fails() -> None:
             explain(predictor, prepared)
     modules = predictor.model.modules()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+
+
+def test_another_thread_on_the_same_network_changes_nothing() -> None:
+    predictor = make_predictor("cbam")
+    prepared = predictor.prepare(make_image(64, 96))
+    (found,) = predictor([make_image(64, 96)])
+    gates, heat = attention_gates(predictor, prepared), heat_map(predictor, prepared, found)
+    caller = threading.get_ident()
+
+    def run_another(*_: object) -> None:
+        if threading.get_ident() == caller:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(predictor, np.zeros((64, 96, 3), np.uint8)).result()
+
+    predictor.model.register_forward_hook(run_another)
+    for same, one in zip(attention_gates(predictor, prepared), gates, strict=True):
+        np.testing.assert_array_equal(same.channels, one.channels)
+        np.testing.assert_array_equal(same.positions, one.positions)
+    np.testing.assert_array_equal(heat_map(predictor, prepared, found), heat)
 
 
 def test_slots_are_found_behind_the_letterbox() -> None:
