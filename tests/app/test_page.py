@@ -214,6 +214,7 @@ def test_look(open_page, room: Path):
     ]
     page.get_by_label("Attention maps").check()
     page.locator("#gates-1 img").wait_for()
+    has_text(page, "#no-map-0", "no attention maps: weights without attention")
     name = page.locator("#look-image input")
     name.fill("b")
     name.press("Enter")

@@ -26,7 +26,7 @@ from utils.cli.files import as_utf8, read_bytes
 from utils.cli.predict_config import PredictConfig
 from utils.data.dataset_report import rotate_box, unrotate_box
 from utils.data.folder_walk import walk_folder
-from utils.data.layouts import find_parts
+from utils.data.layouts import describe_contents, find_parts
 from utils.data.voc_xml import (
     VocAnnotation,
     VocObject,
@@ -106,12 +106,34 @@ class OpenImage:
         return replace(item, box=unrotate_box(item.box, self.header)) if self.is_stored else item
 
 
+def list_images(root: Path) -> dict[str, tuple[Path, Path, str]]:
+    """List the images below a folder, in a layout of layouts.py or alone, by their path without suffix.
+
+    Returns:
+        The image, its annotation, which need not exist, and why the image cannot be used, else "".
+
+    Raises:
+        UserError: there are none, or a folder cannot be read.
+    """
+    images = {}
+    walk = walk_folder(root)
+    for part in find_parts(walk):
+        for image_id, (file, *others) in part.images.items():
+            xml = part.xml.get(image_id, f"{part.xml_folder}{image_id}.xml")
+            path = root / file
+            twin = f"{path}: {Path(others[0]).name} lies beside it; keep one of the two" if others else ""
+            images[part.prefix + image_id] = path, root / xml, twin
+    if not images:
+        raise UserError(f"{root}: {describe_contents(walk) or 'no images in this folder'}")
+    return images
+
+
 class LabelFolder:
     """A folder of images to label, in a layout of layouts.py; what all tabs of a browser share.
 
     Attributes:
         root: the folder.
-        images: the image and the annotation, which need not exist, of each key: a path without suffix.
+        images: as `list_images` gives them.
         class_names: the classes of the annotations, and those that were added.
         scores: mean score of the detections in each image without XML, as far as `rank` has come.
         problem: why there are no suggestions.
@@ -124,20 +146,10 @@ class LabelFolder:
             UserError: there are none, or a folder cannot be read.
         """
         self.root, self._load = Path(root), load
-        self.images: dict[str, tuple[Path, Path]] = {}
-        self._twins: dict[str, str] = {}
-        for part in find_parts(walk_folder(self.root)):
-            for image_id, (file, *others) in part.images.items():
-                key, xml = part.prefix + image_id, part.xml.get(image_id, f"{part.xml_folder}{image_id}.xml")
-                self.images[key] = self.root / file, self.root / xml
-                if others:
-                    twin = Path(others[0]).name
-                    self._twins[key] = f"{self.root / file}: {twin} lies beside it; keep one of the two"
-        if not self.images:
-            raise UserError(f"--label {root}: no images in this folder")
+        self.images = list_images(self.root)
         self.scores: dict[str, float] = {}
         self.problem = ""
-        self._labelled = {key for key, (_, xml) in self.images.items() if os.path.lexists(xml)}
+        self._labelled = {key for key, (_, xml, _) in self.images.items() if os.path.lexists(xml)}
         self._lock = threading.Lock()  # of saving: two tabs are two threads
         names: set[str] = set()
         for key in self._labelled:
@@ -199,13 +211,13 @@ class LabelFolder:
         """
         if key not in self.images:
             raise UserError(f"{key}: no such image in {self.root}")
-        if key in self._twins:
-            raise UserError(self._twins[key])
-        path = self.images[key][0]
+        path, _, problem = self.images[key]
+        if problem:
+            raise UserError(problem)
         return self._open(key, read_header(path)), read_image(path)
 
     def _open(self, key: str, header: ImageHeader) -> OpenImage:
-        image, xml = self.images[key]
+        image, xml, _ = self.images[key]
         stamp = stamp_of(xml)
         annotation = read_annotation(xml) if stamp else VocAnnotation(None, ())
         (self._labelled.add if stamp else self._labelled.discard)(key)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from nets.boxes import box_iou
 from nets.postprocess import postprocess
 from nets.structures import Detections, Target
 from utils.app.offer import Offer
-from utils.cli.app_config import LOWEST_SCORE, AppConfig
+from utils.cli.app_config import LOWEST_SCORE, MOST_WEIGHTS, AppConfig
 from utils.cli.class_names import canonical_name, match_class_names
 from utils.cli.console import plural
 from utils.cli.errors import UserError
@@ -43,6 +44,7 @@ from utils.vision.image_reader import Pixels, read_image
 from utils.weights.load import read_weights
 
 _LONGEST = 1280  # pixels of the longer side of a displayed image
+_NO_MAPS = "no maps: an exported model"
 _SAME = 0.5  # IoU from which boxes of two weights are of one object
 _RIGHT: Color = (40, 170, 60)
 _FALSE: Color = (245, 140, 0)
@@ -103,23 +105,31 @@ class Look:
         found = undo_placement(found, self.prepared.placement)
         return replace(found, class_names=self.predictor.class_names)
 
-    def attention_maps(self) -> Pixels | None:
-        """Draw the attention maps of each place; None for weights without attention.
+    def attention_maps(self) -> Pixels:
+        """Draw the attention maps of each place.
 
         Raises:
-            UserError: a block's gates cannot be drawn.
+            UserError: there is no attention, or a block's gates cannot be drawn.
         """
         model, phi = self.predictor.model, self.predictor.config.phi
-        if isinstance(model, ExportedModel) or phi == "none" or not find_attention(model)[0]:
-            return None
+        if isinstance(model, ExportedModel):
+            raise UserError(_NO_MAPS)
+        if phi == "none" or not find_attention(model)[0]:
+            raise UserError("no attention maps: weights without attention")
         return draw_attention_maps(self.image, attention_gates(self.predictor, self.prepared))
 
-    def heat_map(self, found: Detections, name: str | None) -> Image.Image | None:
-        """Draw what raises the scores of the detections of a class, of all with None; None without any."""
+    def heat_map(self, found: Detections, name: str | None) -> Image.Image:
+        """Draw what raises the scores of the detections of a class, of all with None.
+
+        Raises:
+            UserError: there are none, or the model is an exported one.
+        """
+        if isinstance(self.predictor.model, ExportedModel):
+            raise UserError(_NO_MAPS)
         wanted = [name is None or canonical_name(own) == canonical_name(name) for own in found.names]
         chosen = found[torch.tensor(wanted, dtype=torch.bool)]
-        if isinstance(self.predictor.model, ExportedModel) or not len(chosen):
-            return None
+        if not len(chosen):
+            raise UserError(f"no heat map: no {name or 'object'} found")
         heat = heat_map(self.predictor, self.prepared, chosen)
         return to_display(draw_heatmap(self.image, heat, chosen, found.class_names))
 
@@ -147,7 +157,7 @@ class LookSession:
 
     Attributes:
         name: of the open image, empty before the first.
-        dropped: images beside those of --data, by name.
+        dropped: images beside those of `offer`, by name.
         truth: the objects of the open image; None without annotation.
         looks: the weights that could be run, in order.
         faults: of the open image and its annotation.
@@ -168,6 +178,16 @@ class LookSession:
         """List the images that can be opened, the last dropped first."""
         return [*reversed(self.dropped), *self.offer.samples]
 
+    def drop(self, path: Path) -> str:
+        """Add an image, and return the name it has on the page."""
+        for name, sample in self.dropped.items():
+            if sample.image_path == path:  # dropped again
+                return name
+        names = (f"{path.stem}{f' ({number})' * (number > 1)}{path.suffix}" for number in count(1))
+        name = next(name for name in names if name not in self.names())
+        self.dropped[name] = Sample(name, path, None)
+        return name
+
     def open(self, name: str) -> None:
         """Read an image, and its annotation as training does."""
         self.name, self.looks, self.faults, self.problems = name, [], [], []
@@ -180,7 +200,10 @@ class LookSession:
                 raise UserError(sample.problem)
             self._image = read_image(sample.image_path)
         except UserError as error:
-            self.faults = [str(error)]
+            shown = str(error)
+            if name in self.dropped:  # by its name, not by the path where the server stored it
+                shown = shown.replace(str(self.dropped[name].image_path), name)
+            self.faults = [shown]
             return
         if sample.xml_path is not None and sample.xml_path.exists():
             report = scan_samples([sample], cache=AnnotationCache([sample]))  # in memory: writes no file
@@ -188,13 +211,15 @@ class LookSession:
             self.faults = [str(finding) for finding in report.findings if finding.level != "note"]
 
     def run(self, weights: Sequence[str]) -> None:
-        """Run the weights on the open image; those that already ran are not run again."""
+        """Run up to four weights on the open image; those that already ran are not run again."""
         if self._image is None:
             return
         known = {one.name: one for one in self.looks}
         self.looks, self.problems = [], []
         for name in weights:
             try:
+                if len(self.looks) == MOST_WEIGHTS:
+                    raise UserError(f"{name}: not shown, at most {MOST_WEIGHTS} weights; remove one")
                 if name not in known:
                     predictor = load_predictor(self.offer.config, self.offer.locate(name))
                     known[name] = look(name, predictor, self._image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,6 @@ from utils.cli.app_config import MOST_WEIGHTS
 from utils.cli.errors import UserError
 from utils.cli.predict_config import PredictConfig
 from utils.data.folder_walk import IMAGE_SUFFIXES
-from utils.data.samples import Sample
 
 _ALL = "all classes"
 _EVENT = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "look"}
@@ -44,7 +44,6 @@ def build_look_tab(offer: Offer, import_look: Callable[[], ModuleType]) -> None:
                 list(offer.weights),
                 value=list(offer.config.weights),
                 multiselect=True,
-                max_choices=MOST_WEIGHTS,
                 allow_custom_value=True,
                 label=f"Weights (up to {MOST_WEIGHTS})",
                 info="or type the path of a file, and Enter",
@@ -72,6 +71,7 @@ def build_look_tab(offer: Offer, import_look: Callable[[], ModuleType]) -> None:
                             gr.Image(visible=False, elem_id=f"{kind}-{number}", **_PICTURE)
                             for kind in ("gates", "heat")
                         ]
+                        maps_out.append(gr.HTML(visible=False, elem_id=f"no-map-{number}"))
             table = gr.Dataframe(interactive=False, label="What they found", elem_id="table", wrap=True)
 
     def open_image(
@@ -81,8 +81,7 @@ def build_look_tab(offer: Offer, import_look: Callable[[], ModuleType]) -> None:
         session = session or import_look().LookSession(offer)
         dropped = {"drop": files or [], "camera": [photo] if photo else []}.get(event.target.elem_id, [])
         for path in map(Path, dropped):
-            session.dropped[path.name] = Sample(path.name, path, None)
-            name = path.name
+            name = session.drop(path)
         if name and (dropped or event.target.elem_id == "look-image"):
             session.open(name)
         session.run(chosen)
@@ -111,18 +110,21 @@ def build_look_tab(offer: Offer, import_look: Callable[[], ModuleType]) -> None:
     def show_maps(
         session: Any, conf: float, nms_iou: float, attention: bool, heat: bool, name: str
     ) -> list[Any]:
-        """Return the attention maps and heat maps that are asked for."""
+        """Return the attention maps and heat maps that are asked for, and why there are none."""
         values: list[Any] = []
         for one in session.looks if session else ():
-            gates = warmth = None
-            try:
-                gates = one.attention_maps() if attention else None
-                found = one.detections(conf, nms_iou)
-                warmth = one.heat_map(found, None if name == _ALL else name) if heat else None
-            except UserError as error:
-                gr.Warning(html.escape(f"{one.name}: {error}"))
-            values += [gr.Image(image, visible=image is not None) for image in (gates, warmth)]
-        return [*values, *[gr.Image(None, visible=False)] * (len(maps_out) - len(values))]
+            found, reasons = one.detections(conf, nms_iou), []
+            draw_heat = partial(one.heat_map, found, None if name == _ALL else name)
+            for is_wanted, draw in ((attention, one.attention_maps), (heat, draw_heat)):
+                image = None
+                try:
+                    image = draw() if is_wanted else None
+                except UserError as error:
+                    reasons.append(html.escape(str(error)))
+                values.append(gr.Image(image, visible=image is not None))
+            values.append(gr.HTML("<br>".join(reasons), visible=bool(reasons)))
+        nothing = [gr.Image(None, visible=False)] * 2 + [gr.HTML(visible=False)]
+        return values + nothing * ((len(maps_out) - len(values)) // len(nothing))
 
     boxes = show_boxes, [state, conf, nms_iou, truth], [*boxes_out, table, download]
     maps = show_maps, [state, conf, nms_iou, attention, heat, heat_class], maps_out

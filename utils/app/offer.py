@@ -1,31 +1,34 @@
-"""What the Look tab offers: the images of --data, and the weights."""
+"""What the Look tab offers: the images of --data and --label, and the weights."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
+from utils.app.label import list_images
 from utils.cli.app_config import AppConfig
 from utils.cli.class_names import MODEL_DATA
+from utils.cli.console import warn
 from utils.cli.errors import UserError
 from utils.cli.inputs import COCO_WEIGHTS
-from utils.data.samples import DataFolder, Sample
+from utils.data.samples import Sample
 
 
 class Offer:
-    """The images of --data by id, and the weights: what `load_predictor` takes by the name on the page."""
+    """The images of --data and --label, and the weights that `load_predictor` takes, by name on the page."""
 
     def __init__(self, config: AppConfig) -> None:
-        """List them; raises a UserError if --data has none of the layouts."""
+        """List them; raises a UserError if a folder has no images."""
         self.config = config
         self.samples: dict[str, Sample] = {}
-        if config.data is not None:
-            folder = DataFolder(config.data)
-            for split in folder.list_main_splits():
-                with suppress(UserError):  # a list that cannot be read; `data.py check` tells
-                    found = folder.load(split, "background", lambda _: None)
-                    self.samples |= {sample.image_id: sample for sample in found}
+        for folder in dict.fromkeys(filter(None, (config.data, config.label))):
+            images = list_images(Path(folder))
+            for name, files in images.items():
+                sample = Sample(name, *files)
+                if self.samples.setdefault(name, sample) != sample:  # --data has another of this name
+                    self.samples[str(sample.image_path)] = sample
+            if folder == config.data and not any(os.path.lexists(xml) for _, xml, _ in images.values()):
+                warn(f"--data {folder}: no VOC XML, so no ground truth; data.py convert reads other formats")
         self.weights = {name: name for name in (*config.weights, "voc")}
         if COCO_WEIGHTS.is_file():  # the page fetches nothing
             self.weights["coco"] = "coco"
@@ -39,6 +42,8 @@ class Offer:
         Raises:
             UserError: the file is not below the working folder, --project or model_data.
         """
+        if not name.strip():
+            raise UserError("weights without a name; remove the empty entry")
         if name in self.weights:
             return self.weights[name]
         path = os.path.realpath(name)  # so that no other name fetches anything

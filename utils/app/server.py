@@ -39,6 +39,7 @@ footer { display: none !important; }
 _OFF = "share", "run_history", "enable_monitoring", "mcp_server", "ssr_mode", "pwa"
 # A page of another site whose name is made to lead to this computer (DNS rebinding) is refused.
 _HOSTS_ONLY = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+_DAY = 24 * 3600  # seconds until a file is removed: each move of a slider adds a few
 _SCRIPT = Path(__file__).with_name("keys.js")
 
 routes.print = lambda *_: None  # it prints a line for each file of the editor's code
@@ -48,7 +49,7 @@ def serve(config: AppConfig, import_look: Callable[[], ModuleType]) -> int:
     """Serve the page until a signal; `import_look` imports look.py, when the page is up.
 
     Raises:
-        UserError: a folder has no images or none of the layouts.
+        UserError: a folder has no images.
         Interrupted: the signal.
     """
 
@@ -66,7 +67,7 @@ def serve(config: AppConfig, import_look: Callable[[], ModuleType]) -> int:
 
     with tempfile.TemporaryDirectory(prefix="page-") as temporary:
         os.environ["GRADIO_TEMP_DIR"] = temporary  # uploads, and images as the browser gets them
-        page = gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(300, 3600), fill_width=True)
+        page = gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(3600, _DAY), fill_width=True)
         with page, gr.Tabs(selected="look" if label_folder is None else "label"):
             with gr.Tab("Look", id="look"):
                 build_look_tab(offer, import_look)

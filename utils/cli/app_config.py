@@ -30,7 +30,7 @@ class AppConfig:
     """Settings of app.py; raises a UserError that names the flag of an invalid value."""
 
     data: str | None = setting(
-        None, f"data to look at, with the ground truth drawn: {DATA_HELP}", metavar="DIR"
+        None, f"images to look at, with the ground truth of XML drawn: {DATA_HELP}", metavar="DIR"
     )
     label: str | None = setting(
         None,

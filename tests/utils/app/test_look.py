@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nets.config import ModelConfig
 from nets.structures import Detections
@@ -18,7 +20,6 @@ from utils.cli.app_config import AppConfig
 from utils.cli.class_names import MODEL_DATA, match_class_names, read_class_names
 from utils.cli.errors import UserError
 from utils.data.dataset_report import Record
-from utils.data.samples import Sample
 from utils.data.voc_xml import VocObject
 from utils.inference.predictor import Predictor
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
@@ -175,6 +176,40 @@ def test_a_session_offers_the_given_images_and_weights_only(
     assert session.faults == []
 
 
+def test_dropped_images_with_one_name_are_numbered(session: LookSession):
+    paths = [Path("1/a.jpg"), Path("2/a.jpg"), Path("1/a.jpg"), Path("3/a.jpg")]
+    assert [session.drop(path) for path in paths] == ["a.jpg", "a (2).jpg", "a.jpg", "a (3).jpg"]
+    assert session.names()[:3] == ["a (3).jpg", "a (2).jpg", "a.jpg"]
+
+
+def test_images_of_both_folders_are_offered_also_without_xml(tmp_path: Path, capsys):
+    for file in ("data/a.jpg", "label/a.jpg", "label/b.jpg"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        Image.fromarray(IMAGE).save(tmp_path / file)
+    data, label = str(tmp_path / "data"), str(tmp_path / "label")
+    assert LookSession(Offer(AppConfig(data=data))).names() == ["a"]
+    assert "no VOC XML, so no ground truth" in capsys.readouterr().err
+    both = LookSession(Offer(AppConfig(data=data, label=label)))
+    assert both.names() == ["a", str(tmp_path / "label/a.jpg"), "b"]
+    (tmp_path / "data/a.jpg").unlink()
+    with pytest.raises(UserError, match="data: no images in this folder"):
+        Offer(AppConfig(data=data))
+
+
+def test_four_weights_that_can_be_run_are_shown_and_the_others_named(session: LookSession, weights: Path):
+    names = [str(weights.with_name(f"{number}.pth")) for number in range(5)]
+    for name in names:
+        shutil.copy(weights, name)
+    session.offer.weights |= dict(zip(names, names, strict=True))
+    session.open("0")
+    session.run(["", *names])
+    assert [one.name for one in session.looks] == names[:4]
+    assert session.problems == [
+        "weights without a name; remove the empty entry",
+        f"{names[4]}: not shown, at most 4 weights; remove one",
+    ]
+
+
 def test_weights_are_read_by_path_from_a_few_places_only(
     session: LookSession, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -211,18 +246,20 @@ def test_a_session_shows_boxes_truth_and_json(session: LookSession, weights: Pat
     assert described["weights"] == str(weights)
     assert (described["path"], described["width"], described["height"]) == ("0", 80, 60)
     assert len(described["detections"]) == len(many)
-    assert one.attention_maps() is None  # no attention
+    with pytest.raises(UserError, match="no attention maps: weights without attention"):
+        one.attention_maps()
     assert one.heat_map(many, "cat").size == (80, 60)
-    assert one.heat_map(none, None) is None
+    for name, missing in ((None, "object"), ("cat", "cat")):
+        with pytest.raises(UserError, match=f"no heat map: no {missing} found"):
+            one.heat_map(none, name)
 
 
 def test_a_broken_image_or_xml_is_named(session: LookSession, tmp_path: Path, weights: Path):
     path = tmp_path / "broken.jpg"
     path.write_bytes(b"nothing")
-    session.dropped["broken.jpg"] = Sample("broken.jpg", path, None)
     session.open("0")
-    session.open("broken.jpg")
-    assert session.faults == [f"{path}: not an image that can be read"]
+    session.open(session.drop(path))
+    assert session.faults == ["broken.jpg: not an image that can be read"]
     session.run([str(weights)])  # not on the image before
     assert session.looks == []
     xml = tmp_path / "voc/Annotations/0.xml"

@@ -61,4 +61,4 @@ def test_missing_packages_are_named(monkeypatch, capsys):
 @pytest.mark.skipif(not find_spec("gradio"), reason="gradio is not installed")
 def test_a_folder_without_images_is_named(tmp_path: Path, capsys):
     assert app.main(["--label", str(tmp_path), "--no-browser", "--port", "17861"]) == 2
-    assert f"error: --label {tmp_path}: no images in this folder" in capsys.readouterr().err
+    assert f"error: {tmp_path}: no images in this folder" in capsys.readouterr().err
