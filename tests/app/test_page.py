@@ -23,6 +23,7 @@ import data
 import train
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
+from utils.app.editor import SUGGESTION
 from utils.data.demo import draw_sample
 from utils.data.voc_xml import VocObject, read_annotation, write_annotation
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
@@ -152,19 +153,19 @@ def press(page, key: str) -> None:
 def wait_for_edge(page, edge: tuple[int, int], name: str, is_there: bool = True, timeout: int = WAIT) -> None:
     """Wait until a box's left edge has the color of a class, or of a suggestion, at a pixel, or has not."""
     page.wait_for_function(
-        """([[x, y], name, is_there]) => {
+        """([[x, y], name, suggestion, is_there]) => {
             const canvas = document.querySelector("#editor canvas");
             if (!canvas?.width) return false;
             const { names, colors } = JSON.parse(document.getElementById("classes").dataset.classes);
-            const color = name === "suggestion" ? "#f000f0" : colors[names.indexOf(name)];
-            const wanted = [1, 3, 5].map((at) => parseInt(color.substr(at, 2), 16));
+            const color = colors[names.indexOf(name)];
+            const wanted = color ? [1, 3, 5].map((at) => parseInt(color.substr(at, 2), 16)) : suggestion;
             const left = (canvas.width - 888) / 2 + 2 * x - 4;
             const pixels = canvas.getContext("2d").getImageData(left, 2 * y, 9, 1).data;
             const found = [...pixels.keys()].some((at) =>
                 at % 4 === 0 && wanted.every((part, index) => Math.abs(part - pixels[at + index]) < 50));
             return found === is_there;
         }""",
-        arg=[edge, name, is_there],
+        arg=[edge, name, SUGGESTION, is_there],
         timeout=timeout,
     )
 
@@ -274,6 +275,14 @@ def test_label(open_page, room: Path, monkeypatch: pytest.MonkeyPatch):
     assert read_annotation(room / "images/a.xml").objects == (car,)
     page.get_by_role("button", name="Reload from disk").click()
     has_text(page, "#about", "reloaded from disk")
+    page.keyboard.press("s")
+    has_text(page, "#about", "saved 1 object")
+    saved = (room / "images/a.xml").read_bytes()
+    (room / "images/a.xml").write_text("<annotation>")
+    page.get_by_role("button", name="Reload from disk").click()
+    page.get_by_text("a.xml: not well-formed XML").first.wait_for()
+    page.wait_for_function("!document.querySelector('#about').innerText.includes('saved')")
+    (room / "images/a.xml").write_bytes(saved)
 
     page.get_by_label("New class").fill("kite")
     page.get_by_label("New class").press("Enter")

@@ -20,7 +20,7 @@ from utils.cli.errors import UserError
 from utils.data.voc_xml import VocObject
 from utils.vision.colors import Color, class_colors
 
-SUGGESTION: Color = (255, 0, 255)
+SUGGESTION: Color = (0, 240, 0)  # far from the colors of classes
 MOST_BOXES = 4095  # 12 bits, without 0, which new boxes have
 _TEXT = re.compile(r"(?P<name>.*?)(?P<difficult> \(difficult\))?(?: (?P<score>[01]\.\d\d)\?)?", re.DOTALL)
 
@@ -87,9 +87,7 @@ def from_editor(
                 shared[:, ious.argmax()] = 0
     order = sorted(range(len(values)), key=lambda index: (origins.get(index, len(sent)), -index))
     return [
-        _restored(values[index]["label"], parsed[index], sent[origins[index]])
-        if index in origins
-        else LabelBox(parsed[index])
+        _restored(values[index]["label"], parsed[index], sent[origins[index]] if index in origins else None)
         for index in order
     ]
 
@@ -123,12 +121,15 @@ def _parse(value: Mapping[str, Any], zoom: int) -> VocObject:
     return VocObject(match["name"].strip(), (x1, y1, x2, y2), match["difficult"] is not None, score)
 
 
-def _restored(text: str, item: VocObject, origin: LabelBox) -> LabelBox:
-    """Return a box with the place and the exact score of the one that it was."""
-    if text == text_of(origin.item):  # the class itself may end in "(difficult)" or "0.83?"
+def _restored(text: str, item: VocObject, origin: LabelBox | None) -> LabelBox:
+    """Return a box with the place and the exact score of the one that it was; None for a new one."""
+    if origin and text == text_of(origin.item):  # the class itself may end in "(difficult)" or "0.83?"
         return LabelBox(replace(origin.item, box=item.box), origin.place)
-    score = None if item.score is None or origin.item.score is None else origin.item.score
-    return LabelBox(VocObject(item.name, item.box, item.difficult, score), origin.place)
+    if item.score is not None:
+        score = origin.item.score if origin else None
+        # Only a suggestion has a score; the class of another box ends so.
+        item = VocObject(normalize_name(text), item.box) if score is None else replace(item, score=score)
+    return LabelBox(item, origin.place if origin else None)
 
 
 def _number(color: Sequence[int]) -> int:

@@ -118,10 +118,13 @@ class LabelSession:
         self._show(add_suggestions(self._read(value), self._suggested, conf))
 
     def add_class(self, name: str, value: Mapping[str, Any] | None) -> None:
-        """Add a class to the list; the boxes of the editor stay."""
+        """Add a class to the list; the boxes of the editor stay. A UserError tells that the name is empty."""
+        name = normalize_name(name)
+        if not name:
+            raise UserError("type the name of the new class first")
         self._show(self._read(value))
-        new = self.folder.add_classes([normalize_name(name)])
-        self.message = f"added the class {new[0]}" if new else "this class is there already"
+        new = self.folder.add_classes([name])
+        self.message = f"added the class {name}" if new else f"the class {name} is there already"
 
     def describe(self) -> str:
         """Return a line about the open image."""

@@ -85,9 +85,11 @@ def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
         shown = image_annotator(
             value, label_list=list(names), label_colors=hex_colors(names), width=session.editor_width()
         )
-        lines = "<br>".join(map(html.escape, filter(None, [session.describe(), session.message])))
         image, progress = gr.Dropdown(value=key), folder.describe_progress()
-        return [session, shown, image, progress, lines, describe_classes(names)]
+        return [session, shown, image, progress, say(session), describe_classes(names)]
+
+    def say(session: LabelSession) -> str:
+        return "<br>".join(map(html.escape, filter(None, [session.describe(), session.message])))
 
     # One event for all: the page sends none while it waits for the last one, so that the boxes it sends are
     # always those that it was given last.
@@ -105,14 +107,14 @@ def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
             "add-class": lambda: session.add_class(name, value),
             "new-class": lambda: session.add_class(name, value),
         }
-        before = session.shown
+        before, session.message = session.shown, ""
         try:
             actions[event.target.elem_id]()
         except UserError as error:
             gr.Warning(html.escape(str(error)))
             if session.shown is before:  # the editor stays as it is
                 opened = gr.Dropdown(value=session.opened.key if session.opened else None)
-                return [session, gr.skip(), opened, *(gr.skip() for _ in outputs[3:])]
+                return [session, gr.skip(), opened, gr.skip(), say(session), gr.skip()]
         return show(session)
 
     def start(conf: float) -> list[Any]:
@@ -129,7 +131,7 @@ def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
 
 
 def _write(image: Image.Image) -> str:
-    """Write an image where the browser gets it; gradio removes it later."""
+    """Write an image where the browser gets it; the server removes it."""
     data = io.BytesIO()
     image.save(data, "JPEG", quality=90)
     return save_bytes_to_cache(data.getvalue(), "image.jpg", os.environ["GRADIO_TEMP_DIR"])

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from tests.voc_folder import make_voc_folder
-from utils.app.editor import from_editor, text_of, to_editor
+from utils.app.editor import SUGGESTION, editor_colors, from_editor, text_of, to_editor
 from utils.app.label import LabelBox, LabelFolder, accept, add_suggestions
 from utils.app.label_session import LabelSession
+from utils.cli.class_names import MODEL_DATA, read_class_names
 from utils.cli.errors import UserError
 from utils.cli.shared_config import DataConfig
 from utils.data.prepare import prepare_splits
@@ -69,6 +70,20 @@ def test_the_text_of_a_box_says_all_of_it(item, text):
     assert text_of(item) == text
     boxes = [LabelBox(item, 3)]
     assert from_editor(to_editor(boxes, [item.name]), boxes) == boxes
+
+
+def test_a_suggestion_has_a_color_of_its_own():
+    names = [*read_class_names(MODEL_DATA / "voc_classes.txt"), *map(str, range(20))]
+    distances = np.linalg.norm(np.array(editor_colors(names)) - SUGGESTION, axis=1)
+    assert distances.min() > 100  # of 441 between black and white
+
+
+@pytest.mark.parametrize("sent", [[], [LabelBox(CAT, 0)]])
+def test_only_a_suggestion_has_a_score(sent: list[LabelBox]):
+    (value,) = to_editor(sent or [LabelBox(CAT)], NAMES)
+    value["label"] = "rev 0.50?"
+    (one,) = from_editor([value], sent)
+    assert one.item == VocObject("rev 0.50?", CAT.box)
 
 
 def test_the_editor_gives_back_each_box_as_what_it_was():
@@ -300,6 +315,15 @@ def test_the_classes_of_a_model_for_the_same_classes_are_offered(
     assert found.class_names == [name]
     found.predictor()
     assert found.class_names == names
+
+
+def test_a_new_class_needs_a_name(session: LabelSession):
+    session.jump("a", None, 1.0)
+    with pytest.raises(UserError, match="type the name of the new class"):
+        session.add_class(" ", value_of(session))
+    for message in ("added the class cow", "the class cow is there already"):
+        session.add_class("cow", value_of(session))
+        assert session.message == message
 
 
 def test_going_on_saves_what_was_changed(session: LabelSession, folder: Path):
