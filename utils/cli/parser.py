@@ -476,7 +476,7 @@ def _to_int(flag: str, value: Any) -> int:
 
 def _to_float(flag: str, value: Any) -> float:
     if not isinstance(value, bool):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):  # of an int with 310 digits
             number = float(value)
             if math.isfinite(number):
                 return number

@@ -182,6 +182,7 @@ def test_file_beats_default_and_command_line_beats_file(tmp_path):
         ("ema: 1", ["--ema 1"]),
         ("phi: no", ["--phi", "quotes"]),
         ("phi: [se]", ["--phi", "single"]),
+        (f"lr: {'9' * 310}", ["--lr 999", "finite"]),
         ("epochs: [", ["not a plain YAML"]),
         ("weights: !!python/object/apply:os.system ['touch PWNED']", ["not a plain YAML"]),
         ("[" * 5000, ["not a plain YAML"]),
