@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import unicodedata
@@ -46,6 +47,11 @@ def read_text(path: Path | str, limit: int = MAX_TEXT_BYTES, missing: str = "no 
     if "\0" in text:
         raise UserError(f"{path}: not UTF-8 text; save it as UTF-8")
     return text
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read a CSV file with a heading: a dict for each row; raises a UserError as `read_text`."""
+    return list(csv.DictReader(read_text(path).splitlines()))
 
 
 def read_json(path: Path, limit: int) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,7 +12,7 @@ from nets.attention import short_name
 from utils.cli.compare_config import FREE, NOT_PASSED_ON
 from utils.cli.console import plural
 from utils.cli.errors import UserError
-from utils.cli.files import read_text, read_yaml
+from utils.cli.files import read_csv, read_yaml
 from utils.cli.parser import as_plain
 from utils.cli.presets import read_recipe
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
@@ -86,7 +85,7 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
     """
     try:
         settings = read_yaml(folder / "args.yaml")
-        rows = list(csv.DictReader(read_text(folder / "results.csv").splitlines()))
+        rows = read_csv(folder / "results.csv")
         last = rows[-1]
         seconds = sum(float(row.get("seconds") or 0) for row in rows)
         phi, seed = settings["phi"], settings["seed"]

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from utils.cli.console import log, warn
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write, read_text
+from utils.cli.files import atomic_write, read_csv
 from utils.cli.inputs import find_newest
 from utils.cli.parser import save_args_yaml
 from utils.cli.train_config import TrainConfig
@@ -192,7 +192,7 @@ class Run:
     def rows(self) -> list[dict[str, str]]:
         """Return the rows of results.csv."""
         path = self.folder / "results.csv"
-        return list(csv.DictReader(read_text(path).splitlines())) if path.exists() else []
+        return read_csv(path) if path.exists() else []
 
     def _write_row(self, row: Mapping[str, Any]) -> None:
         """Write the epoch's row; it replaces the rows from this epoch on, of a resumed run."""
