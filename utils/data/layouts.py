@@ -11,7 +11,7 @@ The first layout that fits is taken:
 5. the only folder with XML, and the only other one with images or all images beside it, if names match.
 
 Without lists in ImageSets, a train.txt, val.txt or test.txt that lies on top counts if it names the images.
-If there are only lists of val and test, the other images are the training part.
+If there is only a test list, the other images are the training part.
 
 The id of an image is its path below the folder of images, without suffix. Its annotation has the same path.
 """

@@ -25,7 +25,7 @@ class ToolExport:
 
     make: Callable[[Path], object]
     format: str
-    row: tuple[str, str]  # the tool, and what the column `export` has in it
+    row: tuple[str, str]  # the tool, and what is in its cell
     splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
