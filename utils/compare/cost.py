@@ -27,20 +27,13 @@ _TRUSTED = (0.95, 1.05)  # of the A/A ratio
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of a network.
+    """Cost of a network."""
 
-    Attributes:
-        parameters: number of learned values.
-        gflops: 1e9 floating point operations an image, a multiply-add counted as two; convolutions and matrix
-            products only.
-        milliseconds: median latency of the network alone on one image on the CPU.
-        ratio: that latency over the first network's.
-    """
-
-    parameters: int
+    parameters: int  # number of learned values
+    # 1e9 floating point operations an image, of convolutions and matrix products; a multiply-add is two.
     gflops: float
-    milliseconds: float
-    ratio: float
+    milliseconds: float  # median latency of the network alone on one image on the CPU
+    ratio: float  # that latency over the first network's
 
 
 def measure_costs(networks: Mapping[str, ModelConfig]) -> tuple[dict[str, Cost], float]:

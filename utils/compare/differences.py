@@ -24,17 +24,11 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired differences of one metric.
+    """Paired differences of one metric."""
 
-    Attributes:
-        mean: over the seeds.
-        deviation: sample standard deviation over the seeds; None for a single one.
-        seeds: number of pairs.
-    """
-
-    mean: float
-    deviation: float | None
-    seeds: int
+    mean: float  # over the seeds
+    deviation: float | None  # sample standard deviation over the seeds; None for a single one
+    seeds: int  # number of pairs
 
     @property
     def interval(self) -> Interval | None:
@@ -56,20 +50,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of a block's runs with those without it, over the seeds that both have.
+    """Comparison of a block's runs with those without it, over the seeds that both have."""
 
-    Attributes:
-        map50: differences of mAP50.
-        map50_95: differences of mAP50-95, which decide: their noise is the smaller.
-        over_images: the 95 % interval of the mean difference of mAP50 over draws of the evaluated images,
-            for these networks; None if the runs were not evaluated on one split by `--split`.
-        p_value: that of `map50_95`, corrected for the number of blocks; None for one seed.
-    """
-
-    map50: Difference
-    map50_95: Difference
+    map50: Difference  # differences of mAP50
+    map50_95: Difference  # differences of mAP50-95, which decide: their noise is the smaller
+    # The 95 % interval of the mean difference of mAP50 over draws of the evaluated images, for these
+    # networks; None if the runs were not evaluated on one split by `--split`.
     over_images: Interval | None = None
-    p_value: float | None = None
+    p_value: float | None = None  # that of `map50_95`, corrected for the number of blocks; None for one seed
 
     @property
     def verdict(self) -> str:

@@ -34,42 +34,25 @@ _DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
 
 @dataclass(frozen=True)
 class RunResult:
-    """Result of one run.
+    """Result of one run."""
 
-    Attributes:
-        phi: its attention block.
-        seed: its seed.
-        settings: its other settings that may set it apart, by name.
-        map50: mAP at IoU 0.5 of the last epoch's (EMA) weights.
-        map50_95: mAP over IoU 0.5 to 0.95.
-        draws: mAP50 in draws of the images, if it was evaluated on a split.
-        seconds: duration of its epochs; 0 if results.csv does not say.
-    """
-
-    phi: str
+    phi: str  # its attention block
     seed: int
-    settings: dict[str, Any]
-    map50: float
-    map50_95: float
-    draws: tuple[float | None, ...] = ()
-    seconds: float = 0.0
+    settings: dict[str, Any]  # its other settings that may set it apart, by name
+    map50: float  # mAP at IoU 0.5 of the last epoch's (EMA) weights
+    map50_95: float  # mAP over IoU 0.5 to 0.95
+    draws: tuple[float | None, ...] = ()  # mAP50 in draws of the images, if it was evaluated on a split
+    seconds: float = 0.0  # duration of its epochs; 0 if results.csv does not say
 
 
 @dataclass(frozen=True)
 class Row:
-    """Row of the table.
+    """Row of the table."""
 
-    Attributes:
-        label: the block, and the settings that set it apart.
-        cost: None if not measured.
-        runs: the results, by rising seed.
-        comparison: with the runs without attention; None for those, or without them.
-    """
-
-    label: str
-    cost: Cost | None
-    runs: Sequence[RunResult] = ()
-    comparison: Comparison | None = None
+    label: str  # the block, and the settings that set it apart
+    cost: Cost | None  # None if not measured
+    runs: Sequence[RunResult] = ()  # the results, by rising seed
+    comparison: Comparison | None = None  # with the runs without attention; None for those, or without them
 
 
 def read_run(folder: Path, report: str | None = None) -> RunResult:

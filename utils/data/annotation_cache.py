@@ -32,21 +32,13 @@ _CHUNK = 16  # images that a thread takes at once
 
 @dataclass(frozen=True)
 class SampleContent:
-    """Content of the files of one sample.
+    """Content of the files of one sample."""
 
-    Attributes:
-        annotation: without objects for an image without XML; None if it cannot be read.
-        header: None if the image cannot be read.
-        xml_error: why there is no annotation, starting with the file; else empty.
-        image_error: the same for the image.
-        image_hash: 64-bit difference hash, if requested and the image can be read.
-    """
-
-    annotation: VocAnnotation | None
-    header: ImageHeader | None
-    xml_error: str = ""
-    image_error: str = ""
-    image_hash: int | None = None
+    annotation: VocAnnotation | None  # without objects for an image without XML; None if it cannot be read
+    header: ImageHeader | None  # None if the image cannot be read
+    xml_error: str = ""  # why there is no annotation, starting with the file; else empty
+    image_error: str = ""  # the same for the image
+    image_hash: int | None = None  # 64-bit difference hash, if requested and the image can be read
 
 
 def read_samples(

@@ -32,23 +32,17 @@ _MIDDLE = 128.0  # gray value that a change of contrast keeps
 
 @dataclass(frozen=True)
 class AugmentLevel:
-    """Strength of the augmentation: largest relative changes; of the hue as a fraction of the circle.
+    """Strength of the augmentation: largest relative changes; of the hue as a fraction of the circle."""
 
-    Attributes:
-        scale: range of the size, relative to the letterboxed size.
-        aspect: largest factor of the aspect ratio, either way.
-        rare: probability of each of blur and grayscale.
-        fitted: the scale is drawn uniformly and applies to the stretched image; else it is drawn
-            log-uniformly and applies to the square root of the area.
-    """
-
-    scale: tuple[float, float]
-    aspect: float
+    scale: tuple[float, float]  # range of the size, relative to the letterboxed size
+    aspect: float  # largest factor of the aspect ratio, either way
     hue: float
     saturation: float
     brightness: float
     contrast: float
-    rare: float = 0.0
+    rare: float = 0.0  # probability of each of blur and grayscale
+    # The scale is drawn uniformly and applies to the stretched image; else it is drawn log-uniformly and
+    # applies to the square root of the area.
     fitted: bool = False
 
 

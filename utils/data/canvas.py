@@ -17,16 +17,12 @@ _WORTHWHILE = 0.1  # of the input, for which train.py names another size
 
 @dataclass(frozen=True)
 class CanvasChoice:
-    """The input size in use, and the one of about the same cost that the images fill best.
-
-    Attributes:
-        gray: share of the input that stays gray on average, for each of the two sizes.
-        median_side: median square root of the objects' areas in network pixels, for each of the two sizes.
-    """
+    """The input size in use, and the one of about the same cost that the images fill best."""
 
     current: Size
     best: Size
-    gray: tuple[float, float]
+    gray: tuple[float, float]  # share of the input that stays gray on average, for each of the two sizes
+    # Median square root of the objects' areas in network pixels, for each of the two sizes.
     median_side: tuple[float, float]
 
     @property

@@ -15,17 +15,11 @@ from utils.vision.letterbox import fit
 
 
 class ImageObjects(NamedTuple):
-    """Annotated objects of one image.
+    """Annotated objects of one image."""
 
-    Attributes:
-        boxes: float32 (M, 4), (x1, y1, x2, y2) edges in pixels of the image.
-        labels: int64 (M,) class indices, starting at 0.
-        difficult: bool (M,), VOC's difficult flag.
-    """
-
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    difficult: NDArray[np.bool_]
+    boxes: NDArray[np.float32]  # (M, 4), (x1, y1, x2, y2) edges in pixels of the image
+    labels: NDArray[np.int64]  # (M,) class indices, starting at 0
+    difficult: NDArray[np.bool_]  # (M,), VOC's difficult flag
 
 
 class VocDataset:

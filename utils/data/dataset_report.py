@@ -34,45 +34,29 @@ _MIN_AREA = 0.2  # of the annotated box
 
 @dataclass(frozen=True)
 class Record:
-    """One usable image with its objects.
+    """One usable image with its objects."""
 
-    Attributes:
-        image_id: unique over all splits of the data.
-        width, height: pixels of the image as displayed.
-        names: class name of each object.
-        boxes: float32 (M, 4), (x1, y1, x2, y2) edges in pixels of the displayed image, inside it.
-        difficult: bool (M,), VOC's difficult flag.
-        image_hash: 64-bit difference hash, if requested.
-    """
-
-    image_id: str
+    image_id: str  # unique over all splits of the data
     image_path: Path
-    width: int
+    width: int  # pixels of the image as displayed
     height: int
-    names: tuple[str, ...]
-    boxes: NDArray[np.float32]
-    difficult: NDArray[np.bool_]
-    image_hash: int | None = None
+    names: tuple[str, ...]  # class name of each object
+    boxes: NDArray[np.float32]  # (M, 4), (x1, y1, x2, y2) edges in pixels of the displayed image, inside it
+    difficult: NDArray[np.bool_]  # (M,), VOC's difficult flag
+    image_hash: int | None = None  # 64-bit difference hash, if requested
 
 
 @dataclass(frozen=True)
 class Finding:
-    """An error, a warning, or a note about what is corrected without loss.
-
-    Attributes:
-        kind: findings are counted by kind.
-        number: the object's place in its file, counted from 1; 0 for the whole file.
-        name: the object's class.
-        image_id: empty if it is about no single image.
-    """
+    """An error, a warning, or a note about what is corrected without loss."""
 
     level: str
-    kind: str
+    kind: str  # findings are counted by kind
     file: Path
     reason: str
-    number: int = 0
-    name: str = ""
-    image_id: str = ""
+    number: int = 0  # the object's place in its file, counted from 1; 0 for the whole file
+    name: str = ""  # the object's class
+    image_id: str = ""  # empty if it is about no single image
 
     def __str__(self) -> str:
         named = f" ({self.name})" if self.name else ""
@@ -82,27 +66,16 @@ class Finding:
 
 @dataclass
 class DatasetReport:
-    """Result of a scan.
+    """Result of a scan."""
 
-    Attributes:
-        records: the usable images, in the order of the samples.
-        findings: errors, warnings and notes, in the order of the samples.
-        class_counts: objects per class, over the records.
-        total: images scanned.
-        skipped: images that cannot be used, counted by reason.
-        written_names: class names as in the annotations, before renaming.
-        unreviewed: objects with a score, in the records or skipped.
-        counted: objects read from another shape or skipped as deleted, as in `VocAnnotation`.
-    """
-
-    records: list[Record] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    class_counts: Counter[str] = field(default_factory=Counter)
-    total: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    written_names: set[str] = field(default_factory=set)
-    unreviewed: int = 0
-    counted: Counter[str] = field(default_factory=Counter)
+    records: list[Record] = field(default_factory=list)  # the usable images, in the order of the samples
+    findings: list[Finding] = field(default_factory=list)  # in the order of the samples
+    class_counts: Counter[str] = field(default_factory=Counter)  # objects per class, over the records
+    total: int = 0  # images scanned
+    skipped: Counter[str] = field(default_factory=Counter)  # images that cannot be used, counted by reason
+    written_names: set[str] = field(default_factory=set)  # class names as in the annotations, before renaming
+    unreviewed: int = 0  # objects with a score, in the records or skipped
+    counted: Counter[str] = field(default_factory=Counter)  # over the images, as in `VocAnnotation`
 
     @property
     def unknown_classes(self) -> Counter[str]:

@@ -24,18 +24,13 @@ _SYSTEM_NAMES |= {"$recycle.bin", "system volume information"}
 
 @dataclass
 class FolderWalk:
-    """Files below a folder.
-
-    Attributes:
-        root: the folder.
-        files: paths below it as on disk, with slashes; those of a folder before those of its subfolders.
-        system_files: paths that never count.
-        subfolders: names of the folders in each folder; folders end with a slash, "" is the root.
-    """
+    """Files below a folder."""
 
     root: Path
+    # Paths below it as on disk, with slashes; those of a folder before those of its subfolders.
     files: list[str] = field(default_factory=list)
-    system_files: list[str] = field(default_factory=list)
+    system_files: list[str] = field(default_factory=list)  # paths that never count
+    # Names of the folders in each folder; folders end with a slash, "" is the root.
     subfolders: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _ranges: dict[str, slice] = field(default_factory=dict)
 

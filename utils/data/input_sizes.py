@@ -21,19 +21,13 @@ _DRAW = 1  # keeps the draws of the sizes apart from those of the images, which 
 
 @dataclass(frozen=True)
 class InputSizes:
-    """Input size of each training batch, a function of (seed, epoch, batch).
+    """Input size of each training batch, a function of (seed, epoch, batch)."""
 
-    Attributes:
-        full: the network's input size, at which it is evaluated.
-        multi_scale: draw the sides of each batch between 0.7 and 1.3 times those of its epoch.
-        grow: start with 0.6 times the full sides, and grow to the full size for the last third of the epochs.
-        epochs: length of the run.
-    """
-
-    full: Size
-    multi_scale: bool = False
+    full: Size  # the network's input size, at which it is evaluated
+    multi_scale: bool = False  # draw the sides of each batch between 0.7 and 1.3 times those of its epoch
+    # Start with 0.6 times the full sides, and grow to the full size for the last third of the epochs.
     grow: bool = False
-    epochs: int = 1
+    epochs: int = 1  # length of the run
     seed: int = 0
 
     def of_epoch(self, epoch: int) -> Size:

@@ -57,30 +57,18 @@ _MAX_DEPTH = 4  # levels of folders that are searched for VOC folders, with the 
 
 @dataclass(frozen=True)
 class DataPart:
-    """A VOC folder, or all of a flat folder. Ids are without the prefix, files relative to the data folder.
+    """A VOC folder, or all of a flat folder; ids lack the prefix, files are relative to the data folder."""
 
-    Attributes:
-        prefix: of its ids and splits, "" or "VOC2007/"; also the folder.
-        image_folder, xml_folder: what is searched, with a slash at the end; equal in a flat folder.
-        images: the files of each id; more than one is an error.
-        xml: the annotation of each id that has one.
-        second_xml: XML files of images that have another one.
-        xml_without_image: XML files without an image.
-        lists: the list of each split, by its own name.
-        groups: the ids of each split, if not all splits have a list of their own.
-        names: the ids that lists name.
-    """
-
-    prefix: str
-    image_folder: str
-    xml_folder: str
-    images: dict[str, list[str]]
-    xml: dict[str, str]
-    second_xml: list[str]
+    prefix: str  # of its ids and splits, "" or "VOC2007/"; also the folder
+    image_folder: str  # what is searched, with a slash at the end
+    xml_folder: str  # the same one in a flat folder
+    images: dict[str, list[str]]  # the files of each id; more than one is an error
+    xml: dict[str, str]  # the annotation of each id that has one
+    second_xml: list[str]  # XML files of images that have another one
     xml_without_image: list[str]
-    lists: dict[str, str]
-    groups: dict[str, list[str]]
-    names: ListedNames
+    lists: dict[str, str]  # the list of each split, by its own name
+    groups: dict[str, list[str]]  # the ids of each split, if not all splits have a list of their own
+    names: ListedNames  # the ids that lists name
 
     @property
     def is_flat(self) -> bool:

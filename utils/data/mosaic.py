@@ -29,17 +29,11 @@ MIN_VISIBILITY = 0.2  # of the area of an object before clipping
 
 @dataclass(frozen=True)
 class PasteRegion:
-    """Where on a canvas an image is pasted.
+    """Where on a canvas an image is pasted."""
 
-    Attributes:
-        size: (height, width) of the image on the canvas in pixels.
-        corner: (top, left) of the image; may be outside the window.
-        window: rows and columns of the canvas to which the image is clipped.
-    """
-
-    size: tuple[int, int]
-    corner: tuple[int, int]
-    window: tuple[Span, Span]
+    size: tuple[int, int]  # (height, width) of the image on the canvas in pixels
+    corner: tuple[int, int]  # (top, left) of the image; may be outside the window
+    window: tuple[Span, Span]  # rows and columns of the canvas to which the image is clipped
 
 
 def mosaic(

@@ -33,19 +33,12 @@ from utils.data.stratify import group_near_duplicates, hold_out
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Data sets of a training run.
-
-    Attributes:
-        train: the training images.
-        val: the validation images; None for training without evaluation.
-        train_splits: names of the training splits.
-        val_splits: names of the validation splits; empty if a part of the training images was held out.
-    """
+    """Data sets of a training run."""
 
     train: VocDataset
-    val: VocDataset | None
-    train_splits: tuple[str, ...]
-    val_splits: tuple[str, ...]
+    val: VocDataset | None  # None for training without evaluation
+    train_splits: tuple[str, ...]  # their names
+    val_splits: tuple[str, ...]  # empty if a part of the training images was held out
 
     @property
     def selection(self) -> tuple[str, ...]:

@@ -33,19 +33,12 @@ UNREAD_LISTS = ("list outside the layout", "list of other images", "list with an
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a split.
+    """One image of a split."""
 
-    Attributes:
-        image_id: unique over all splits of the data, such as "VOC2007/000005".
-        image_path: the image file.
-        xml_path: its annotation; None means an image without objects.
-        problem: why the image cannot be found, or not without doubt; else empty.
-    """
-
-    image_id: str
+    image_id: str  # unique over all splits of the data, such as "VOC2007/000005"
     image_path: Path
-    xml_path: Path | None
-    problem: str = ""
+    xml_path: Path | None  # its annotation; None means an image without objects
+    problem: str = ""  # why the image cannot be found, or not without doubt; else empty
 
 
 class DataFolder:

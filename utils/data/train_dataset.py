@@ -38,17 +38,11 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Augmentation of the training images.
+    """Augmentation of the training images."""
 
-    Attributes:
-        mosaic: probability of a mosaic of four images.
-        mixup: probability of mixup with a second image.
-        level: what --augment names, or "none": letterboxed images without mosaic and mixup.
-    """
-
-    mosaic: float = 0.5
-    mixup: float = 0.0
-    level: str = "default"
+    mosaic: float = 0.5  # probability of a mosaic of four images
+    mixup: float = 0.0  # probability of mixup with a second image
+    level: str = "default"  # what --augment names, or "none": letterboxed images without mosaic and mixup
 
 
 class TrainDataset(Dataset[tuple[Tensor, Target]]):

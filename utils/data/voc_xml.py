@@ -74,19 +74,14 @@ class VocObject:
 
 @dataclass(frozen=True)
 class VocAnnotation:
-    """Content of one XML file.
+    """Content of one XML file."""
 
-    Attributes:
-        size: (width, height) of the image in pixels; None if it is missing or makes no sense.
-        objects: those that can be read.
-        errors: of the others: place in the file, counted from 1; class name, may be empty; reason.
-        counted: objects whose box is the one around another shape, by its tag, and those skipped because
-            their <deleted> is true, under DELETED.
-    """
-
-    size: tuple[int, int] | None
-    objects: tuple[VocObject, ...]
+    size: tuple[int, int] | None  # (width, height) in pixels; None if it is missing or makes no sense
+    objects: tuple[VocObject, ...]  # those that can be read
+    # Of the others: place in the file, counted from 1; class name, may be empty; reason.
     errors: tuple[tuple[int, str, str], ...] = ()
+    # Objects whose box is the one around another shape, by its tag; under DELETED those that were skipped
+    # because their <deleted> is true.
     counted: dict[str, int] = field(default_factory=dict)
 
 

@@ -31,27 +31,16 @@ _HEADINGS = ("format", "runtime", "precision", "MB", "mAP50", "mAP50-95", "netwo
 
 @dataclass(frozen=True)
 class Row:
-    """A format, or the weights themselves.
+    """A format, or the weights themselves."""
 
-    Attributes:
-        format: its name.
-        runtime: what ran it, with the version.
-        precision: the number type that it computes with.
-        megabytes: size of its files, 1e6 bytes.
-        map50: mAP50 on the split, None where it was not measured.
-        map50_95: mAP50-95 on the split.
-        network_ms: median milliseconds of the network on one image.
-        total_ms: the same with letterbox, decoding and suppression.
-    """
-
-    format: str
-    runtime: str
-    precision: str
-    megabytes: float
-    map50: float | None
-    map50_95: float | None
-    network_ms: float
-    total_ms: float
+    format: str  # its name
+    runtime: str  # what ran it, with the version
+    precision: str  # the number type that it computes with
+    megabytes: float  # size of its files, 1e6 bytes
+    map50: float | None  # mAP50 on the split, None where it was not measured
+    map50_95: float | None  # mAP50-95 on the split
+    network_ms: float  # median milliseconds of the network on one image
+    total_ms: float  # the same with letterbox, decoding and suppression
 
 
 class Comparison:

@@ -33,62 +33,35 @@ _COLUMNS = ("AP50", "AP50-95", "VOC area", "VOC 11-point", "precision", "recall"
 
 @dataclass(frozen=True)
 class DatasetDetections:
-    """The detections in some images of a data set, beside their ground truth.
+    """The detections in some images of a data set, beside their ground truth."""
 
-    Attributes:
-        indices: the images' indices in the data set.
-        detections: one per image, with the labels of the data set.
-        targets: one per image.
-        timings: the time that detecting took, without the first batch if there are others: it is slower.
-        conditions: what the time depends on, see `Predictor.speed_conditions`.
-    """
-
-    indices: list[int]
-    detections: list[Detections]
-    targets: list[Target]
-    timings: Timings
-    conditions: dict[str, Any] = field(default_factory=dict)
+    indices: list[int]  # the images' indices in the data set
+    detections: list[Detections]  # one per image, with the labels of the data set
+    targets: list[Target]  # one per image
+    timings: Timings  # without the first batch if there are others: it is slower
+    conditions: dict[str, Any] = field(default_factory=dict)  # see `Predictor.speed_conditions`
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """The metrics of an evaluation; None where there is no ground truth.
+    """The metrics of an evaluation; None where there is no ground truth."""
 
-    Attributes:
-        class_names: the data's classes; per-class metrics are in this order.
-        records: the evaluated images.
-        skipped: number of images without metrics, as they or their annotations could not be read.
-        matching: all detections and ground truths, and which match.
-        coco: pycocotools' metrics.
-        voc: the VOC devkit's metrics.
-        best: each class's rates at its best F1.
-        report_conf: the minimum score of `at_report_conf` and `confusion`.
-        at_report_conf: each class's rates at it.
-        confusion: int64 (K + 1, K + 1), see `count_confusion`.
-        map50_draws: mAP50 in draws of the images, see `map50_of_draws`.
-        errors: count and cost of each kind of error.
-        speed_ms: mean milliseconds per image for the stages of `Timings`.
-        weights: the evaluated weights.
-        splits: the evaluated splits.
-        speed_conditions: what the time depends on, see `Predictor.speed_conditions`.
-    """
-
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # the data's classes; per-class metrics are in this order
     records: tuple[Record, ...]
-    skipped: int
-    matching: Matching
-    coco: CocoResult
-    voc: VocResult
-    best: tuple[Rates, ...]
-    report_conf: float
-    at_report_conf: tuple[Rates, ...]
-    confusion: Integers
-    map50_draws: tuple[float | None, ...]
-    errors: dict[str, ErrorKind]
-    speed_ms: dict[str, float]
+    skipped: int  # number of images without metrics, as they or their annotations could not be read
+    matching: Matching  # all detections and ground truths, and which match
+    coco: CocoResult  # pycocotools' metrics
+    voc: VocResult  # the VOC devkit's metrics
+    best: tuple[Rates, ...]  # each class's rates at its best F1
+    report_conf: float  # the minimum score of `at_report_conf` and `confusion`
+    at_report_conf: tuple[Rates, ...]  # each class's rates at it
+    confusion: Integers  # int64 (K + 1, K + 1), see `count_confusion`
+    map50_draws: tuple[float | None, ...]  # mAP50 in draws of the images, see `map50_of_draws`
+    errors: dict[str, ErrorKind]  # count and cost of each kind of error
+    speed_ms: dict[str, float]  # mean milliseconds per image for the stages of `Timings`
     weights: str
     splits: tuple[str, ...]
-    speed_conditions: dict[str, Any] = field(default_factory=dict)
+    speed_conditions: dict[str, Any] = field(default_factory=dict)  # see `Predictor.speed_conditions`
 
     @property
     def images(self) -> int:

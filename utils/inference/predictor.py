@@ -67,18 +67,12 @@ class Timings:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image as the network takes it.
+    """An image as the network takes it."""
 
-    Attributes:
-        pixels: Tensor[3, H, W] uint8, letterboxed to the input size.
-        placement: where the image lies in the input.
-        seconds: the time that preparing took.
-        tiles: its tiles, each with its pixels, uint8 (H, W, 3) in RGB, which share the image's memory.
-    """
-
-    pixels: Tensor
-    placement: Placement
-    seconds: float
+    pixels: Tensor  # Tensor[3, H, W] uint8, letterboxed to the input size
+    placement: Placement  # where the image lies in the input
+    seconds: float  # the time that preparing took
+    # Its tiles, each with its pixels, uint8 (H, W, 3) in RGB, which share the image's memory.
     tiles: Sequence[tuple[Tile, np.ndarray]] = ()
 
 

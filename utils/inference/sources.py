@@ -23,19 +23,12 @@ _STDIN = "-"
 
 @dataclass(frozen=True)
 class Source:
-    """An image, a recorded video, or a live source (a camera or a stream).
-
-    Attributes:
-        kind: "image", "video" or "live".
-        path: the file; of a URL or a camera the file that a copy of it would be.
-        address: the URL, or the camera's number; empty for a file.
-        copy: the temporary copy of an image behind a URL, if it is already downloaded.
-    """
+    """An image, a recorded video, or a live source (a camera or a stream)."""
 
     kind: Kind
-    path: Path
-    address: str = ""
-    copy: Path | None = None
+    path: Path  # the file; of a URL or a camera the file that a copy of it would be
+    address: str = ""  # the URL, or the camera's number; empty for a file
+    copy: Path | None = None  # the temporary copy of an image behind a URL, if it is already downloaded
 
     @property
     def name(self) -> str:

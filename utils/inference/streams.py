@@ -46,23 +46,14 @@ with suppress(AttributeError):
 
 @dataclass(frozen=True)
 class Frame:
-    """An image file, or one frame of a video, a camera or a stream.
+    """An image file, or one frame of a video, a camera or a stream."""
 
-    Attributes:
-        name: the name of its source.
-        path: the file of its source; of a URL or a camera the file that a copy would be.
-        image: uint8 (H, W, 3) in RGB.
-        prepared: the image as the network takes it.
-        number: its index in the video, from 0; None for an image file.
-        time_s: seconds from the start of the video.
-    """
-
-    name: str
-    path: Path
-    image: Pixels
+    name: str  # the name of its source
+    path: Path  # the file of its source; of a URL or a camera the file that a copy would be
+    image: Pixels  # uint8 (H, W, 3) in RGB
     prepared: Prepared
-    number: int | None = None
-    time_s: float | None = None
+    number: int | None = None  # its index in the video, from 0; None for an image file
+    time_s: float | None = None  # seconds from the start of the video
 
 
 class Failures:

@@ -17,19 +17,12 @@ CONFIDENCES = np.linspace(0.0, 1.0, 501)
 
 @dataclass(frozen=True)
 class Rates:
-    """Precision, recall and F1 of one class with the detections of a minimum score; None where undefined.
+    """Precision, recall and F1 of one class with the detections of a minimum score; None where undefined."""
 
-    Attributes:
-        precision: fraction of the detections that are right.
-        recall: fraction of the objects that are detected.
-        f1: their harmonic mean.
-        threshold: the minimum score.
-    """
-
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    threshold: float | None
+    precision: float | None  # fraction of the detections that are right
+    recall: float | None  # fraction of the objects that are detected
+    f1: float | None  # their harmonic mean
+    threshold: float | None  # the minimum score
 
 
 def rate_curves(matching: Matching) -> Floats:

@@ -28,29 +28,17 @@ except ImportError:  # an optional package
 
 @dataclass(frozen=True)
 class CocoResult:
-    """COCO's metrics; None where there is no ground truth.
+    """COCO's metrics; None where there is no ground truth."""
 
-    Attributes:
-        map50: mean over the classes of AP at IoU 0.5.
-        map75: the same at IoU 0.75.
-        map50_95: the same, mean over IoU 0.5, 0.55 ... 0.95.
-        map_small: map50_95 for objects of at most 32 x 32 pixels.
-        map_medium: map50_95 for objects of 32 x 32 to 96 x 96 pixels.
-        map_large: map50_95 for objects of at least 96 x 96 pixels.
-        ar100: mean recall with at most 100 detections per image and class, over IoU 0.5 ... 0.95.
-        ap50: AP at IoU 0.5 of each class.
-        ap50_95: AP over IoU 0.5 ... 0.95 of each class.
-    """
-
-    map50: float | None
-    map75: float | None
-    map50_95: float | None
-    map_small: float | None
-    map_medium: float | None
-    map_large: float | None
-    ar100: float | None
-    ap50: tuple[float | None, ...]
-    ap50_95: tuple[float | None, ...]
+    map50: float | None  # mean over the classes of AP at IoU 0.5
+    map75: float | None  # the same at IoU 0.75
+    map50_95: float | None  # the same, mean over IoU 0.5, 0.55 ... 0.95
+    map_small: float | None  # map50_95 for objects of at most 32 x 32 pixels
+    map_medium: float | None  # map50_95 for objects of 32 x 32 to 96 x 96 pixels
+    map_large: float | None  # map50_95 for objects of at least 96 x 96 pixels
+    ar100: float | None  # mean recall with at most 100 detections per image and class, over IoU 0.5 ... 0.95
+    ap50: tuple[float | None, ...]  # AP at IoU 0.5 of each class
+    ap50_95: tuple[float | None, ...]  # AP over IoU 0.5 ... 0.95 of each class
 
 
 ENGINES: dict[str, tuple[Any, Any]] = {"pycocotools": (COCO, COCOeval)}

@@ -39,15 +39,10 @@ KINDS = ("class", "location", "both", "duplicate", "background", "missed")
 
 @dataclass(frozen=True)
 class ErrorKind:
-    """The errors of one kind among all detections that count.
+    """The errors of one kind among all detections that count."""
 
-    Attributes:
-        count: their number.
-        cost: the gain in mAP50 without them; None without ground truth.
-    """
-
-    count: int
-    cost: float | None
+    count: int  # their number
+    cost: float | None  # the gain in mAP50 without them; None without ground truth
 
 
 def find_error_kinds(matching: Matching) -> dict[str, ErrorKind]:

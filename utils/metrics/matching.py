@@ -34,46 +34,27 @@ _DECIMALS = 4  # of a box; float32 holds little more
 
 @dataclass(frozen=True)
 class FlatBoxes:
-    """Detections and ground truths of all images, one row each, in the order of the images.
+    """Detections and ground truths of all images, one row each, in the order of the images."""
 
-    Attributes:
-        num_images: I; images are numbered from 0.
-        num_classes: K; labels are below it.
-        image: int64 (N,), the image of each detection.
-        label: int64 (N,), its class.
-        score: float64 (N,) in [0, 1].
-        box: float64 (N, 4), (x1, y1, width, height) in pixels, to 1e-4.
-        truth_image: int64 (M,), the image of each ground truth.
-        truth_label: int64 (M,), its class.
-        truth_box: float64 (M, 4), as `box`.
-        difficult: bool (M,), VOC's flag: detecting it is neither right nor wrong.
-    """
-
-    num_images: int
-    num_classes: int
-    image: Integers
-    label: Integers
-    score: Floats
-    box: Floats
-    truth_image: Integers
-    truth_label: Integers
-    truth_box: Floats
-    difficult: Bools
+    num_images: int  # I; images are numbered from 0
+    num_classes: int  # K; labels are below it
+    image: Integers  # int64 (N,), the image of each detection
+    label: Integers  # int64 (N,), its class
+    score: Floats  # float64 (N,) in [0, 1]
+    box: Floats  # float64 (N, 4), (x1, y1, width, height) in pixels, to 1e-4
+    truth_image: Integers  # int64 (M,), the image of each ground truth
+    truth_label: Integers  # int64 (M,), its class
+    truth_box: Floats  # float64 (M, 4), as `box`
+    difficult: Bools  # bool (M,), VOC's flag: detecting it is neither right nor wrong
 
 
 @dataclass(frozen=True)
 class Overlaps:
-    """Pairs of a detection and a ground truth in one image, of any class, with at least MIN_IOU.
+    """Pairs of a detection and a ground truth in one image, of any class, with at least MIN_IOU."""
 
-    Attributes:
-        detection: int64 (P,), rows of the detections, ascending.
-        truth: int64 (P,), rows of the ground truths, ascending for each detection.
-        iou: float64 (P,).
-    """
-
-    detection: Integers
-    truth: Integers
-    iou: Floats
+    detection: Integers  # int64 (P,), rows of the detections, ascending
+    truth: Integers  # int64 (P,), rows of the ground truths, ascending for each detection
+    iou: Floats  # float64 (P,)
 
     def __getitem__(self, index: Bools | Integers) -> Overlaps:
         """Select pairs by a mask bool (P,) or by indices."""
@@ -87,25 +68,16 @@ class Overlaps:
 
 @dataclass(frozen=True)
 class Matching:
-    """Which detection took which object; both are rows of `boxes`.
+    """Which detection took which object; both are rows of `boxes`."""
 
-    Attributes:
-        boxes: all detections and ground truths.
-        overlaps: the pairs that overlap.
-        taken: int64 (N,), the ground truth that each detection took, never a difficult one, -1 for none.
-        taker: int64 (M,), the detection that took each ground truth, -1 for none.
-        ranked: int64 (C,), the detections that count, highest score first, equals in the order of `boxes`.
-        right: bool (C,), which of `ranked` took an object.
-        truths: int64 (K,), ground truths of each class, without difficult ones.
-    """
-
-    boxes: FlatBoxes
-    overlaps: Overlaps
-    taken: Integers
-    taker: Integers
+    boxes: FlatBoxes  # all detections and ground truths
+    overlaps: Overlaps  # the pairs that overlap
+    taken: Integers  # int64 (N,), the ground truth that each detection took, never a difficult one; -1: none
+    taker: Integers  # int64 (M,), the detection that took each ground truth, -1: none
+    # int64 (C,), the detections that count, highest score first, equals in the order of `boxes`.
     ranked: Integers
-    right: Bools
-    truths: Integers
+    right: Bools  # bool (C,), which of `ranked` took an object
+    truths: Integers  # int64 (K,), ground truths of each class, without difficult ones
 
     def map50(self) -> float | None:
         """Return COCO's mean average precision at IoU 0.5, None without ground truth."""

@@ -16,17 +16,11 @@ from utils.metrics.matching import IOU, Bools, Integers, Matching, precision_env
 
 @dataclass(frozen=True)
 class VocResult:
-    """AP of each class; None where a class has no ground truth.
+    """AP of each class; None where a class has no ground truth."""
 
-    Attributes:
-        ground_truths: objects of each class, without difficult ones.
-        area: AP as the area under the precision-recall curve (VOC2010 and later).
-        eleven_point: AP as the mean precision at recall 0, 0.1 ... 1 (VOC2007).
-    """
-
-    ground_truths: tuple[int, ...]
-    area: tuple[float | None, ...]
-    eleven_point: tuple[float | None, ...]
+    ground_truths: tuple[int, ...]  # objects of each class, without difficult ones
+    area: tuple[float | None, ...]  # AP as the area under the precision-recall curve (VOC2010 and later)
+    eleven_point: tuple[float | None, ...]  # AP as the mean precision at recall 0, 0.1 ... 1 (VOC2007)
 
 
 def voc_ap(matching: Matching) -> VocResult:

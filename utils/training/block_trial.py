@@ -33,27 +33,16 @@ class BlockError(Exception):
 
 @dataclass(frozen=True)
 class Trial:
-    """A block at a place, and how the run uses it.
+    """A block at a place, and how the run uses it."""
 
-    Attributes:
-        spec: value of --phi.
-        place: of the network.
-        places: all that the network is known to have.
-        sizes: input sizes of the run.
-        batch: images a step, at most 2.
-        device: where the run trains.
-        autocast: number type of mixed precision, None for float32.
-        is_contiguous: the block gets contiguous features, see `needs_contiguous`.
-    """
-
-    spec: str
-    place: str
-    places: tuple[str, ...]
-    sizes: InputSizes
-    batch: int
-    device: torch.device
-    autocast: torch.dtype | None
-    is_contiguous: bool
+    spec: str  # value of --phi
+    place: str  # of the network
+    places: tuple[str, ...]  # all that the network is known to have
+    sizes: InputSizes  # input sizes of the run
+    batch: int  # images a step, at most 2
+    device: torch.device  # where the run trains
+    autocast: torch.dtype | None  # number type of mixed precision, None for float32
+    is_contiguous: bool  # the block gets contiguous features, see `needs_contiguous`
 
     def build(self) -> nn.Module:
         """Build a block, laid out as in the network."""

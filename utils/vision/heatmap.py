@@ -25,22 +25,15 @@ _MIN_SPAN = 0.1  # of the colors, so that nearly constant gates have nearly one 
 
 @dataclass(frozen=True)
 class GateMaps:
-    """Gates of one attention block for one image.
+    """Gates of one attention block for one image."""
 
-    Attributes:
-        place: where the block is, as in `ModelConfig.phi_at`.
-        block: the name of its class.
-        features: (C, H, W) of the gated feature map.
-        positions: float32 (H, W), the gate at each position of the image in network pixels; None if the gates
-            do not depend on the position.
-        channels: float32 (C,), the gate of each channel; None if the block has none.
-    """
-
-    place: str
-    block: str
-    features: tuple[int, int, int]
+    place: str  # where the block is, as in `ModelConfig.phi_at`
+    block: str  # the name of its class
+    features: tuple[int, int, int]  # (C, H, W) of the gated feature map
+    # float32 (H, W), the gate at each position of the image in network pixels; None if it is the same
+    # everywhere.
     positions: np.ndarray | None
-    channels: np.ndarray | None
+    channels: np.ndarray | None  # float32 (C,), the gate of each channel; None if the block has none
 
 
 def draw_heatmap(image: Pixels, heat: np.ndarray, detections: HasBoxes, class_names: Sequence[str]) -> Pixels:

@@ -59,17 +59,11 @@ warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)  # counts as
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Header of an image file.
+    """Header of an image file."""
 
-    Attributes:
-        height: rows in pixels, as displayed.
-        width: columns in pixels, as displayed.
-        orientation: EXIF orientation 1 to 8 of the stored pixels; 5 to 8 swap the sides.
-    """
-
-    height: int
-    width: int
-    orientation: int = 1
+    height: int  # rows in pixels, as displayed
+    width: int  # columns in pixels, as displayed
+    orientation: int = 1  # EXIF orientation 1 to 8 of the stored pixels; 5 to 8 swap the sides
 
     def is_stored_size(self, size: tuple[int, int] | None) -> bool:
         """Tell whether a (width, height) is that of the stored pixels, which EXIF swaps for display."""

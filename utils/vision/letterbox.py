@@ -19,19 +19,12 @@ FILL = 128  # gray value of the border
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the letterbox put an image.
+    """Where the letterbox put an image."""
 
-    Attributes:
-        scale: (sx, sy), network pixels per image pixel, exact for the rounded size.
-        offset: (x, y) of the image's upper left corner, in network pixels.
-        image_size: (height, width) of the image.
-        input_size: (height, width) of the network input.
-    """
-
-    scale: tuple[float, float]
-    offset: tuple[int, int]
-    image_size: tuple[int, int]
-    input_size: tuple[int, int]
+    scale: tuple[float, float]  # (sx, sy), network pixels per image pixel, exact for the rounded size
+    offset: tuple[int, int]  # (x, y) of the image's upper left corner, in network pixels
+    image_size: tuple[int, int]  # (height, width) of the image
+    input_size: tuple[int, int]  # (height, width) of the network input
 
     def apply(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map boxes float32 (N, 4) xyxy from image pixels to network pixels."""
