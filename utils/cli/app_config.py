@@ -33,24 +33,19 @@ class AppConfig:
         None, f"images to look at, with the ground truth of XML drawn: {DATA_HELP}", metavar="DIR"
     )
     label: str | None = setting(
-        None,
-        "folder of images to label, in any layout of --data; VOC XML is written into it",
-        metavar="DIR",
+        None, "folder of images to label, in any layout of --data; VOC XML is written into it", metavar="DIR"
     )
     weights: tuple[str, ...] = setting(
         ("voc",),
         f"one to {MOST_WEIGHTS} weights to look with; the first suggests boxes to label: {WEIGHTS_HELP}",
-        nargs="+",
         metavar="FILE",
     )
     imgsz: tuple[int, int] | None = setting(
-        None, "input side in pixels, or height and width (default: from the weights)", nargs="+", metavar="N"
+        None, "input side in pixels, or height and width (default: from the weights)"
     )
-    phi: tuple[str, ...] = setting(
-        (), OWN_PHI_HELP, group="network", nargs="+", aliases=("--attention",), metavar="PHI"
-    )
+    phi: tuple[str, ...] = setting((), OWN_PHI_HELP, group="network", aliases=("--attention",), metavar="PHI")
     device: str = setting("auto", DEVICE_HELP)
-    port: int = setting(7860, "port of the page on this computer", metavar="N", within="[1, 65535]")
+    port: int = setting(7860, "port of the page on this computer", within="[1, 65535]")
     browser: bool = setting(True, "do not open the page in a browser")
     project: str = setting(str(RUNS), "folder of the runs whose weights the page offers", metavar="DIR")
 

@@ -29,27 +29,24 @@ class CompareConfig:
         ("none", "se", "cbam", "eca", "ca"),
         "attention blocks to compare: registered names, numbers or path/to/file.py:Class",
         aliases=("--attention",),
-        nargs="+",
         metavar="BLOCK",
     )
     seeds: tuple[str, ...] = setting(
-        ("0", "1", "2"), "seeds of the runs of each block, or a range: 0-11", nargs="+", metavar="N"
+        ("0", "1", "2"), "seeds of the runs of each block, or a range: 0-11", metavar="N"
     )
     preset: tuple[str, ...] = setting(
         (DEFAULT_PRESET,),
         "training recipes of each block, such as default reference",
-        nargs="+",
         metavar="NAME",
         beside_config=False,  # as for train.py
     )
     split: tuple[str, ...] | None = setting(
         None,
         "evaluate the last weights on this split (default: the validation split of the runs)",
-        nargs="+",
         metavar="SPLIT",
     )
     runs: tuple[str, ...] | None = setting(
-        None, "tabulate these finished runs instead of training", flag="--from", nargs="+", metavar="RUN"
+        None, "tabulate these finished runs instead of training", flag="--from", metavar="RUN"
     )
     no_train: bool = setting(False, "report only parameters, GFLOPs and latency")
     project: str = setting("runs/compare", "parent folder of the comparisons", group="output", metavar="DIR")

@@ -22,29 +22,22 @@ class EvaluateConfig(RunConfig, DataConfig, ViewsConfig, WeightsConfig):
     """Settings of evaluate.py; raises a UserError that names the flag of an invalid value."""
 
     split: tuple[str, ...] | None = setting(
-        None, "splits to evaluate, such as VOC2007/test (default: test, else val)", nargs="+", metavar="SPLIT"
+        None, "splits to evaluate, such as VOC2007/test (default: test, else val)", metavar="SPLIT"
     )
-    batch_size: int = setting(8, "images per batch", metavar="N", within="[1, 65536]")
+    batch_size: int = setting(8, "images per batch", within="[1, 65536]")
     device: str = setting("auto", DEVICE_HELP)
     amp: bool = setting(False, AMP_HELP)
     json: str | None = setting(None, "also write metrics.json to this file", metavar="FILE")
 
-    conf: float = setting(0.001, "minimum score", group="detection", metavar="X", within="[0, 1]")
+    conf: float = setting(0.001, "minimum score", group="detection", within="[0, 1]")
     nms_iou: float = setting(
-        0.5,
-        "IoU threshold of non-maximum suppression",
-        group="detection",
-        metavar="X",
-        within="[0, 1]",
+        0.5, "IoU threshold of non-maximum suppression", group="detection", within="[0, 1]"
     )
-    max_det: int = setting(
-        100, "maximum detections per image", group="detection", metavar="N", within="[1, 100000]"
-    )
+    max_det: int = setting(100, "maximum detections per image", group="detection", within="[1, 100000]")
     report_conf: float = setting(
         0.25,
         "score threshold of the reported precision, recall, F1 and confusion matrix",
         group="detection",
-        metavar="X",
         within="[0, 1]",
     )
     classes: str | None = setting(

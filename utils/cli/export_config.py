@@ -31,7 +31,6 @@ class ExportConfig(RunConfig, DataConfig, WeightsConfig):
         "onnx, openvino (.xml and .bin), ncnn (.param and .bin), darknet (.weights and .cfg), published "
         "(the reference's .pth) or pth (ours, without the training state) (default: onnx)",
         choices=FORMAT_NAMES,
-        nargs="+",
     )
     compare: bool = setting(
         False,
@@ -40,9 +39,7 @@ class ExportConfig(RunConfig, DataConfig, WeightsConfig):
     )
     batch: str = setting("1", "batch size of the ONNX or OpenVINO model: a number, or dynamic", metavar="N")
     opset: int | None = setting(
-        None,
-        "opset of the ONNX model, for an older runtime (default: the lowest that the network needs)",
-        metavar="N",
+        None, "opset of the ONNX model, for an older runtime (default: the lowest that the network needs)"
     )
     nms: bool = setting(False, "append decoding and non-maximum suppression to the ONNX model")
     half: bool = setting(False, "16-bit weights; inputs and outputs stay 32-bit")
@@ -56,7 +53,7 @@ class ExportConfig(RunConfig, DataConfig, WeightsConfig):
         metavar="DIR",
     )
     split: tuple[str, ...] | None = setting(
-        None, "splits of --data (default: test, else val)", group="data", nargs="+", metavar="SPLIT"
+        None, "splits of --data (default: test, else val)", group="data", metavar="SPLIT"
     )
     classes: str | None = setting(
         None, f"{CLASSES_HELP} (default: from the weights)", group="network", metavar="FILE"

@@ -29,6 +29,7 @@ from utils.cli.version import version_lines
 
 Config = TypeVar("Config")
 Field = dataclasses.Field[Any]
+_METAVARS: dict[Any, str] = {int: "N", tuple[int, int]: "N", float: "X"}
 
 # Our field -> flags and keys of other repositories.
 _FOREIGN_NAMES = {
@@ -82,7 +83,6 @@ def setting(
     choices: Sequence[str] | None = None,
     flag: str | None = None,
     aliases: Sequence[str] = (),
-    nargs: str | None = None,
     bare: str | None = None,
     metavar: str | None = None,
     positional: bool = False,
@@ -99,9 +99,8 @@ def setting(
         choices: the only values allowed.
         flag: the flag where it is not the field's name with dashes.
         aliases: other flags for the same field.
-        nargs: argparse's count of values: None, "?", "+" or "*".
-        bare: the value of a flag that is given without one (nargs "?").
-        metavar: what the value is called in the help text.
+        bare: the value of a flag that is given without one; None if it needs one.
+        metavar: what the value is called in the help text; by default N for whole numbers, X for others.
         positional: given without a flag.
         alone_with: names of the only fields that may be given beside this one.
         beside_config: may be given on the command line beside --config.
@@ -288,8 +287,8 @@ def _help_of(cls: type, field: Field) -> list[str]:
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
     note = f" (default: {shown})" if default not in (None, ()) else ""
     names = ", ".join([flag, *field.metadata["aliases"]])
-    choices = field.metadata["choices"]
-    metavar = field.metadata["metavar"] or (" | ".join(choices) if choices else field.name.upper())
+    choices, usual = field.metadata["choices"], _METAVARS.get(_type_of(cls, field)[0], field.name.upper())
+    metavar = field.metadata["metavar"] or (" | ".join(choices) if choices else usual)
     value = "" if field.metadata["positional"] else f" {metavar}"
     return _entry(names + value, text + note)
 
@@ -360,7 +359,9 @@ def _build_parser(cls: type) -> _Parser:
             action = "store_true" if says_no else argparse.BooleanOptionalAction
             parser.add_argument(*names, dest=field.name, action=action)
         else:
-            parser.add_argument(*names, dest=field.name, nargs=meta["nargs"], const=meta["bare"])
+            takes_several = typing.get_origin(_type_of(cls, field)[0]) is tuple
+            nargs = "+" if takes_several else "?" if meta["bare"] is not None else None
+            parser.add_argument(*names, dest=field.name, nargs=nargs, const=meta["bare"])
     return parser
 
 

@@ -32,17 +32,14 @@ class PredictConfig(RunConfig, ViewsConfig, WeightsConfig):
         "images, videos, folders, globs, .txt lists of paths, - (paths from standard input), camera numbers "
         "or URLs of images and streams",
         positional=True,
-        nargs="*",
         metavar="SOURCE",
     )
-    conf: float = setting(0.25, "minimum score", metavar="X", within="[0, 1]")
-    nms_iou: float = setting(0.5, "IoU threshold of non-maximum suppression", metavar="X", within="[0, 1]")
-    max_det: int = setting(100, "maximum detections per image", metavar="N", within="[1, 100000]")
-    only: tuple[str, ...] | None = setting(None, "keep only these classes", nargs="+", metavar="NAME")
-    stride: int = setting(
-        1, "of videos and cameras, use every N-th frame", metavar="N", within="[1, 1000000]"
-    )
-    batch_size: int = setting(1, "images per batch", metavar="N", within="[1, 65536]")
+    conf: float = setting(0.25, "minimum score", within="[0, 1]")
+    nms_iou: float = setting(0.5, "IoU threshold of non-maximum suppression", within="[0, 1]")
+    max_det: int = setting(100, "maximum detections per image", within="[1, 100000]")
+    only: tuple[str, ...] | None = setting(None, "keep only these classes", metavar="NAME")
+    stride: int = setting(1, "of videos and cameras, use every N-th frame", within="[1, 1000000]")
+    batch_size: int = setting(1, "images per batch", within="[1, 65536]")
     device: str = setting("auto", DEVICE_HELP)
     amp: bool = setting(False, AMP_HELP)
     json: str | None = setting(
@@ -70,17 +67,13 @@ class PredictConfig(RunConfig, ViewsConfig, WeightsConfig):
     heatmap: str | None = setting(
         None,
         "also save a heat map per image: the regions that raise the scores of the detections, or of CLASS",
-        nargs="?",
         bare=ALL_CLASSES,
         metavar="[CLASS]",
     )
     attention_maps: bool = setting(False, "also save the gates of the attention blocks per image")
     view: bool = setting(False, "show the results in a window; q quits")
     fps: int | None = setting(
-        None,
-        "measure the speed over N runs on the first image; writes nothing",
-        metavar="N",
-        within="[1, 1000000]",
+        None, "measure the speed over N runs on the first image; writes nothing", within="[1, 1000000]"
     )
     save: bool = setting(True, "do not write images")
 

@@ -51,7 +51,6 @@ class DataConfig:
         None,
         "rename or merge classes of the annotations: Cat=cat kitten=cat",
         group="data",
-        nargs="+",
         metavar="OLD=NEW",
     )
     unlabelled: str = setting("skip", UNLABELLED_HELP, group="data", choices=("skip", "background"))
@@ -88,7 +87,7 @@ class WeightsConfig:
 
     weights: str = setting("coco", WEIGHTS_HELP, metavar="FILE")
     imgsz: tuple[int, int] | None = setting(
-        None, "input side in pixels, or height and width (default: from the weights)", nargs="+", metavar="N"
+        None, "input side in pixels, or height and width (default: from the weights)"
     )
     phi: str | None = setting(None, OWN_PHI_HELP, group="network", aliases=("--attention",))
     cfg: str | None = setting(
@@ -126,16 +125,11 @@ class ViewsConfig:
     tile: int | None = setting(
         None,
         "for small objects: a larger image also in overlapping squares of N pixels (default: the input size)",
-        nargs="?",
         bare="0",
         metavar="[N]",
     )
     tile_overlap: float = setting(
-        0.2,
-        "share of a tile's side that neighbors have in common",
-        group="detection",
-        metavar="X",
-        within="[0, 0.9]",
+        0.2, "share of a tile's side that neighbors have in common", group="detection", within="[0, 0.9]"
     )
     flip_test: bool = setting(
         False, "detect in the mirrored image too; takes twice the time", group="detection"

@@ -30,17 +30,15 @@ JPEG_QUALITY = 95  # of augmented copies
 
 
 def _splits(text: str) -> Any:
-    return setting(None, text, nargs="+", metavar="SPLIT")
+    return setting(None, text, metavar="SPLIT")
 
 
 def _imgsz(of: str) -> Any:
-    return setting(
-        ModelConfig(1).input_size, f"side of {of} in pixels, or height and width", nargs="+", metavar="N"
-    )
+    return setting(ModelConfig(1).input_size, f"side of {of} in pixels, or height and width")
 
 
 def _seed(of: str) -> Any:
-    return setting(0, f"random seed of {of}", metavar="N", within="[0, 4294967295]")
+    return setting(0, f"random seed of {of}", within="[0, 4294967295]")
 
 
 @dataclass(frozen=True)
@@ -79,24 +77,17 @@ class ShowConfig(RunConfig, DataConfig):
     """Settings of data.py show; a UserError names the flag of a bad value."""
 
     split: tuple[str, ...] | None = _splits("splits to draw (default: those that train.py trains on)")
-    count: int = setting(
-        SHEET_SIZE, f"random images to draw, {SHEET_SIZE} on a sheet", metavar="N", within="[1, 10000]"
-    )
+    count: int = setting(SHEET_SIZE, f"random images to draw, {SHEET_SIZE} on a sheet", within="[1, 10000]")
     seed: int = _seed("the selection")
-    only: tuple[str, ...] | None = setting(
-        None, "only images with objects of these classes", nargs="+", metavar="NAME"
-    )
+    only: tuple[str, ...] | None = setting(None, "only images with objects of these classes", metavar="NAME")
     ids: tuple[str, ...] | None = setting(
-        None, "these images instead of random ones, such as VOC2007/000005 or 000005", nargs="+", metavar="ID"
+        None, "these images instead of random ones, such as VOC2007/000005 or 000005", metavar="ID"
     )
     augment: str | None = setting(
         None, f"draw the images as training sees them; {AUGMENT_HELP}", metavar="NAME"
     )
     imgsz: tuple[int, int] | None = setting(
-        None,
-        "with --augment: input side in pixels, or height and width (default: 416)",
-        nargs="+",
-        metavar="N",
+        None, "with --augment: input side in pixels, or height and width (default: 416)"
     )
     mosaic: float | None = setting(
         None, "with --augment: probability of a mosaic (default: 0.5)", metavar="P", within="[0, 1]"
@@ -125,8 +116,8 @@ class ShowConfig(RunConfig, DataConfig):
 class SplitConfig(DataConfig):
     """Settings of data.py split; a UserError names the flag of a bad value."""
 
-    val: float = setting(0.1, "fraction of the images for validation", metavar="X", within="[0, 1)")
-    test: float = setting(0.1, "fraction of the images for testing", metavar="X", within="[0, 1)")
+    val: float = setting(0.1, "fraction of the images for validation", within="[0, 1)")
+    test: float = setting(0.1, "fraction of the images for testing", within="[0, 1)")
     seed: int = _seed("the split")
     group_by: str | None = setting(
         None,
@@ -158,12 +149,9 @@ class AnchorsConfig(RunConfig, DataConfig):
 
     split: tuple[str, ...] | None = _splits("splits to fit to (default: those that train.py trains on)")
     imgsz: tuple[int, int] = _imgsz("the network's input")
-    heads: int = setting(2, "heads of the network: 2 or 3", metavar="N", within="[2, 3]")
+    heads: int = setting(2, "heads of the network: 2 or 3", within="[2, 3]")
     number: int | None = setting(
-        None,
-        "anchors, equally many for each head (default: 3 for each head)",
-        metavar="N",
-        within=f"[2, {MOST_ANCHORS}]",
+        None, "anchors, equally many for each head (default: 3 for each head)", within=f"[2, {MOST_ANCHORS}]"
     )
     seed: int = _seed("k-means")
     project: str = setting("runs/anchors", "parent folder of the runs", group="output", metavar="DIR")
@@ -182,10 +170,7 @@ class AugmentConfig(DataConfig):
     """Settings of data.py augment; a UserError names the flag of a bad value."""
 
     copies: int = setting(
-        1,
-        f"augmented copies of each training image, JPEG of quality {JPEG_QUALITY}",
-        metavar="N",
-        within="[1, 1000]",
+        1, f"augmented copies of each training image, JPEG of quality {JPEG_QUALITY}", within="[1, 1000]"
     )
     out: str | None = setting(None, "new folder; must not exist, or be empty", metavar="DIR")
     train: tuple[str, ...] | None = _splits("splits to copy (default: those that train.py trains on)")
@@ -220,7 +205,6 @@ class ConvertConfig:
         "annotations: a COCO .json, a YOLO folder, data.yaml or obj.data, a labelme folder, a "
         "2007_train.txt, or data in VOC layout; several .json or .txt files are several splits",
         positional=True,
-        nargs="+",
         metavar="SOURCE",
     )
     out: str | None = setting(None, "new folder; must not exist, or be empty", metavar="DIR")
@@ -278,7 +262,7 @@ class DownloadConfig:
     """Settings of data.py download; a UserError names the flag of a bad value."""
 
     years: tuple[str, ...] = setting(
-        (), "2007 (trainval and test), 2012 (trainval), or both", positional=True, nargs="+", metavar="YEAR"
+        (), "2007 (trainval and test), 2012 (trainval), or both", positional=True, metavar="YEAR"
     )
     data: str = setting("VOCdevkit", "folder that gets VOC2007/ and VOC2012/", metavar="DIR")
     keep: bool = setting(False, "keep the archives (.tar) in that folder")

@@ -43,15 +43,11 @@ class TrainConfig(RunConfig, DataConfig):
     """Settings of train.py; raises a UserError that names the flag of an invalid value."""
 
     train: tuple[str, ...] | None = setting(
-        None,
-        "splits to train on, such as VOC2007/trainval (default: train, else trainval)",
-        nargs="+",
-        metavar="SPLIT",
+        None, "splits to train on, such as VOC2007/trainval (default: train, else trainval)", metavar="SPLIT"
     )
     val: tuple[str, ...] | None = setting(
         None,
         "splits to select the best epoch on, or none (default: val, else a held-out tenth)",
-        nargs="+",
         metavar="SPLIT",
     )
     phi: str = setting("none", _phi_help, aliases=("--attention",))
@@ -60,29 +56,21 @@ class TrainConfig(RunConfig, DataConfig):
         f"initial weights: {NAMED_WEIGHTS}, a .pth, .weights or .conv.N file, or none (random)",
         metavar="FILE",
     )
-    epochs: int = setting(100, "passes over the training images", metavar="N", within="[1, 100000]")
-    batch_size: int = setting(
-        16, "images per batch, over all processes of torchrun", metavar="N", within="[1, 65536]"
-    )
-    imgsz: tuple[int, int] = setting(
-        (416, 416), "input side in pixels, or height and width", nargs="+", metavar="N"
-    )
+    epochs: int = setting(100, "passes over the training images", within="[1, 100000]")
+    batch_size: int = setting(16, "images per batch, over all processes of torchrun", within="[1, 65536]")
+    imgsz: tuple[int, int] = setting((416, 416), "input side in pixels, or height and width")
     device: str = setting("auto", DEVICE_HELP)
     workers: int = setting(
-        _workers(), "processes that load images; 0 loads in the main process", metavar="N", within="[0, 256]"
+        _workers(), "processes that load images; 0 loads in the main process", within="[0, 256]"
     )
-    seed: int = setting(0, "seed of all random choices", metavar="N", within="[0, 4294967295]")
-    freeze_epochs: int = setting(0, "first epochs with a frozen backbone", metavar="N", within="[0, 100000]")
+    seed: int = setting(0, "seed of all random choices", within="[0, 4294967295]")
+    freeze_epochs: int = setting(0, "first epochs with a frozen backbone", within="[0, 100000]")
     patience: int = setting(
-        0,
-        "stop after N epochs without a better mAP50; 0 never stops early",
-        metavar="N",
-        within="[0, 100000]",
+        0, "stop after N epochs without a better mAP50; 0 never stops early", within="[0, 100000]"
     )
     resume: str | None = setting(
         None,
         "resume from this last.pth (no value: the newest); --data DIR if the data has moved",
-        nargs="?",
         bare="auto",
         metavar="FILE",
         alone_with=("epochs", "device", "workers", "phi", "augment", "data"),
@@ -91,7 +79,6 @@ class TrainConfig(RunConfig, DataConfig):
     overfit: int | None = setting(
         None,
         "overfit N images without augmentation and evaluate on them, to check that training works",
-        metavar="N",
         within="[1, 100000]",
     )
 
@@ -104,11 +91,7 @@ class TrainConfig(RunConfig, DataConfig):
         0.0, "probability of blending with another image", group="data", metavar="P", within="[0, 1]"
     )
     close_mosaic: int = setting(
-        5,
-        "last epochs without mosaic and mixup, at most half of the run",
-        group="data",
-        metavar="N",
-        within="[0, 100000]",
+        5, "last epochs without mosaic and mixup, at most half of the run", group="data", within="[0, 100000]"
     )
 
     multi_scale: bool = setting(
@@ -135,7 +118,6 @@ class TrainConfig(RunConfig, DataConfig):
         "number of heads: 2, or 3 with one for small objects, as in Darknet's yolov4-tiny-3l (default: as in "
         "--anchors, else in --weights)",
         group="network",
-        metavar="N",
         within="[2, 3]",
     )
     anchors: str | None = setting(
@@ -151,7 +133,6 @@ class TrainConfig(RunConfig, DataConfig):
         "where attention blocks are inserted: c4 (stride 16), c5 (stride 32), up (upsampled P5); with "
         "--heads 3 also c3 (stride 8), up2 (upsampled P4)",
         group="network",
-        nargs="+",
         metavar="PLACE",
         choices=tuple(PLACES),
     )
@@ -193,18 +174,13 @@ class TrainConfig(RunConfig, DataConfig):
         "peak learning rate for a batch of 16, scaled linearly with the batch (default: 0.01 for sgd, 0.001 "
         "for adamw; a tenth of it if --weights know every class)",
         group="optimization",
-        metavar="X",
         within="[0, 1e30]",
     )
     momentum: float = setting(
-        0.937, "momentum of SGD, first beta of AdamW", group="optimization", metavar="X", within="[0, 1)"
+        0.937, "momentum of SGD, first beta of AdamW", group="optimization", within="[0, 1)"
     )
     weight_decay: float = setting(
-        0.0005,
-        "weight decay of the convolution weights",
-        group="optimization",
-        metavar="X",
-        within="[0, inf)",
+        0.0005, "weight decay of the convolution weights", group="optimization", within="[0, inf)"
     )
     lr_schedule: str = setting(
         "cos",
@@ -216,29 +192,22 @@ class TrainConfig(RunConfig, DataConfig):
         1.0,
         "epochs of linear warm-up of the learning rate, at most half of the run",
         group="optimization",
-        metavar="X",
         within="[0, inf)",
     )
     accumulate: int = setting(
         1,
         "batches per optimizer step: an N times larger batch in the same memory",
         group="optimization",
-        metavar="N",
         within="[1, 65536]",
     )
     clip_grad: float = setting(
         10.0,
         "maximum gradient norm over all parameters; 0 for no limit",
         group="optimization",
-        metavar="X",
         within="[0, inf)",
     )
     label_smoothing: float = setting(
-        0.0,
-        "label smoothing: class targets are 1 - X/2 and X/2",
-        group="optimization",
-        metavar="X",
-        within="[0, 1)",
+        0.0, "label smoothing: class targets are 1 - X/2 and X/2", group="optimization", within="[0, 1)"
     )
     freeze_norms: bool = setting(
         True, "update the batch normalization statistics that came with --weights", group="optimization"
@@ -262,21 +231,14 @@ class TrainConfig(RunConfig, DataConfig):
     compile: bool = setting(False, "compile the network with torch.compile", group="machine")
     deterministic: bool = setting(False, "deterministic operations only, also on a GPU", group="machine")
 
-    eval_interval: int = setting(
-        1, "epochs between evaluations", group="output", metavar="N", within="[1, 100000]"
-    )
+    eval_interval: int = setting(1, "epochs between evaluations", group="output", within="[1, 100000]")
     save_period: int = setting(
-        0,
-        "keep weights/epochN.pth every N epochs; 0 keeps none",
-        group="output",
-        metavar="N",
-        within="[0, 100000]",
+        0, "keep weights/epochN.pth every N epochs; 0 keeps none", group="output", within="[0, 100000]"
     )
     save_steps: int = setting(
         0,
         "also write last.pth every N steps; 0 only at the end of an epoch",
         group="output",
-        metavar="N",
         within="[0, 1000000]",
     )
     project: str = setting("runs/train", "parent folder of the runs", group="output", metavar="DIR")
