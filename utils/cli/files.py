@@ -199,6 +199,16 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
+def free_name(stem: str, taken: set[str], suffix: str = "") -> str:
+    """Return STEM with the suffix, numbered where it is taken, and add it to the taken ones."""
+    name, number = f"{stem}{suffix}", 1
+    while name.casefold() in taken:  # some file systems take A.jpg and a.jpg for one
+        number += 1
+        name = f"{stem}_{number}{suffix}"
+    taken.add(name.casefold())
+    return name
+
+
 def on_disk(path: Path) -> Path:
     """Return the path of a file whose names may be in NFC or NFD (macOS) on disk; as given without one."""
     if str(path).isascii() or os.path.lexists(path) or path == path.parent:

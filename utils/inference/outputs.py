@@ -16,7 +16,7 @@ import cv2
 from nets.structures import Detections
 from utils.cli.console import log, one_line, plural, warn
 from utils.cli.errors import Interrupted, UserError
-from utils.cli.files import check_output_file, new_run_folder
+from utils.cli.files import check_output_file, free_name, new_run_folder
 from utils.cli.parser import save_args_yaml
 from utils.cli.predict_config import PredictConfig
 from utils.inference.explain import Explainer
@@ -33,7 +33,6 @@ from utils.inference.writers import (
     csv_file,
     describe,
     describe_counts,
-    free_name,
     json_file,
     refuse_overwriting,
     write_class_list,

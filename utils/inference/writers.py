@@ -21,7 +21,7 @@ from nets.boxes import xyxy_to_cxcywh
 from nets.structures import Detections
 from utils.cli.console import log, warn
 from utils.cli.errors import Interrupted, UserError
-from utils.cli.files import as_utf8, atomic_write
+from utils.cli.files import as_utf8, atomic_write, free_name
 from utils.data.folder_walk import VIDEO_SUFFIXES
 from utils.data.voc_xml import VocObject, round_boxes, write_annotation
 from utils.inference.streams import Frame
@@ -48,16 +48,6 @@ def choose_images(folder: Path, sources: Sequence[Path]) -> dict[Path, Path]:
         targets[source] = folder / free_name(source.stem, taken, suffix)
     refuse_overwriting(targets.values(), sources)
     return targets
-
-
-def free_name(stem: str, taken: set[str], suffix: str = "") -> str:
-    """Return STEM with the suffix, numbered where it is taken, and add it to the taken ones."""
-    name, number = f"{stem}{suffix}", 1
-    while name.casefold() in taken:  # some file systems take A.jpg and a.jpg for one
-        number += 1
-        name = f"{stem}_{number}{suffix}"
-    taken.add(name.casefold())
-    return name
 
 
 def choose_label_files(flag: str, folder: Path, suffix: str, sources: Sequence[Path]) -> dict[Path, Path]:

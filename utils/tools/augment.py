@@ -14,7 +14,7 @@ import cv2
 from nets.structures import Target
 from utils.cli.class_names import read_class_names
 from utils.cli.console import log, plural, progress, warn
-from utils.cli.files import atomic_write
+from utils.cli.files import atomic_write, free_name
 from utils.cli.tool_configs import JPEG_QUALITY, AugmentConfig
 from utils.data.augmentation_check import check_augmentation
 from utils.data.dataset_report import Record, count_overlap
@@ -89,18 +89,9 @@ def name_images(image_ids: Sequence[str], copies: int) -> dict[str, list[str]]:
     Of an image_id such as VOC2007/000005 the names are VOC2007_000005, then VOC2007_000005_aug1 and so on.
     """
     taken: set[str] = set()
-
-    def unique(name: str) -> str:
-        number, found = 1, name
-        while found.casefold() in taken:
-            number += 1
-            found = f"{name}_{number}"
-        taken.add(found.casefold())
-        return found
-
-    own = {image_id: unique(image_id.replace("/", "_")) for image_id in image_ids}
+    own = {image_id: free_name(image_id.replace("/", "_"), taken) for image_id in image_ids}
     numbers = range(1, copies + 1)
-    return {i: [name, *(unique(f"{name}_aug{number}") for number in numbers)] for i, name in own.items()}
+    return {i: [name, *(free_name(f"{name}_aug{n}", taken) for n in numbers)] for i, name in own.items()}
 
 
 def _find_xml(config: AugmentConfig, splits: Sequence[str]) -> dict[str, Path]:
