@@ -31,7 +31,7 @@ from utils.cli.errors import UserError
 from utils.cli.parser import read_settings
 from utils.cli.train_config import TrainConfig
 from utils.data.custom_augmentation import load_transforms
-from utils.data.samples import list_splits, load_samples
+from utils.data.samples import DataFolder, load_samples
 from utils.data.voc_xml import read_annotation
 from utils.formats.annotation_list import read_annotation_lists
 from utils.formats.coco import read_coco
@@ -252,7 +252,7 @@ def converted(source: object) -> object:
 
 
 def read_list(path: Path) -> object:
-    return [load_samples("data", split) for split in list_splits("data")]
+    return [load_samples("data", split) for split in DataFolder("data").list_splits()]
 
 
 def read_metadata(path: Path) -> object:

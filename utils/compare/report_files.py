@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from utils.cli.console import plural
 from utils.cli.files import atomic_write
 from utils.compare.differences import (
@@ -21,6 +23,7 @@ from utils.compare.differences import (
 )
 from utils.compare.results import Row
 from utils.training.run_log import format_duration
+from utils.vision.plots.figure import save_figure
 
 STATISTICS_NOTE = (
     "± is the standard deviation over seeds; differences to none are means over seeds, paired by seed, with "
@@ -120,14 +123,10 @@ def draw_comparison(rows: Sequence[Row], path: Path) -> None:
 
     Nothing is written if no row has runs.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
-    from matplotlib.figure import Figure
-
     shown = {row.label: [run.map50_95 for run in row.runs] for row in rows if row.runs}
     if not shown:
         return
     figure = Figure(figsize=(max(5.0, 1.6 + 1.1 * len(shown)), 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for place, values in enumerate(shown.values()):
         axes.scatter([place] * len(values), values, color="tab:blue", s=22, zorder=3)
@@ -142,8 +141,7 @@ def draw_comparison(rows: Sequence[Row], path: Path) -> None:
     axes.set_ylabel("mAP50-95")
     axes.set_title(f"Dots: runs; bars: means; gray: {label} ± one standard deviation", fontsize=10)
     axes.margins(x=0.1, y=0.15)
-    with atomic_write(path) as file:
-        figure.savefig(file, dpi=150, format="png")
+    save_figure(figure, path, dpi=150)
 
 
 def _cells(row: Row) -> list[str]:

@@ -322,11 +322,6 @@ def open_data(data: Path | str | DataFolder) -> DataFolder:
     return data if isinstance(data, DataFolder) else DataFolder(data)
 
 
-def list_splits(data: Path | str | DataFolder) -> list[str]:
-    """List the names of all splits of the data; raises a UserError as `DataFolder`."""
-    return open_data(data).list_splits()
-
-
 def choose_training_splits(
     data: Path | str | DataFolder, named: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -19,7 +19,7 @@ from utils.cli.tool_configs import JPEG_QUALITY, AugmentConfig
 from utils.data.augmentation_check import check_augmentation
 from utils.data.dataset_report import Record, count_overlap
 from utils.data.prepare import TrainingData, prepare_splits, prepare_training
-from utils.data.samples import list_splits, load_samples
+from utils.data.samples import DataFolder
 from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.data.voc_xml import (
     VocObject,
@@ -48,7 +48,8 @@ def run(config: AugmentConfig) -> int:
         parts["val"] = data.val.records
         if not data.val_splits:
             log("val: the held-out images get a list and no copies, so that no copy shows one of them")
-    tests = [name for name in list_splits(config.data) if name.rpartition("/")[2] == "test"]
+    folder_of_data = DataFolder(config.data)
+    tests = [name for name in folder_of_data.list_splits() if name.rpartition("/")[2] == "test"]
     if tests := [name for name in tests if name not in data.train_splits]:
         splits += tests
         parts["test"] = prepare_splits(config, tests, training=False)[0].records
@@ -59,7 +60,7 @@ def run(config: AugmentConfig) -> int:
     if any("/" in image_id for image_id in records):
         first = next(iter(records))
         log(f"all images go into one folder: {first} is now called {names[first][0]}")
-    xml = _find_xml(config, splits)
+    xml = _find_xml(folder_of_data, config.unlabelled, splits)
     if scored := _count_scored(config, data.train.records, xml):
         objects = plural(scored, "object")
         warn(f"{objects} with a score, which augmented copies lack; --skip-unreviewed skips them")
@@ -94,14 +95,12 @@ def name_images(image_ids: Sequence[str], copies: int) -> dict[str, list[str]]:
     return {i: [name, *(free_name(f"{name}_aug{n}", taken) for n in numbers)] for i, name in own.items()}
 
 
-def _find_xml(config: AugmentConfig, splits: Sequence[str]) -> dict[str, Path]:
+def _find_xml(folder: DataFolder, unlabelled: str, splits: Sequence[str]) -> dict[str, Path]:
     """Return the XML of each image that has one."""
     return {
         sample.image_id: sample.xml_path
         for split in splits
-        for sample in load_samples(
-            config.data, split, unlabelled=config.unlabelled, on_warning=lambda _: None
-        )
+        for sample in folder.load(split, unlabelled, on_warning=lambda _: None)
         if sample.xml_path is not None
     }
 

@@ -16,7 +16,7 @@ from utils.cli.errors import UserError
 from utils.cli.shared_config import DataConfig
 from utils.data.folder_walk import is_image, is_system_file
 from utils.data.prepare import prepare_evaluation, prepare_splits, prepare_training
-from utils.data.samples import DataFolder, choose_training_splits, list_splits, load_samples
+from utils.data.samples import DataFolder, choose_training_splits, load_samples
 from utils.inference import sources
 from utils.inference.sources import find_sources
 from utils.tools import stats
@@ -86,7 +86,7 @@ def test_all_commands_see_the_same_images(
             "is split already|split one at a time|are too few for 2 parts", capsys.readouterr().err
         )
     else:
-        written = {split: load_samples("my", split) for split in list_splits("my")}
+        written = {split: load_samples("my", split) for split in DataFolder("my").list_splits()}
         ids = {split: {sample.image_id for sample in found} for split, found in written.items()}
         assert set().union(*ids.values()) == set().union(*layout.expected.values())
         assert ids.get("test", set()) == set(layout.expected.get("test", ()))

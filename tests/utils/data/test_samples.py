@@ -7,7 +7,7 @@ import pytest
 
 from tests.utils.data.conftest import MakeVoc
 from utils.cli.errors import UserError
-from utils.data.samples import choose_evaluation_splits, choose_training_splits, list_splits, load_samples
+from utils.data.samples import DataFolder, choose_evaluation_splits, choose_training_splits, load_samples
 from utils.data.voc_xml import VocObject
 
 CAT = VocObject("cat", (2, 3, 10, 12))
@@ -27,9 +27,9 @@ def flatten(voc: Path, flat: Path) -> Path:
 
 def test_no_data_names_the_layouts_and_the_demo(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gone: no such folder, relative to the current folder /"):
-        list_splits("gone")
+        DataFolder("gone").list_splits()
     for folder in (tmp_path, tmp_path / "VOCdevkit"):
-        for look in (list_splits, choose_training_splits, choose_evaluation_splits):
+        for look in (DataFolder, choose_training_splits, choose_evaluation_splits):
             with pytest.raises(UserError, match=r"Annotations/, JPEGImages/.*--demo"):
                 look(folder)
         with pytest.raises(UserError, match="--demo"):
@@ -38,7 +38,7 @@ def test_no_data_names_the_layouts_and_the_demo(tmp_path: Path) -> None:
 
 def test_one_voc_folder(make_voc: MakeVoc) -> None:
     voc = make_voc({"train": {"b": [CAT], "a": []}, "val": {"c": [CAT]}})
-    assert list_splits(voc) == ["train", "val"]
+    assert DataFolder(voc).list_splits() == ["train", "val"]
     assert ids(voc, "train") == ["b", "a"]
     sample = load_samples(voc, "val")[0]
     assert sample.image_path == voc / "JPEGImages" / "c.jpg"
@@ -49,7 +49,7 @@ def test_devkit(make_voc: MakeVoc, tmp_path: Path) -> None:
     kit = tmp_path / "VOCdevkit"
     make_voc({"trainval": {"a": [CAT]}, "test": {"b": [CAT]}}, kit / "VOC2007")
     make_voc({"trainval": {"a": [CAT]}}, kit / "VOC2012")
-    assert list_splits(kit) == ["VOC2007/test", "VOC2007/trainval", "VOC2012/trainval"]
+    assert DataFolder(kit).list_splits() == ["VOC2007/test", "VOC2007/trainval", "VOC2012/trainval"]
     assert ids(kit, "VOC2007/trainval") + ids(kit, "VOC2012/trainval") == ["VOC2007/a", "VOC2012/a"]
     with pytest.raises(UserError, match=r"no split 'trainval'.*VOC2007/trainval"):
         load_samples(kit, "trainval")
@@ -60,7 +60,7 @@ def test_devkit(make_voc: MakeVoc, tmp_path: Path) -> None:
 def test_flat_folder(make_voc: MakeVoc, tmp_path: Path) -> None:
     flat = flatten(make_voc({"x": {"b": [CAT], "a": [], "c": []}}), tmp_path / "flat")
     (flat / "c.xml").unlink()
-    assert list_splits(flat) == ["all"]
+    assert DataFolder(flat).list_splits() == ["all"]
     assert ids(flat, "all") == ["a", "b"]
     assert ids(flat, "all", unlabelled="background") == ["a", "b", "c"]
     assert load_samples(flat, "all", unlabelled="background")[2].xml_path is None
@@ -69,7 +69,7 @@ def test_flat_folder(make_voc: MakeVoc, tmp_path: Path) -> None:
 def test_flat_folder_with_splits(make_voc: MakeVoc, tmp_path: Path) -> None:
     flatten(make_voc({"x": {"a": [CAT]}}, tmp_path / "one"), tmp_path / "flat" / "train")
     flatten(make_voc({"x": {"a": [CAT]}}, tmp_path / "two"), tmp_path / "flat" / "valid")
-    assert list_splits(tmp_path / "flat") == ["train", "valid"]
+    assert DataFolder(tmp_path / "flat").list_splits() == ["train", "valid"]
     assert ids(tmp_path / "flat", "train") + ids(tmp_path / "flat", "valid") == ["train/a", "valid/a"]
     assert ids(tmp_path / "flat", "val") == ["valid/a"]
     assert choose_training_splits(tmp_path / "flat") == (("train",), ("valid",))

@@ -9,7 +9,7 @@ from tests.training_room import QUICK, last_of
 from tests.utils.formats.tool_exports import OBJECTS, TOOL_EXPORTS
 from tests.utils.tools.conversion import boxes_of, lists_of, refusal, run_convert
 from utils.data.dataset_report import scan_samples
-from utils.data.samples import choose_training_splits, list_splits, load_samples
+from utils.data.samples import DataFolder, choose_training_splits, load_samples
 from utils.tools.convert import detect_format
 
 TRAINED = ("cvat_voc", "roboflow_voc")  # one without a split, one with
@@ -57,7 +57,7 @@ def test_export_becomes_voc(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", VOC)
 def test_export_of_voc_is_read_as_it_is(tmp_path: Path, name: str) -> None:
     TOOL_EXPORTS[name].make(tmp_path)
-    splits = list_splits(tmp_path)
+    splits = DataFolder(tmp_path).list_splits()
     assert set(choose_training_splits(tmp_path)[0]) <= set(splits)
     samples = [sample for split in splits for sample in load_samples(tmp_path, split)]
     report = scan_samples(samples)

@@ -15,7 +15,7 @@ from tests.utils.tools.conversion import (
     save_text,
     snapshot,
 )
-from utils.data.samples import list_splits, load_samples
+from utils.data.samples import DataFolder, load_samples
 from utils.data.voc_xml import VocObject, write_annotation
 
 CAT = VocObject("cat", (2.0, 3.0, 10.0, 12.0))
@@ -80,7 +80,7 @@ def test_folder_without_lists_comes_back_without(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "coco/annotations").iterdir()] == ["instances_all.json"]
     assert run_convert(tmp_path / "coco", "--float-boxes", "--out", tmp_path / "back") == 0
     assert lists_of(tmp_path / "back") == {}
-    assert list_splits(tmp_path / "back") == ["all"]
+    assert DataFolder(tmp_path / "back").list_splits() == ["all"]
     assert len(load_samples(tmp_path / "back", "all")) == 2
 
 

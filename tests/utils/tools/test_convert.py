@@ -22,7 +22,7 @@ from tests.utils.tools.conversion import (
     snapshot,
 )
 from utils.data.dataset_report import scan_samples
-from utils.data.samples import list_splits, load_samples
+from utils.data.samples import DataFolder, load_samples
 from utils.data.voc_xml import VocObject, write_annotation
 from utils.formats.intermediate import make_ids
 
@@ -38,7 +38,7 @@ def make_yolo(root: Path, *names: str, line: str = "0 0.5 0.5 0.25 0.4") -> Path
 def test_the_program_reads_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = make_yolo(tmp_path / "in", "train/a", "train/b", "val/c")
     assert run_convert(source, "--out", tmp_path / "new/voc") == 0
-    assert list_splits(tmp_path / "new/voc") == ["train", "val"]
+    assert DataFolder(tmp_path / "new/voc").list_splits() == ["train", "val"]
     report = scan_samples(load_samples(tmp_path / "new/voc", "train"))
     assert report.class_counts == {"cat": 2}
     said = capsys.readouterr().out.splitlines()

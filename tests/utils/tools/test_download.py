@@ -12,7 +12,7 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from data import main
 from tests.utils.tools.conversion import snapshot
-from utils.data.samples import list_splits, load_samples
+from utils.data.samples import DataFolder, load_samples
 from utils.tools import download
 
 KEYS = {"2007": ("2007", "trainval"), "2007-test": ("2007", "test"), "2012": ("2012", "trainval")}
@@ -73,7 +73,7 @@ def test_both_years(tmp_path: Path, server: Path, capsys: pytest.CaptureFixture[
     data = tmp_path / "new/VOCdevkit"
     assert run_download("2007", "2012", "--data", data) == 0
     assert sorted(path.name for path in data.iterdir()) == ["VOC2007", "VOC2012"]
-    assert list_splits(data) == ["VOC2007/test", "VOC2007/trainval", "VOC2012/trainval"]
+    assert DataFolder(data).list_splits() == ["VOC2007/test", "VOC2007/trainval", "VOC2012/trainval"]
     (sample,) = load_samples(data, "VOC2007/test")
     assert sample.image_path.read_text() == "picture"
     said = capsys.readouterr()

@@ -10,7 +10,7 @@ import data
 from tests.layout_folders import Layout, in_folders, side_by_side
 from tests.utils.data.conftest import write_voc
 from utils.cli.errors import UserError
-from utils.data.samples import choose_training_splits, list_splits, load_samples
+from utils.data.samples import DataFolder, choose_training_splits, load_samples
 from utils.data.voc_xml import VocObject
 from utils.tools import split
 
@@ -124,7 +124,9 @@ def test_a_test_list_is_kept_and_the_others_are_divided(
     after = tree(Path("voc"))
     assert {file: after[file] for file in before} == before
     assert set(after) - set(before) == {str(path.parent / f"{n}.txt") for n in ("train", "val", "trainval")}
-    found = {split: {s.image_id for s in load_samples("voc", split)} for split in list_splits("voc")}
+    found = {
+        split: {s.image_id for s in load_samples("voc", split)} for split in DataFolder("voc").list_splits()
+    }
     assert {split: len(ids) for split, ids in found.items()} == {
         "train": 19,
         "val": 19,

@@ -12,18 +12,17 @@ from matplotlib.figure import Figure
 
 from utils.cli.files import atomic_write
 
-_DPI = 120
 _LONGEST_NAME = 24
 # The bundled font has no Chinese, Japanese and Korean letters; most machines have one of these.
 _WIDER_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC", "Arial Unicode MS")
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path, dpi: int = 120) -> None:
     """Write a figure as a PNG; a UserError tells that the file cannot be written."""
     FigureCanvasAgg(figure)
     with atomic_write(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+")  # a missing letter is drawn as a box
-        figure.savefig(file, dpi=_DPI, format="png")
+        figure.savefig(file, dpi=dpi, format="png")
 
 
 def write_empty(axes: Axes, text: str) -> None:
