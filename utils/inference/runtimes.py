@@ -40,27 +40,16 @@ _NCNN_IMAGES, _NCNN_HEADS = "in0", ("out0", "out1", "out2")  # pnnx's names
 
 
 class ExportedModel(nn.Module, ABC):
-    """An exported model, run by its runtime; called like the network that it came from.
+    """An exported model, run by its runtime; called like the network that it came from."""
 
-    Attributes:
-        name: the runtime and its version.
-        path: the model's file.
-        config: defines its network.
-        class_names: the names of its classes.
-        batch: how many images it takes at a time, None for any number.
-        ends_in_nms: whether it returns detections, by `detect`, in place of raw maps.
-        device: where the raw maps are decoded.
-        amp_dtype: the number type of mixed precision, None where the runtime computes as exported.
-    """
-
-    name: str
-    path: Path
-    config: ModelConfig
+    name: str  # the runtime and its version
+    path: Path  # the model's file
+    config: ModelConfig  # defines its network
     class_names: tuple[str, ...]
-    batch: int | None
-    ends_in_nms = False
-    device: torch.device
-    amp_dtype: torch.dtype | None = None
+    batch: int | None  # how many images it takes at a time, None for any number
+    ends_in_nms = False  # whether it returns detections, by `detect`, in place of raw maps
+    device: torch.device  # where the raw maps are decoded
+    amp_dtype: torch.dtype | None = None  # of mixed precision, None where the runtime computes as exported
 
     @abstractmethod
     def run(self, images: np.ndarray, **thresholds: float) -> list[np.ndarray]:
