@@ -159,20 +159,13 @@ def add_pictures(job: ExportJob, config: ExportConfig) -> ExportJob:
     if not config.int8:
         return job
     training, _ = prepare_splits(config)
-    calibration = Calibration(training, job.config.input_size)
+    calibration = draw_calibration(training, job.config.input_size)
     quantization = Quantization(calibration, lambda model: evaluate(model).map50 or 0.0)
     return dataclasses.replace(job, quantization=quantization)
 
 
-class Calibration:
-    """Pictures of a data set as inputs of the network, read again at each pass."""
-
-    def __init__(self, dataset: VocDataset, input_size: tuple[int, int]) -> None:
-        places = np.random.default_rng(0).permutation(len(dataset))[:_CALIBRATION]
-        self._paths: list[Path] = [dataset.records[place].image_path for place in places]
-        self._input_size = input_size
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for path in self._paths:
-            canvas, _ = letterbox(read_image(path), self._input_size)
-            yield to_batch([to_tensor(canvas)])
+def draw_calibration(dataset: VocDataset, input_size: tuple[int, int]) -> Iterator[Tensor]:
+    """Yield random pictures of a data set as inputs of the network, each read when it is asked for."""
+    for place in np.random.default_rng(0).permutation(len(dataset))[:_CALIBRATION]:
+        canvas, _ = letterbox(read_image(dataset.records[place].image_path), input_size)
+        yield to_batch([to_tensor(canvas)])

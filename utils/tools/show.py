@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 
@@ -39,7 +38,7 @@ def run(
         )
     records = [dataset.records[index] for index in chosen]
     shape = statistics.median(record.height / record.width for record in records)
-    draw: Draw = partial(_draw_plain, dataset)
+    draw: Draw | None = None
     if augmented is not None:
         draw, (height, width) = augmented(dataset)
         shape = height / width
@@ -48,7 +47,7 @@ def run(
     cell = cell_size(shape)
     cells = []
     for index in progress(chosen, "show"):
-        image, objects = draw(index)
+        image, objects = draw(index) if draw else (dataset.read(index), dataset.objects(index))
         cells.append(draw_cell(image, objects, dataset.class_names, dataset.records[index].image_id, cell))
     for start in range(0, len(cells), SHEET_SIZE):
         path = folder / f"sheet{start // SHEET_SIZE}.jpg"
@@ -56,10 +55,6 @@ def run(
         print_lines([str(path)])
     print_lines([next_command("train.py", *config.data_arguments())])
     return 0
-
-
-def _draw_plain(dataset: VocDataset, index: int) -> tuple[Pixels, HasBoxes]:
-    return dataset.read(index), dataset.objects(index)
 
 
 def _sample(dataset: VocDataset, config: ShowConfig) -> list[int]:
