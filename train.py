@@ -47,13 +47,7 @@ def train(given: dict[str, Any]) -> int:
         given: settings by name, only those that were given.
     """
     from utils.data.demo import make_demo
-    from utils.training.builders import (
-        build_model,
-        build_trainer,
-        fetch_weights,
-        load_pretrained,
-        prepare,
-    )
+    from utils.training.builders import build_model, build_trainer, fetch_weights, load_pretrained, prepare
     from utils.training.distributed import (
         broadcast_from_rank_zero,
         is_distributed,

@@ -10,14 +10,7 @@ from pathlib import Path
 from utils.cli.errors import UserError
 from utils.cli.inputs import RUNS, check_data_folder, locate_weights
 from utils.cli.parser import check_settings, setting
-from utils.cli.shared_config import (
-    DATA_HELP,
-    DEVICE_HELP,
-    OWN_PHI_HELP,
-    WEIGHTS_HELP,
-    check_imgsz,
-    phi_name,
-)
+from utils.cli.shared_config import DATA_HELP, DEVICE_HELP, OWN_PHI_HELP, WEIGHTS_HELP, check_imgsz, phi_name
 
 HOST = "127.0.0.1"  # no other machine can reach the page
 MOST_WEIGHTS = 4  # side by side

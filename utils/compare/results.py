@@ -17,12 +17,7 @@ from utils.cli.parser import as_plain
 from utils.cli.presets import read_recipe
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
 from utils.compare.cost import Cost
-from utils.compare.differences import (
-    Comparison,
-    correct_for_several,
-    difference,
-    interval_over_images,
-)
+from utils.compare.differences import Comparison, correct_for_several, difference, interval_over_images
 from utils.weights.checkpoint import load_checkpoint
 
 # Settings that may differ between runs of one group.

@@ -163,11 +163,7 @@ class EvalResult:
 
 
 def detect_dataset(
-    predictor: Predictor,
-    dataset: VocDataset,
-    *,
-    batch_size: int = 8,
-    skip_bad: bool = False,
+    predictor: Predictor, dataset: VocDataset, *, batch_size: int = 8, skip_bad: bool = False
 ) -> DatasetDetections:
     """Detect objects in the images of a data set, and show the progress.
 

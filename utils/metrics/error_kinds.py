@@ -23,16 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.metrics.matching import (
-    IOU,
-    MIN_IOU,
-    Bools,
-    Integers,
-    Matching,
-    Overlaps,
-    class_aps,
-    mean_known,
-)
+from utils.metrics.matching import IOU, MIN_IOU, Bools, Integers, Matching, Overlaps, class_aps, mean_known
 
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
 

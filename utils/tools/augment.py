@@ -21,13 +21,7 @@ from utils.data.dataset_report import Record, count_overlap
 from utils.data.prepare import TrainingData, prepare_splits, prepare_training
 from utils.data.samples import DataFolder
 from utils.data.train_dataset import AugmentSettings, TrainDataset
-from utils.data.voc_xml import (
-    VocObject,
-    read_annotation,
-    rewrite_annotation,
-    round_boxes,
-    write_annotation,
-)
+from utils.data.voc_xml import VocObject, read_annotation, rewrite_annotation, round_boxes, write_annotation
 from utils.tools.atomic_folder import atomic_folder, check_unused
 from utils.tools.printing import next_command, print_lines
 from utils.vision.image_reader import Pixels
