@@ -8,7 +8,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from utils.cli.class_names import parse_renames, read_class_names
 from utils.cli.console import log, plural
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
-from utils.cli.shared_config import DataConfig
 from utils.cli.tool_configs import CheckConfig
 from utils.data.annotation_cache import AnnotationCache
 from utils.data.dataset_report import MAX_SHOWN, DatasetReport, Finding, Record, require_objects, scan_samples
@@ -144,14 +143,8 @@ def _next_command(config: CheckConfig, report: CheckReport) -> str:
         return command.replace("next:", "fix the lists and files above, then:", 1)
     merged = parse_renames(report.renames)
     renames = {old: merged.get(new, new) for old, new in config.renames.items()} | merged
-    changed = DataConfig(
-        data=config.data,
-        classes=config.classes,
-        rename=tuple(f"{old}={new}" for old, new in renames.items()) or None,
-        unlabelled=config.unlabelled,
-        skip_bad=report.count("error") > 0,
-        skip_unreviewed=config.skip_unreviewed,
-    )
+    rename = tuple(f"{old}={new}" for old, new in renames.items()) or None
+    changed = replace(config, rename=rename, skip_bad=report.count("error") > 0)
     return next_command("train.py", *changed.data_arguments())
 
 
