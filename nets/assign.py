@@ -20,19 +20,12 @@ from nets.config import STRIDES
 
 @dataclass(frozen=True)
 class Assignment:
-    """The P pairs of a prior and its truth: the positives.
+    """The P pairs of a prior and its truth: the positives."""
 
-    Attributes:
-        images: Tensor[P] int64, index of the image in the batch.
-        priors: Tensor[P] int64, index of the prior in the order of nets.decode.Priors.
-        truths: Tensor[P] int64, index of the truth in its image.
-        unassigned: number of truths without a free prior.
-    """
-
-    images: Tensor
-    priors: Tensor
-    truths: Tensor
-    unassigned: int
+    images: Tensor  # (P,) int64, index of the image in the batch
+    priors: Tensor  # (P,) int64, index of the prior in the order of nets.decode.Priors
+    truths: Tensor  # (P,) int64, index of the truth in its image
+    unassigned: int  # number of truths without a free prior
 
     def __len__(self) -> int:
         """Return the number of positives."""

@@ -21,17 +21,11 @@ _MAX_LOG_SCALE = 4.0  # a box is at most e^4 = 55 times its anchor; exp neither 
 
 @dataclass(frozen=True)
 class Priors:
-    """The N (cell, anchor) pairs that each predict one box: head by head, anchor by anchor, row by row.
+    """The N (cell, anchor) pairs that each predict one box: head by head, anchor by anchor, row by row."""
 
-    Attributes:
-        cells: Tensor[N, 2], column and row of the cell.
-        anchors: Tensor[N, 2], width and height of the anchor in network pixels.
-        strides: Tensor[N, 1], side of the cell in network pixels.
-    """
-
-    cells: Tensor
-    anchors: Tensor
-    strides: Tensor
+    cells: Tensor  # (N, 2), column and row of the cell
+    anchors: Tensor  # (N, 2), width and height of the anchor in network pixels
+    strides: Tensor  # (N, 1), side of the cell in network pixels
 
     def __len__(self) -> int:
         return len(self.cells)

@@ -49,20 +49,12 @@ class _Objects:
 
 @dataclass(frozen=True)
 class Target(_Objects):
-    """Ground truth of one image.
+    """Ground truth of one image."""
 
-    Attributes:
-        boxes: Tensor[M, 4] float32, (x1, y1, x2, y2) edges in pixels of the image.
-        labels: Tensor[M] int64 class indices, starting at 0.
-        difficult: Tensor[M] bool, VOC's `difficult` flag: neither a training target nor counted by the
-            metrics.
-        image_id: the id that names the image in messages and result files.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    difficult: Tensor
-    image_id: str = ""
+    boxes: Tensor  # (M, 4) float32, (x1, y1, x2, y2) edges in pixels of the image
+    labels: Tensor  # (M,) int64 class indices, starting at 0
+    difficult: Tensor  # (M,) bool, VOC's flag: neither a training target nor counted by the metrics
+    image_id: str = ""  # the id that names the image in messages and result files
 
     @classmethod
     def empty(cls, image_id: str = "") -> Target:
@@ -72,19 +64,12 @@ class Target(_Objects):
 
 @dataclass(frozen=True)
 class Detections(_Objects):
-    """Predicted boxes of one image.
+    """Predicted boxes of one image."""
 
-    Attributes:
-        boxes: Tensor[N, 4] float32, (x1, y1, x2, y2) edges in pixels of the image.
-        scores: Tensor[N] float32 in [0, 1], objectness x class probability, highest first.
-        labels: Tensor[N] int64 class indices, starting at 0.
-        class_names: the name of each label; empty if unknown.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...] = ()
+    boxes: Tensor  # (N, 4) float32, (x1, y1, x2, y2) edges in pixels of the image
+    scores: Tensor  # (N,) float32 in [0, 1], objectness x class probability, highest first
+    labels: Tensor  # (N,) int64 class indices, starting at 0
+    class_names: tuple[str, ...] = ()  # the name of each label; empty if unknown
 
     @classmethod
     def empty(cls) -> Detections:
