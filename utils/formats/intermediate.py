@@ -15,6 +15,7 @@ from pathlib import Path
 
 from utils.cli.console import plural, warn
 from utils.cli.errors import UserError
+from utils.cli.files import free_name
 from utils.data.dataset_report import clip_box, raise_errors, rotate_box, warn_each
 from utils.data.folder_walk import IMAGE_SUFFIXES
 from utils.data.voc_xml import Box, VocObject
@@ -168,25 +169,18 @@ def build_dataset(
 def make_ids(paths: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:
     """Give each image an id: the stem of its file, with its folders in front if several share the stem.
 
-    The ids depend on the paths below their common folder only, not on their order. Returns also a line for
-    each image whose id is not the stem of its file.
+    Stems are the same in any case, as in some file systems. The ids depend on the paths below their common
+    folder only, not on their order. Returns also a line for each image whose id is not the stem of its file.
     """
-    stems: dict[str, list[Path]] = defaultdict(list)
-    for path in paths:
-        stems[path.stem].append(path)
-    ids = {found[0]: stem for stem, found in stems.items() if len(found) == 1 and clean_name(stem) == stem}
-    taken = set(ids.values())
+    stems = Counter(path.stem.casefold() for path in paths)
+    ids = {p: p.stem for p in paths if stems[p.stem.casefold()] == 1 and clean_name(p.stem) == p.stem}
+    taken = {name.casefold() for name in ids.values()}
     others = sorted(set(paths) - set(ids))
     common = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
     for path in others:
-        parts = path.relative_to(common).with_suffix("").parts if len(stems[path.stem]) > 1 else (path.stem,)
-        wanted = clean_name("_".join(parts))
-        name, number = wanted, 1
-        while name in taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        ids[path] = name
-        taken.add(name)
+        is_shared = stems[path.stem.casefold()] > 1
+        parts = path.relative_to(common).with_suffix("").parts if is_shared else (path.stem,)
+        ids[path] = free_name(clean_name("_".join(parts)), taken)
     return ids, [f"{path}: gets the id {ids[path]!r}" for path in others if ids[path] != path.stem]
 
 

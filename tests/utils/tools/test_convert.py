@@ -83,6 +83,7 @@ def test_any_format_becomes_coco(tmp_path: Path) -> None:
         (["d/a.jpg"], {"d/a.jpg": "a"}),
         (["d/x/a.jpg", "d/y/a.jpg", "d/b.jpg"], {"d/x/a.jpg": "x_a", "d/y/a.jpg": "y_a", "d/b.jpg": "b"}),
         (["d/a.png", "d/a.jpg"], {"d/a.jpg": "a", "d/a.png": "a_2"}),
+        (["d/x/a.jpg", "d/y/A.jpg"], {"d/x/a.jpg": "x_a", "d/y/A.jpg": "y_A"}),
         (["d/x/a.jpg", "d/y/a.jpg", "d/x_a.jpg"],
          {"d/x/a.jpg": "x_a_2", "d/y/a.jpg": "y_a", "d/x_a.jpg": "x_a"}),
         (["d/ a\n.jpg", "d/b\\c.jpg", "d/e\udcff.jpg"],
