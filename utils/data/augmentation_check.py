@@ -50,6 +50,12 @@ def check_augmentation(augmenter: Augmenter) -> None:
             if isinstance(transform, (A.Compose, A.Sequential)):
                 item = check_each(transform.transforms, item)
             elif isinstance(transform, A.BaseCompose):  # alternatives, such as OneOf
+                if isinstance(transform, A.SelectiveChannelTransform) and not all(
+                    isinstance(each, (A.ImageOnlyTransform, A.BaseCompose)) for each in _walk([transform])
+                ):
+                    raise UserError(
+                        f"{where}: SelectiveChannelTransform: moves no boxes; use it for colors only"
+                    )
                 made = [check_each([part], item) for part in transform.transforms]
                 item = next((one for one in made if one[0].shape != item[0].shape), item)
             else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,9 +25,24 @@ Transform: TypeAlias = A.BasicTransform | A.BaseCompose
 
 _MAX_BYTES = 1_000_000
 _MAX_DEPTH = 10  # of transforms in transforms
-_MAX_TRANSFORMS = 100
+_MAX_TRANSFORMS = 100  # each counted as often as an image may pass it
 _MAX_NUMBER = 20_000  # of any argument: a side, a kernel or a count beyond it would take gigabytes or hours
+_ABSTRACT = (A.BasicTransform, A.ImageOnlyTransform, A.DualTransform, A.Transform3D, A.BaseCompose)
 _NEEDS_CODE = (A.Lambda, A.ReplayCompose)
+# Arguments that albumentations checks in transforms, not in compositions: what they must be.
+_CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "p": ("from 0 to 1", lambda p: isinstance(p, (int, float)) and 0 <= p <= 1),
+    "n": (f"a whole number from 1 to {_MAX_TRANSFORMS}", lambda n: _is_whole(n, 1, _MAX_TRANSFORMS)),
+    "replace": ("true or false", lambda replace: isinstance(replace, bool)),
+    "channels": (
+        "a list of 1 to 3 numbers from 0 to 2",
+        lambda channels: (
+            isinstance(channels, list)
+            and 1 <= len(channels) <= 3
+            and all(_is_whole(each, 0, 2) for each in channels)
+        ),
+    ),
+}
 _OURS = ("bbox_params", "keypoint_params", "additional_targets")  # arguments of Compose that we set ourselves
 
 
@@ -56,7 +71,10 @@ def _describe(value: Any) -> Any:
     """Return what JSON can hold, without the address of any object."""
     if isinstance(value, A.BaseCompose):
         parts = [_describe(each) for each in value.transforms]
-        return [type(value).__name__, value.p, getattr(value, "n", None), parts]
+        chosen = [
+            _describe(getattr(value, key)) for key in ("replace", "channels") if getattr(value, key, None)
+        ]
+        return [type(value).__name__, value.p, getattr(value, "n", None), parts, *chosen]
     if isinstance(value, A.BasicTransform):
         return [type(value).__name__, value.p, _describe(value.get_transform_init_args())]
     if isinstance(value, dict):
@@ -71,9 +89,23 @@ def _read_file(path: Path) -> list[Transform]:
     if not isinstance(content, dict) or not isinstance(content.get("transform"), dict):
         raise UserError(f"{path}: no albumentations pipeline; write one with A.save(A.Compose([...]), FILE)")
     pipeline = content["transform"]
-    if unused := [key for key in _OURS if pipeline.pop(key, None)]:
+    if unused := [key for key in _OURS if pipeline.get(key)]:
         warn(f"{path}: {', '.join(unused)} not used; boxes are handled as with --augment default")
-    return _unpack(_build(path, pipeline, 0))
+    made = _build(path, pipeline, 0)
+    if (count := _count(made)) > _MAX_TRANSFORMS:
+        raise UserError(
+            f"{path}: has {count} transforms, counted with n of SomeOf; at most {_MAX_TRANSFORMS}"
+        )
+    return _unpack(made)
+
+
+def _count(transform: Transform) -> int:
+    """Count the transforms in a transform, each as often as an image may pass it."""
+    if isinstance(transform, A.BasicTransform):
+        return 1
+    counts = [_count(part) for part in transform.transforms]
+    repeats = transform.n if isinstance(transform, A.SomeOf) and transform.replace else 1
+    return max(sum(counts), repeats * max(counts, default=0))
 
 
 def _build(path: Path, node: Any, depth: int) -> Transform:
@@ -85,33 +117,38 @@ def _build(path: Path, node: Any, depth: int) -> Transform:
     module, _, short = str(name).rpartition(".")
     kind = getattr(A, short, None) if module.partition(".")[0] in ("", "albumentations") else None
     is_transform = isinstance(kind, type) and issubclass(kind, (A.BasicTransform, A.BaseCompose))
-    if kind is None or not is_transform or kind.__module__ == A.BasicTransform.__module__:  # an abstract one
+    if kind is None or not is_transform or kind in _ABSTRACT:
         raise UserError(f"{path}: {str(name)[:80]!r} is no transform of albumentations {A.__version__}")
     if kind in _NEEDS_CODE:
         raise UserError(
             f"{path}: {short} needs code; name a function instead: --augment path/to/file.py:function"
         )
-    arguments = {key: value for key, value in node.items() if key != "__class_fullname__"}
+    unused = ("__class_fullname__", *(_OURS if kind is A.Compose else ()))
+    arguments = {key: value for key, value in node.items() if key not in unused}
     sizes = [value for key, value in arguments.items() if key not in ("transforms", "seed")]
-    if too_large := [number for number in _numbers(sizes) if abs(number) > _MAX_NUMBER]:
-        raise UserError(f"{path}: {short} has {too_large[0]:g}; numbers are at most {_MAX_NUMBER}")
+    if too_large := [number for number in _numbers(sizes) if not abs(number) <= _MAX_NUMBER]:
+        raise UserError(f"{path}: {short} has {str(too_large[0])[:40]}; numbers are at most {_MAX_NUMBER}")
     if issubclass(kind, A.BaseCompose):
-        share = arguments.get("p", 1)  # which only transforms check themselves
-        if not isinstance(share, (int, float)) or not 0 <= share <= 1:
-            raise UserError(f"{path}: {kind.__name__}: p must be from 0 to 1, got {str(share)[:40]!r}")
+        for key, (range_, fits) in _CHECKS.items():
+            if key in arguments and not fits(value := arguments[key]):
+                raise UserError(f"{path}: {short}: {key} must be {range_}, got {str(value)[:40]!r}")
         parts = arguments.get("transforms")
         least = 0 if kind is A.Compose else 1
         if not isinstance(parts, list) or not least <= len(parts) <= _MAX_TRANSFORMS:
-            raise UserError(
-                f"{path}: {kind.__name__} needs a list of {least} to {_MAX_TRANSFORMS} transforms"
-            )
-        arguments["transforms"] = [_build(path, part, depth + 1) for part in parts]
+            raise UserError(f"{path}: {short} needs a list of {least} to {_MAX_TRANSFORMS} transforms")
+        arguments["transforms"] = parts = [_build(path, part, depth + 1) for part in parts]
+        if kind is A.OneOf and not any(part.p for part in parts):
+            raise UserError(f"{path}: OneOf: p of one of its transforms must be above 0")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=r"Argument\(s\)")  # one is unknown
             return kind(**arguments)
     except Exception as error:
-        raise UserError(f"{path}: {kind.__name__}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"{path}: {short}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
 
 
 def _numbers(value: Any) -> Iterator[float]:

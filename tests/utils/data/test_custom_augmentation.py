@@ -23,7 +23,8 @@ SIZE = (64, 96)
 NESTED = [
     A.HorizontalFlip(p=0.5),
     A.OneOf([A.CLAHE(p=1.0), A.Sequential([A.Blur(p=1.0), A.ToGray(p=0.5)])], p=0.4),
-    A.SomeOf([A.VerticalFlip(), A.RandomGamma()], n=1),
+    A.SomeOf([A.VerticalFlip(), A.OneOf([A.NoOp(), A.RandomOrder([A.RandomGamma(), A.ToGray()], n=2)])], n=1),
+    A.Compose([A.SelectiveChannelTransform([A.SomeOf([A.Blur()], n=3, replace=True)])], p=0.5),
     A.ShiftScaleRotate(p=0.2),
 ]
 
@@ -63,13 +64,22 @@ def test_a_saved_pipeline_does_what_it_did(kind: Any) -> None:
 def test_box_settings_of_a_file_are_ours_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     boxes = A.BboxParams("yolo", min_area=1e6)
     A.save(A.Compose([A.VerticalFlip(p=1.0)], bbox_params=boxes), "mine.json")
+    Path("nested.json").write_text(
+        json.dumps(compose(json.loads(Path("mine.json").read_text())["transform"]))
+    )
+    assert augment("nested.json")[1] == augment("mine.json")[1]
     assert augment("mine.json")[1][1]  # a box of less than a million pixels is kept
     assert "warning: mine.json: bbox_params not used" in capsys.readouterr().err
 
 
-DEEP: dict[str, Any] = {"__class_fullname__": "NoOp"}
+def node(kind: str, *transforms: Any, **arguments: Any) -> dict[str, Any]:
+    return {"__class_fullname__": kind, **({"transforms": transforms} if transforms else {}), **arguments}
+
+
+NO_OP = DEEP = node("NoOp")
+AGAIN = {"replace": True}
 for _ in range(12):
-    DEEP = {"__class_fullname__": "Sequential", "transforms": [DEEP]}
+    DEEP = node("Sequential", DEEP)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +98,22 @@ for _ in range(12):
         (compose({"__class_fullname__": "BasicTransform"}), "'BasicTransform' is no transform"),
         (compose({"__class_fullname__": "ReplayCompose", "transforms": []}), "ReplayCompose needs code; "),
         (compose({"__class_fullname__": "OneOf", "transforms": []}), "OneOf needs a list of 1 to 100"),
-        (compose(*[{"__class_fullname__": "NoOp"}] * 101), "Compose needs a list of 0 to 100"),
+        (compose(*[NO_OP] * 101), "Compose needs a list of 0 to 100"),
+        (
+            compose(*[node("OneOf", *[NO_OP] * 26)] * 4),
+            "has 104 transforms, counted with n of SomeOf; at most",
+        ),
+        (compose(node("SomeOf", node("SomeOf", NO_OP, n=11, **AGAIN), n=10, **AGAIN)), "has 110 transforms"),
+        (compose(node("SomeOf", NO_OP, n=-1)), "SomeOf: n must be a whole number from 1 to 100, got '-1'"),
+        (compose(node("RandomOrder", NO_OP, n=1.5)), "RandomOrder: n must be a whole number"),
+        (compose(node("SomeOf", NO_OP, replace="no")), "SomeOf: replace must be true or false, got 'no'"),
+        (
+            compose(node("SelectiveChannelTransform", NO_OP, channels=[0, 3])),
+            "a list of 1 to 3 numbers from 0",
+        ),
+        (compose(node("OneOf", node("NoOp", p=0))), "OneOf: p of one of its transforms must be above 0"),
+        (compose(node("BaseCompose", NO_OP)), "'BaseCompose' is no transform"),
+        (compose(node("Blur", blur_limit=10**400)), "Blur has 10{39}; numbers are at most 20000"),
         (compose({"p": 1}), "'None' is no transform"),
         (compose("NoOp"), "'None' is no transform"),
         ({"transform": {"__class_fullname__": "OneOf"}}, "OneOf needs a list of 1 to 100 transforms"),
@@ -158,7 +183,18 @@ def test_the_hash_is_of_names_and_arguments() -> None:
     class Mine(A.ImageOnlyTransform):
         pass
 
-    lists = [[], [A.Blur()], [A.Blur(p=0.1)], [A.Blur(blur_limit=9)], [A.ToGray()], [Mine()], NESTED]
+    some = [A.SomeOf([A.Blur(), A.ToGray()], n=2, replace=replace) for replace in (False, True)]
+    colors = [A.SelectiveChannelTransform([A.Blur()], channels) for channels in ([0], [1])]
+    lists = [
+        *([each] for each in some + colors),
+        [],
+        [A.Blur()],
+        [A.Blur(p=0.1)],
+        [A.Blur(blur_limit=9)],
+        [A.ToGray()],
+        [Mine()],
+        NESTED,
+    ]
     assert len({hash_transforms(each) for each in lists}) == len(lists)
     assert hash_transforms([A.Blur()]) == hash_transforms([A.Blur()])
 
@@ -218,6 +254,10 @@ STATE = iter(range(10**6))
         ([A.NoOp(), A.RandomCrop(32, 32, p=0.5)], r"RandomCrop: changes the size .*add A.Resize\(64, 96\)"),
         ([A.OneOf([A.NoOp(), A.Transpose()], p=0.01)], "Transpose: changes the size"),
         ([A.Transpose(), A.NoOp()], "Transpose: changes the size"),
+        (
+            [A.SelectiveChannelTransform([A.OneOf([A.VerticalFlip()])], [0])],
+            "Selective.*: moves no boxes; use",
+        ),
     ],
 )
 def test_a_transform_that_breaks_training_is_named(transforms: list[Any], reason: str) -> None:
