@@ -163,6 +163,11 @@ def test_damaged_checkpoints_are_refused_by_both_flags(whole: str, capsys: Captu
             assert name in only_error(capsys.readouterr().err)
     assert train.main(["--resume", best]) == 2
     assert "has no training state" in only_error(capsys.readouterr().err)
+    checkpoint = load_checkpoint(last_of(whole))
+    checkpoint.training["schedule"]["step"] = -1
+    save_checkpoint("bad.pth", checkpoint)
+    assert train.main(["--resume", "bad.pth"]) == 2
+    assert "bad.pth: damaged training state: its 'schedule.step' is -1" in only_error(capsys.readouterr().err)
     assert not folder_of("never").exists()
 
 

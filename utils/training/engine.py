@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, cast
@@ -18,6 +18,7 @@ from nets.loss import WEIGHTS, YoloLoss
 from nets.structures import Target
 from nets.yolo import YoloBody
 from utils.cli.console import warn
+from utils.cli.error_messages import is_out_of_memory
 from utils.cli.errors import UserError
 from utils.inference.device import precision_name
 from utils.training.distributed import (
@@ -316,22 +317,47 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load the state that `state_dict` returned, on any device and in any precision."""
-        self.model.load_state_dict(state["model"])
+        """Load the state that `state_dict` returned, on any device and in any precision.
+
+        Raises:
+            UserError: a part is not of this network.
+        """
+        with _fitting("model"):
+            self.model.load_state_dict(state["model"])
         if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
-        load_optimizer(self.optimizer, state["optimizer"])
+            with _fitting("ema"):
+                self.ema.load_state_dict(state["ema"])
+        with _fitting("optimizer"):
+            load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.step = state["schedule"]["step"]
         if state.get("precision") == precision_name(self.autocast):  # another precision has another scale
-            self.scaler.load_state_dict(state["scaler"])
-        self.frozen_bn = list(state.get("held_norms", ()))  # missing in the first checkpoints
+            with _fitting("scaler"):
+                self.scaler.load_state_dict(state["scaler"])
+        with _fitting("held_norms"):
+            self.frozen_bn = list(state.get("held_norms", ()))  # missing in the first checkpoints
+            for name in self.frozen_bn:
+                self.model.get_submodule(name)
         self._skipped_in_a_row = state["skipped_in_a_row"]
         if rank() > 0:  # the state is that of rank 0, whose random numbers another rank must not draw
             torch.manual_seed(torch.initial_seed() + self.schedule.step)
             return
-        torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+        with _fitting("random"):
+            torch.set_rng_state(state["random"]["cpu"])
+            if self.device.type == "cuda" and "cuda" in state["random"]:
+                torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+
+
+@contextmanager
+def _fitting(part: str) -> Iterator[None]:
+    """Turn what torch raises for a part of a state that is not of this network into a UserError."""
+    try:
+        yield
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"--resume: damaged training state: its {part!r} does not fit the network; start a new run"
+        ) from error
 
 
 def accumulated(batches: Iterable[Batch], count: int, meter: EpochMeter) -> Iterator[list[Batch]]:

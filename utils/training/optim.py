@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from utils.cli.errors import UserError
 from utils.cli.train_config import TrainConfig
 
 _REFERENCE_BATCH = 16  # the batch size that --lr is for
@@ -48,14 +47,17 @@ def build_optimizer(model: nn.Module, config: TrainConfig, batch_size: int) -> O
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Load the state of an optimizer that may have been fused or on another device.
 
+    The settings of the groups stay those of the run's config.
+
     Raises:
-        UserError: it is of other parameters.
+        ValueError: it is of other parameters; torch has other errors for what is no state at all.
     """
-    fused = [{**group, "fused": optimizer.param_groups[0]["fused"]} for group in state["param_groups"]]
-    optimizer.load_state_dict({**state, "param_groups": fused})
+    pairs = zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)
+    groups = [{**own, "params": stored["params"]} for own, stored in pairs]
+    optimizer.load_state_dict({**state, "param_groups": groups})
     for parameter, stored in optimizer.state.items():  # a fused kernel would read beyond a smaller tensor
         if any(value.dim() and value.shape != parameter.shape for value in stored.values()):
-            raise UserError("--resume: the optimizer's state does not fit the network; start a new run")
+            raise ValueError("the state of a parameter has another shape")
     _start_momentum(optimizer)
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from nets.attention import same_attention
+from nets.loss import WEIGHTS
 from utils.cli.class_names import match_class_names
 from utils.cli.console import log, plural
 from utils.cli.errors import UserError
@@ -19,16 +24,44 @@ from utils.cli.presets import build_train_config
 from utils.cli.shared_config import AUGMENT_LEVELS, is_pipeline_file
 from utils.cli.train_config import DEFAULT_LR, FINE_TUNING_FACTOR, TrainConfig
 from utils.training.distributed import restart_count
+from utils.training.engine import EpochMeter
 from utils.weights.checkpoint import Checkpoint, load_checkpoint
 from utils.weights.load import WeightsFile
 
-_OPTIONAL = type(None)
-# Parts of a training state, with their types.
-_STATE: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("model", "optimizer", "schedule", "scaler", "random"), (dict,)),
-    **dict.fromkeys(("ema", "meter"), (dict, _OPTIONAL)),
-    **dict.fromkeys(("epoch", "threads", "processes", "risen_epoch", "skipped_in_a_row"), (int,)),
-    **{"stopped_early": (bool,), "best_map50": (float, int, _OPTIONAL)},
+
+class _Part(NamedTuple):
+    """What a part of a training state must be: its types, and the range of a number."""
+
+    kinds: tuple[type, ...]
+    least: float = 0
+    most: float = 1e9  # more than any run takes
+
+    def fits(self, value: object) -> bool:
+        if type(value) not in self.kinds:
+            return False
+        return not isinstance(value, (int, float)) or self.least <= value <= self.most
+
+
+_NONE, _MISSING = type(None), type(...)  # missing: in checkpoints of older versions
+_COUNT, _NUMBER = _Part((int,)), _Part((int, float), most=math.inf)
+_FINGERPRINT = {"images": _COUNT, "ids": _Part((str,)), "objects": _Part((dict,))}
+# The parts of a training state. Those of a part that is None or missing are not looked for.
+_STATE: dict[str, _Part] = {
+    **dict.fromkeys(("model", "optimizer", "schedule", "scaler", "random"), _Part((dict,))),
+    **dict.fromkeys(("ema", "meter"), _Part((dict, _NONE))),
+    **dict.fromkeys(("epoch", "risen_epoch", "skipped_in_a_row", "schedule.step", "ema.updates"), _COUNT),
+    **dict.fromkeys(("threads", "processes"), _Part((int,), 1, 1e4)),
+    "patience_epoch": _Part((int, _MISSING)),
+    "stopped_early": _Part((bool,)),
+    "best_map50": _Part((int, float, _NONE), 0, 1),
+    "held_norms": _Part((list, _MISSING)),
+    **dict.fromkeys((f"meter.{field.name}" for field in dataclasses.fields(EpochMeter)), _NUMBER),
+    "meter.batches": _COUNT,
+    "meter.losses": _Part((dict,)),
+    **dict.fromkeys((f"meter.losses.{term}" for term in WEIGHTS), _NUMBER),
+    "data": _Part((dict, _NONE, _MISSING)),
+    **dict.fromkeys(("data.train", "data.val"), _Part((dict, _MISSING))),
+    **{f"data.{split}.{key}": part for split in ("train", "val") for key, part in _FINGERPRINT.items()},
 }
 
 
@@ -81,6 +114,8 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
     stored = config_from_dict(TrainConfig, older | checkpoint.run_config, source=str(path))
     if not same_attention(stored.phi, phi):  # only the network's own was checked above
         raise _damaged(path, f"its settings say attention={stored.phi}, its network {phi}")
+    if done > stored.epochs:
+        raise _damaged(path, f"its 'epoch' is {done}, of {plural(stored.epochs, 'epoch')}")
     _check_augment(path, given.get("augment"), stored.augment)
     replaced = {name: given[name] for name in given if name != "resume"}
     if "data" in given:
@@ -108,13 +143,39 @@ def _resume(given: dict[str, Any]) -> tuple[TrainConfig, Path, Checkpoint]:
 
 
 def _check_state(path: Path, training: Mapping[str, Any]) -> None:
-    """Check that the training state has its parts; the trainer compares the tensors with its own."""
-    for name, kind in _STATE.items():
-        if not isinstance(training.get(name, ...), kind):
-            raise _damaged(path, f"its {name!r} is missing or of another type")
-    epoch, batches = training["epoch"], (training["meter"] or {}).get("batches", 0)
-    if epoch < 0 or not isinstance(batches, int) or batches < 0:
-        raise _damaged(path, f"epoch {epoch}, batch {batches}")
+    """Check the parts of the training state; the trainer compares the tensors with its own."""
+    for name, part in _STATE.items():
+        *parents, key = name.split(".")
+        holder: Any = training
+        for parent in parents:
+            holder = (holder or {}).get(parent)
+        value = ... if holder is None else holder.get(key, ...)
+        if holder is not None and not part.fits(value):
+            raise _damaged(path, f"its {name!r} is {_say(value)}")
+    if unknown := [key for key in training["meter"] or () if f"meter.{key}" not in _STATE]:
+        raise _damaged(path, f"its 'meter' has {str(unknown[0])[:40]!r}")
+    if (broken := next(_not_finite(training), None)) is not None:
+        raise _damaged(path, f"its {broken[1:]!r} is not finite")
+
+
+def _say(value: object) -> str:
+    if value is ...:
+        return "missing"
+    return str(value) if isinstance(value, (int, float)) else f"of type {type(value).__name__}"
+
+
+def _not_finite(value: object, name: str = "") -> Iterator[str]:
+    """Yield the names of the numbers and tensors in a value that are not finite."""
+    if isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _not_finite(item, f"{name}.{key}")
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, Tensor):
+        is_finite = value.layout == torch.strided and bool(value.isfinite().all())
+    if not is_finite:
+        yield name
 
 
 def _damaged(path: Path, what: str) -> UserError:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from utils.training.resolve import resolve_config
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
+METER = asdict(EpochMeter())
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +34,7 @@ def store(folder: Path, config: TrainConfig, *, phi: str = "none", **training: o
     path = folder / "weights/last.pth"
     path.parent.mkdir(parents=True)
     save_args_yaml(config, folder / "args.yaml")
-    parts = {name: {} for name in ("model", "optimizer", "schedule", "scaler", "random")}
+    parts = {"schedule": {"step": 9}, **{name: {} for name in ("model", "optimizer", "scaler", "random")}}
     counts = {"epoch": 3, "threads": 1, "processes": 1, "risen_epoch": 1, "skipped_in_a_row": 0}
     state = {**parts, **counts, "ema": None, "meter": None, "best_map50": 0.5, "stopped_early": False}
     state = {name: value for name, value in (state | training).items() if value is not ...}
@@ -134,15 +136,27 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path, training: dict[str, o
 @pytest.mark.parametrize(
     ("training", "words"),
     [
-        ({"model": ...}, "its 'model' is missing or of another type"),
-        ({"optimizer": "x"}, "its 'optimizer' is missing or of another type"),
-        ({"epoch": 0.5}, "its 'epoch' is missing or of another type"),
-        ({"epoch": -1}, "epoch -1, batch 0"),
-        ({"meter": {"batches": -3}}, "epoch 3, batch -3"),
+        ({"model": ...}, "its 'model' is missing"),
+        ({"optimizer": "x"}, "its 'optimizer' is of type str"),
+        ({"epoch": 0.5}, "its 'epoch' is 0.5"),
+        ({"epoch": True}, "its 'epoch' is True"),
+        ({"epoch": -1}, "its 'epoch' is -1"),
+        ({"epoch": 11}, "its 'epoch' is 11, of 10 epochs"),
+        ({"schedule": {}}, "its 'schedule.step' is missing"),
+        *(({"schedule": {"step": step}}, "its 'schedule.step' is ") for step in (-1, 10**12, math.nan, "3")),
+        ({"ema": {"updates": -1}}, "its 'ema.updates' is -1"),
+        ({"threads": 0}, "its 'threads' is 0"),
+        ({"best_map50": math.nan}, "its 'best_map50' is nan"),
+        ({"meter": {**METER, "batches": -3}}, "its 'meter.batches' is -3"),
+        ({"meter": {**METER, "losses": {}}}, "its 'meter.losses.box' is missing"),
+        ({"meter": {**METER, "pace": 1}}, "its 'meter' has 'pace'"),
+        ({"data": {"train": {}}}, "its 'data.train.images' is missing"),
+        ({"optimizer": {"param_groups": [{"lr": math.nan}]}}, "its 'optimizer.param_groups.0.lr' is not fin"),
+        ({"model": {"w": torch.tensor([1, math.inf])}}, "its 'model.w' is not finite"),
     ],
 )
 def test_a_damaged_training_state_is_refused(tmp_path: Path, training: dict[str, object], words: str) -> None:
-    with pytest.raises(UserError, match=rf"damaged training state: {words}; start a new run"):
+    with pytest.raises(UserError, match=rf"last\.pth: damaged training state: {words}.*; start a new run"):
         resolve_config({"resume": str(store(tmp_path / "exp", TrainConfig(epochs=10), **training))})
 
 

@@ -81,8 +81,28 @@ def test_the_optimizer_of_another_network_is_refused(name: str) -> None:
     state = trainer.state_dict()
     for parts in state["optimizer"]["state"].values():
         parts.update({key: torch.zeros(1) for key, value in parts.items() if value.dim()})
-    with pytest.raises(UserError, match=r"the optimizer's state does not fit the network"):
+    with pytest.raises(UserError, match=r"its 'optimizer' does not fit the network; start"):
         build(1, name, True).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("model", {}), ("ema", {}), ("optimizer", {}), ("held_norms", ["gone"]), ("random", {"cpu": None})],
+)
+def test_a_part_that_does_not_fit_is_named(part: str, value: object) -> None:
+    trainer = build(0, "sgd", True)
+    with pytest.raises(UserError, match=rf"^--resume: damaged training state: its '{part}' does not fit"):
+        trainer.load_state_dict({**trainer.state_dict(), part: value})
+
+
+def test_the_optimizer_keeps_the_settings_of_the_config() -> None:
+    trainer = build(0, "sgd", True)
+    state = trainer.state_dict()
+    for group in state["optimizer"]["param_groups"]:
+        group.update(lr="x", momentum=-1.0)
+    trainer.load_state_dict(state)
+    assert train(trainer, make_batches([1, 1])).skipped == 0
+    assert {group["momentum"] for group in trainer.optimizer.param_groups} == {0.9}
 
 
 def test_the_state_is_plain(tmp_path: Path) -> None:
