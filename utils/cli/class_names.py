@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from utils.cli.errors import UserError
 from utils.cli.files import nfc, read_text
 
 MODEL_DATA = Path(__file__).resolve().parents[2] / "model_data"
+_MAX_CLASSES = 10_000
 
 # COCO's own spelling -> Darknet's, which is VOC's where VOC has the class.
 _ALIASES = {
@@ -86,13 +88,15 @@ def read_class_names(path: Path | str) -> tuple[str, ...]:
     """Read a list of class names: UTF-8, one per line; blank lines and surrounding whitespace are ignored.
 
     Raises:
-        UserError: the file is missing, not text, empty, or names a class twice.
+        UserError: the file is missing, not text, empty, or too long, or names a class twice.
     """
     text = read_text(path)
     names = tuple(normalize_name(line) for line in text.splitlines() if line.strip())
     if not names:
         raise UserError(f"{path}: no class names in it; write one name per line")
-    doubled = sorted({name for name in names if names.count(name) > 1})
+    if len(names) > _MAX_CLASSES:
+        raise UserError(f"{path}: {len(names)} class names; at most {_MAX_CLASSES}")
+    doubled = sorted(name for name, count in Counter(names).items() if count > 1)
     if doubled:
-        raise UserError(f"{path}: class named twice: {', '.join(doubled)}")
+        raise UserError(f"{path}: class named twice: {', '.join(doubled[:10])}")
     return names

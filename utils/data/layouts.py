@@ -138,9 +138,9 @@ class ListedNames:
             raise ValueError(repr(line[:80]))
         is_absolute = path.is_absolute() or path.as_posix()[1:2] == ":"
         starts = [n + 1 for n, name in enumerate(path.parts[:-1]) if name.casefold() in self._data_folders]
-        tail = below = "/".join(path.parts[max(starts, default=0) :])
-        while "/" in tail and tail.partition("/")[0].casefold() not in self._folders:
-            tail = tail.partition("/")[2]
+        parts = path.parts[max(starts, default=0) :]
+        known = (n for n, name in enumerate(parts[:-1]) if name.casefold() in self._folders)
+        below, tail = "/".join(parts), "/".join(parts[next(known, len(parts) - 1) :])
         for key in (path.as_posix(), below, tail):
             for form in (key, _without_suffix(key)):
                 if form in self._ids:

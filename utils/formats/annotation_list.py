@@ -76,8 +76,10 @@ def _read_line(
             source.image_faults.append(f"{where}: {error}")
             return
     else:
-        found = [on_disk(Path(os.path.abspath(base / name))) for base in places]
-        path = next((path for path in found if os.path.exists(path)), found[0])
+        first, *others = (os.path.abspath(os.path.join(base, name)) for base in places)
+        path = on_disk(Path(first))
+        if not os.path.exists(path):
+            path = next((found for found in map(on_disk, map(Path, others)) if os.path.exists(found)), path)
     image = SourceImage(path, splits=() if split is None else (split,))
     for number, text in enumerate(boxes, start=1):
         box = f"{where}, box {number}"

@@ -221,11 +221,11 @@ class _Reader:
             self.polygons.update([image.path] if image else [])
             box = enclosing_box(points)
         else:
-            values, given = to_numbers(entry["bbox"]), shown(entry["bbox"])
+            values = to_numbers(entry["bbox"])
             if values is None or len(values) != 4:
-                return f"bbox {given} is not four pixel numbers x, y, width, height"
+                return f"bbox {shown(entry['bbox'])} is not four pixel numbers x, y, width, height"
             if min(values[2:]) <= 0:
-                return f"bbox {given}: width and height must be above 0"
+                return f"bbox {shown(entry['bbox'])}: width and height must be above 0"
             x, y, width, height = values
             box = x, y, _far_edge(x, width), _far_edge(y, height)
         attributes = entry.get("attributes")  # CVAT's

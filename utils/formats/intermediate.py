@@ -22,6 +22,8 @@ from utils.data.voc_xml import Box, VocObject
 from utils.formats.parsing import clean_name
 from utils.vision.image_reader import ImageHeader, read_header
 
+MAX_OBJECTS = 50_000  # of an image: more would be a VOC annotation beyond the 16 MB that are read
+
 
 @dataclass(frozen=True)
 class SourceObject:
@@ -233,6 +235,8 @@ def _read_header(image: SourceImage) -> ImageHeader | str:
     """Read the header of an image file; returns what is wrong with it, if anything."""
     if image.path.suffix.lower() not in IMAGE_SUFFIXES:
         return f"{image.path}: not a supported image file ({' '.join(IMAGE_SUFFIXES)})"
+    if len(image.objects) > MAX_OBJECTS:
+        return f"{image.path}: {len(image.objects)} objects; an image may have {MAX_OBJECTS}"
     try:
         return read_header(image.path)
     except UserError as error:

@@ -27,6 +27,7 @@ from utils.data.folder_walk import glob_files, is_image
 from utils.data.voc_xml import Box
 from utils.formats.image_folder import ImageFolder, note_unused
 from utils.formats.intermediate import (
+    MAX_OBJECTS,
     ConvertedDataset,
     ConvertedImage,
     SourceDataset,
@@ -215,6 +216,10 @@ class _Reader:
             lines = read_text(label).splitlines()
         except UserError as error:
             self.source.image_faults.append(str(error))
+            return
+        if len(lines) > MAX_OBJECTS:
+            fault = f"{label}: {len(lines)} lines; an image may have {MAX_OBJECTS} objects"
+            self.source.image_faults.append(fault)
             return
         for number, line in enumerate(lines, start=1):
             where = f"{label}: line {number}"

@@ -14,6 +14,7 @@ from tests.utils.tools.conversion import (
     snapshot,
 )
 from utils.data.voc_xml import VocObject
+from utils.formats import intermediate
 
 
 @pytest.fixture
@@ -24,6 +25,16 @@ def classes(tmp_path: Path) -> Path:
 def test_empty_list(tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: Path) -> None:
     source = save_text(tmp_path / "in/2007_train.txt", "\n\n")
     assert "the list is empty" in refusal(capsys, source, "--classes", classes, "--out", tmp_path / "out")
+
+
+def test_too_many_objects_of_one_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_picture(tmp_path / "in/a.jpg")
+    source = save_text(tmp_path / "in/list.txt", "a.jpg 3,4,10,12,1 3,4,10,12,1\n")
+    monkeypatch.setattr(intermediate, "MAX_OBJECTS", 1)
+    error = refusal(capsys, source, "--classes", classes, "--out", tmp_path / "out")
+    assert "a.jpg: 2 objects; an image may have 1" in error
 
 
 def test_lines_by_hand(tmp_path: Path, classes: Path) -> None:

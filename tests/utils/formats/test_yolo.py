@@ -18,6 +18,7 @@ from tests.utils.tools.conversion import (
     snapshot,
 )
 from utils.data.voc_xml import VocObject, write_annotation
+from utils.formats import yolo
 
 NAMES = "names: [cat, dog]\n"
 
@@ -54,6 +55,15 @@ def test_lines_by_hand(tmp_path: Path, lines: list[str], expected: list[VocObjec
     assert run_convert(tmp_path / "in", "--float-boxes", "--out", tmp_path / "out") == 0
     assert boxes_of(tmp_path / "out") == {"a": expected}
     assert lists_of(tmp_path / "out") == {}
+
+
+def test_too_many_objects_of_one_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "in", *["0 0.5 0.5 0.25 0.4"] * 3)
+    monkeypatch.setattr(yolo, "MAX_OBJECTS", 2)
+    error = refusal(capsys, tmp_path / "in", "--out", tmp_path / "out")
+    assert "a.txt: 3 lines; an image may have 2 objects" in error
 
 
 def test_whole_pixels_come_back_from_six_decimals(tmp_path: Path) -> None:
