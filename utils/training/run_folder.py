@@ -106,6 +106,7 @@ class Run:
         except OSError as error:
             raise UserError(f"{folder / 'weights'}: cannot create it: {error.strerror}") from error
         self._lock = FolderLock(folder)
+        self._newest = _date_of_newest()
         for stale in (*folder.glob("*.tmp"), *folder.glob("weights/*.tmp")):
             log(f"{stale}: left by a run that was killed while saving; removed")
             stale.unlink()
@@ -164,7 +165,7 @@ class Run:
         if is_best and result is not None:
             self.attempt("metrics.json", lambda: result.write_metrics(self.folder / "metrics.json"))
         if is_best and self._is_writer:
-            _save(self.best, checkpoint.shareable())
+            self._save(self.best, checkpoint.shareable())
         if is_kept:
             self.save(checkpoint, self.folder / "weights" / f"epoch{row['epoch']}.pth")
         self.save(checkpoint)  # last: a kill before this repeats the epoch with the same results
@@ -175,7 +176,14 @@ class Run:
             best_map50=self.best_map50, risen_epoch=self.risen_epoch, patience_epoch=self.patience_epoch
         )
         if self._is_writer:
-            _save(path or self.last, checkpoint)
+            self._save(path or self.last, checkpoint)
+
+    def _save(self, path: Path, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, dated after those of earlier runs even if the clock has been set back since."""
+        save_checkpoint(path, checkpoint)
+        with suppress(OSError):
+            if path.stat().st_mtime < self._newest:
+                os.utime(path, (self._newest + 1, self._newest + 1))
 
     def attempt(self, what: str, write: Callable[[], object]) -> None:
         """Write an optional file; the first failure causes a warning."""
@@ -217,10 +225,9 @@ class Run:
         self._board.flush()
 
 
-def _save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, dated after those of earlier runs even if the clock has been set back since."""
-    save_checkpoint(path, checkpoint)
+def _date_of_newest() -> float:
+    """Return the modification time of the newest checkpoint of all runs, 0 without one."""
     with suppress(OSError):  # another run may have just removed its file
-        newest = find_newest(path.name)
-        if newest is not None and (date := newest.stat().st_mtime) > path.stat().st_mtime:
-            os.utime(path, (date + 1, date + 1))
+        found = filter(None, map(find_newest, ("best.pth", "last.pth")))
+        return max((path.stat().st_mtime for path in found), default=0.0)
+    return 0.0
