@@ -67,7 +67,7 @@ def load_predictor(config: AppConfig, source: str) -> Predictor:
 
 @lru_cache(maxsize=8)
 def _load_once(config: AppConfig, source: str, _modified: int) -> Predictor:
-    attention = "none" if is_exported(source) else read_weights(source).config.phi
+    attention = read_weights(source).config.phi if config.phi and not is_exported(source) else "none"
     phi = next((named for named in config.phi if same_attention(named, attention)), None)
     return Predictor.from_checkpoint(
         source, phi=phi, device=config.device, input_size=config.imgsz, conf=LOWEST_SCORE

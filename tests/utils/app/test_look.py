@@ -136,8 +136,9 @@ def test_code_of_an_own_block_is_imported_only_if_phi_names_it(tmp_path: Path, w
     assert load_predictor(config, str(weights)).config.phi == "none"
 
 
-def test_weights_are_read_again_when_their_file_changed(weights: Path):
+def test_weights_are_read_again_when_their_file_changed(weights: Path, monkeypatch: pytest.MonkeyPatch):
     config = AppConfig(device="cpu")
+    monkeypatch.setattr("utils.app.look.read_weights", None)  # without --phi they are read once
     first = load_predictor(config, str(weights))
     assert load_predictor(config, str(weights)) is first
     os.utime(weights, ns=(0, 0))
