@@ -15,6 +15,7 @@ from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.shared_config import DataConfig
 from utils.data.folder_walk import is_image, is_system_file
+from utils.data.layouts import ListedNames
 from utils.data.prepare import prepare_evaluation, prepare_splits, prepare_training
 from utils.data.samples import DataFolder, choose_training_splits, load_samples
 from utils.inference import sources
@@ -436,3 +437,7 @@ def test_system_files_do_not_stop_convert() -> None:
     for name in ("annotations/._instances_x.json", "._result.json"):
         Path("coco", name).write_text(json.dumps(coco))
     assert data.main(["convert", "coco", "--out", "again"]) == 0
+
+
+def test_a_line_of_many_folders_takes_no_long_time() -> None:
+    assert ListedNames(["a"], []).resolve(100_000 * "b/" + "a.jpg") == "a"
