@@ -18,6 +18,14 @@ from nets.darknet53_tiny import Darknet53Tiny
 
 HEADS = ("head_p5", "head_p4", "head_p3")  # modules of a network, coarse first
 THIRD_HEAD = ("neck_up2", "head_p3")  # modules that a network of two heads lacks
+# The convolution that reads a place of attention, and its input channels from there.
+_READERS = {
+    "c5": ("neck_p5.conv.weight", slice(0, 512)),
+    "up": ("head_p4.conv.conv.weight", slice(0, 128)),
+    "c4": ("head_p4.conv.conv.weight", slice(128, 384)),
+    "up2": ("head_p3.conv.conv.weight", slice(0, 64)),
+    "c3": ("head_p3.conv.conv.weight", slice(64, 192)),
+}
 RARE_LOGIT = -4.6  # sigmoid(-4.6) = 0.01, the prior of the focal loss (https://arxiv.org/abs/1708.02002)
 
 
@@ -63,19 +71,34 @@ class YoloBody(nn.Module):
         for place in config.places:
             spec = config.phi if place in config.phi_at else "none"
             self.attention[place] = build_attention(spec, PLACES[place])
+        self.gains: dict[str, float] = {}  # in training, the factor behind a block that started as 1 / factor
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map (B, 3, H, W) in [0, 1] to (B, A*(5+K), H / stride, W / stride) for each head, coarse first."""
         c3, c4, c5 = self.backbone(images)  # (B, 128, H/8, W/8), (B, 256, H/16, W/16), (B, 512, H/32, W/32)
-        c4, c5 = self.attention["c4"](c4), self.attention["c5"](c5)
+        c4, c5 = self._attend("c4", c4), self._attend("c5", c5)
         p5 = self.neck_p5(c5)  # (B, 256, H/32, W/32)
-        up = self.attention["up"](self.upsample(self.neck_up(p5)))  # (B, 128, H/16, W/16)
+        up = self._attend("up", self.upsample(self.neck_up(p5)))  # (B, 128, H/16, W/16)
         p4 = self.head_p4.conv(torch.cat((up, c4), dim=1))  # (B, 256, H/16, W/16)
         raw_maps = [self.head_p5(p5), self.head_p4.predict(p4)]
         if self.config.num_heads == 3:
-            up2 = self.attention["up2"](self.upsample(self.neck_up2(p4)))  # (B, 64, H/8, W/8)
-            raw_maps.append(self.head_p3(torch.cat((up2, self.attention["c3"](c3)), dim=1)))
+            up2 = self._attend("up2", self.upsample(self.neck_up2(p4)))  # (B, 64, H/8, W/8)
+            raw_maps.append(self.head_p3(torch.cat((up2, self._attend("c3", c3)), dim=1)))
         return raw_maps
+
+    def _attend(self, place: str, x: Tensor) -> Tensor:
+        x = self.attention[place](x)
+        return x * self.gains[place] if place in self.gains else x
+
+    @torch.no_grad()
+    def folded_state_dict(self) -> dict[str, Tensor]:
+        """Return the weights of the same network without gains: the next convolutions contain them."""
+        state = dict(self.state_dict())
+        for place, gain in self.gains.items():
+            name, channels = _READERS[place]
+            state[name] = state[name].clone()
+            state[name][:, channels] *= gain
+        return state
 
 
 def _initialize(module: nn.Module) -> None:

@@ -138,3 +138,18 @@ def test_nonsense_in_the_config_is_named(values, words):
 def test_config_keeps_the_name_of_a_number():
     assert ModelConfig(1, phi=2).phi == "cbam"
     assert ModelConfig(1, phi="4").phi == "ca"
+
+
+def test_gains_fold_into_the_next_convolutions_bit_for_bit():
+    torch.manual_seed(0)
+    config = three_heads(2, phi="se", phi_at=("c4", "c5", "up", "c3", "up2"))
+    body, plain = YoloBody(config).eval(), YoloBody(config).eval()
+    before = {name: value.clone() for name, value in body.state_dict().items()}
+    image = torch.rand(1, 3, 64, 96)
+    without = body(image)
+    body.gains = {"c4": 0.5, "c5": 2.0, "up": 4.0, "c3": 8.0, "up2": 0.25}
+    plain.load_state_dict(body.folded_state_dict())
+    for expected, found, other in zip(body(image), plain(image), without, strict=True):
+        assert torch.equal(expected, found)
+        assert not torch.equal(expected, other)
+    assert all(torch.equal(value, before[name]) for name, value in body.state_dict().items())

@@ -306,6 +306,7 @@ class Trainer:
         cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
         return {
             "model": self.model.state_dict(),
+            "gains": self.model.gains,
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"step": self.schedule.step},
@@ -324,6 +325,11 @@ class Trainer:
         """
         with _fitting("model"):
             self.model.load_state_dict(state["model"])
+        with _fitting("gains"):  # missing in older checkpoints, whose next convolutions contain them
+            gains = {place: float(gain) for place, gain in state.get("gains", {}).items()}
+            if unknown := gains.keys() - self.model.attention.keys():
+                raise LookupError(unknown)
+            self.model.gains = self.average.gains = gains
         if self.ema is not None:
             with _fitting("ema"):
                 self.ema.load_state_dict(state["ema"])

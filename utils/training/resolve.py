@@ -55,6 +55,7 @@ _STATE: dict[str, _Part] = {
     "stopped_early": _Part((bool,)),
     "best_map50": _Part((int, float, _NONE), 0, 1),
     "held_norms": _Part((list, _MISSING)),
+    "gains": _Part((dict, _MISSING)),
     **dict.fromkeys((f"meter.{field.name}" for field in dataclasses.fields(EpochMeter)), _NUMBER),
     "meter.batches": _COUNT,
     "meter.losses": _Part((dict,)),

@@ -89,7 +89,7 @@ class Job:
         return Checkpoint(
             config=self.trainer.model.config,
             class_names=self.data.train.class_names,
-            weights=self.trainer.average.state_dict(),
+            weights=self.trainer.average.folded_state_dict(),
             metrics=metrics or {},
             run_config=config_as_dict(self.config),
             training=training,

@@ -177,7 +177,7 @@ def _copy_heads(
 
 
 def _insert_attention(model: YoloBody, inserted: list[str], replaced: list[str], insert: str) -> list[str]:
-    """Initialize each new block; to preserve, as x -> c x with 1/c folded into the next convolution."""
+    """Initialize each new block; to preserve, as x -> c x with the gain 1/c behind it."""
     lines = []
     for place in (*inserted, *replaced):
         if model.config.phi == "none" or place not in model.config.phi_at:
@@ -188,8 +188,10 @@ def _insert_attention(model: YoloBody, inserted: list[str], replaced: list[str],
             effect = f"new; not function-preserving ({type(block).__name__} has no start_constant)"
         else:
             constant = _start_as_constant(block, PLACES[place])
-            _input_weights(model, place).div_(constant)
-            effect = f"new; starts as a gain of {constant:g}, folded into the next convolution"
+            effect = f"new; starts as a gain of {constant:g}"
+            if constant != 1:
+                model.gains[place] = 1 / constant
+                effect += f", undone by a factor of {1 / constant:g} behind it"
             if place in replaced:
                 effect += "; not function-preserving, since the file had another block there"
         lines.append(f"weights: attention at {place}: {effect}")
@@ -218,12 +220,3 @@ def _start_as_constant(block: nn.Module, channels: int) -> float:
             "fix it, or use --insert published"
         )
     return constant
-
-
-def _input_weights(model: YoloBody, place: str) -> Tensor:
-    """Return the weights that read the features of a place, a view (out, in, kh, kw)."""
-    if place == "c5":
-        return model.neck_p5.conv.weight
-    head, joined = (model.head_p4, ("up", "c4")) if place in ("up", "c4") else (model.head_p3, ("up2", "c3"))
-    parts = head.conv.conv.weight.split([PLACES[one] for one in joined], dim=1)
-    return parts[joined.index(place)]

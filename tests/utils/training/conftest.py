@@ -30,6 +30,7 @@ class Net(nn.Module):
         self.config = ModelConfig(1, input_size=(32, 32))
         self.backbone = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.Dropout(dropout))
         self.head = nn.Conv2d(2, 1, 1)
+        self.attention, self.gains = nn.ModuleDict({"c4": nn.Identity()}), dict[str, float]()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.backbone(images))

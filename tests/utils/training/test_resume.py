@@ -87,12 +87,24 @@ def test_the_optimizer_of_another_network_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("part", "value"),
-    [("model", {}), ("ema", {}), ("optimizer", {}), ("held_norms", ["gone"]), ("random", {"cpu": None})],
+    [
+        *(("model", {}), ("ema", {}), ("optimizer", {}), ("held_norms", ["gone"]), ("random", {"cpu": None})),
+        *(("gains", {"c5": 2.0}), ("gains", {"c4": "two"})),
+    ],
 )
 def test_a_part_that_does_not_fit_is_named(part: str, value: object) -> None:
     trainer = build(0, "sgd", True)
     with pytest.raises(UserError, match=rf"^--resume: damaged training state: its '{part}' does not fit"):
         trainer.load_state_dict({**trainer.state_dict(), part: value})
+
+
+def test_gains_behind_blocks_are_resumed_and_missing_in_older_checkpoints() -> None:
+    trainer = build(0, "sgd", True)
+    state = {**trainer.state_dict(), "gains": {"c4": 4.0}}
+    trainer.load_state_dict(state)
+    assert trainer.model.gains == trainer.average.gains == trainer.state_dict()["gains"] == {"c4": 4.0}
+    trainer.load_state_dict({name: part for name, part in state.items() if name != "gains"})
+    assert trainer.model.gains == trainer.average.gains == {}
 
 
 def test_the_optimizer_keeps_the_settings_of_the_config() -> None:
@@ -110,7 +122,7 @@ def test_the_state_is_plain(tmp_path: Path) -> None:
     train(trainer, make_batches([1, 1]))
     state = trainer.state_dict()
     assert state.keys() == {
-        "model", "ema", "optimizer", "schedule", "precision", "scaler", "held_norms", "skipped_in_a_row",
+        "model", "ema", "optimizer", "schedule", "precision", "scaler", "held_norms", "skipped_in_a_row", "gains",
         "random",
     }  # fmt: skip
     torch.save(state, tmp_path / "state.pth")

@@ -33,6 +33,11 @@ def target(num_classes, phi="none"):
     return build_network(ModelConfig(num_classes, phi=phi))
 
 
+def places_of(report):
+    """Return the places of the blocks that a report says start as a gain."""
+    return [line.split()[3].rstrip(":") for line in report if "starts as a gain" in line]
+
+
 def rows(body, image):
     """Return both raw maps as (A, 5+K, h, w)."""
     with torch.no_grad():
@@ -61,7 +66,7 @@ def test_copied_and_inserted_blocks_leave_the_heads_equal_bit_for_bit(theirs, th
     for expected, found in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
         assert torch.equal(expected, found)
     inserted = set() if ours == "none" else set(our_places) - set(their_places if theirs != "none" else ())
-    assert [line.split()[3] for line in report if "folded" in line] == [f"{at}:" for at in sorted(inserted)]
+    assert places_of(report) == sorted(inserted)
 
 
 def test_class_rows_follow_the_name_and_box_rows_always_come():
@@ -117,7 +122,19 @@ class Silent(torch.nn.Module):
         return x * self.gain[:, None, None]
 
 
-def test_a_constant_that_is_no_power_of_two_is_folded_closely():
+def test_new_blocks_leave_the_gradients_of_the_layers_around_them_equal():
+    """Folded into the next convolution instead, a gain c would shrink its steps by c squared."""
+    theirs_body, file = source()
+    body = target(3, "cbam")
+    transfer(body, NAMES, file)
+    for model in (theirs_body, body):
+        sum(raw.square().sum() for raw in model.eval()(IMAGE)).backward()
+    for name in ("neck_p5.conv.weight", "head_p4.conv.conv.weight", "backbone.stem1.conv.weight"):
+        expected, found = (model.get_parameter(name).grad for model in (theirs_body, body))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
+
+
+def test_a_constant_that_is_no_power_of_two_is_undone_closely():
     (theirs_body, file), body = source(), target(3, f"{__name__}:Third")
     transfer(body, NAMES, file)
     for theirs, ours in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
@@ -281,7 +298,7 @@ def test_blocks_inserted_into_three_heads_leave_them_equal_bit_for_bit(places):
     report = transfer(body, NAMES, file)
     for expected, found in zip(rows(theirs_body, IMAGE), rows(body, IMAGE), strict=True):
         assert torch.equal(expected, found)
-    assert [line.split()[3] for line in report if "folded" in line] == [f"{at}:" for at in sorted(places)]
+    assert places_of(report) == sorted(places)
 
 
 def test_a_block_of_a_place_that_two_heads_lack_is_refused_or_left_out():
