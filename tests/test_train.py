@@ -279,7 +279,9 @@ def test_a_new_term_of_the_loss_is_shown_everywhere(
     monkeypatch.setitem(loss.WEIGHTS, "size", 0.5)
     monkeypatch.setattr(loss.YoloLoss, "forward", with_size)
     rows = rows_of(run("term", "--epochs", "1", "--val", "none"))
-    heading = next(line for line in capsys.readouterr().err.splitlines() if "objectness" in line)
+    heading = next(
+        line for line in capsys.readouterr().err.splitlines() if "objectness" in line and "images/s" in line
+    )
     assert heading.split()[:5] == ["epoch", "box", "objectness", "class", "size"]
     assert float(rows[0]["size"]) > 0
     lines = plot_results(Path("curves.png"), rows).axes[0].lines

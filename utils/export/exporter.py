@@ -74,8 +74,9 @@ def staged(folder: Path, source: Path) -> Iterator[Path]:
     """
     try:
         with TemporaryDirectory(prefix=_TEMPORARY, dir=folder) as temporary:
-            yield Path(temporary)
-            written = sorted(Path(temporary).iterdir())
+            staging = folder / Path(temporary).name  # Python 3.12 and newer return an absolute path
+            yield staging
+            written = sorted(staging.iterdir())
             targets = [folder / path.name for path in written]
             refuse_overwriting(targets, [source])
             for path, target in zip(written, targets, strict=True):

@@ -122,8 +122,8 @@ def test_the_state_is_plain(tmp_path: Path) -> None:
     train(trainer, make_batches([1, 1]))
     state = trainer.state_dict()
     assert state.keys() == {
-        "model", "ema", "optimizer", "schedule", "precision", "scaler", "held_norms", "skipped_in_a_row", "gains",
-        "random",
+        "model", "ema", "optimizer", "schedule", "precision", "scaler", "held_norms", "skipped_in_a_row",
+        "gains", "random",
     }  # fmt: skip
     torch.save(state, tmp_path / "state.pth")
     assert torch.load(tmp_path / "state.pth", weights_only=True)["schedule"] == {"step": 1}
