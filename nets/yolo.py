@@ -18,13 +18,13 @@ from nets.darknet53_tiny import Darknet53Tiny
 
 HEADS = ("head_p5", "head_p4", "head_p3")  # modules of a network, coarse first
 THIRD_HEAD = ("neck_up2", "head_p3")  # modules that a network of two heads lacks
-# The convolution that reads a place of attention, and its input channels from there.
+# The convolution that reads a place of attention, and its first input channel from there.
 _READERS = {
-    "c5": ("neck_p5.conv.weight", slice(0, 512)),
-    "up": ("head_p4.conv.conv.weight", slice(0, 128)),
-    "c4": ("head_p4.conv.conv.weight", slice(128, 384)),
-    "up2": ("head_p3.conv.conv.weight", slice(0, 64)),
-    "c3": ("head_p3.conv.conv.weight", slice(64, 192)),
+    "c5": ("neck_p5.conv.weight", 0),
+    "up": ("head_p4.conv.conv.weight", 0),
+    "c4": ("head_p4.conv.conv.weight", PLACES["up"]),
+    "up2": ("head_p3.conv.conv.weight", 0),
+    "c3": ("head_p3.conv.conv.weight", PLACES["up2"]),
 }
 RARE_LOGIT = -4.6  # sigmoid(-4.6) = 0.01, the prior of the focal loss (https://arxiv.org/abs/1708.02002)
 
@@ -95,9 +95,9 @@ class YoloBody(nn.Module):
         """Return the weights of the same network without gains: the next convolutions contain them."""
         state = dict(self.state_dict())
         for place, gain in self.gains.items():
-            name, channels = _READERS[place]
+            name, first = _READERS[place]
             state[name] = state[name].clone()
-            state[name][:, channels] *= gain
+            state[name][:, first : first + PLACES[place]] *= gain
         return state
 
 
