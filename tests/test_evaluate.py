@@ -99,7 +99,7 @@ def test_a_broken_file_is_an_error_or_counted(
     assert (metrics["images"], metrics["skipped"]) == (2, 1)
 
 
-def test_a_class_that_the_weights_lack_names_both_lists(
+def test_a_class_that_the_weights_lack_is_an_error_or_left_out_by_classes(
     room: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     objects = [VocObject("zebra", (10.0, 10.0, 50.0, 40.0))]
@@ -108,6 +108,10 @@ def test_a_class_that_the_weights_lack_names_both_lists(
     err = capsys.readouterr().err
     assert "zebra" in err
     assert "the weights have cat, dog" in err
+    assert "--classes FILE" in err
+    (room / "known.txt").write_text("cat\ndog\n")
+    assert run("--classes", "known.txt") == 0
+    assert "objects of unknown classes are skipped: 'zebra' (1)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

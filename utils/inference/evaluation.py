@@ -250,7 +250,7 @@ def match_classes(known: Sequence[str], dataset: VocDataset) -> list[int]:
         raise UserError(
             f"class {', '.join(missing)} of the data is not among the weights' classes: the data have "
             f"{', '.join(sorted(present))}; the weights have {', '.join(known)}; "
-            "use weights trained on these classes"
+            "use weights trained on these classes, or evaluate those that they know: --classes FILE"
         )
     doubled = [name for name, label in zip(names, matched, strict=True) if matched.count(label) > 1]
     if doubled:
