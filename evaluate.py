@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utils.cli.console import log, one_line, run_command, warn
 from utils.cli.evaluate_config import EvaluateConfig
-from utils.cli.files import check_output_file, new_run_folder
+from utils.cli.files import new_run_folder
 from utils.cli.inputs import check_class_file
 from utils.cli.parser import as_arguments, parse_config, save_args_yaml
 from utils.cli.predict_config import PredictConfig
@@ -29,7 +29,6 @@ def _evaluate(argv: list[str]) -> int:
         description="Measure weights on a split: VOC AP and COCO AP of each class, and their means.",
         example="python evaluate.py --weights last --data VOCdevkit --split VOC2007/test",
     )
-    check_output_file("--json", config.json)
     config.check_weight_files()
     config.check_inputs()
     check_class_file(config.classes)

@@ -121,6 +121,8 @@ def test_a_class_that_the_weights_lack_is_an_error_or_left_out_by_classes(
         (["--data", "nowhere"], "nowhere"),
         (["--weights", "missing.pth"], "missing.pth"),
         (["--json", "missing/copy.json"], "missing/copy.json"),
+        (["--json", "data/Annotations/1.xml"], "--json data/Annotations/1.xml: exists and is no .json file"),
+        (["--json", "best.pth"], "--json best.pth: is also the file of --weights"),
         (["--iou-thres", "0.5"], "--nms-iou"),
         (["--conf", "nan"], "--conf"),
         (["--amp", "--weights", "missing.onnx"], "--amp: missing.onnx computes in the number type"),

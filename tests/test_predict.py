@@ -148,7 +148,7 @@ def test_amp_computes_in_bfloat16_and_warns_where_that_is_slow(
         (["notes.txt", "empty.jpg"], 1, "none of 2 images"),
         (["nothing"], 2, "nothing"),
         (["photos", "--only", "zebra"], 2, "--only zebra"),
-        (["photos", "--json", "photos/a.jpg"], 2, "also a source"),
+        (["photos", "--json", "photos/a.jpg"], 2, "photos/a.jpg: exists and is no .json file"),
         (["photos", "--json", "missing/found.jsonl"], 2, "missing/found.jsonl"),
         (["photos", "--json", "nothing"], 2, "--json nothing: is a folder"),
         (["photos", "--project", ".", "--name", "photos", "--exist-ok"], 2, "also a source"),

@@ -219,7 +219,7 @@ def test_a_name_that_is_no_text(work: Path) -> None:
         (["photos", "--xml", "photos/a.jpg"], 2, "--xml photos/a.jpg"),
         (["photos", "--txt", ""], 2, "--txt ''"),
         (["photos", "--save-txt"], 2, "here it is --txt"),
-        (["photos", "--json", "weights.pth"], 2, "weights.pth: is also a source"),
+        (["photos", "--json", "weights.pth"], 2, "weights.pth: is also the file of --weights"),
     ],
 )
 def test_mistakes_end_in_one_line(
@@ -305,8 +305,8 @@ def test_coco_results_of_nothing_are_an_empty_list(work: Path) -> None:
     ("argv", "message"),
     [
         (["photos", "--csv", "a", "--coco", "./a"], "--coco ./a: is also the file of --csv"),
-        (["photos", "--csv", "photos/a.jpg"], "photos/a.jpg: is also a source"),
-        (["list.txt", "--coco", "list.txt"], "list.txt: is also a source"),
+        (["photos/b c.png", "--csv", "photos/a.jpg"], "--csv photos/a.jpg: exists and is no .csv file"),
+        (["list.txt", "--coco", "list.txt"], "--coco list.txt: is also the file of SOURCE"),
         (["photos", "--csv", "gone/a.csv"], "--csv gone/a.csv: its folder does not exist"),
         (["v.avi", "--coco", "coco.json"], "--coco: takes image files only, not v.avi"),
     ],

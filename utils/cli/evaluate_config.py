@@ -27,7 +27,7 @@ class EvaluateConfig(RunConfig, DataConfig, ViewsConfig, WeightsConfig):
     batch_size: int = setting(8, "images per batch", within="[1, 65536]")
     device: str = setting("auto", DEVICE_HELP)
     amp: bool = setting(False, AMP_HELP)
-    json: str | None = setting(None, "also write metrics.json to this file", metavar="FILE")
+    json: str | None = setting(None, "also write metrics.json to this file", metavar="FILE", is_output=True)
 
     conf: float = setting(0.001, "minimum score", group="detection", within="[0, 1]")
     nms_iou: float = setting(

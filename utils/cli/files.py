@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ import yaml
 from utils.cli.errors import UserError
 
 MAX_TEXT_BYTES = 16_000_000
+_DESCRIBED = (".param", ".weights")  # models with a .json of the same stem beside them
 
 
 def read_bytes(path: Path | str, limit: int = MAX_TEXT_BYTES, missing: str = "no such file") -> bytes:
@@ -127,16 +128,34 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
         raise
 
 
-def check_output_file(flag: str, path: str | None) -> None:
-    """Check before any work that a flag's output file can be written.
+def check_output_files(written: Mapping[str, str | None], read: Mapping[str, Iterable[str]]) -> None:
+    """Check before any work the files that a command writes; both arguments are paths by flag.
+
+    A file that exists is replaced only if it is empty, or by its suffix an earlier report.
 
     Raises:
-        UserError: it is a folder, or its parent folder does not exist.
+        UserError: one is a folder, lies in none, is also read or named by two flags, or is no report.
     """
-    if path is not None and Path(path).is_dir():
-        raise UserError(f"{flag} {path}: is a folder; name a file")
-    if path is not None and not Path(path).parent.is_dir():
-        raise UserError(f"{flag} {path}: its folder does not exist")
+    owners: dict[str, str] = {}  # path without links -> flag
+    for flag, paths in read.items():
+        for file in map(Path, filter(os.path.isfile, paths)):
+            described = [file.with_suffix(".json")] if file.suffix.lower() in _DESCRIBED else []
+            owners |= {os.path.realpath(one): flag for one in (file, *described)}
+    for flag, path in written.items():
+        if path is None:
+            continue
+        if Path(path).is_dir():
+            raise UserError(f"{flag} {path}: is a folder; name a file")
+        if not Path(path).parent.is_dir():
+            raise UserError(f"{flag} {path}: its folder does not exist")
+        real = os.path.realpath(path)  # Path.resolve fails on a link to itself
+        if real in owners:
+            raise UserError(f"{flag} {path}: is also the file of {owners[real]}; name another")
+        owners[real] = flag
+        suffixes = (".csv",) if flag == "--csv" else (".json", ".jsonl")
+        if Path(real).suffix.lower() not in suffixes and os.path.isfile(real) and os.path.getsize(real):
+            reason = f"exists and is no {suffixes[0]} file, so it is not overwritten"
+            raise UserError(f"{flag} {path}: {reason}; name another")
 
 
 def new_run_folder(project: Path | str, name: str = "exp", exist_ok: bool = False) -> Path:

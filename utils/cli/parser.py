@@ -24,7 +24,7 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write, read_yaml
+from utils.cli.files import atomic_write, check_output_files, read_yaml
 from utils.cli.version import version_lines
 
 Config = TypeVar("Config")
@@ -88,6 +88,7 @@ def setting(
     positional: bool = False,
     alone_with: Sequence[str] | None = None,
     beside_config: bool = True,
+    is_output: bool = False,
 ) -> Any:
     """Describe a field of a config dataclass; its type is the field's annotation.
 
@@ -104,6 +105,8 @@ def setting(
         positional: given without a flag.
         alone_with: names of the only fields that may be given beside this one.
         beside_config: may be given on the command line beside --config.
+        is_output: names a file that the command writes; the other fields of metavar FILE or SOURCE name
+            files that it reads.
     """
     metadata = {key: value for key, value in locals().items() if key != "default"}
     return dataclasses.field(default=default, metadata=metadata)
@@ -125,7 +128,9 @@ def parse_config(
         UserError: bad usage; the message names the flag and the value.
         SystemExit: with 0, after --help, --help-all or --version was printed.
     """
-    return cls(**given_settings(cls, argv, prog=prog, description=description, example=example))
+    config = cls(**given_settings(cls, argv, prog=prog, description=description, example=example))
+    _check_outputs(config)
+    return config
 
 
 def given_settings(
@@ -250,6 +255,18 @@ def check_settings(config: Any) -> None:
         limits = field.metadata["within"]
         if limits and value is not None and not _is_within(value, limits):
             raise UserError(f"{flag_of(field)} {value}: must be {_in_words(limits)}")
+
+
+def _check_outputs(config: Any) -> None:
+    """Check the files that a command writes against those that it reads; a UserError names the flag."""
+    written, read = {}, {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.metadata["is_output"]:
+            written[flag_of(field)] = value
+        elif field.metadata["metavar"] in ("FILE", "SOURCE") and value is not None:
+            read[flag_of(field)] = value if isinstance(value, tuple) else (value,)
+    check_output_files(written, read)
 
 
 def help_lines(cls: type, prog: str, description: str, example: str, full: bool) -> list[str]:

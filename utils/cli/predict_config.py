@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from utils.cli.errors import UserError
@@ -43,14 +42,17 @@ class PredictConfig(RunConfig, ViewsConfig, WeightsConfig):
     device: str = setting("auto", DEVICE_HELP)
     amp: bool = setting(False, AMP_HELP)
     json: str | None = setting(
-        None, "write the detections to this file, one JSON object per line", metavar="FILE"
+        None, "write the detections to this file, one JSON object per line", metavar="FILE", is_output=True
     )
-    csv: str | None = setting(None, "write a table to this file, one row per detection", metavar="FILE")
+    csv: str | None = setting(
+        None, "write a table to this file, one row per detection", metavar="FILE", is_output=True
+    )
     coco: str | None = setting(
         None,
         "write the detections to this file as COCO results; image_id is the number that a file name is, else "
         "the image's 1-based place; category_id is 1-based",
         metavar="FILE",
+        is_output=True,
     )
     xml: str | None = setting(
         None,
@@ -124,15 +126,10 @@ class PredictConfig(RunConfig, ViewsConfig, WeightsConfig):
         views = {"--tile": self.tile is not None, "--flip-test": self.flip_test}
         for flag in (flag for flag, wanted in views.items() if wanted and maps):
             raise UserError(f"{maps[0]}: explains the whole image, seen once; remove {flag}")
-        written = {"--json": self.json, "--csv": self.csv, "--coco": self.coco}
-        folders = {"--xml": self.xml, "--txt": self.txt, "--crop": self.crop or None}
-        files = [flag for flag, place in (written | folders).items() if place is not None]
-        places = {flag: os.path.realpath(place) for flag, place in written.items() if place}
-        same = [flag for flag, place in places.items() if [*places.values()].count(place) > 1]
-        if same:
-            raise UserError(f"{same[1]} {written[same[1]]}: is also the file of {same[0]}; name another")
-        shown = {**asked, "--view": self.view, "--count": self.count}
-        unmeasured = [*files, *(flag for flag, wanted in shown.items() if wanted)]
+        files = ("json", "csv", "coco", "xml", "txt")
+        unmeasured = [f"--{name}" for name in files if getattr(self, name) is not None]
+        shown = {"--crop": self.crop, **asked, "--view": self.view, "--count": self.count}
+        unmeasured += [flag for flag, wanted in shown.items() if wanted]
         if self.fps is not None and unmeasured:
             raise UserError(f"--fps: only measures; remove {unmeasured[0]}")
         if self.scores and self.xml is None and self.txt is None:

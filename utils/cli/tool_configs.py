@@ -9,7 +9,6 @@ from typing import Any
 
 from nets.config import MOST_ANCHORS, ModelConfig
 from utils.cli.errors import UserError
-from utils.cli.files import check_output_file
 from utils.cli.parser import check_settings, setting
 from utils.cli.shared_config import (
     AUGMENT_HELP,
@@ -50,13 +49,11 @@ class CheckConfig(DataConfig):
         None, "also check this anchor file, as train.py --anchors takes it", metavar="FILE"
     )
     decode: bool = setting(False, "decode every pixel; also finds damage in the middle of a file")
-    json: str | None = setting(None, "write the report as JSON", metavar="FILE")
-    csv: str | None = setting(None, "write the findings as CSV, one row each", metavar="FILE")
+    json: str | None = setting(None, "write the report as JSON", metavar="FILE", is_output=True)
+    csv: str | None = setting(None, "write the findings as CSV, one row each", metavar="FILE", is_output=True)
 
     def __post_init__(self) -> None:
         self.check_data()
-        check_output_file("--json", self.json)
-        check_output_file("--csv", self.csv)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import cv2
 from nets.structures import Detections
 from utils.cli.console import log, one_line, plural, warn
 from utils.cli.errors import Interrupted, UserError
-from utils.cli.files import check_output_file, free_name, new_run_folder
+from utils.cli.files import free_name, new_run_folder
 from utils.cli.parser import save_args_yaml
 from utils.cli.predict_config import PredictConfig
 from utils.inference.explain import Explainer
@@ -34,7 +34,6 @@ from utils.inference.writers import (
     describe,
     describe_counts,
     json_file,
-    refuse_overwriting,
     write_class_list,
     write_crops,
     write_image,
@@ -131,12 +130,6 @@ class Outputs:
         self._sizes: set[tuple[int, ...]] = set()  # of which the number of tiles was logged
         _check_only_images(config, sources)
         paths = [source.path for source in sources]
-        files = {"--json": config.json, "--csv": config.csv, "--coco": config.coco}
-        for flag, file in files.items():
-            check_output_file(flag, file)
-        # A source may be a list, which is none of the paths.
-        read = [Path(path) for path in (config.classes, predictor.source, *config.sources) if path]
-        refuse_overwriting(filter(None, files.values()), [*paths, *read])
         self._image_ids = choose_image_ids(paths) if config.coco else {}
         self._xml = choose_label_files("--xml", Path(config.xml), ".xml", paths) if config.xml else {}
         self._txt = choose_label_files("--txt", Path(config.txt), ".txt", paths) if config.txt else {}

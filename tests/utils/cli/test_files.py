@@ -4,12 +4,13 @@ import errno
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write, check_output_file, new_run_folder
+from utils.cli.files import atomic_write, check_output_files, new_run_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -145,6 +146,29 @@ def test_a_reader_of_stdout_who_left_is_no_trouble_with_the_file(tmp_path):
 
 @pytest.mark.parametrize(("path", "reason"), [(".", "is a folder"), ("gone/a.json", "folder does not exist")])
 def test_a_place_that_cannot_be_written_to_is_refused_beforehand(path, reason):
-    check_output_file("--json", None)
+    check_output_files({"--json": None}, {})
     with pytest.raises(UserError, match=f"--json {path}: .*{reason}"):
-        check_output_file("--json", path)
+        check_output_files({"--json": path}, {})
+
+
+def test_only_an_old_report_is_replaced(tmp_path):
+    names = ["a.json", "a.jsonl", "a.csv", "a.xml", "a.jpg", "a.pth", "a", "best.param", "best.json"]
+    names.append("names.json")
+    path = {name: str(tmp_path / name) for name in [*names, "link.json", "empty.xml", "new.xml"]}
+    for name in names:
+        Path(path[name]).write_text("x")
+    Path(path["empty.xml"]).touch()
+    Path(path["link.json"]).symlink_to("a.xml")
+    read = {"--weights": [path["best.param"]], "--classes": [path["names.json"], "nothing"]}
+    free = {"--json": {"a.json", "a.jsonl"}, "--csv": {"a.csv"}, "--coco": {"a.json", "a.jsonl"}}
+    for flag, expected in free.items():
+        allowed = set()
+        for name in path:
+            with suppress(UserError):
+                check_output_files({flag: path[name]}, read)
+                allowed.add(name)
+        assert allowed == {*expected, "empty.xml", "new.xml"}
+    with pytest.raises(UserError, match=r"best\.json: is also the file of --weights; name another"):
+        check_output_files({"--json": path["best.json"]}, read)
+    with pytest.raises(UserError, match=r"--csv .*new\.xml: is also the file of --json; name another"):
+        check_output_files(dict.fromkeys(("--json", "--csv"), path["new.xml"]), {})

@@ -238,9 +238,11 @@ def test_an_input_is_never_written_over(room: Path, capsys: pytest.CaptureFixtur
     assert run("in/a.png", "--json", "in/a.png") == 2
     assert run("in/a.png", "--json", "best.onnx") == 2
     assert run("in/a.png", "--model", "best.xml", "--json", "best.bin") == 2
+    assert run("in/a.png", "--json", "in/a.bmp") == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 4
-    assert all(line.startswith("error: ") and "is also an input" in line for line in errors)
+    assert len(errors) == 5
+    assert all(line.startswith("error: ") and "is also an input" in line for line in errors[:4])
+    assert errors[4] == "error: --json in/a.bmp: exists and is no .json file, so it is not overwritten"
     assert {path: path.read_bytes() for path in room.rglob("*") if path.is_file()} == before
 
 

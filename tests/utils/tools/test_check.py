@@ -269,6 +269,22 @@ def test_a_report_that_cannot_be_written(voc: Path, flag: str, capsys: pytest.Ca
     assert f"{flag} nowhere/file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["--json", "--csv"])
+@pytest.mark.parametrize("name", ["Annotations/00.xml", "JPEGImages/00.jpg", "ImageSets/Main/train.txt"])
+def test_a_report_never_replaces_data(
+    voc: Path, flag: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (voc / name).read_bytes()
+    assert data.main(["check", "--data", "voc", flag, f"voc/{name}"]) == 2
+    assert f"error: {flag} voc/{name}: exists and is no" in capsys.readouterr().err
+    assert (voc / name).read_bytes() == before
+
+
+def test_two_reports_need_two_files(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert data.main(["check", "--data", "voc", "--json", "x", "--csv", "./x"]) == 2
+    assert "--csv ./x: is also the file of --json; name another" in capsys.readouterr().err
+
+
 def test_flat_folder(voc: Path) -> None:
     write_voc(Path("tmp"), {"train": {"a": [CAT], "b": [CAT]}})
     flat = Path("flat")

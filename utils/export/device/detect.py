@@ -371,6 +371,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = {os.path.realpath(path) for path in (*targets.values(), args.json) if path}
         if inputs := written & {os.path.realpath(path) for path in (*targets, *detector.files())}:
             raise ValueError(f"{min(inputs)}: is also an input; choose another --out or --json")
+        is_old = args.json and os.path.isfile(args.json) and os.path.getsize(args.json)
+        if is_old and Path(args.json).suffix.lower() not in (".json", ".jsonl"):
+            raise ValueError(f"--json {args.json}: exists and is no .json file, so it is not overwritten")
         print(f"model {detector.path}  {len(detector.class_names)} classes", file=sys.stderr)
         with open(args.json, "w", encoding="utf-8", buffering=1) if args.json else nullcontext() as lines:
             if (targets or args.out) and not args.benchmark:
