@@ -21,7 +21,7 @@ def fingerprint(data: TrainingData) -> dict[str, Any]:
 
     Returns:
         For each part that there is: `images`, their number; `ids`, a hash of their ids in order; `objects`,
-        their number by class.
+        their number by class; `annotations`, a hash of their classes, boxes and difficult flags.
     """
     parts = {"train": data.train, "val": data.val}
     return {part: _describe(dataset) for part, dataset in parts.items() if dataset is not None}
@@ -62,7 +62,16 @@ def check_same_transforms(augmenter: Augmenter, resumed: Checkpoint) -> None:
 def _describe(dataset: VocDataset) -> dict[str, Any]:
     ids = "\n".join(dataset.image_ids).encode("utf-8", "surrogateescape")
     objects = Counter(name for record in dataset.records for name in record.names)
-    return {"images": len(dataset), "ids": hashlib.sha256(ids).hexdigest(), "objects": dict(objects)}
+    annotations = hashlib.sha256()
+    for record in dataset.records:
+        annotations.update(repr(record.names).encode("utf-8", "surrogateescape"))
+        annotations.update(record.boxes.astype("<f4").tobytes() + record.difficult.tobytes())
+    return {
+        "images": len(dataset),
+        "ids": hashlib.sha256(ids).hexdigest(),
+        "objects": dict(objects),
+        "annotations": annotations.hexdigest(),
+    }
 
 
 def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -77,4 +86,7 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
             counts = [found["objects"].get(name, 0) for found in (new, old)]
             if counts[0] != counts[1]:
                 return f"{part} has {plural(counts[0], 'object')} of {name}, the run {counts[1]}"
+        hashes = {found["annotations"] for found in (old, new) if "annotations" in found}
+        if len(hashes) > 1:  # older checkpoints have none
+            return f"{part} has as many objects as the run, but other boxes, classes or difficult flags"
     return ""

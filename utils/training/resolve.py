@@ -44,7 +44,10 @@ class _Part(NamedTuple):
 
 _NONE, _MISSING = type(None), type(...)  # missing: in checkpoints of older versions
 _COUNT, _NUMBER = _Part((int,)), _Part((int, float), most=math.inf)
-_FINGERPRINT = {"images": _COUNT, "ids": _Part((str,)), "objects": _Part((dict,))}
+_FINGERPRINT = {
+    **{"images": _COUNT, "ids": _Part((str,)), "objects": _Part((dict,))},
+    "annotations": _Part((str, _MISSING)),
+}
 # The parts of a training state. Those of a part that is None or missing are not looked for.
 _STATE: dict[str, _Part] = {
     **dict.fromkeys(("model", "optimizer", "schedule", "scaler", "random"), _Part((dict,))),

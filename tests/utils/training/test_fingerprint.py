@@ -16,12 +16,12 @@ from utils.weights.checkpoint import Checkpoint
 NAMES = ("cat", "dog")
 
 
-def dataset(**images: str) -> VocDataset:
-    """Make images of these ids with objects of these classes, separated by blanks."""
+def dataset(left: float = 0.0, **images: str) -> VocDataset:
+    """Make images of these ids with objects of these classes, separated by blanks; boxes begin at `left`."""
     records = []
     for image_id, names in images.items():
         objects = tuple(names.split())
-        boxes, flags = np.zeros((len(objects), 4), np.float32), np.zeros(len(objects), bool)
+        boxes, flags = np.full((len(objects), 4), left, np.float32), np.zeros(len(objects), bool)
         records.append(Record(image_id, Path("x.jpg"), 40, 30, objects, boxes, flags))
     return VocDataset(records, NAMES)
 
@@ -56,6 +56,8 @@ def test_the_same_data_in_another_folder_is_silent(capsys: pytest.CaptureFixture
         (made(dataset(b="dog", a="cat cat"), dataset(c="cat")), "train has 2 images, as the run, but not"),
         (made(dataset(a="cat cat", b=""), dataset(c="cat")), "train has 0 objects of dog, the run 1"),
         (made(dataset(a="cat cat", b="dog"), dataset(c="dog")), "val has 0 objects of cat, the run 1"),
+        (made(dataset(a="cat cat", b="dog"), dataset(1.0, c="cat")), "val has as many objects as the run"),
+        (made(dataset(a="cat dog", b="cat"), dataset(c="cat")), "train has as many objects as the run"),
     ],
 )  # fmt: skip
 def test_other_data_is_refused_or_warned_of(
@@ -66,6 +68,15 @@ def test_other_data_is_refused_or_warned_of(
         check_same_data("new", data, run)
     check_same_data("old", data, run)
     assert f"warning: old: has changed since the run began: {difference}" in capsys.readouterr().err
+
+
+def test_an_older_checkpoint_knows_no_boxes(capsys: pytest.CaptureFixture[str]) -> None:
+    before = fingerprint(BEFORE)
+    for part in before.values():
+        del part["annotations"]
+    moved = made(dataset(1.0, a="cat cat", b="dog"), dataset(1.0, c="cat"))
+    check_same_data("old", moved, resumed({"data": before}))
+    assert capsys.readouterr().err == ""
 
 
 def test_an_older_checkpoint_knows_the_classes_only(capsys: pytest.CaptureFixture[str]) -> None:
