@@ -47,7 +47,7 @@ def compare(config: CompareConfig, settings: dict[str, Any], command: str) -> in
         command: the command line, for the notes and for resuming.
     """
     from utils.compare.cost import describe_machine, measure_costs
-    from utils.compare.grid import log_estimate, plan_networks, plan_runs, save_grid_settings
+    from utils.compare.grid import check_data, log_estimate, plan_networks, plan_runs, save_grid_settings
     from utils.compare.report_files import STATISTICS_NOTE, draw_comparison, write_tables
     from utils.compare.results import Row, build_rows
     from utils.compare.runner import read_runs, train_grid
@@ -55,7 +55,7 @@ def compare(config: CompareConfig, settings: dict[str, Any], command: str) -> in
     if config.runs:
         groups, networks = read_runs(config, settings)
     else:
-        networks, num_images = plan_networks(config, settings)
+        networks, data = plan_networks(config, settings)
     is_grid = not (config.runs or config.no_train)
     folder = new_run_folder(config.project, config.name, exist_ok=is_grid)  # a grid is resumed
     save_grid_settings(folder, config, settings)
@@ -69,11 +69,12 @@ def compare(config: CompareConfig, settings: dict[str, Any], command: str) -> in
     ]
     if config.runs:
         rows = build_rows(groups, costs)
-    elif config.no_train:
+    elif config.no_train or data is None:
         rows = [Row(label, cost) for label, cost in costs.items()]
     else:
         runs = plan_runs(config, settings, folder)
-        log_estimate(runs, networks, num_images)
+        check_data(runs, data)
+        log_estimate(runs, networks, len(data.train))
         try:
             rows = train_grid(config, settings, runs, costs, notes, folder)
         except Interrupted as stop:

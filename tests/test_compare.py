@@ -133,6 +133,15 @@ def test_a_grid_goes_on_where_it_stopped_and_its_runs_can_be_tabulated(capfd, mo
     assert compare.main([*grid, "--epochs", "2"]) == 2
     assert "other settings: epochs 1 (now 2)" in capfd.readouterr().err
 
+    annotation = Path("data/Annotations/7.xml")
+    before = annotation.read_text()
+    annotation.write_text(before.replace("<xmax>50", "<xmax>60"))
+    assert compare.main([*grid[:-3], "eca", *grid[-3:]]) == 2
+    words = "the data have changed since it was trained: val has as many objects as the run"
+    assert f"none-seed0: {words}" in capfd.readouterr().err.replace("\n", " ")
+    assert not Path("runs/compare/exp/eca-seed0").exists()
+    annotation.write_text(before)
+
     runs = [f"runs/compare/exp/{run}" for run in ("none-seed0", "se-seed0")]
     assert compare.main(["--from", *runs, "--name", "again", "--split", "train"]) == 0
     assert table("again")["se"]["seeds"] == "0"

@@ -20,11 +20,12 @@ from utils.cli.files import read_yaml
 from utils.cli.parser import as_arguments, as_plain, config_as_dict, save_args_yaml
 from utils.cli.presets import read_recipe
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
-from utils.data.prepare import prepare_evaluation
+from utils.data.prepare import TrainingData, prepare_evaluation
 from utils.inference.device import choose_device
 from utils.training.block_trial import check_attention
 from utils.training.builders import build_model_config, build_trainer, load_data, load_pretrained
 from utils.training.engine import EpochMeter
+from utils.training.fingerprint import describe_difference, fingerprint
 from utils.training.run_log import format_duration
 from utils.weights.checkpoint import load_checkpoint
 from utils.weights.own_block import build_network
@@ -93,8 +94,10 @@ def plan_runs(config: CompareConfig, settings: Mapping[str, Any], folder: Path) 
     return runs
 
 
-def plan_networks(config: CompareConfig, settings: dict[str, Any]) -> tuple[dict[str, ModelConfig], int]:
-    """Check blocks and data, and return the network of each kind of run and the number of training images.
+def plan_networks(
+    config: CompareConfig, settings: dict[str, Any]
+) -> tuple[dict[str, ModelConfig], TrainingData | None]:
+    """Check blocks and data, and return the network of each kind of run, and the data (None for costs alone).
 
     Raises:
         UserError: a block cannot be trained, the data have a fault, or there is nothing to evaluate on.
@@ -106,10 +109,10 @@ def plan_networks(config: CompareConfig, settings: dict[str, Any]) -> tuple[dict
     ]
     for run in runs:
         check_attention(run)
-    num_classes, num_images = _VOC_CLASSES, 0
+    num_classes, data = _VOC_CLASSES, None
     if not config.no_train or "data" in settings:
         data = load_data(runs[0])
-        num_classes, num_images = len(data.train.class_names), len(data.train)
+        num_classes = len(data.train.class_names)
         if config.split and not config.no_train:
             prepare_evaluation(runs[0], config.split)
         elif data.val is None and not config.no_train:
@@ -125,7 +128,24 @@ def plan_networks(config: CompareConfig, settings: dict[str, Any]) -> tuple[dict
         kind_of(run.phi, run.preset): build_model_config(run, num_classes, sources.get(run.weights))
         for run in runs
     }
-    return networks, num_images
+    return networks, data
+
+
+def check_data(runs: Sequence[GridRun], data: TrainingData) -> None:
+    """Check that the runs that are done or begun have seen these data, as all that follow will.
+
+    Raises:
+        UserError: a run has not.
+    """
+    now = fingerprint(data)
+    for run in (run for run in runs if run.last.exists()):
+        before = load_checkpoint(run.last).training.get("data")  # missing in older checkpoints
+        same_seed = run.seed == TrainConfig.seed or bool(data.val_splits)
+        if before and (difference := describe_difference(before, now, same_seed=same_seed)):
+            raise UserError(
+                f"{run.folder}: the data have changed since it was trained: {difference}; restore them, or "
+                "give this comparison another --name"
+            )
 
 
 def log_estimate(runs: Sequence[GridRun], networks: Mapping[str, ModelConfig], num_images: int) -> None:

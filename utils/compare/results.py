@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,16 @@ from utils.cli.errors import UserError
 from utils.cli.files import read_csv, read_yaml
 from utils.cli.parser import as_plain
 from utils.cli.presets import read_recipe
+from utils.cli.shared_config import DataConfig
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
 from utils.compare.cost import Cost
 from utils.compare.differences import Comparison, correct_for_several, difference, interval_over_images
+from utils.training.fingerprint import describe_difference
 from utils.weights.checkpoint import load_checkpoint
 
 # Settings that may differ between runs of one group.
 _INCIDENTAL = (NOT_PASSED_ON | FREE) - {"preset"}
+_OF_DATA = {"train", "val", "overfit", *(field.name for field in fields(DataConfig))}
 _OF_ATTENTION = {"phi_at", "insert", "partial"}
 _RESOLVED = {"lr", "ema_memory"}  # by train.py, if neither the recipe nor the user sets them
 _DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
@@ -38,6 +43,9 @@ class RunResult:
     map50_95: float  # mAP over IoU 0.5 to 0.95
     draws: tuple[float | None, ...] = ()  # mAP50 in draws of the images, if it was evaluated on a split
     seconds: float = 0.0  # duration of its epochs; 0 if results.csv does not say
+    folder: Path = Path()
+    data: Mapping[str, Any] | None = None  # fingerprint of its training data; None in older checkpoints
+    evaluated: str = ""  # hash of the annotations that it was evaluated on, if on a split
 
 
 @dataclass(frozen=True)
@@ -61,21 +69,27 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
         UserError: it is no run folder, the run is not finished (nor ended by --patience), or its last epoch
             was not evaluated.
     """
+    checkpoint = folder / "weights" / "last.pth"
+    state = load_checkpoint(checkpoint).training if checkpoint.exists() else {}
     try:
         settings = read_yaml(folder / "args.yaml")
-        rows = read_csv(folder / "results.csv")
+        # A run that was stopped in its first epoch has no results.csv.
+        rows = [{"epoch": "0"}] if state.get("epoch") == 0 else read_csv(folder / "results.csv")
         last = rows[-1]
         seconds = sum(float(row.get("seconds") or 0) for row in rows)
         phi, seed = settings["phi"], settings["seed"]
         epochs, done = int(settings["epochs"]), int(last["epoch"])
     except (UserError, LookupError, ValueError, TypeError) as error:
         raise UserError(f"{folder}: not the folder of a training run: {error}") from None
-    checkpoint = folder / "weights" / "last.pth"
-    if done < epochs and not (checkpoint.exists() and load_checkpoint(checkpoint).training["stopped_early"]):
-        raise UserError(f"{folder}: not finished: {done} of {plural(epochs, 'epoch')} done")
+    if done < epochs and not state.get("stopped_early"):
+        count = f"{done} of {plural(epochs, 'epoch')} done"
+        raise UserError(f"{folder}: not finished: {count}; resume it: python train.py --resume {checkpoint}")
     metrics: dict[str, Any] = last
+    evaluated = ""
     if report is not None:
         metrics = json.loads((folder / report / "metrics.json").read_text(encoding="utf-8"))
+        truth = folder / report / "ground_truth.json"
+        evaluated = hashlib.sha256(truth.read_bytes()).hexdigest() if truth.exists() else ""
     try:
         map50, map50_95 = float(metrics["map50"]), float(metrics["map50_95"])
     except (KeyError, ValueError, TypeError):
@@ -83,15 +97,18 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
     dropped = _INCIDENTAL | (_OF_ATTENTION if phi == "none" else set())
     kept = {name: value for name, value in settings.items() if name not in dropped}
     draws = tuple(metrics.get("map50_draws", ()))
-    return RunResult(phi, seed, kept, map50, map50_95, draws, seconds)
+    data = state.get("data")
+    return RunResult(phi, seed, kept, map50, map50_95, draws, seconds, folder, data, evaluated)
 
 
 def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     """Group runs that differ only in their seed under a label; those without attention come first.
 
     Raises:
-        UserError: two runs of a group have the same seed.
+        UserError: two runs of a group have the same seed, or two runs that name the same data have seen
+            different ones.
     """
+    _check_same_data(results)
     values_of: dict[str, list[Any]] = {}
     for result in results:
         for name, value in result.settings.items():
@@ -113,6 +130,25 @@ def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
             raise UserError(f"two runs of {result.phi} have the seed {result.seed}; name each run once")
         group.append(result)
     return dict(sorted(groups.items(), key=lambda item: item[1][0].phi != "none"))
+
+
+def _check_same_data(results: Sequence[RunResult]) -> None:
+    """Refuse runs whose settings name the same data, but which have seen different ones."""
+    for one, other in combinations(results, 2):
+        if any(one.settings.get(name) != other.settings.get(name) for name in _OF_DATA):
+            continue
+        if one.data and other.data:
+            same_seed = one.seed == other.seed
+            if difference := describe_difference(one.data, other.data, same_seed=same_seed):
+                raise UserError(
+                    f"{other.folder}: was trained on other data than {one.folder}: {difference}; train one "
+                    "of them again"
+                )
+        if one.evaluated and other.evaluated and one.evaluated != other.evaluated:
+            raise UserError(
+                f"{other.folder}: was evaluated on other data than {one.folder}; remove the folder report in "
+                "both to evaluate them again"
+            )
 
 
 def build_rows(groups: Mapping[str, Sequence[RunResult]], costs: Mapping[str, Cost]) -> list[Row]:

@@ -39,7 +39,7 @@ def check_same_data(folder: str, data: TrainingData, resumed: Checkpoint) -> Non
         if has_moved:
             log(f"--data {folder}: only the classes are compared: the checkpoint is of an older version")
         return
-    difference = _compare(before, fingerprint(data))
+    difference = describe_difference(before, fingerprint(data))
     if difference and has_moved:
         raise UserError(f"--data {folder}: not the data of the run: {difference}; choose another folder")
     if difference:
@@ -59,24 +59,15 @@ def check_same_transforms(augmenter: Augmenter, resumed: Checkpoint) -> None:
         )
 
 
-def _describe(dataset: VocDataset) -> dict[str, Any]:
-    ids = "\n".join(dataset.image_ids).encode("utf-8", "surrogateescape")
-    objects = Counter(name for record in dataset.records for name in record.names)
-    annotations = hashlib.sha256()
-    for record in dataset.records:
-        annotations.update(repr(record.names).encode("utf-8", "surrogateescape"))
-        annotations.update(record.boxes.astype("<f4").tobytes() + record.difficult.tobytes())
-    return {
-        "images": len(dataset),
-        "ids": hashlib.sha256(ids).hexdigest(),
-        "objects": dict(objects),
-        "annotations": annotations.hexdigest(),
-    }
+def describe_difference(before: Mapping[str, Any], now: Mapping[str, Any], *, same_seed: bool = True) -> str:
+    """Return the first difference of two fingerprints in words, empty if there is none.
 
-
-def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return the first difference of two fingerprints in words, empty if there is none."""
-    for part in ("train", "val"):
+    Another seed may have held out other images, so without `same_seed` only the sums of the parts are
+    compared.
+    """
+    if not same_seed:
+        before, now = _sum_parts(before), _sum_parts(now)
+    for part in dict.fromkeys((*before, *now)):
         old, new = (found.get(part, {"images": 0, "ids": "", "objects": {}}) for found in (before, now))
         if old["images"] != new["images"]:
             return f"{part} has {plural(new['images'], 'image')}, the run {old['images']}"
@@ -90,3 +81,27 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         if len(hashes) > 1:  # older checkpoints have none
             return f"{part} has as many objects as the run, but other boxes, classes or difficult flags"
     return ""
+
+
+def _sum_parts(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fingerprint of all parts together, as far as their order does not matter."""
+    objects: Counter[str] = Counter()
+    for part in found.values():
+        objects.update(part["objects"])
+    images = sum(part["images"] for part in found.values())
+    return {"the data set": {"images": images, "ids": "", "objects": objects}}
+
+
+def _describe(dataset: VocDataset) -> dict[str, Any]:
+    ids = "\n".join(dataset.image_ids).encode("utf-8", "surrogateescape")
+    objects = Counter(name for record in dataset.records for name in record.names)
+    annotations = hashlib.sha256()
+    for record in dataset.records:
+        annotations.update(repr(record.names).encode("utf-8", "surrogateescape"))
+        annotations.update(record.boxes.astype("<f4").tobytes() + record.difficult.tobytes())
+    return {
+        "images": len(dataset),
+        "ids": hashlib.sha256(ids).hexdigest(),
+        "objects": dict(objects),
+        "annotations": annotations.hexdigest(),
+    }

@@ -1,5 +1,6 @@
 import csv
 import os
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -73,6 +74,51 @@ def test_a_run_that_patience_ended_is_finished(tmp_path, stopped_early):
     else:
         with pytest.raises(UserError, match="not finished: 12 of 20 epochs"):
             read_run(folder)
+
+
+def test_a_run_that_was_stopped_in_its_first_epoch_can_be_resumed(tmp_path):
+    folder = write_run(tmp_path / "run", epochs=3)
+    (folder / "results.csv").unlink()
+    (folder / "weights").mkdir()
+    state = {"stopped_early": False, "epoch": 0}
+    save_checkpoint(folder / "weights/last.pth", Checkpoint(ModelConfig(1), ("cell",), {}, {}, {}, state))
+    words = r"run: not finished: 0 of 3 epochs done; resume it: python train.py --resume .*weights/last\.pth"
+    with pytest.raises(UserError, match=words):
+        read_run(folder)
+
+
+def seen(images, folder, seed=0, phi="se", boxes="", **settings):
+    """Return the result of a run on so many images with a cat in each."""
+    ids, cats = str(seed) * images, {"cat": images}
+    data = {"train": {"images": images, "ids": ids, "objects": cats, "annotations": boxes}}
+    return RunResult(phi, seed, {"data": "d", **settings}, 0.5, 0.25, folder=folder, data=data)
+
+
+def test_runs_on_data_that_have_changed_are_refused(tmp_path):
+    none = seen(4, tmp_path / "a", phi="none")
+    for other, difference in (
+        (seen(3, tmp_path / "b"), "train has 3 images, the run 4"),
+        (seen(3, tmp_path / "b", seed=1), "the data set has 3 images, the run 4"),
+        (seen(4, tmp_path / "b", boxes="moved"), "train has as many objects as the run"),
+    ):
+        with pytest.raises(UserError, match=f"b: was trained on other data than .*a: {difference}"):
+            group_runs([none, other])
+    assert len(group_runs([none, seen(4, tmp_path / "b"), seen(4, tmp_path / "b", seed=1)])) == 2
+    assert len(group_runs([none, seen(3, tmp_path / "b", data="e")])) == 2  # not paired
+    assert len(group_runs([none, replace(seen(3, tmp_path / "b"), data=None)])) == 2  # older checkpoint
+
+
+def test_runs_evaluated_on_data_that_have_changed_are_refused(tmp_path):
+    runs = [seen(4, tmp_path / phi, phi=phi) for phi in ("none", "se")]
+    folders = [write_run(tmp_path / str(number)) for number in range(2)]
+    for number, folder in enumerate(folders):
+        (folder / "report").mkdir()
+        (folder / "report/metrics.json").write_text('{"map50": 0.25, "map50_95": 0.125}')
+        (folder / "report/ground_truth.json").write_text(f"[{number}]")
+    hashes = [read_run(folder, "report").evaluated for folder in folders]
+    with pytest.raises(UserError, match=r"se: was evaluated on other data than .*none; remove"):
+        group_runs([replace(run, evaluated=hash) for run, hash in zip(runs, hashes, strict=True)])
+    assert len(group_runs([replace(run, evaluated=hashes[0]) for run in runs])) == 2
 
 
 def test_a_runs_last_epoch_counts_not_its_best(tmp_path):
