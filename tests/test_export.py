@@ -65,7 +65,7 @@ def test_several_formats_in_one_folder(room: Path, capsys: pytest.CaptureFixture
     named = lines[len(measured) : -3]
     assert [line.split("  ")[0] for line in named] == [f"runs/export/exp/{name}" for name in files]
     weights = [
-        "best.weights --classes runs/export/exp/labels.txt",
+        "best.weights",
         "best_published.pth --classes runs/export/exp/labels.txt --imgsz 64 64",
         "best.pth",
     ]

@@ -28,7 +28,7 @@ class Format(ABC):
     suffix: ClassVar[str]  # of the model's file
     packages: ClassVar[tuple[str, ...]] = ()  # that writing and running it needs
     runtime: ClassVar[type[ExportedModel]]  # loads the written model
-    holds_names: ClassVar[bool] = True  # the file itself holds the class names
+    holds_names: ClassVar[bool] = True  # the file, or one beside it that is read too, holds the class names
     # Each raises a ValueError for a network that the format cannot hold.
     config_checks: ClassVar[tuple[Callable[[ModelConfig], None], ...]] = ()
 

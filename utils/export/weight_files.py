@@ -36,7 +36,6 @@ class DarknetFormat(Format):
 
     name = "darknet"
     suffix = ".weights"
-    holds_names = False
     config_checks = (check_darknet,)
 
     def check(self, job: ExportJob) -> None:

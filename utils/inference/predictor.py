@@ -87,10 +87,12 @@ class Predictor:
         device: where the network runs; images and detections are on the CPU.
         amp_dtype: the number type of mixed precision, None for float32.
         source: the file that the weights came from, None for a network in memory.
+        names_from: the .names file beside it that has the class names, None without.
         tile_size: (height, width) of the tiles of a larger image, None without tiles.
     """
 
     source: Path | None = None
+    names_from: Path | None = None
 
     def __init__(
         self,
@@ -213,6 +215,7 @@ class Predictor:
         views = dict[str, Any](tile=tile, tile_overlap=tile_overlap, flip_test=flip_test)
         predictor = cls(model, loaded.config, loaded.class_names, device=place, amp=amp, **options, **views)
         predictor.source = loaded.path
+        predictor.names_from = loaded.names_from if isinstance(loaded, LoadedModel) else None
         return predictor
 
     def describe(self) -> str:
@@ -221,10 +224,11 @@ class Predictor:
         names = ", ".join(self.class_names[:20]) + (" ..." if len(self.class_names) > 20 else "")
         precision = f" {self.amp_dtype}".replace("torch.", "") if self.amp_dtype else ""
         classes = plural(len(self.class_names), "class", "classes")
+        origin = f" ({self.names_from})" if self.names_from else ""
         runtime = f" ({self.model.name})" if isinstance(self.model, ExportedModel) else ""
         return (
             f"weights {self.source or 'in memory'}  phi {self.config.phi}  heads {self.config.num_heads}  "
-            f"input {height}x{width}  device {self.device}{precision}{runtime}  {classes}: {names}"
+            f"input {height}x{width}  device {self.device}{precision}{runtime}  {classes}{origin}: {names}"
         )
 
     def speed_conditions(self, batch_size: int) -> dict[str, Any]:

@@ -72,8 +72,8 @@ class _Section:
         return numbers[0]
 
 
-def find_cfg(weights: Path) -> Path | None:
-    """Return the .cfg beside a .weights file, or None.
+def find_beside(weights: Path, suffix: str) -> Path | None:
+    """Return the .cfg or .names beside a .weights file, or None.
 
     It has the same stem, or the one that Darknet names weights by: NAME_best, NAME_last, NAME_final and
     NAME_1000 are trained with NAME.cfg.
@@ -81,7 +81,7 @@ def find_cfg(weights: Path) -> Path | None:
     if weights.suffix.lower() != ".weights":
         return None
     stems = (weights.stem, re.sub(r"_(best|last|final|\d+)$", "", weights.stem))
-    paths = (weights.with_name(f"{stem}.cfg") for stem in stems)
+    paths = (weights.with_name(f"{stem}{suffix}") for stem in stems)
     return next((path for path in paths if path.exists()), None)
 
 

@@ -15,11 +15,12 @@ from nets.config import USUAL_ANCHORS, ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.anchor_file import anchors_by_head, describe_anchors, read_anchors
 from utils.cli.class_names import MODEL_DATA, choose_class_names, read_class_names
+from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.inputs import locate_weights
 from utils.weights.checkpoint import is_checkpoint, parse_checkpoint, read_content
 from utils.weights.darknet import is_darknet, read_darknet
-from utils.weights.darknet_cfg import find_cfg, read_cfg
+from utils.weights.darknet_cfg import find_beside, read_cfg
 from utils.weights.fetch import ensure_coco_weights, is_official
 from utils.weights.own_block import build_network
 from utils.weights.published import read_published
@@ -36,6 +37,7 @@ class WeightsFile:
     is_partial: bool = False  # the file holds the first layers only (Darknet's .conv.N)
     # The file that says the anchors: this one, a .cfg or an anchor file; None where the official are assumed.
     anchors_from: Path | None = None
+    names_from: Path | None = None  # the .names file beside a Darknet file
 
     @property
     def anchors_origin(self) -> str:
@@ -55,6 +57,7 @@ class LoadedModel:
     class_names: tuple[str, ...]
     path: Path
     anchors_note: str = ""  # a line on the anchors in use, where the weights themselves do not say them
+    names_from: Path | None = None  # the file that says the class names, where the weights themselves do not
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ def read_weights(weights: str, cfg: Path | str | None = None) -> WeightsFile:
     """Read what `--weights` names: "coco", "voc", "last" (the newest best.pth of a run) or a file.
 
     A file is a `.pth` of ours or in the published layout, a Darknet `.weights` or a partial `.conv.N`. `cfg`
-    describes a `.weights` file; without it, a .cfg beside the file does.
+    describes a `.weights` file; without it, a .cfg beside the file does. A .names beside it has its
+    class names.
 
     Raises:
         UserError: a file cannot be used; the message says what to do.
@@ -106,7 +110,7 @@ def read_weights(weights: str, cfg: Path | str | None = None) -> WeightsFile:
     path = find_weights(weights)
     if is_darknet(path):
         official = weights == "coco" or is_official(path)
-        return _read_darknet_weights(path, Path(cfg) if cfg else find_cfg(path), official)
+        return _read_darknet_weights(path, Path(cfg) if cfg else find_beside(path, ".cfg"), official)
     refuse_cfg(cfg, path)
     if path.suffix not in (".pth", ".pt"):
         raise UserError(
@@ -128,9 +132,18 @@ def read_weights(weights: str, cfg: Path | str | None = None) -> WeightsFile:
 
 
 def _read_darknet_weights(path: Path, cfg: Path | None, official: bool) -> WeightsFile:
-    """Read a Darknet file as its cfg describes it, without one with the official anchors."""
+    """Read a Darknet file as its cfg describes it, without one with the official anchors.
+
+    The class names are those of the .names beside it, of an official file COCO's.
+    """
     darknet = read_darknet(path)
-    names = usual_class_names(80) if official else None
+    names_file = None if official else find_beside(path, ".names")
+    names = usual_class_names(80) if official else read_class_names(names_file) if names_file else None
+    if names is not None and not darknet.is_partial and len(names) != darknet.num_classes:
+        raise UserError(
+            f"{names_file}: has {plural(len(names), 'name')}, but {path} has "
+            f"{plural(darknet.num_classes, 'class', 'classes')}; correct the file or remove it"
+        )
     if cfg is None:
         anchors, masks = USUAL_ANCHORS[darknet.num_heads]
         config = ModelConfig(max(darknet.num_classes, 1), anchors=anchors, anchor_masks=masks)
@@ -145,7 +158,7 @@ def _read_darknet_weights(path: Path, cfg: Path | None, official: bool) -> Weigh
                 f"{path}: has {own} by its length, but {cfg} describes {described}; use the .cfg that it was "
                 "trained with"
             )
-    return WeightsFile(path, config, names, darknet.state_dict, darknet.is_partial, source)
+    return WeightsFile(path, config, names, darknet.state_dict, darknet.is_partial, source, names_file)
 
 
 def refuse_cfg(cfg: Path | str | None, path: Path) -> None:
@@ -193,7 +206,8 @@ def load_model(
 
     Args:
         weights: see `read_weights`.
-        classes: its class names; where None and the file has none: COCO's for 80 classes, VOC's for 20.
+        classes: its class names; where None and neither the file nor a .names beside it has any: COCO's for
+            80 classes, VOC's for 20.
         phi: confirms the attention block of the file; required for a block of the user's own, whose code is
             imported only when the caller names it.
         cfg: describes a Darknet `.weights` file; None takes the one beside it.
@@ -222,8 +236,10 @@ def load_model(
     if not fit.is_exact:
         raise UserError(f"{file.path}: its weights do not fit its own config: {fit.summary()}")
     model.load_state_dict(file.state_dict)
+    names_from = file.names_from if classes is None else None
     used = f"anchors: {describe_anchors(config.anchors, config.anchor_masks)} ({file.anchors_origin})"
-    return LoadedModel(model.eval(), config, names, file.path, "" if file.anchors_from == file.path else used)
+    note = "" if file.anchors_from == file.path else used
+    return LoadedModel(model.eval(), config, names, file.path, note, names_from)
 
 
 def confirm_phi(file: WeightsFile, phi: str | None) -> str:

@@ -13,7 +13,8 @@ from nets.decode import decode
 from nets.yolo import YoloBody
 from tests.darknet_files import write_cfg, write_weights
 from utils.cli.errors import UserError
-from utils.weights.darknet_cfg import build_cfg, find_cfg, read_cfg
+from utils.inference.predictor import Predictor
+from utils.weights.darknet_cfg import build_cfg, find_beside, read_cfg
 from utils.weights.load import load_model, read_weights
 from utils.weights.published import write_published
 
@@ -179,7 +180,7 @@ def test_heads_that_differ_and_layers_too_many_or_few_are_named(tmp_path):
 def test_the_cfg_beside_has_the_stem_or_the_name_that_darknet_trains_by(tmp_path, weights, found):
     for name in ("a.cfg", "b.cfg", "b_best.cfg"):
         (tmp_path / name).touch()
-    assert find_cfg(tmp_path / weights) == (None if found is None else tmp_path / found)
+    assert find_beside(tmp_path / weights, ".cfg") == (None if found is None else tmp_path / found)
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +229,26 @@ def test_one_order_of_what_says_the_anchors(tmp_path, three):
         read(path)
     with pytest.raises(UserError, match=r"none\.cfg: no such file"):
         read(path, cfg=tmp_path / "none.cfg")
+
+
+def test_names_beside_the_weights_are_the_class_names(tmp_path, three, capsys):
+    path, names, order = tmp_path / "a_best.weights", tmp_path / "a.names", tmp_path / "order.txt"
+    os.link(three, path)
+    with pytest.raises(UserError, match="has 3 classes without names"):
+        load_model(str(path))
+    names.write_text("rot\ngrün\nblau\n", encoding="utf-8")
+    order.write_text("grün\nrot\nblau\n", encoding="utf-8")
+    assert load_model(str(path)).class_names == read_weights(str(path)).class_names == ("rot", "grün", "blau")
+    said = Predictor.from_checkpoint(path, device="cpu").describe()
+    assert said.endswith(f"3 classes ({names}): rot, grün, blau")
+    with pytest.raises(UserError, match=r"a_best\.weights: its classes have another order than --classes"):
+        Predictor.from_checkpoint(path, device="cpu", classes=order)
+    renamed = Predictor.from_checkpoint(path, device="cpu", classes=["a", "b", "c"])
+    assert renamed.describe().endswith("3 classes: a, b, c")
+    assert "classes renamed by --classes: rot is now a" in capsys.readouterr().err
+    names.write_text("rot\n")
+    with pytest.raises(UserError, match=r"a\.names: has 1 name, but .*a_best\.weights has 3 classes"):
+        load_model(str(path))
 
 
 def test_anchors_for_other_heads_are_refused(tmp_path, three):
