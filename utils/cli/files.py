@@ -229,21 +229,28 @@ def free_name(stem: str, taken: set[str], suffix: str = "") -> str:
 
 
 def on_disk(path: Path) -> Path:
-    """Return the path of a file whose names may be in NFC or NFD (macOS) on disk; as given without one."""
-    if str(path).isascii() or os.path.lexists(path) or path == path.parent:
+    """Return the path of a file as it is on disk; as given if it is not there.
+
+    Its names may be in NFC or NFD (macOS), and the suffix in another case.
+    """
+    if os.path.lexists(path) or path == path.parent:
         return path
     folder = on_disk(path.parent)
     if not folder.is_dir():
         return path
-    return folder / _names_in(folder, folder.stat().st_mtime_ns).get(nfc(path.name), path.name)
+    return folder / _names_in(folder, folder.stat().st_mtime_ns).get(_plain_name(path.name), path.name)
 
 
 @lru_cache(maxsize=16)
 def _names_in(folder: Path, _mtime: int) -> dict[str, str]:
-    """Return the names in a folder by their NFC form."""
     with suppress(OSError):
-        return {nfc(name): name for name in os.listdir(folder)}
+        return {_plain_name(name): name for name in sorted(os.listdir(folder))}
     return {}
+
+
+def _plain_name(name: str) -> str:
+    stem, suffix = os.path.splitext(nfc(name))
+    return stem + suffix.lower()
 
 
 def nfc(text: str) -> str:

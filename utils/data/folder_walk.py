@@ -58,10 +58,10 @@ def is_system_file(name: str) -> bool:
     return name.startswith("._") or name.casefold() in _SYSTEM_NAMES
 
 
-def glob_files(folder: Path, pattern: str) -> list[Path]:
-    """List the files of a folder that fit a pattern such as `*.json`, sorted, without system files."""
-    found = (path for path in folder.glob(pattern) if path.is_file())
-    return sorted(path for path in found if not any(map(is_system_file, path.relative_to(folder).parts)))
+def files_in(folder: Path, *suffixes: str) -> list[Path]:
+    """List the files of a folder, not of its subfolders, with a suffix in any case, without system files."""
+    found = (path for path in folder.glob("*") if path.name.lower().endswith(suffixes) and path.is_file())
+    return sorted(path for path in found if not is_system_file(path.name))
 
 
 def is_image(path: Path | str) -> bool:

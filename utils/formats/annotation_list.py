@@ -16,7 +16,7 @@ from pathlib import Path
 from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import on_disk, read_text
-from utils.data.folder_walk import IMAGE_SUFFIXES, glob_files, is_image
+from utils.data.folder_walk import IMAGE_SUFFIXES, files_in
 from utils.formats.image_folder import ImageFolder, note_unused
 from utils.formats.intermediate import SourceDataset, SourceImage, SourceObject
 from utils.formats.parsing import guess_split, list_files, parse_numbers
@@ -53,8 +53,8 @@ def read_annotation_lists(
     source.notes += folder.notes() if folder else []
     used = [image.path for image in source.images]
     beside = {path.parent for path in used if os.path.exists(path)}
-    there = list_files(images) if images else (path for place in beside for path in glob_files(place, "*.*"))
-    source.notes += note_unused(filter(is_image, there), used, "in no list")
+    there = (path for place in beside for path in files_in(place, *IMAGE_SUFFIXES))
+    source.notes += note_unused(list_files(images) if images else there, used, "in no list")
     return source
 
 

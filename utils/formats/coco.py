@@ -63,7 +63,7 @@ def find_coco_files(folder: Path) -> list[Path]:
         [path for path in shaped if not path.name.startswith(_OTHER_TASKS)]
         or shaped
         or inside
-        or [path for path in files if path.name == "_annotations.coco.json"]
+        or [path for path in files if path.name.lower() == "_annotations.coco.json"]
         or [path for path in beside if len(beside) <= _MOST_FILES and contains(path, b'"images"')]
     )
 

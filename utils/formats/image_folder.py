@@ -40,7 +40,8 @@ class ImageFolder:
         texts = dict.fromkeys(plain for form in forms for plain in (form, unquote(form)))
         inside = [path for form in texts if (path := path_inside(self.folder, form)) is not None]
         for path in inside:
-            if os.path.isfile(path):
+            # A suffix in another case is a name in another case, which may fit several.
+            if os.path.isfile(path) and any(form.endswith(path.suffix) for form in texts):
                 return path
         for form in texts:
             parts = tuple(nfc(form.replace("\\", "/")).strip().split("/"))

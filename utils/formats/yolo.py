@@ -23,7 +23,7 @@ from utils.cli.class_names import read_class_names
 from utils.cli.console import plural
 from utils.cli.errors import UserError
 from utils.cli.files import atomic_write, on_disk, read_text, read_yaml
-from utils.data.folder_walk import glob_files, is_image
+from utils.data.folder_walk import IMAGE_SUFFIXES, files_in, is_image
 from utils.data.voc_xml import Box
 from utils.formats.image_folder import ImageFolder, note_unused
 from utils.formats.intermediate import (
@@ -56,12 +56,12 @@ _TOLERANCE = 0.01  # by which rounding may push a fraction out of [0, 1]
 
 def looks_like_yolo(folder: Path) -> bool:
     """Tell whether a folder has one of the layouts of YOLO tools."""
-    if any((folder / name).is_file() for name in _SIGNS):
+    if any(on_disk(folder / name).is_file() for name in _SIGNS):
         return True
-    if any(glob_files(path, "**/*.txt") for path in [folder / "labels", *folder.glob("*/labels")]):
+    places = [path for path in [folder / "labels", *folder.glob("*/labels")] if path.is_dir()]
+    if any(any(list_files(path, (".txt",))) for path in places):
         return True
-    images = [path for path in glob_files(folder, "*.*") if is_image(path)]
-    return any(path.with_suffix(".txt").is_file() for path in images)
+    return any(on_disk(path.with_suffix(".txt")).is_file() for path in files_in(folder, *IMAGE_SUFFIXES))
 
 
 def read_yolo(source: Path, class_names: tuple[str, ...] = (), images: Path | None = None) -> SourceDataset:
@@ -75,7 +75,7 @@ def read_yolo(source: Path, class_names: tuple[str, ...] = (), images: Path | No
     """
     config_path = _find_config(source)
     root = config_path.parent if config_path else source
-    is_darknet = config_path is not None and config_path.suffix == ".data"
+    is_darknet = config_path is not None and config_path.suffix.lower() == ".data"
     config = _read_config(config_path) if config_path else {}
     found = SourceDataset(class_names=class_names or _read_names(config_path or root, root, config))
     reader = _Reader(root, found, ImageFolder(images) if images else None, "kpt_shape" in config)
@@ -108,17 +108,18 @@ def _find_config(source: Path) -> Path | None:
     """Return the file that describes the data set: the source itself, or the one in its folder."""
     if source.is_file():
         return source
-    if (source / "obj.data").is_file():
-        return source / "obj.data"
-    found = sorted([*glob_files(source, "*.yaml"), *glob_files(source, "*.yml")])
-    if len(found) > 1 and source / "data.yaml" not in found:
+    darknet, own = on_disk(source / "obj.data"), on_disk(source / "data.yaml")
+    if darknet.is_file():
+        return darknet
+    found = files_in(source, ".yaml", ".yml")
+    if len(found) > 1 and own not in found:
         raise UserError(f"{source}: name one of {found[0].name} and {found[1].name} as SOURCE")
-    return source / "data.yaml" if len(found) > 1 else next(iter(found), None)
+    return own if len(found) > 1 else next(iter(found), None)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     """Read a data.yaml, or the lines `name = value` of Darknet's .data."""
-    if path.suffix != ".data":
+    if path.suffix.lower() != ".data":
         return read_yaml(path)
     pairs = (line.partition("=") for line in read_text(path).splitlines())
     config: dict[str, Any] = {name.strip(): value.strip() for name, _, value in pairs}
@@ -143,9 +144,10 @@ class _Reader:
     def read_folder(self, folder: Path, split: str | None) -> None:
         """Read all images below a folder; without a split, folders train, val and test are splits."""
         folder = Path(os.path.abspath(folder))
-        label_root = self.root / "labels" if (self.root / "labels").is_dir() else self.root
-        if split is None:  # these are all the images, so every label must have one
-            self.label_folders |= {path.parent for path in glob_files(self.root / "labels", "**/*.txt")}
+        own = self.root / "labels"
+        label_root = own if own.is_dir() else self.root
+        if split is None and own.is_dir():  # these are all the images, so every label must have one
+            self.label_folders |= {path.parent for path in list_files(own, (".txt",))}
         for path in list_files(folder):
             labels = [_label_of(path, self.root)] if self.root in path.parents else []
             labels.append(on_disk(label_root / path.relative_to(folder).with_suffix(".txt")))
@@ -196,8 +198,10 @@ class _Reader:
         known = self.labels | {_label_of(path, self.root) for path in unlisted if self.root in path.parents}
         for folder in sorted(path for path in self.label_folders if path.is_dir()):
             is_mixed = any(map(is_image, folder.iterdir()))
-            for path in glob_files(folder, "*.txt"):
-                if path not in known and path.name != "classes.txt" and (not is_mixed or _is_label(path)):
+            for path in files_in(folder, ".txt"):
+                if path in known or path.name.lower() == "classes.txt":
+                    continue
+                if not is_mixed or _is_label(path):
                     hint = " (the image of that name has another label)" if path.stem in stems else ""
                     self.source.image_faults.append(f"{path}: no image belongs to this label{hint}")
 
@@ -300,11 +304,11 @@ def _forms(text: str) -> tuple[str, ...]:
 
 def _read_names(where: Path, root: Path, config: dict[str, Any]) -> tuple[str, ...]:
     names = config.get("names")
-    if isinstance(names, str) and where.suffix == ".data":
+    if isinstance(names, str) and where.suffix.lower() == ".data":
         return read_class_names(_resolve(where, None, names))
     if names is None:
-        files = [path for name in _NAMES_FILES if (path := root / name).is_file()]
-        files += glob_files(root, "*.names")
+        files = [path for name in _NAMES_FILES if (path := on_disk(root / name)).is_file()]
+        files += files_in(root, ".names")
         if not files:
             raise UserError(f"{where}: no class names in it; give --classes FILE, a name a line")
         return read_class_names(files[0])

@@ -55,7 +55,7 @@ def run(config: SplitConfig) -> int:
     ids = {name: sorted(record.image_id for record in part) for name, part in parts.items()}
     ids["trainval"] = sorted(ids["train"] + ids.get("val", []))
     lists = data.root / "ImageSets" / "Main"
-    if test.endswith(".txt"):
+    if test.lower().endswith(".txt"):
         lists = (data.root / test).parent
     elif test:
         ids["test"] = sorted(kept)

@@ -516,3 +516,18 @@ def test_scores_are_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "written without the score: 1 object" in capsys.readouterr().out
     (label,) = tmp_path.glob("out/labels/**/a.txt")
     assert [len(line.split()) for line in label.read_text().splitlines()] == [5, 5]
+
+
+@pytest.mark.parametrize("config", ["data.yaml", "data.YAML", "obj.DATA"])
+def test_suffixes_in_another_case(tmp_path: Path, capsys: pytest.CaptureFixture[str], config: str) -> None:
+    root = tmp_path / "in"
+    save_picture(root / "train/images/a.JPG")
+    save_text(root / "train/labels/a.TXT", "1 0.5 0.5 0.25 0.4\n")
+    save_text(root / "obj.NAMES", "cat\ndog\n")
+    save_text(root / "train.TXT", "train/images/a.jpg\n")
+    save_text(root / config, "names = obj.names\ntrain = train.txt" if "obj" in config else NAMES)
+    assert run_convert(root, "--out", tmp_path / "out") == 0
+    assert boxes_of(tmp_path / "out") == {"a": [VocObject("dog", (15, 9, 25, 21))]}
+    assert "without a label file" not in capsys.readouterr().err
+    save_text(root / "train/labels/nope.TXT", "1 0.5 0.5 0.25 0.4\n")
+    assert "nope.TXT: no image belongs to this label" in refusal(capsys, root, "--out", tmp_path / "other")
