@@ -10,6 +10,7 @@ see `_is_object`.
 
 from __future__ import annotations
 
+import codecs
 import copy
 import math
 import re
@@ -30,6 +31,10 @@ from utils.cli.files import atomic_write, read_bytes
 _LARGEST_COORDINATE = 1e6
 _SMALLEST_SIDE = 2  # pixels of a rounded box
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
+# Beginnings of Python's names of encodings. Others, such as punycode, are no text, or take hours to decode.
+_TEXT_ENCODING = re.compile(
+    r"utf|ascii|iso(8859|2022)|cp\d|gb|big5|shift_jis|euc_|koi|mac-|tis-620|hz|johab"
+)
 # Names of elements that hold objects or boxes in the XML of some tool, in lower case.
 _OBJECT_OR_BOX = re.compile(
     r"obj|objects|(?:\w+_)?object|(?:b|bnd|r|rot|robnd|rotated_?|bounding_?)?box|rect(?:angle)?|polygon"
@@ -344,8 +349,10 @@ def _read_text(path: Path | str) -> str:
     elif data.startswith(b"\xef\xbb\xbf"):
         encoding = "utf-8-sig"
     try:
+        if not _TEXT_ENCODING.match(codecs.lookup(encoding).name):
+            raise LookupError(encoding)
         return data.decode(encoding)
-    except (UnicodeDecodeError, LookupError):
+    except (UnicodeError, LookupError):
         raise UserError(f"{path}: not {encoding} text; save it as UTF-8 or declare its encoding") from None
 
 

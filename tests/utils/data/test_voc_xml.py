@@ -160,6 +160,10 @@ def test_read(tmp_path: Path, inside: str, expected: VocAnnotation) -> None:
         (f'<annotation xmlns="http://x.org/y">{OBJECT}</annotation>', "not <annotation>"),
         ("<annotation><folder>汉字</folder></annotation>".encode("gbk"), "not utf-8 text"),
         (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "not klingon text"),
+        *(
+            (f'<?xml version="1.0" encoding="{name}"?>\n<annotation/>'.encode(), f"not {name} text")
+            for name in ("undefined", "punycode", "idna", "unicode_escape", "rot13", "zlib", "mbcs-x")
+        ),
         (
             "<annotations><image/></annotations>",
             r"not <annotation> \(CVAT's own format; export it as PASCAL VOC",
@@ -265,9 +269,11 @@ def test_objects_that_cannot_be_read_are_listed(
     assert len(annotation.objects) == last - len(annotation.errors) >= 1
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gbk", "iso-8859-1"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "gbk", "iso-8859-1", "cp1252", "windows-1252", "latin1"]
+)
 def test_declared_encodings(tmp_path: Path, encoding: str) -> None:
-    name = "caf\xe9" if encoding == "iso-8859-1" else "图片"
+    name = "图片" if encoding.startswith(("utf", "gbk")) else "caf\xe9"
     declared = encoding.removesuffix("-sig")
     text = (
         f'<?xml version="1.0" encoding="{declared}"?><annotation>{OBJECT.replace("cat", name)}</annotation>'
