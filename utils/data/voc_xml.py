@@ -32,9 +32,7 @@ _LARGEST_COORDINATE = 1e6
 _SMALLEST_SIDE = 2  # pixels of a rounded box
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 # Beginnings of Python's names of encodings. Others, such as punycode, are no text, or take hours to decode.
-_TEXT_ENCODING = re.compile(
-    r"utf|ascii|iso(8859|2022)|cp\d|gb|big5|shift_jis|euc_|koi|mac-|tis-620|hz|johab"
-)
+_TEXT_ENCODING = re.compile(r"utf|ascii|iso(8859|2022)|cp\d|gb|big5|shift_jis|euc_|koi|mac-|tis-620|hz|johab")
 # Names of elements that hold objects or boxes in the XML of some tool, in lower case.
 _OBJECT_OR_BOX = re.compile(
     r"obj|objects|(?:\w+_)?object|(?:b|bnd|r|rot|robnd|rotated_?|bounding_?)?box|rect(?:angle)?|polygon"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import itertools
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -133,10 +134,30 @@ def _expand(source: str) -> list[Source]:
     if not glob.has_magic(source):
         raise UserError(f"{source}: no such file or folder; {_ACCEPTED}")
     named = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-    found = _visible_among(map(Path, glob.iglob(source, recursive=True)), Path(*named))
+    matches = _descend(path.parts) if "**" in path.parts else map(Path, glob.iglob(source))
+    found = _visible_among(matches, Path(*named))
     if not found:
         raise UserError(f"{source}: matches no image; {_ACCEPTED}")
     return found
+
+
+def _descend(parts: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the files that fit a glob with `**`; glob itself would follow links that lead back forever."""
+    start = parts.index("**")
+    for folder in map(Path, glob.iglob(str(Path(*parts[:start])))):
+        for file in walk_folder(folder).files if folder.is_dir() else ():
+            if _fits(file.split("/"), parts[start:]):
+                yield folder / file
+
+
+def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Tell whether the names of a path fit the parts of a glob; no wildcard fits a hidden file."""
+    if not pattern or not names:
+        return not names and all(part == "**" for part in pattern)
+    if pattern[0] == "**":
+        return _fits(names, pattern[1:]) or (not names[0].startswith(".") and _fits(names[1:], pattern))
+    is_hidden = names[0].startswith(".") and not pattern[0].startswith(".")
+    return not is_hidden and fnmatch.fnmatch(names[0], pattern[0]) and _fits(names[1:], pattern[1:])
 
 
 def _count_images_below(folder: Path) -> int:

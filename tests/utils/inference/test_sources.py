@@ -33,6 +33,10 @@ def names(folder: Path, *sources: str) -> list[str]:
         (["."], ["a.PNG", "b.jpg", "c[1].bmp"]),
         (["*.jpg"], ["b.jpg"]),
         (["**/*"], ["a.PNG", "b.jpg", "c[1].bmp", "deep/d.jpg"]),
+        (["**"], ["a.PNG", "b.jpg", "c[1].bmp", "deep/d.jpg"]),
+        (["**/*.jpg"], ["b.jpg", "deep/d.jpg"]),
+        (["d*/**/?.jpg"], ["deep/d.jpg"]),
+        (["**/deep/**/d.*"], ["deep/d.jpg"]),
         (["c[1].bmp"], ["c[1].bmp"]),  # a file beats the glob it could be
         (["notes.txt"], ["notes.txt"]),  # named by the user: reading it says what is wrong
         (["b.jpg", "*", "b.jpg"], ["b.jpg", "a.PNG", "c[1].bmp"]),
@@ -56,6 +60,17 @@ def test_what_is_no_source_is_named(folder: Path, source: str, reason: str) -> N
     with pytest.raises(UserError, match=reason) as caught:
         find_sources([f"{folder}/{source}"])
     assert source in str(caught.value)
+
+
+def test_a_glob_does_not_follow_links_that_lead_back(folder: Path) -> None:
+    for link, target in (("self", "."), ("deep/up", ".."), ("deep/again", "../deep")):
+        (folder / link).symlink_to(target)
+    (folder.parent / "elsewhere").mkdir()
+    (folder.parent / "elsewhere/e.jpg").write_bytes(b"")
+    (folder / "linked").symlink_to(folder.parent / "elsewhere")
+    (folder / "deep/.hidden.jpg").write_bytes(b"")
+    assert names(folder, "**/.h*") == ["deep/.hidden.jpg"]
+    assert names(folder, "**/*") == ["a.PNG", "b.jpg", "c[1].bmp", "deep/d.jpg", "linked/e.jpg"]
 
 
 def test_videos_stand_among_the_images(folder: Path) -> None:
