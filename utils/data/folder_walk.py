@@ -18,6 +18,7 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".wmv", ".mpg", ".mpeg", ".mjpeg", ".flv", ".3gp"),
     *(".ts", ".mts", ".m2ts", ".ogv"),
 )
+_MAX_DEPTH = 200
 _SYSTEM_NAMES = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found"})
 _SYSTEM_NAMES |= {"$recycle.bin", "system volume information"}
 
@@ -42,14 +43,14 @@ class FolderWalk:
 def walk_folder(root: Path | str) -> FolderWalk:
     """List the files below a folder, sorted by name within each folder.
 
-    Linked folders are entered, except for those that lead back to a folder above and those inside a linked
-    folder.
+    Linked folders are entered, except for those that lead back to a folder above, also above `root`, and
+    those inside a linked folder.
 
     Raises:
-        UserError: a folder cannot be read.
+        UserError: a folder cannot be read, or is more than 200 folders deep.
     """
     walk = FolderWalk(Path(root))
-    _enter(walk, "", is_system=False, is_linked=False, above=frozenset())
+    _enter(walk, "", is_system=False, is_linked=False)
     return walk
 
 
@@ -69,25 +70,23 @@ def is_image(path: Path | str) -> bool:
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
-def _enter(
-    walk: FolderWalk, folder: str, *, is_system: bool, is_linked: bool, above: frozenset[tuple[int, int]]
-) -> None:
-    """List one folder, then its subfolders; `above` are the folders on the way to it."""
+def _enter(walk: FolderWalk, folder: str, *, is_system: bool, is_linked: bool) -> None:
+    """List one folder, then its subfolders."""
     path = os.path.join(walk.root, folder)
+    if folder.count("/") > _MAX_DEPTH:
+        raise UserError(f"{path[:100]}...: more than {_MAX_DEPTH} folders inside each other; move them apart")
     try:
         with os.scandir(path) as found:
             entries = sorted(found, key=lambda entry: entry.name)
-        state = os.stat(path)
     except OSError as error:
         if is_system:
             return
         raise UserError(f"{path}: cannot list the files: {error.strerror}") from None
-    above |= {(state.st_dev, state.st_ino)}
     first, inside = len(walk.files), []
     for entry in entries:
         system = is_system or is_system_file(entry.name)
         if _is_folder(entry):
-            if not entry.is_symlink() or not (is_linked or _leads_back(entry.path, above)):
+            if not entry.is_symlink() or not (is_linked or _leads_back(entry.path, path)):
                 inside.append((entry, system or entry.name.startswith(".")))
         else:
             (walk.system_files if system else walk.files).append(folder + entry.name)
@@ -95,7 +94,7 @@ def _enter(
         if not system:
             walk.subfolders[folder].append(entry.name)
         linked = is_linked or entry.is_symlink()
-        _enter(walk, f"{folder}{entry.name}/", is_system=system, is_linked=linked, above=above)
+        _enter(walk, f"{folder}{entry.name}/", is_system=system, is_linked=linked)
     walk._ranges[folder] = slice(first, len(walk.files))
 
 
@@ -106,6 +105,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _leads_back(path: str, above: frozenset[tuple[int, int]]) -> bool:
-    state = os.stat(path)
-    return (state.st_dev, state.st_ino) in above
+def _leads_back(link: str, folder: str) -> bool:
+    """Tell whether a link in a folder leads to it or to a folder above it, by its real or its given path."""
+    forms = Path(folder).absolute(), Path(os.path.realpath(folder))
+    return any(os.path.samefile(link, place) for form in forms for place in (form, *form.parents))

@@ -52,6 +52,25 @@ def test_linked_folders_are_entered_once_and_loops_are_not(tmp_path: Path) -> No
     assert walk_folder(data).files == ["gone.jpg", "train/a.jpg", "train/deep/b.jpg", "x/c.jpg", "x/self"]
 
 
+def test_links_to_folders_above_the_data_are_not_entered(tmp_path: Path) -> None:
+    data = make(tmp_path / "all/mine", "x/a.jpg")
+    make(tmp_path / "all/other", "train/b.jpg")
+    (data / "x" / "up").symlink_to("../..")
+    (data / "higher").symlink_to(tmp_path)
+    (data / "root").symlink_to("/")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to(data)
+    (data / "user").symlink_to(tmp_path / "elsewhere")
+    for root in (data, tmp_path / "elsewhere" / "link"):
+        assert walk_folder(root).files == ["x/a.jpg"]
+
+
+def test_folders_inside_each_other_without_end(tmp_path: Path) -> None:
+    (tmp_path / ("d/" * 210)).mkdir(parents=True)  # more than 1,000 would be a RecursionError
+    with pytest.raises(UserError, match="more than 200 folders inside each other"):
+        walk_folder(tmp_path)
+
+
 def test_a_folder_called_like_an_image_is_a_folder(tmp_path: Path) -> None:
     assert walk_folder(make(tmp_path, "a.jpg/inside.jpg")).files == ["a.jpg/inside.jpg"]
 
