@@ -7,6 +7,7 @@ the score. A box is checked against the pixels of the image, whatever <size> say
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -280,6 +281,16 @@ def require_objects(report: DatasetReport) -> None:
         others = ", ".join(repr(name) for name in list(report.unknown_classes)[:10])
         found = f"there are only objects of {others}" if others else "no image has an object"
         raise UserError(f"nothing to learn: {found}; check the annotations and --classes")
+
+
+def describe_idle_renames(renames: Mapping[str, str], reports: Iterable[DatasetReport]) -> list[str]:
+    """Return a line for each renamed class that no object has."""
+    written = {name for report in reports for name in report.written_names}
+    return [
+        f"--rename {shlex.quote(f'{old}={new}')}: no object is called {old}"
+        for old, new in renames.items()
+        if old not in written
+    ]
 
 
 def count_overlap(first: Iterable[Record], second: Iterable[Record]) -> int:

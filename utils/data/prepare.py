@@ -17,6 +17,7 @@ from utils.data.dataset import VocDataset
 from utils.data.dataset_report import (
     DatasetReport,
     count_overlap,
+    describe_idle_renames,
     report_findings,
     require_objects,
     scan_samples,
@@ -198,10 +199,8 @@ def _report(config: DataConfig, reports: Sequence[DatasetReport]) -> None:
     """Report the findings, and warn about renamed classes that no object has."""
     advice = f"; all of them: python data.py check --data {shlex.quote(config.data)}"
     report_findings(reports, skip_bad=config.skip_bad, advice=advice)
-    written = {name for report in reports for name in report.written_names}
-    for old, new in config.renames.items():
-        if old not in written:
-            warn(f"--rename {old}={new}: no object is called {old}")
+    for line in describe_idle_renames(config.renames, reports):
+        warn(line)
 
 
 def _announce(role: str, splits: Sequence[str], report: DatasetReport) -> None:

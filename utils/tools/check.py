@@ -20,7 +20,15 @@ from utils.cli.errors import UserError
 from utils.cli.files import atomic_write
 from utils.cli.tool_configs import CheckConfig
 from utils.data.annotation_cache import AnnotationCache
-from utils.data.dataset_report import MAX_SHOWN, DatasetReport, Finding, Record, require_objects, scan_samples
+from utils.data.dataset_report import (
+    MAX_SHOWN,
+    DatasetReport,
+    Finding,
+    Record,
+    describe_idle_renames,
+    require_objects,
+    scan_samples,
+)
 from utils.data.samples import (
     NO_XML,
     UNREAD_LISTS,
@@ -214,6 +222,8 @@ def _check(config: CheckConfig) -> CheckReport:
     report.findings += _find_overlaps(root, samples)
     report.findings += _find_duplicates(list(records.values()), report.splits_of)
     _check_classes(root, training, testing, report)
+    for line in describe_idle_renames(config.renames, (training, testing)):
+        report.findings.append(Finding("warning", "unknown class in --rename", root, line))
     known_splits = [split for split in splits if split in {*samples, *folder.list_splits()}]
     files = folder.account(config.unlabelled, known_splits)
     report.files = _set_apart_unusable(files, root, samples, records)

@@ -126,6 +126,15 @@ def test_class_names_that_are_alike_and_their_repair(voc: Path) -> None:
     ]
 
 
+def test_a_rename_of_no_class(voc: Path) -> None:
+    status, report = check("--rename", "mouse=rat", "c at=cat", "dog=cat")
+    assert status == 0
+    assert [(f["kind"], f["reason"]) for f in report["findings"]] == [
+        ("unknown class in --rename", "--rename mouse=rat: no object is called mouse"),
+        ("unknown class in --rename", "--rename 'c at=cat': no object is called c at"),
+    ]
+
+
 @pytest.mark.slow
 def test_rename_merges_classes_in_training(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--data", "voc", "--rename", "dog=cat", "mouse=rat", "--weights", "none", "--imgsz", "32"]
