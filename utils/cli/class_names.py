@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from utils.cli.console import warn
@@ -74,14 +75,26 @@ def parse_renames(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         old, equals, new = map(normalize_name, pair.partition("="))
         if not (old and equals and new):
-            raise UserError(f"--rename {pair}: write OLD=NEW, such as Cat=cat")
+            raise UserError(f"--rename {shlex.quote(pair)}: write OLD=NEW, such as Cat=cat")
         if renames.get(old, new) != new:
-            raise UserError(f"--rename {pair}: {old} is already renamed to {renames[old]}")
+            raise UserError(f"--rename {shlex.quote(pair)}: {old} is already renamed to {renames[old]}")
         renames[old] = new
     for old, new in renames.items():
-        if renames.get(new, new) != new:
-            raise UserError(f"--rename {old}={new}: {new} is itself renamed; write {old}={renames[new]}")
+        if (end := _last_name(renames, new)) != new:
+            pair, other = (shlex.quote(f"{old}={name}") for name in (new, end or f"{new}_2"))
+            advice = f"write {other}" if end else f"a swap needs another name, such as {other}"
+            raise UserError(f"--rename {pair}: {new} is itself renamed; {advice}")
     return renames
+
+
+def _last_name(renames: Mapping[str, str], name: str) -> str | None:
+    """Return the name at the end of a chain of renames; None if it leads back."""
+    passed = [name]
+    while renames.get(passed[-1], passed[-1]) != passed[-1]:
+        if renames[passed[-1]] in passed:
+            return None
+        passed.append(renames[passed[-1]])
+    return passed[-1]
 
 
 def read_class_names(path: Path | str) -> tuple[str, ...]:

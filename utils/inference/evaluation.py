@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -256,7 +257,7 @@ def match_classes(known: Sequence[str], dataset: VocDataset) -> list[int]:
     if doubled:
         raise UserError(
             f"classes {', '.join(doubled)} of the data match one class of the weights; merge them: --rename "
-            f"{doubled[1]}={doubled[0]}"
+            f"{shlex.quote(f'{doubled[1]}={doubled[0]}')}"
         )
     return [label for label in matched if label is not None]
 

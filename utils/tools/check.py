@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import filecmp
 import json
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -384,11 +385,13 @@ def _check_classes(
         alike["".join(name.casefold().replace("_", " ").replace("-", " ").split())].append(name)
     for names in alike.values():
         if len(names) > 1:
-            pairs = [f"{name}={names[0]}" for name in names[1:]]
+            can_merge = not any("=" in name for name in names)
+            pairs = [f"{name}={names[0]}" for name in names[1:] if can_merge]
             listed = ", ".join(f"{name!r} ({counts[name]})" for name in names)
-            reason = f"{listed} differ only in case, blanks or dashes; merge them: --rename {' '.join(pairs)}"
+            advice = f"; merge them: --rename {shlex.join(pairs)}" if pairs else ""
+            reason = f"{listed} differ only in case, blanks or dashes{advice}"
             report.findings.append(Finding("warning", "class names alike", data_dir, reason))
-            report.renames += [] if any("=" in name for name in names) else pairs
+            report.renames += pairs
     for name, count in sorted(training.class_counts.items()):
         if count < _MIN_OBJECTS:
             counted = f"{count} object{'s' * (count != 1)} to train on, fewer than {_MIN_OBJECTS}"

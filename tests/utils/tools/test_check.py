@@ -108,16 +108,18 @@ def test_broken_lists_cannot_be_skipped(voc: Path) -> None:
 
 
 def test_class_names_that_are_alike_and_their_repair(voc: Path) -> None:
-    for n, name in enumerate(("Cat", "cat ", "c-at", "bird")):
+    for n, name in enumerate(("Cat", "cat ", "c at", "bird")):
         write_annotation(
             voc / "Annotations" / f"0{n}.xml", f"0{n}.jpg", 40, 30, [VocObject(name, (2, 3, 10, 12))]
         )
     status, report = check()
     assert status == 0
     (alike,) = [f["reason"] for f in report["findings"] if f["kind"] == "class names alike"]
-    assert alike.startswith("'cat' (4), 'Cat' (1), 'c-at' (1) differ only in case, blanks or dashes")
-    assert report["next"] == "next: python train.py --data voc --rename Cat=cat c-at=cat"
-    status, report = check("--rename", "Cat=cat", "c-at=cat")
+    rename = "--rename Cat=cat 'c at=cat'"
+    listed = "'cat' (4), 'Cat' (1), 'c at' (1)"
+    assert alike == f"{listed} differ only in case, blanks or dashes; merge them: {rename}"
+    assert report["next"] == f"next: python train.py --data voc {rename}"
+    status, report = check("--rename", "Cat=cat", "c at=cat")
     assert report["splits"]["train"]["objects"] == {"bird": 1, "cat": 5, "dog": 2}
     assert "class names alike" not in kinds(report, "warning")
     assert [f["reason"] for f in report["findings"]] == [
@@ -153,6 +155,9 @@ def test_rename_merges_classes_in_training(voc: Path, capsys: pytest.CaptureFixt
         (["=cat"], "write OLD=NEW"),
         (["a=b", "a=c"], "a is already renamed to b"),
         (["a=b", "b=c"], "b is itself renamed; write a=c"),
+        (["a=b", "b=c", "c= d e"], "b is itself renamed; write 'a=d e'"),
+        (["a=b", "b=a"], "--rename a=b: b is itself renamed; a swap needs another name, such as a=b_2"),
+        (["x=a", "a=b", "b=a"], "a is itself renamed; a swap needs another name, such as x=a_2"),
     ],
 )
 def test_renames_that_make_no_sense(
