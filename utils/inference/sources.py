@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from utils.inference.image_urls import Kind, probe_url
 
 _ACCEPTED = "give an image, a video, a folder, a glob such as 'photos/*.jpg', a camera number or a URL"
 _STDIN = "-"
+_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,14 @@ def _with_paths_of_their_own(sources: Iterable[Source]) -> list[Source]:
 def _expand(source: str) -> list[Source]:
     path = Path(source)
     if path.is_dir():
-        found = _visible_among((path / name for name in os.listdir(path)), path)
+        inside = [path / name for name in os.listdir(path)]
+        found, others = _visible_among(inside, path), _count_others(inside)
         deeper = f"'{source.rstrip('/')}/**/*'"
         if not found:
-            raise UserError(f"{source}: no images directly in this folder; {deeper} looks below it")
+            only = f", only other files ({others})" if others else ""
+            raise UserError(f"{source}: no images directly in this folder{only}; {deeper} looks below it")
+        if others:
+            log(f"{source}: other files not used: {others}")
         if below := _count_images_below(path):
             log(f"{source}: {plural(below, 'image')} in subfolders not read; {deeper} reads them too")
         return found
@@ -169,10 +175,17 @@ def _count_images_below(folder: Path) -> int:
     return sum(is_image(file) for file in files if "/" in file)
 
 
+def _count_others(paths: Iterable[Path]) -> str:
+    """Count the files that are neither images nor videos by suffix; empty if there are none."""
+    plain = (path for path in paths if not path.name.startswith(".") and not is_system_file(path.name))
+    suffixes = Counter(path.suffix.lower() or "without suffix" for path in plain if path.is_file())
+    others = [(suffix, count) for suffix, count in suffixes.most_common() if suffix not in _SUFFIXES]
+    return ", ".join(f"{count} {suffix}" for suffix, count in others[:5]) + ", ..." * (len(others) > 5)
+
+
 def _visible_among(paths: Iterable[Path], folder: Path) -> list[Source]:
     """Return the images and videos; below `folder`, which the user named, without system files."""
-    suffixes = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-    found = (path for path in paths if path.suffix.lower() in suffixes and not path.is_dir())
+    found = (path for path in paths if path.suffix.lower() in _SUFFIXES and not path.is_dir())
     return [
         _as_source(path)
         for path in sorted(found)

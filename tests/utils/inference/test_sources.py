@@ -73,6 +73,19 @@ def test_a_glob_does_not_follow_links_that_lead_back(folder: Path) -> None:
     assert names(folder, "**/*") == ["a.PNG", "b.jpg", "c[1].bmp", "deep/d.jpg", "linked/e.jpg"]
 
 
+def test_files_that_are_not_used_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("x.heic", "y.HEIC", "z", ".hidden", "Thumbs.db", "v.mp4"):
+        (folder / name).write_bytes(b"")
+    find_sources([str(folder)])
+    assert f"{folder}: other files not used: 2 .heic, 1 .txt, 1 without suffix\n" in capsys.readouterr().err
+    find_sources([f"{folder}/*"])
+    assert capsys.readouterr().err == ""
+    for name in ("a.avif", "b.pgm"):
+        (folder / "folder.jpg" / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"directly in this folder, only other files \(1 \.\w+, 1 \.\w+\);"):
+        find_sources([str(folder / "folder.jpg")])
+
+
 def test_videos_stand_among_the_images(folder: Path) -> None:
     (folder / "aa.MP4").write_bytes(b"")
     kinds = {one.path.name: one.kind for one in find_sources([str(folder)])}
