@@ -111,10 +111,10 @@ class ListedNames:
 
     def fits(self, path: Path) -> bool:
         """Tell whether most lines of a file name an image."""
-        lines, found = [], 0
+        lines, found = {}, 0
         with suppress(UserError):
             lines = read_lines(path)
-        for line in lines:
+        for line in lines.values():
             with suppress(ValueError):
                 found += self.resolve(line) in self._ids
         return 2 * found > len(lines)
@@ -305,9 +305,10 @@ def _split_word(folder: str) -> str:
     return SPLIT_NAMES.get(match[1], "") if match else ""
 
 
-def read_lines(path: Path) -> list[str]:
-    """Read the lines of a list that are not blank; raises a UserError as `read_text`."""
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+def read_lines(path: Path) -> dict[int, str]:
+    """Read the lines of a list that are not blank, by number from 1; raises a UserError as `read_text`."""
+    lines = enumerate(map(str.strip, read_text(path).splitlines()), start=1)
+    return {number: line for number, line in lines if line}
 
 
 def _key(file: str, folder: str) -> str:

@@ -57,6 +57,7 @@ class DataFolder:
         self.root = Path(root)
         self._walk = walk_folder(self.root)
         self._ids: dict[str, list[str]] = {}
+        self._listed_at: dict[str, str] = {}  # list and line of each full id without an image
         self._class_lists: dict[str, bool] = {}  # whether it is one, by file: VOC has 60 a year
         self.notes: list[str] = []
         self._parts = [self._complete_splits(part) for part in find_parts(self._walk)]
@@ -246,10 +247,16 @@ class DataFolder:
             lines = read_lines(path)
             if not lines:
                 raise UserError(f"{path}: the split is empty; write one image id a line")
-            try:
-                self._ids[file] = [part.names.resolve(line) for line in lines]
-            except ValueError as error:
-                raise UserError(f"{path}: the id {error} is outside the data folder") from None
+            ids = []
+            for number, line in lines.items():
+                where = f"{path}: line {number}"
+                try:
+                    ids.append(part.names.resolve(line))
+                except ValueError as error:
+                    raise UserError(f"{where}: the id {error} is outside the data folder") from None
+                if ids[-1] not in part.images:
+                    self._listed_at.setdefault(part.prefix + ids[-1], where)
+            self._ids[file] = ids
         return self._ids[file]
 
     def _image_ids(self, split: str) -> set[str]:
@@ -295,7 +302,8 @@ class DataFolder:
         if (file := part.lists[name]) not in self._class_lists:
             rows: list[list[str]] = []
             with suppress(UserError):  # of a list that is not text, which loading it reports
-                rows = [line.rsplit(maxsplit=1) for line in read_lines(self.root / file)[:100]]
+                lines = list(read_lines(self.root / file).values())
+                rows = [line.rsplit(maxsplit=1) for line in lines[:100]]
             are_marks = (len(row) == 2 and row[1] in ("1", "0", "-1") for row in rows)
             self._class_lists[file] = bool(rows) and all(are_marks)
         return self._class_lists[file]
@@ -311,7 +319,8 @@ class DataFolder:
         path = self.root / (files[0] if files else f"{part.image_folder}{image_id}.jpg")
         problem = ""
         if not files:
-            problem = f"{path}: {'is a folder' if os.path.isdir(path) else 'no image with this id'}"
+            reason = "is a folder" if os.path.isdir(path) else "no image with this id"
+            problem = f"{path}: {reason} (named by {self._listed_at[part.prefix + image_id]})"
         if len(files) > 1:
             problem = f"{path}: {PurePosixPath(files[1]).name} lies beside it; keep one of the two"
         return Sample(part.prefix + image_id, path, self.root / xml if xml else None, problem)

@@ -173,6 +173,18 @@ def test_lines_of_other_tools(make_voc: MakeVoc, line: str, expected: str | None
         assert sample.xml_path == voc / "Annotations" / f"{expected}.xml"
 
 
+def test_a_line_that_is_no_id_is_named(make_voc: MakeVoc) -> None:
+    voc = make_voc({"train": {"a": [CAT]}})
+    (voc / "ImageSets/Main/train.txt").write_text("\n# my list\na\na # the first\n")
+    problems = {sample.image_id: sample.problem for sample in load_samples(voc, "train")}
+    place = f"{voc}/ImageSets/Main/train.txt: line"
+    assert problems == {
+        "# my list": f"{voc}/JPEGImages/# my list.jpg: no image with this id (named by {place} 2)",
+        "a": "",
+        "a # the first": f"{voc}/JPEGImages/a # the first.jpg: no image with this id (named by {place} 4)",
+    }
+
+
 def test_doubled_ids_are_told(make_voc: MakeVoc, capsys: pytest.CaptureFixture[str]) -> None:
     voc = make_voc({"train": {"a": [CAT]}})
     (voc / "ImageSets" / "Main" / "train.txt").write_text("a\na\na\n")
