@@ -59,20 +59,34 @@ def read_json(path: Path, limit: int) -> Any:
     """Read a JSON file; raises a UserError as `read_text`, and for text that is not JSON."""
     text = read_text(path, limit)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
         raise UserError(f"{path}: JSON nested too deep") from None
     except ValueError as error:  # also of a number with thousands of digits
         raise UserError(f"{path}: not JSON: {str(error)[:100]}") from None
 
 
+def _unique(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return a mapping in which no value replaces another one; a repeated key is a ValueError."""
+    values: dict[Any, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"the key {str(key)[:60]!r} is given twice")
+        values[key] = value
+    return values
+
+
 class _PlainLoader(yaml.SafeLoader):
-    """Loads plain values without aliases: nested aliases expand exponentially."""
+    """Loads plain values without repeated keys, and without aliases: nested ones expand exponentially."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("an alias (*name) is refused")
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        _unique((key.value, None) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -179,6 +179,9 @@ class _Reader:
                 raise UserError(f"{self.path}: category {number} has no valid name and id")
             if entry["id"] in categories:
                 raise UserError(f"{self.path}: category {number}: duplicate id {shown(entry['id'])}")
+            if name in categories.values():
+                note = f"{self.path}: several categories are called {name!r} and become one class"
+                self.source.notes += [] if note in self.source.notes else [note]
             categories[entry["id"]] = name
         self.source.class_names = tuple(dict.fromkeys([*self.source.class_names, *categories.values()]))
         return categories

@@ -164,6 +164,9 @@ def build_dataset(
     }
     names = source.class_names or tuple(sorted({o.name for _, objects in usable.values() for o in objects}))
     splits = _list_splits(source.images, converted)
+    for place, found in (splits or {"the source": list(converted.values())}).items():
+        if not any(image.objects for image in found):
+            warn(f"{place}: none of its {plural(len(found), 'image')} has an object")
     skipped = len(image_faults), len(object_faults)
     return ConvertedDataset(list(converted.values()), names, splits, *skipped, len(clipped))
 

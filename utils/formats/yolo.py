@@ -77,7 +77,12 @@ def read_yolo(source: Path, class_names: tuple[str, ...] = (), images: Path | No
     root = config_path.parent if config_path else source
     is_darknet = config_path is not None and config_path.suffix.lower() == ".data"
     config = _read_config(config_path) if config_path else {}
-    found = SourceDataset(class_names=class_names or _read_names(config_path or root, root, config))
+    names = class_names or _read_names(config_path or root, root, config)
+    count = shown(config.get("nc") or len(names)).strip("'")
+    if count != str(len(names)) and not class_names:
+        given = plural(len(names), "class name")
+        raise UserError(f"{config_path}: {given}, but the number of classes is {count}; give --classes FILE")
+    found = SourceDataset(class_names=names)
     reader = _Reader(root, found, ImageFolder(images) if images else None, "kpt_shape" in config)
     if images is not None and not is_darknet:
         reader.read_folder(images, None)
@@ -123,7 +128,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         return read_yaml(path)
     pairs = (line.partition("=") for line in read_text(path).splitlines())
     config: dict[str, Any] = {name.strip(): value.strip() for name, _, value in pairs}
-    return {**config, "val": config.get("valid") or config.get("val")}
+    return {**config, "val": config.get("valid") or config.get("val"), "nc": config.get("classes")}
 
 
 class _Reader:

@@ -64,6 +64,21 @@ def test_boxes_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert out.splitlines()[-1] == f"next: python data.py check --data {tmp_path}/out"
 
 
+def test_categories_of_one_name_and_a_split_without_objects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = [{"id": 7, "name": "cat"}, {"id": 3, "name": "cat"}]
+    train = make(tmp_path / "in", {**GOOD, "categories": same})
+    val = make(tmp_path / "in", {"images": GOOD["images"]}, "instances_val.json")
+    assert run_convert(train, "--out", tmp_path / "out") == 0
+    assert {item.name for item in boxes_of(tmp_path / "out")["a"]} == {"cat"}
+    err = capsys.readouterr().err
+    assert f"{train}: several categories are called 'cat' and become one class" in err
+    assert "has an object" not in err
+    assert run_convert(val, "--out", tmp_path / "empty") == 0
+    assert "warning: val: none of its 2 images has an object" in capsys.readouterr().err
+
+
 def test_crowds_and_polygons_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = copy.deepcopy(GOOD)
     data["annotations"] = [
@@ -343,6 +358,7 @@ def test_file_that_is_no_coco(
         (b"{", "not JSON"),
         (b'{"images": ' + b"[" * 200_000, "nested too deep"),
         (b'{"images": [' + b"9" * 5000 + b"]}", "not JSON: Exceeds the limit"),
+        (b'{"images": [], "annotations": [1], "annotations": []}', "the key 'annotations' is given twice"),
         ("{}".encode("utf-16"), "not UTF-8 text"),
         (b"\xff\xd8\xff\xe0", "not UTF-8 text"),
     ],

@@ -173,6 +173,7 @@ def test_cvat_folders_without_lists_are_splits(tmp_path: Path) -> None:
         ("names = /etc/hosts\n", "'/etc/hosts' is not found in"),
         ("names = data/obj.names\ntrain = data/list.txt\n", "list.txt: line 1: '/etc/a.jpg' leads out of"),
         ("\xff", "no class names in it"),
+        ("names = data/obj.names\nclasses = 2\n", "obj.data: 1 class name, but the number of classes is 2"),
     ],
 )
 def test_obj_data_that_is_refused(
@@ -295,6 +296,8 @@ def test_fault_of_an_image(
         ("names: []", "is not a list of class names"),
         ("names: [yes, no]", "put yes, no and the like in quotes"),
         ("names: [cat, cat]", "has a duplicate name"),
+        ("nc: 3\nnames: [cat, dog]", "data.yaml: 2 class names, but the number of classes is 3"),
+        ("names: [cat, dog]\nnames: [cat]", "not a plain YAML file: the key 'names' is given twice"),
         ("names: {1: cat, 2: dog}", "the keys of `names` are not 0, 1, 2"),
         (NAMES + "train: ../../elsewhere", "'../../elsewhere' is not found in"),
         (NAMES + "train: /etc", "'/etc' is not found in"),
