@@ -45,7 +45,7 @@ def _export(config: ExportConfig, command: list[str]) -> int:
         form.check(job)
     height, width = job.config.input_size
     shown = f"phi {job.config.phi}  input {height}x{width}  {job.config.num_classes} classes"
-    log(one_line(f"weights {job.source}  {shown}"))
+    log(f"weights {job.source}  {shown}")
     job = add_pictures(job, config)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     files: list[Path] = []
@@ -54,7 +54,7 @@ def _export(config: ExportConfig, command: list[str]) -> int:
         comparison = Comparison(job) if config.compare else None
         for form in formats:
             for note in (*form.notes(job), *job.unsupported_options(form.name)):
-                log(one_line(note))
+                log(note)
             if comparison and config.skips_formats:
                 written, measured = export_if_possible(form.name, job, temporary, comparison.skipped)
             else:

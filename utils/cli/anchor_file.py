@@ -20,7 +20,7 @@ from pathlib import Path
 
 from nets.config import USUAL_ANCHORS, Anchors, Masks, ModelConfig
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write, read_text
+from utils.cli.files import atomic_write, plain_float, read_text
 
 _MAX_SIDE = 65536.0  # pixels
 _MAX_BYTES = 100_000
@@ -93,7 +93,7 @@ def _parse_anchors(path: Path | str, words: Sequence[str]) -> Anchors:
     values = []
     for word in words:
         try:
-            values.append(float(word))
+            values.append(plain_float(word))
         except ValueError:
             raise UserError(f"{path}: {word[:40]!r} is not a number; write pairs width,height") from None
         if not (math.isfinite(values[-1]) and 1 <= values[-1] <= _MAX_SIDE):

@@ -62,12 +62,12 @@ def run_command(function: Callable[[list[str]], int | None], argv: Sequence[str]
 
 
 def log(message: str) -> None:
-    """Write a line to stderr, above the progress bar.
+    """Write a line to stderr, above the progress bar, with control characters escaped.
 
     A closed stderr (`2>&1 | head`, a closed terminal) is ignored, and the work goes on.
     """
     if not _is_muted:
-        _write(message)
+        _write(one_line(message))
 
 
 def mute() -> None:
@@ -78,7 +78,7 @@ def mute() -> None:
 
 def warn(message: str) -> None:
     """Write a warning line to stderr."""
-    log(f"warning: {one_line(message)}")
+    log(f"warning: {message}")
 
 
 def plural(count: int, noun: str, many: str | None = None) -> str:

@@ -76,6 +76,13 @@ def _unique(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
     return values
 
 
+def plain_float(text: str) -> float:
+    """Return the number in a text; unlike float refuse 1_000 and digits of other scripts: ValueError."""
+    if "_" in text or not text.strip().isascii():
+        raise ValueError(f"{text[:40]!r} is not a number")
+    return float(text)
+
+
 class _PlainLoader(yaml.SafeLoader):
     """Loads plain values without repeated keys, and without aliases: nested ones expand exponentially."""
 

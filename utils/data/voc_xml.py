@@ -26,7 +26,7 @@ from defusedxml.ElementTree import fromstring
 
 from utils.cli.class_names import normalize_name
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write, read_bytes
+from utils.cli.files import atomic_write, plain_float, read_bytes
 
 _LARGEST_COORDINATE = 1e6
 _SMALLEST_SIDE = 2  # pixels of a rounded box
@@ -490,7 +490,7 @@ def parse_score(text: str) -> float | None:
     if text.strip().lower() in ("", "none", "null"):
         return None
     try:
-        number = float(text.replace("%", ""))
+        number = plain_float(text.replace("%", ""))
     except ValueError:
         return math.nan
     return number / 100 if "%" in text else number
@@ -556,7 +556,7 @@ def _read_number(fields: _Fields, tag: str) -> float:
 
 def _to_number(tag: str, text: str) -> float:
     try:
-        value = float(text)
+        value = plain_float(text)
     except ValueError:
         raise ValueError(f"<{tag}> is {text.strip()[:40]!r}, not a number") from None
     if not math.isfinite(value) or abs(value) > _LARGEST_COORDINATE:
@@ -570,7 +570,7 @@ def _read_size(nodes: Sequence[ET.Element]) -> tuple[int, int] | None:
         return None
     fields = _fields(nodes[0])
     try:
-        width, height = (int(float(_text(fields, tag) or 0)) for tag in ("width", "height"))
+        width, height = (int(plain_float(_text(fields, tag) or "0")) for tag in ("width", "height"))
     except (ValueError, OverflowError):
         return None
     return (width, height) if width > 0 and height > 0 else None

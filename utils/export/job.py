@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
 from utils.cli.class_names import read_class_names
-from utils.cli.console import log, one_line
+from utils.cli.console import log
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.export_config import DEMO_IMAGES, ExportConfig
 from utils.cli.predict_config import PredictConfig
@@ -119,7 +119,7 @@ def build_job(config: ExportConfig) -> ExportJob:
         config.weights, classes=classes, phi=config.phi, cfg=config.cfg, anchors=config.anchors
     )
     if loaded.anchors_note:
-        log(one_line(loaded.anchors_note))
+        log(loaded.anchors_note)
     network = dataclasses.replace(loaded.config, input_size=config.imgsz or loaded.config.input_size)
     return ExportJob(
         loaded.model,

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from utils.cli.class_names import normalize_name
-from utils.cli.files import MAX_TEXT_BYTES, on_disk
+from utils.cli.files import MAX_TEXT_BYTES, on_disk, plain_float
 from utils.data.folder_walk import IMAGE_SUFFIXES, walk_folder
 from utils.data.layouts import SPLIT_NAMES, split_of
 from utils.data.voc_xml import SCORE_NAMES, Box, is_true, parse_score
@@ -44,7 +44,7 @@ def to_numbers(values: Any) -> list[float] | None:
 def parse_numbers(texts: Sequence[str]) -> list[float] | None:
     """Return texts as floats; None if one is no finite number up to a million."""
     try:
-        return to_numbers([float(text) for text in texts])
+        return to_numbers([plain_float(text) for text in texts])
     except ValueError:
         return None
 

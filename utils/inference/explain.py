@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nets.structures import Detections
 from utils.cli.class_names import match_class_names
-from utils.cli.console import log, one_line
+from utils.cli.console import log
 from utils.cli.errors import UserError
 from utils.cli.predict_config import ALL_CLASSES
 from utils.inference.predictor import Predictor, Prepared
@@ -85,11 +85,11 @@ class Explainer:
         chosen = detections if self._label is None else detections[detections.labels == self._label]
         if not len(chosen):
             wanted = "object" if self._label is None else self._heatmap
-            log(one_line(f"{path}: no {wanted} found, so there is no heat map"))
+            log(f"{path}: no {wanted} found, so there is no heat map")
             return
         heat = heat_map(self._predictor, frame.prepared, chosen)
         if not heat.any():
-            log(one_line(f"{path}: the heat map is empty, as no part of the image raises the scores further"))
+            log(f"{path}: the heat map is empty, as no part of the image raises the scores further")
         yield _target(path, "heatmap"), draw_heatmap(image, heat, chosen, self._predictor.class_names)
 
 

@@ -26,7 +26,7 @@ from nets.decode import cached_priors, decode, grids_of
 from nets.postprocess import MAX_CANDIDATES, postprocess
 from nets.structures import Detections
 from utils.cli.class_names import match_class_names, read_class_names
-from utils.cli.console import log, one_line, plural, progress, warn
+from utils.cli.console import log, plural, progress, warn
 from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.predict_config import PredictConfig
@@ -208,7 +208,7 @@ class Predictor:
             place = choose_device(device)
             loaded = load_model(str(path), classes=names, phi=phi, cfg=cfg, anchors=anchors)
             if loaded.anchors_note:
-                log(one_line(loaded.anchors_note))
+                log(loaded.anchors_note)
             model = loaded.model
             fold_norms(model.eval())
         options = dict[str, Any](conf=conf, nms_iou=nms_iou, max_det=max_det, input_size=input_size)

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from utils.cli.class_names import read_class_names
-from utils.cli.console import log, one_line, progress
+from utils.cli.console import log, progress
 from utils.cli.errors import UserError
 from utils.cli.tool_configs import SOURCE_FORMATS, ConvertConfig
 from utils.formats.annotation_list import read_annotation_lists
@@ -47,7 +47,7 @@ def run(config: ConvertConfig) -> int:
     else:
         source = _read(kind, sources, names, Path(config.images) if config.images else None)
     for note in source.notes:
-        log(one_line(note))
+        log(note)
     if names:
         _select_classes(source, names)
     dataset = build_dataset(source, skip_bad=config.skip_bad, skip_unreviewed=config.skip_unreviewed)

@@ -21,7 +21,7 @@ from torchvision.datasets import VOCDetection
 from torchvision.datasets.utils import check_md5
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from utils.cli.console import log, one_line
+from utils.cli.console import log
 from utils.cli.errors import UserError
 from utils.cli.tool_configs import DownloadConfig
 from utils.tools.atomic_folder import temporary_folder
@@ -75,11 +75,11 @@ def _find_archives(data: Path, years: tuple[str, ...]) -> list[_Archive]:
         path, url, md5 = data / entry["filename"], entry["url"], entry["md5"]
         is_local = path.exists()
         if is_local:
-            log(one_line(f"{path}: checking its md5"))
+            log(f"{path}: checking its md5")
             if not check_md5(path, md5):
                 raise UserError(f"{path}: not the whole official file (its md5 is not {md5}); delete it")
         source = f"is here: {path}" if is_local else f"from {url}"
-        log(one_line(f"{path.name}  {size / 1e6:.0f} MB  md5 {md5}  {source}"))
+        log(f"{path.name}  {size / 1e6:.0f} MB  md5 {md5}  {source}")
         archives.append(_Archive(year, test or "trainval", size, url, md5, path, is_local))
     return archives
 
@@ -102,7 +102,7 @@ def _unpack(root: Path, archive: _Archive) -> None:
     Raises:
         UserError: it cannot be downloaded or read; names the address, and where to put the file by hand.
     """
-    log(one_line(f"downloading and unpacking {archive.path.name}"))
+    log(f"downloading and unpacking {archive.path.name}")
     if archive.is_local:  # its md5 is right; torchvision looks for it in root
         try:
             os.link(archive.path, root / archive.path.name)

@@ -26,6 +26,7 @@ def written(folder: Path, content: str | bytes) -> Path:
         ("masks = 3,4,5 0,1,2\n", "no anchors in it"),
         ("10,20, 30", "an odd number of values, 3"),
         (SIX.replace("50", "fifty"), "'fifty' is not a number"),
+        (SIX.replace("50", "5_0"), "'5_0' is not a number"),
         *(
             (SIX.replace("50", bad), f"{bad} is not a valid side")
             for bad in ("0", "-5", "nan", "inf", "1e999", "0.02")

@@ -85,11 +85,11 @@ def test_one_line(message, expected):
 
 
 def test_log_and_warn_go_to_stderr(capsys):
-    log("said")
+    log("said of \u202ename")
     warn("odd\nname")
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "said\nwarning: odd\\nname\n"
+    assert captured.err == "said of \\u202ename\nwarning: odd\\nname\n"
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,13 @@ def test_broken_file_is_named(tmp_path: Path, content: str | bytes, reason: str)
             f"<annotation>{OBJECT.replace('>12<', '>many<')}</annotation>",
             (1, "cat", "<ymax> is 'many', not a number"),
         ),
+        *(  # float takes them
+            (
+                f"<annotation>{OBJECT.replace('>12<', f'>{text}<')}</annotation>",
+                (1, "cat", f"<ymax> is {text!r}, not a number"),
+            )
+            for text in ("1_2", "\u0661\u0662", "\uff11\uff12")
+        ),
         (
             f"<annotation>{OBJECT.replace('>12<', '>nan<')}</annotation>",
             (1, "cat", "<ymax> is nan, not a pixel coordinate"),

@@ -241,6 +241,8 @@ def test_images_elsewhere_and_classes_of_a_file(tmp_path: Path) -> None:
         ("0.5 0.5 0.5 0.25 0.4", "class 0.5, but there are 2 class names"),
         ("cat 0.5 0.5 0.25 0.4", "is not all numbers"),
         ("0 0.5 nan 0.25 0.4", "is not all numbers"),
+        ("0 0.5 0.5 0.2_5 0.4", "is not all numbers"),
+        ("\u0660 0.5 0.5 0.25 0.4", "is not all numbers"),
         ("0 0.5 inf 0.25 0.4", "is not all numbers"),
         ("0 0.5 1e400 0.25 0.4", "is not all numbers"),
         ("0 20 15 10 12", "has a number outside 0 to 1"),
