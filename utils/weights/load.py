@@ -139,7 +139,7 @@ def _read_darknet_weights(path: Path, cfg: Path | None, official: bool) -> Weigh
     darknet = read_darknet(path)
     names_file = None if official else find_beside(path, ".names")
     names = usual_class_names(80) if official else read_class_names(names_file) if names_file else None
-    if names is not None and not darknet.is_partial and len(names) != darknet.num_classes:
+    if names and names_file and not darknet.is_partial and len(names) != darknet.num_classes:
         raise UserError(
             f"{names_file}: has {plural(len(names), 'name')}, but {path} has "
             f"{plural(darknet.num_classes, 'class', 'classes')}; correct the file or remove it"
