@@ -148,10 +148,10 @@ def test_weights_keep_their_own_card(make_job, tmp_path: Path, capsys) -> None:
     job = dataclasses.replace(make_job(), source=VOC_WEIGHTS)
     card = build_card(job, [], [], COMMAND)
     for said in (
-        "2,484 images",
-        "--imgsz 352 --epochs 20",
+        "4,510 images",
+        "--multi-scale --balance --epochs 14",
         "Of yolov4-tiny-voc.pth",
-        "| 0.6028 |",
+        "| 0.6100 |",
         "MIT license",
     ):
         assert said in card
@@ -166,11 +166,11 @@ def test_weights_keep_their_own_card(make_job, tmp_path: Path, capsys) -> None:
         assert "Of another file" not in build_card(job, [], [], COMMAND)
         assert "its sections are not in MODEL_CARD.md" in capsys.readouterr().err
     own.write_text(
-        card.replace("2,484 images", "All images, [mine](mailto:me@x.org), [list](list.txt)")
+        card.replace("4,510 images", "All images, [mine](mailto:me@x.org), [list](list.txt)")
         + "\n## Citation\n\n```\n## Files\ny = blocks[0](x)\n```\n"
     )
     again = build_card(job, [], [], COMMAND)
     assert "All images, [mine](mailto:me@x.org), list" in again
-    assert "--imgsz 352 --epochs 20" in again
+    assert "--multi-scale --balance --epochs 14" in again
     assert again.endswith("## Citation\n\n```\n## Files\ny = blocks[0](x)\n```\n")
     assert again.count("\n## ") == 11
