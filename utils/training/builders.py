@@ -14,7 +14,7 @@ from nets.loss import YoloLoss
 from nets.yolo import YoloBody
 from utils.cli.anchor_file import describe_anchors
 from utils.cli.class_names import read_class_names
-from utils.cli.console import log, one_line, plural, warn
+from utils.cli.console import log, plural, warn
 from utils.cli.errors import UserError
 from utils.cli.inputs import COCO_WEIGHTS, VOC_WEIGHTS
 from utils.cli.train_config import TrainConfig
@@ -227,7 +227,7 @@ def load_pretrained(config: TrainConfig, resumed: Checkpoint | None) -> WeightsF
         return None
     source = read_weights(config.weights)
     if source.names_from is not None:
-        log(one_line(f"class names of {source.path.name}: {source.names_from}"))
+        log(f"class names of {source.path.name}: {source.names_from}")
     if source.class_names is not None:
         return source
     num_classes = source.config.num_classes
