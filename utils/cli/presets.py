@@ -24,7 +24,10 @@ _DEMO = {
 }
 _GROUPS = ("network", "optimization")
 _ELSEWHERE = ("project", "name", "exist_ok", "resume", "workers")  # of a run's folder and machine
-_OTHERS = ("epochs", "batch_size", "imgsz", "freeze_epochs", "augment", "mosaic", "mixup", "close_mosaic")
+_OTHERS = (
+    *("epochs", "batch_size", "imgsz", "freeze_epochs"),
+    *("augment", "mosaic", "mixup", "close_mosaic", "multi_scale", "balance"),
+)
 
 
 def build_train_config(given: Mapping[str, Any]) -> TrainConfig:

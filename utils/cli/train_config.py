@@ -155,8 +155,8 @@ class TrainConfig(RunConfig, DataConfig):
 
     preset: str = setting(
         DEFAULT_PRESET,
-        "training recipe, overridden by other flags: default or reference (bubbliiiing/yolov4-tiny-pytorch, "
-        "model_data/recipes/reference.yaml)",
+        "training recipe, overridden by other flags: default, voc (of the bundled weights: --multi-scale "
+        "--balance) or reference (of bubbliiiing/yolov4-tiny-pytorch); the files are in model_data/recipes",
         group="optimization",
         metavar="NAME",
         beside_config=False,  # args.yaml holds every setting, and each overrides the recipe

@@ -149,7 +149,7 @@ def test_weights_keep_their_own_card(make_job, tmp_path: Path, capsys) -> None:
     card = build_card(job, [], [], COMMAND)
     for said in (
         "4,510 images",
-        "--multi-scale --balance --epochs 14",
+        "--preset voc --epochs 14",
         "Of yolov4-tiny-voc.pth",
         "| 0.6100 |",
         "MIT license",
@@ -171,6 +171,6 @@ def test_weights_keep_their_own_card(make_job, tmp_path: Path, capsys) -> None:
     )
     again = build_card(job, [], [], COMMAND)
     assert "All images, [mine](mailto:me@x.org), list" in again
-    assert "--multi-scale --balance --epochs 14" in again
+    assert "--preset voc --epochs 14" in again
     assert again.endswith("## Citation\n\n```\n## Files\ny = blocks[0](x)\n```\n")
     assert again.count("\n## ") == 11
