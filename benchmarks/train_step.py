@@ -21,7 +21,7 @@ from nets.structures import Target
 from nets.yolo import YoloBody
 from utils.cli.train_config import TrainConfig
 from utils.compare.cost import describe_machine, interleaved_medians
-from utils.inference.device import has_bfloat16
+from utils.inference.device import has_fast_bfloat16
 from utils.training.builders import build_criterion, build_trainer
 from utils.training.engine import EpochMeter
 
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="steps of each way that count")
     rounds = parser.parse_args().rounds
-    is_fast = has_bfloat16(torch.device("cpu"))
+    is_fast = has_fast_bfloat16(torch.device("cpu"))
     ways = {way: text for way, text in WAYS.items() if way != "D" or is_fast}  # else it takes minutes a step
     medians, aa_ratio = interleaved_medians([build_step(way) for way in ways], rounds)
     print(*describe_machine(), sep="\n")

@@ -76,12 +76,12 @@ def test_split_and_knobs(room: Path) -> None:
 def test_amp_is_in_the_log_and_the_next_command_or_advised(
     room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str]
 ) -> None:
-    monkeypatch.setattr("utils.inference.predictor.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("utils.inference.predictor.has_fast_bfloat16", lambda device: True)
     assert run("--split", "val", *flags) == 0
     out, err = capsys.readouterr()
     (times,) = (line for line in out.splitlines() if line.startswith("time per image: "))
     assert ("device cpu bfloat16" in err) == bool(flags)
-    assert ("(--amp may be faster: this device has bfloat16)" in times) == (not flags)
+    assert ("(--amp may be faster: this device has fast bfloat16)" in times) == (not flags)
     assert ("--amp" in out.splitlines()[-1]) == bool(flags)
 
 

@@ -114,11 +114,11 @@ def test_fps_prints_a_table_and_writes_nothing(
 def test_the_speed_names_amp_where_it_helps(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str]
 ) -> None:
-    monkeypatch.setattr("utils.inference.predictor.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("utils.inference.predictor.has_fast_bfloat16", lambda device: True)
     assert run("photos", "--fps", "1", *flags) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert "images a second by the median" in line
-    assert line.endswith("(--amp may be faster: this device has bfloat16)") == (not flags)
+    assert line.endswith("(--amp may be faster: this device has fast bfloat16)") == (not flags)
 
 
 def test_the_table_is_of_these_figures() -> None:

@@ -28,7 +28,7 @@ SKIP_UNREVIEWED_HELP = (
 DEVICE_HELP = "auto (CUDA if available, else CPU), cpu, cuda, cuda:1 or mps"
 AMP_HELP = (
     "mixed precision: the network in bfloat16 (float16 on a GPU without it); faster on a GPU, and on a CPU "
-    "with bfloat16 instructions"
+    "with fast bfloat16"
 )
 FLOAT_BOXES_HELP = "write exact boxes to the XML instead of whole pixels, which every program can read"
 AUGMENT_LEVELS = ("light", "default", "reference")

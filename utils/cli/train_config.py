@@ -225,7 +225,7 @@ class TrainConfig(RunConfig, DataConfig):
     amp: bool | None = setting(
         None,
         "mixed precision: bfloat16, on a GPU without it float16 (default: on for CUDA, and on a CPU with "
-        "bfloat16 instructions)",
+        "fast bfloat16)",
         group="machine",
     )
     compile: bool = setting(False, "compile the network with torch.compile", group="machine")

@@ -22,7 +22,7 @@ _PACKAGES = (
     *("pycocotools", "matplotlib", "onnx", "onnxruntime", "openvino", "ncnn"),
     *("gradio", "gradio_image_annotation"),
 )
-_BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # of x86, and of Arm
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86, and of Arm
 
 
 def version_lines() -> list[str]:
@@ -34,7 +34,7 @@ def version_lines() -> list[str]:
         f"yolov4-tiny {VERSION}, commit {_commit()}",
         f"Python {platform.python_version()}, {platform.platform()}",
         torch,
-        f"CPU: {os.cpu_count()} cores, {_processor()}, bfloat16 {'yes' if _has_bfloat16() else 'no'}",
+        f"CPU: {os.cpu_count()} cores, {_processor()}, bfloat16 {_bfloat16()}",
         *(_gpus() or ["GPU: none found"]),
         f"packages: {', '.join(packages)}",
     ]
@@ -70,10 +70,13 @@ def _processor() -> str:
     return found.group(1) if found else platform.processor() or platform.machine()
 
 
-def _has_bfloat16() -> bool:
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _cpu_info(), re.MULTILINE)
-    flags = found.group(1).split() if found else []
-    return any(flag in flags for flag in _BFLOAT16_FLAGS)
+def _bfloat16() -> str:
+    info = _cpu_info()
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info, re.MULTILINE)
+    flags = _BFLOAT16_FLAGS.intersection(found.group(1).split() if found else [])
+    if flags == {"avx512_bf16"} and "GenuineIntel" in info:
+        return "slow"  # see has_fast_bfloat16
+    return "yes" if flags else "no"
 
 
 def _gpus() -> list[str]:

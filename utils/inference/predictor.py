@@ -30,7 +30,7 @@ from utils.cli.console import log, plural, progress, warn
 from utils.cli.errors import UserError
 from utils.cli.evaluate_config import EvaluateConfig
 from utils.cli.predict_config import PredictConfig
-from utils.inference.device import autocast_dtype, choose_device, has_bfloat16, precision_name
+from utils.inference.device import autocast_dtype, choose_device, has_fast_bfloat16, precision_name
 from utils.inference.evaluation_mode import EvaluationMode
 from utils.inference.image_input import ImageInput, as_array, is_one_image, to_batch, to_tensor
 from utils.inference.prefetch import batched
@@ -249,9 +249,9 @@ class Predictor:
     def advise_amp(self) -> str:
         """Return a remark for lines about speed: that --amp may be faster here, or nothing."""
         takes_amp = isinstance(self.model, OpenVinoModel) or not isinstance(self.model, ExportedModel)
-        if self.amp_dtype or not takes_amp or not has_bfloat16(self.device):
+        if self.amp_dtype or not takes_amp or not has_fast_bfloat16(self.device):
             return ""
-        return "  (--amp may be faster: this device has bfloat16)"
+        return "  (--amp may be faster: this device has fast bfloat16)"
 
     def limited_to(self, labels: Sequence[int]) -> Predictor:
         """Return a predictor with the same network that detects only these classes; labels stay the same.
@@ -522,9 +522,11 @@ def build_predictor(config: EvaluateConfig | PredictConfig) -> Predictor:
         log(f"tiles: {height}x{width} pixels, overlap {config.tile_overlap:g}, beside the whole image")
     if config.flip_test:
         log("--flip-test: the mirrored image too, which takes twice the time")
-    if config.amp and predictor.device.type == "cpu" and not has_bfloat16(predictor.device):
-        effect = "is slower than float32" if predictor.amp_dtype else "has no effect"
-        warn(f"--amp: this CPU has no bfloat16 instructions, so it {effect}; leave --amp out")
+    if config.amp and predictor.device.type == "cpu" and not has_fast_bfloat16(predictor.device):
+        if predictor.amp_dtype:
+            warn("--amp: this CPU is slower in bfloat16 than in float32; leave --amp out")
+        else:
+            warn("--amp: this CPU has no bfloat16 instructions, so it has no effect; leave --amp out")
     if not isinstance(config, PredictConfig) or config.only is None:
         return predictor
     matched = match_class_names(predictor.class_names, config.only)

@@ -26,7 +26,7 @@ from utils.data.input_sizes import build_input_sizes
 from utils.data.loader import TrainLoader
 from utils.data.prepare import TrainingData, prepare_training
 from utils.data.train_dataset import AugmentSettings, TrainDataset
-from utils.inference.device import autocast_dtype, has_bfloat16, precision_name
+from utils.inference.device import autocast_dtype, has_fast_bfloat16, precision_name
 from utils.training.block_trial import check_attention
 from utils.training.distributed import (
     all_gather,
@@ -63,8 +63,8 @@ def prepare(
     log(f"device {device}, precision {precision_name(autocast_dtype(config.amp, device))}")
     if device.type == "cpu" and torch.cuda.is_available():
         log("there is a GPU: --device cuda uses it")
-    if config.amp and device.type == "cpu" and not has_bfloat16(device):
-        warn("--amp: this CPU has no bfloat16 instructions, so it is slower than float32; leave --amp out")
+    if config.amp and device.type == "cpu" and not has_fast_bfloat16(device):
+        warn("--amp: this CPU is slower in bfloat16 than in float32; leave --amp out")
     run_on_all_ranks(lambda: prepare_process(config, device, resumed))
     run_on_all_ranks(lambda: check_attention(config))
     torch.manual_seed(config.seed)

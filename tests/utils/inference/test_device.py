@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from utils.cli.errors import UserError
-from utils.inference.device import autocast_dtype, choose_device
+from utils.inference.device import autocast_dtype, choose_device, has_fast_bfloat16
 
 
 def pretend(monkeypatch, gpus, mps=False):
@@ -69,3 +69,21 @@ def test_mixed_precision(monkeypatch, amp, device, has_bfloat16, expected, instr
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, instruction: has_bfloat16})
     assert autocast_dtype(amp, torch.device(device)) == expected
+
+
+@pytest.mark.parametrize(
+    ("cpu", "instructions", "is_fast"),
+    [
+        ("AMD EPYC 9654", ["avx512_bf16"], True),
+        ("Intel Xeon", ["avx512_bf16"], False),  # as where a virtual machine hides AMX
+        ("Intel Xeon", ["avx512_bf16", "amx_bf16"], True),
+        ("Intel Xeon", ["avx512_bf16", "avx10_2"], True),
+        (None, ["avx512_bf16"], True),  # an older torch names no CPU
+    ],
+)
+def test_the_slow_bfloat16_of_some_intel_cpus_is_left_out(monkeypatch, cpu, instructions, is_fast):
+    capabilities = dict.fromkeys(instructions, True) | ({"cpu_name": cpu} if cpu else {})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert has_fast_bfloat16(torch.device("cpu")) == is_fast
+    assert autocast_dtype(None, torch.device("cpu")) == (torch.bfloat16 if is_fast else None)
+    assert autocast_dtype(True, torch.device("cpu")) == torch.bfloat16

@@ -396,12 +396,12 @@ def test_amp_does_not_outlive_the_call() -> None:
 
 
 @pytest.mark.parametrize(
-    ("amp", "has_bfloat16", "advised"), [(False, False, False), (False, True, True), (True, True, False)]
+    ("amp", "is_fast", "advised"), [(False, False, False), (False, True, True), (True, True, False)]
 )
 def test_amp_is_advised_where_it_helps(
-    monkeypatch: pytest.MonkeyPatch, amp: bool, has_bfloat16: bool, advised: bool
+    monkeypatch: pytest.MonkeyPatch, amp: bool, is_fast: bool, advised: bool
 ) -> None:
-    monkeypatch.setattr("utils.inference.predictor.has_bfloat16", lambda device: has_bfloat16)
+    monkeypatch.setattr("utils.inference.predictor.has_fast_bfloat16", lambda device: is_fast)
     assert ("--amp" in make_predictor(amp=amp).advise_amp()) == advised
 
 
