@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import secrets
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ import yaml
 from utils.cli.errors import UserError
 
 MAX_TEXT_BYTES = 16_000_000
+_LONGEST_NAME = 255  # bytes, of most file systems
 _DESCRIBED = (".param", ".weights")  # models with a .json of the same stem beside them
 
 
@@ -116,9 +118,10 @@ def as_utf8(path: Path | str) -> str:
 def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears under its name only if the block ends without an exception.
 
-    The bytes go to `<path>.tmp` in the same folder, are flushed and synced to disk, then renamed to `path`;
-    after a failure the old file is unchanged and the temporary one removed. Links are followed; a pipe or a
-    device is written directly. `mode` is "wb" for bytes or "w" for UTF-8 text; the folder must exist.
+    The bytes go to a new file in the same folder, `<path>.tmp` if nothing has that name, are flushed and
+    synced to disk, then renamed to `path`; after a failure the old file is unchanged and the temporary one
+    removed. Links are followed; a pipe or a device is written directly. `mode` is "wb" for bytes or "w" for
+    UTF-8 text; the folder must exist.
 
     Raises:
         UserError: the file cannot be written (exit code 1); names the file and the reason.
@@ -129,9 +132,9 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
             yield file
         return
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(target.name + ".tmp")
+    temporary = _new_name(target)
     try:
-        with _open(temporary, mode) as file:
+        with _open(temporary, mode.replace("w", "x")) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -196,8 +199,10 @@ def new_run_folder(project: Path | str, name: str = "exp", exist_ok: bool = Fals
         else:
             folder = _make_numbered(folder)
         probe = folder / ".probe.tmp"
-        probe.write_bytes(b"probe")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"probe")
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
@@ -218,7 +223,15 @@ def removed_if_empty(folder: Path) -> Iterator[None]:
 
 
 def _open(path: Path, mode: str) -> IO[Any]:
-    return open(path, "wb") if mode == "wb" else open(path, "w", encoding="utf-8", newline="\n")
+    return open(path, mode) if "b" in mode else open(path, mode, encoding="utf-8", newline="\n")
+
+
+def _new_name(target: Path) -> Path:
+    """Return a temporary name beside a file: a user's file or another run may have `<target>.tmp`."""
+    usual = target.with_name(f"{target.name}.tmp")
+    if len(os.fsencode(usual.name)) <= _LONGEST_NAME and not os.path.lexists(usual):
+        return usual
+    return target.with_name(f"{target.name[:40]}.{secrets.token_hex(4)}.tmp")
 
 
 def _make_numbered(folder: Path) -> Path:

@@ -36,12 +36,12 @@ from utils.inference.writers import (
     json_file,
     write_class_list,
     write_crops,
-    write_image,
     write_txt,
     write_xml,
 )
 from utils.vision.draw import draw_detections
 from utils.vision.image_reader import Pixels
+from utils.vision.image_writer import write_image
 
 _TITLE = "press q to quit"
 _QUIT_KEYS = (ord("q"), 27)  # 27 is Escape

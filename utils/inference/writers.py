@@ -15,7 +15,6 @@ from typing import Any
 
 import cv2
 import torch
-from PIL import Image
 
 from nets.boxes import xyxy_to_cxcywh
 from nets.structures import Detections
@@ -26,6 +25,7 @@ from utils.data.folder_walk import VIDEO_SUFFIXES
 from utils.data.voc_xml import VocObject, round_boxes, write_annotation
 from utils.inference.streams import Frame
 from utils.vision.image_reader import Pixels
+from utils.vision.image_writer import write_image
 from utils.vision.letterbox import letterbox
 
 _LONGEST_PAUSE = 600.0  # seconds without a frame
@@ -99,13 +99,6 @@ def write_class_list(folder: Path, class_names: Sequence[str], label_files: Iter
         raise UserError(f"--txt {folder}: {_CLASSES} there names other classes; choose another folder")
 
 
-def write_image(image: Pixels, target: Path) -> None:
-    """Write an image, uint8 (H, W, 3) in RGB, as PNG or JPEG."""
-    options = {"format": "PNG"} if target.suffix == ".png" else {"format": "JPEG", "quality": 92}
-    with atomic_write(target) as file:
-        Image.fromarray(image).save(file, **options)
-
-
 class VideoWriter:
     """An MP4 file that gets its name only when it is complete; a context manager."""
 
@@ -116,7 +109,7 @@ class VideoWriter:
             UserError: it cannot be opened, or this OpenCV lacks the codec.
         """
         self._target, self._size, self._fps = target, size, fps
-        self._temporary = target.with_name(f".{target.stem}.part.mp4")  # OpenCV goes by the suffix
+        self._temporary = target.with_name(f".{target.stem[:40]}.part.mp4")  # OpenCV goes by the suffix
         self._margins = (0, size[0] % 2, 0, size[1] % 2)
         self._written = self._given = self._dropped = 0
         self._start = self._time = 0.0  # seconds in the source

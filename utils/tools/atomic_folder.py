@@ -26,7 +26,8 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     try:
         yield path
     except OSError as error:
-        raise UserError(f"{error.filename or path}: {error.strerror or error}", exit_code=1) from error
+        named = error.filename2 or error.filename or path  # of a copy the second is the output
+        raise UserError(f"{named}: {error.strerror or error}", exit_code=1) from error
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -107,9 +107,10 @@ class Run:
             raise UserError(f"{folder / 'weights'}: cannot create it: {error.strerror}") from error
         self._lock = FolderLock(folder)
         self._newest = _date_of_newest()
-        for stale in (*folder.glob("*.tmp"), *folder.glob("weights/*.tmp")):
-            log(f"{stale}: left by a run that was killed while saving; removed")
-            stale.unlink()
+        for stale in (*folder.glob("*.*.tmp"), *folder.glob("weights/*.pth*.tmp")):
+            if stale.is_file():
+                log(f"{stale}: left by a run that was killed while saving; removed")
+                stale.unlink()
         if importlib.util.find_spec("tensorboard"):
             self.attempt("TensorBoard events", lambda: self._open_board(resumed["epoch"] if resumed else 0))
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from utils.cli.files import atomic_write
 from utils.vision.draw import HasBoxes, draw_detections, load_font
 from utils.vision.image_reader import Pixels
+from utils.vision.image_writer import write_image
 from utils.vision.letterbox import letterbox
 
 _LONGEST = 416  # pixels of an image's longer side
@@ -51,8 +51,7 @@ def draw_pair(ground_truth: Pixels, detections: Pixels) -> Pixels:
 
 def save_sheet(path: Path, cells: Sequence[Pixels], columns: int) -> None:
     """Write cells of one size as a JPEG; a UserError tells that the file cannot be written."""
-    with atomic_write(path) as file:
-        Image.fromarray(draw_grid(cells, columns, gap=3 * _GAP)).save(file, format="JPEG", quality=90)
+    write_image(draw_grid(cells, columns, gap=3 * _GAP), path, quality=90)
 
 
 def draw_grid(cells: Sequence[Pixels], columns: int, gap: int) -> Pixels:

@@ -54,6 +54,27 @@ def test_atomic_write_names_the_file_when_the_disk_is_full(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_atomic_write_leaves_a_file_of_the_temporary_name_alone(tmp_path):
+    (tmp_path / "x.txt.tmp").write_text("mine")
+    with atomic_write(tmp_path / "x.txt", "w") as first, atomic_write(tmp_path / "x.txt", "w") as second:
+        first.write("first")  # ends last
+        second.write("second")
+    assert (tmp_path / "x.txt").read_text() == "first"
+    assert (tmp_path / "x.txt.tmp").read_text() == "mine"
+    (tmp_path / "y.txt.tmp").symlink_to(tmp_path / "x.txt.tmp")
+    with atomic_write(tmp_path / "y.txt", "w") as file:
+        file.write("y")
+    assert {path.name for path in tmp_path.iterdir()} == {"x.txt", "x.txt.tmp", "y.txt", "y.txt.tmp"}
+    assert (tmp_path / "x.txt.tmp").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["n" * 251 + ".txt", "狗" * 83 + ".txt"])
+def test_atomic_write_writes_the_longest_names(tmp_path, name):
+    with atomic_write(tmp_path / name, "w") as file:
+        file.write("x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("path", ["missing/x.txt", "file/x.txt", "folder"])
 def test_atomic_write_refuses_impossible_places(tmp_path, path):
     (tmp_path / "file").write_text("")

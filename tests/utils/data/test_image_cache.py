@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.file_size_limit import file_size_limit
 from tests.training_room import session, started, wait_until
 from utils.cli.errors import UserError
 from utils.data import image_cache
@@ -131,14 +132,8 @@ def test_a_system_without_shared_memory_uses_the_temporary_folder(tmp_path: Path
 
 
 def test_a_disk_that_fills_up_is_named(memory: Path) -> None:
-    resource = pytest.importorskip("resource", reason="Windows has no limits")
-    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (NEEDED - 1, usual[1]))
-    try:
-        with pytest.raises(UserError) as caught:
-            cache_images(picture, SIZES)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    with file_size_limit(NEEDED - 1), pytest.raises(UserError) as caught:
+        cache_images(picture, SIZES)
     start = f"--cache: {memory}: cannot write: {os.strerror(errno.EFBIG)}; set TMPDIR"
     assert str(caught.value).startswith(start)
     assert caught.value.exit_code == 1

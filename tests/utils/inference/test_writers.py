@@ -14,7 +14,8 @@ from utils.cli.errors import UserError
 from utils.inference.image_input import to_tensor
 from utils.inference.predictor import Prepared
 from utils.inference.streams import Frame
-from utils.inference.writers import choose_images, describe, describe_counts, json_line, write_image
+from utils.inference.writers import choose_images, describe, describe_counts, json_line
+from utils.vision.image_writer import write_image
 from utils.vision.letterbox import letterbox
 
 NAMES = ("cat", "狗")

@@ -206,10 +206,11 @@ def test_what_a_killed_run_left_half_written_is_removed_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "weights").mkdir()
-    for name in ("weights/last.pth.tmp", "results.csv.tmp", "weights/last.pth"):
+    for name in ("weights/last.pth.tmp", "results.csv.tmp", "weights/last.pth", "notes.tmp"):
         (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "my.folder.tmp").mkdir()
     with Run(tmp_path):
-        assert files_in(tmp_path) == {"run.lock", "weights/last.pth"}
+        assert files_in(tmp_path) == {"run.lock", "weights/last.pth", "notes.tmp"}
     said = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[0] for line in said] == [
         str(tmp_path / name) for name in ("results.csv.tmp", "weights/last.pth.tmp")

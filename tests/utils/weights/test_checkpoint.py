@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nets.config import ModelConfig
+from tests.file_size_limit import file_size_limit
 from utils.cli.errors import UserError
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_content
 from utils.weights.load import load_model
@@ -133,16 +134,11 @@ def test_missing_weights_are_named(tmp_path, monkeypatch, weights, words):
 
 
 def test_a_limit_on_the_size_of_files_leaves_the_old_one(tmp_path, checkpoint):
-    resource = pytest.importorskip("resource", reason="Windows has no limits")
-    path, usual = tmp_path / "last.pth", resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "last.pth"
     save_checkpoint(path, checkpoint)
     before = path.read_bytes()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, usual[1]))  # the file has 24 MB
-    try:
-        with pytest.raises(UserError) as caught:
-            save_checkpoint(path, checkpoint)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    with file_size_limit(1_000_000), pytest.raises(UserError) as caught:  # the file has 24 MB
+        save_checkpoint(path, checkpoint)
     assert str(caught.value) == f"{path}: cannot write: {os.strerror(errno.EFBIG)}"
     assert caught.value.exit_code == 1
     assert path.read_bytes() == before

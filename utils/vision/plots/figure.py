@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 from matplotlib import font_manager
@@ -20,9 +21,12 @@ _WIDER_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "Ping
 def save_figure(figure: Figure, path: Path, dpi: int = 120) -> None:
     """Write a figure as a PNG; a UserError tells that the file cannot be written."""
     FigureCanvasAgg(figure)
-    with atomic_write(path) as file, warnings.catch_warnings():
+    data = BytesIO()  # Pillow does not notice that a disk is full
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+")  # a missing letter is drawn as a box
-        figure.savefig(file, dpi=dpi, format="png")
+        figure.savefig(data, dpi=dpi, format="png")
+    with atomic_write(path) as file:
+        file.write(data.getbuffer())
 
 
 def write_empty(axes: Axes, text: str) -> None:
