@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from utils.cli.console import one_line
 from utils.vision.draw import HasBoxes, draw_detections, load_font
 from utils.vision.image_reader import Pixels
 from utils.vision.image_writer import write_image
@@ -35,7 +36,8 @@ def draw_cell(
         image: uint8 (H, W, 3) in RGB.
         objects: boxes in pixels of the image.
         class_names: the name of each label.
-        caption: a line above the image; a long one is shortened in the middle.
+        caption: a line above the image; control characters are escaped, a long one is shortened in the
+            middle.
         size: (height, width) in pixels, without the caption, which adds 24 rows.
     """
     canvas, placement = letterbox(image, size)
@@ -70,6 +72,7 @@ def draw_grid(cells: Sequence[Pixels], columns: int, gap: int) -> Pixels:
 
 def _draw_caption(caption: str, width: int) -> Pixels:
     """Write a line, shortened in the middle, since ids differ at the end."""
+    caption = one_line(caption)  # Pillow measures no line breaks, which a file name may hold
     canvas = Image.new("RGB", (width, _CAPTION), "white")
     draw = ImageDraw.Draw(canvas)
     font = load_font(15, caption)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,13 @@ def test_a_class_is_found_in_either_form_of_unicode(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     write_voc(Path("voc"), {"train": {"a": [VocObject("caf\u00e9", (0, 0, 20, 20))]}})
     assert data.main(["show", "--data", "voc", "--only", "cafe\u0301"]) == 0
+
+
+def test_a_line_break_in_the_name_of_an_image_is_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = write_voc(Path("voc"), {"train": {"a\nb": [CAT], "c": [CAT]}})
+    shutil.rmtree(folder / "ImageSets")  # whose lists have a line for each image
+    assert data.main(["show", "--data", "voc"]) == 0
+    assert Path("runs/show/exp/sheet0.jpg").is_file()
