@@ -21,6 +21,7 @@ from utils.inference.image_urls import Kind, probe_url
 
 _ACCEPTED = "give an image, a video, a folder, a glob such as 'photos/*.jpg', a camera number or a URL"
 _STDIN = "-"
+_LONGEST_NUMBER = 9  # digits of a camera's number, which OpenCV holds in 32 bits
 _SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 
 
@@ -129,6 +130,8 @@ def _expand(source: str) -> list[Source]:
     if os.path.lexists(path):  # a broken link too: reading it says what is wrong
         return [_as_source(path)]
     if source.isascii() and source.isdigit():
+        if len(source.lstrip("0")) > _LONGEST_NUMBER:
+            raise UserError(f"{source}: no such file, and too large for the number of a camera; {_ACCEPTED}")
         return [Source("live", Path(f"camera{source}.mp4"), source)]
     if "://" in source:
         place = re.sub(r"^[^/]*@|[?#].*", "", source.partition("://")[2])

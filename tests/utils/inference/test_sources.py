@@ -110,6 +110,13 @@ def test_cameras_and_streams(source: str, name: str, path: str) -> None:
     assert (one.kind, one.name, one.path, one.address) == ("live", name, Path(path), source)
 
 
+@pytest.mark.parametrize("number", ["2147483648", "9" * 200])
+def test_a_number_too_large_for_a_camera_is_named(number: str) -> None:
+    with pytest.raises(UserError, match="too large for the number of a camera; give an image"):
+        find_sources([number])
+    assert [one.kind for one in find_sources(["999999999", "00000000001"])] == ["live", "live"]
+
+
 def test_a_file_beats_the_camera_of_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("0").write_bytes(b"")
