@@ -38,10 +38,12 @@ def run_command(function: Callable[[list[str]], int | None], argv: Sequence[str]
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a C locale must not crash on a class name
+    _fill_closed_streams()
     try:
         with StopSignals():
             status = function(arguments) or 0
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         _silence(sys.stdout, sys.stderr)
         return 1
@@ -123,6 +125,18 @@ def progress(
                 last_line = time.monotonic()
                 log(f"{label}  {count}{of_total} {unit}s  {status() if status is not None else ''}".rstrip())
             bar.update()
+
+
+def _fill_closed_streams() -> None:
+    """Connect standard streams that were closed (`>&-`) to nothing.
+
+    Otherwise the next file that is opened takes their number, and what a C library prints goes into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # os.open takes the lowest free number, which is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _explain(error: Exception) -> str:

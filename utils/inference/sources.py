@@ -69,6 +69,8 @@ def _read_list(source: str) -> list[str] | None:
     None is another source, also a text file without the name of a file in it, such as labels of YOLO.
     """
     if source == _STDIN:
+        if sys.stdin is None:
+            raise UserError(f"{_STDIN}: standard input is closed; {_ACCEPTED}")
         data, folder = sys.stdin.buffer.read(), ""
     elif source.lower().endswith(".txt") and os.path.isfile(source):
         data, folder = read_bytes(source), os.path.dirname(source)

@@ -228,3 +228,25 @@ def test_kill_ends_any_command_in_one_line(capsys):
     assert run_command(lambda argv: os.kill(os.getpid(), signal.SIGTERM), []) == 143
     assert capsys.readouterr().err == "interrupted: nothing was saved\n"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+# Standard streams that were closed before the program began: >&-, <&-, as some schedulers do.
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_not_stop_the_work(tmp_path, closed):
+    code = (
+        "import os, sys\nfrom utils.cli.console import log, progress, run_command\n"
+        "def work(argv):\n"
+        "    print('done')\n"
+        "    log('said')\n"
+        "    with open(argv[0], 'w') as file:\n"
+        "        assert file.fileno() > 2\n"  # what a C library prints would go into it
+        "        file.writelines(progress('ab', 'epoch'))\n"
+        "sys.exit(run_command(work))\n"
+    )
+    command = f'exec "{sys.executable}" -c "$0" written.txt {closed}'
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["sh", "-c", command, code], cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "written.txt").read_text() == "ab"

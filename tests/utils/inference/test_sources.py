@@ -163,3 +163,9 @@ def test_a_text_file_that_names_no_file_is_no_list(folder: Path, capsys: pytest.
     (folder / "b.txt").write_text("0 0.5 0.5 0.1 0.1\n")  # labels of YOLO, beside b.jpg
     assert names(folder, "b.txt") == ["b.txt"]
     assert "b.txt: names no file that is there, so it is not read as a list" in capsys.readouterr().err
+
+
+def test_a_closed_standard_input_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # as Python has it after <&-
+    with pytest.raises(UserError, match=r"^-: standard input is closed; give an image"):
+        find_sources(["-"])
