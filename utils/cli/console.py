@@ -7,8 +7,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import suppress
-from typing import TextIO, TypeVar
+from contextlib import redirect_stdout, suppress
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -40,15 +40,17 @@ def run_command(function: Callable[[list[str]], int | None], argv: Sequence[str]
             stream.reconfigure(errors="backslashreplace")  # a C locale must not crash on a class name
     _fill_closed_streams()
     try:
-        with StopSignals():
-            status = function(arguments) or 0
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        with redirect_stdout(sys.stdout and _StandardOutput(sys.stdout)):  # None if it is closed
+            try:
+                with StopSignals():
+                    status = function(arguments) or 0
+            except SystemExit as stop:  # after --help
+                status = stop.code if isinstance(stop.code, int) else 0
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except BrokenPipeError:
         _silence(sys.stdout, sys.stderr)
         return 1
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
         _fail("interrupted")
         return 130
@@ -125,6 +127,33 @@ def progress(
                 last_line = time.monotonic()
                 log(f"{label}  {count}{of_total} {unit}s  {status() if status is not None else ''}".rstrip())
             bar.update()
+
+
+class _StandardOutput:
+    """Standard output whose errors name it; an OSError of print would count as one of another open file."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text."""
+        return self._try(lambda: self._stream.write(text))
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        self._try(self._stream.flush)
+
+    def _try(self, action: Callable[[], Item]) -> Item:
+        try:
+            return action()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _silence(self._stream)
+            raise UserError(f"standard output: {error.strerror or error}", exit_code=1) from None
 
 
 def _fill_closed_streams() -> None:

@@ -250,3 +250,36 @@ def test_closed_streams_do_not_stop_the_work(tmp_path, closed):
     done = subprocess.run(["sh", "-c", command, code], cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 0
     assert (tmp_path / "written.txt").read_text() == "ab"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # in many containers it is 1
+@pytest.mark.parametrize(
+    "work",
+    [
+        "print('line')",
+        "print('line', flush=True)",
+        "[print('line') for _ in range(10_000)]",
+        "print('help'); raise SystemExit(0)",
+        # A file of results is open while a line is printed.
+        "with atomic_write('never.json', 'w'):\n        print('line', flush=True)",
+    ],
+)
+def test_a_full_standard_output_is_named(tmp_path, work, unbuffered):
+    code = (
+        "import sys\nfrom utils.cli.console import run_command\nfrom utils.cli.files import atomic_write\n"
+        f"def work(argv):\n    {work}\n"
+        "sys.exit(run_command(work, []))\n"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.stderr == b"error: standard output: No space left on device\n"
+    assert done.returncode == 1
+    assert not any(tmp_path.iterdir())
