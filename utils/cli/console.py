@@ -42,6 +42,7 @@ def run_command(function: Callable[[list[str]], int | None], argv: Sequence[str]
     try:
         with redirect_stdout(sys.stdout and _StandardOutput(sys.stdout)):  # None if it is closed
             try:
+                _check_current_folder()
                 with StopSignals():
                     status = function(arguments) or 0
             except SystemExit as stop:  # after --help
@@ -166,6 +167,14 @@ def _fill_closed_streams() -> None:
             os.fstat(number)
         except OSError:  # os.open takes the lowest free number, which is this one
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def _check_current_folder() -> None:
+    """Check that the current folder was not deleted, as a process that is started in it fails strangely."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the current folder no longer exists; change to another one with cd") from None
 
 
 def _explain(error: Exception) -> str:

@@ -283,3 +283,13 @@ def test_a_full_standard_output_is_named(tmp_path, work, unbuffered):
     assert done.stderr == b"error: standard output: No space left on device\n"
     assert done.returncode == 1
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the current folder")
+@pytest.mark.parametrize("script", ["train.py --demo", "predict.py a.jpg", "data.py check --data voc"])
+def test_a_current_folder_that_was_deleted_is_named(tmp_path, script):
+    name, *arguments = script.split()
+    command = f'rmdir "$PWD" && exec "{sys.executable}" "{ROOT / name}" {" ".join(arguments)}'
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stderr == "error: the current folder no longer exists; change to another one with cd\n"
+    assert (done.returncode, done.stdout) == (2, "")
