@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
+import utils.cli.packages  # noqa: F401 (says in one line if some are missing)
 from utils.cli.app_config import AppConfig
 from utils.cli.console import run_command
 from utils.cli.parser import parse_config

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import utils.cli.packages  # noqa: F401 (says in one line if some are missing)
 from utils.cli.compare_config import CompareConfig, parse_comparison, run_settings
 from utils.cli.console import one_line, run_command
 from utils.cli.errors import Interrupted, UserError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import utils.cli.packages  # noqa: F401 (says in one line if some are missing)
 from utils.cli.console import run_command
 from utils.cli.errors import UserError
 from utils.cli.parser import answer_information, nearest, parse_config

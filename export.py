@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import utils.cli.packages  # noqa: F401 (says in one line if some are missing)
 from utils.cli.console import log, one_line, run_command
 from utils.cli.export_config import DEMO_IMAGES, ExportConfig
 from utils.cli.files import new_run_folder, removed_if_empty

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import utils.cli.packages  # noqa: F401 (says in one line if some are missing)
 from utils.cli.console import run_command
 from utils.cli.parser import parse_config
 from utils.cli.predict_config import PredictConfig

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import utils.cli.packages  # noqa: F401 (says in one line if some are missing)
 from utils.cli.console import log, run_command
 from utils.cli.files import new_run_folder
 from utils.cli.inputs import check_data_folder, locate_checkpoint

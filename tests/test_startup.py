@@ -56,6 +56,16 @@ def test_parsing_loads_nothing_heavy(script: str, flag: str, tmp_path: Path) -> 
     assert run(tmp_path, HEAVY, script, *verb, flag) == f"status {status} loaded"
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_missing_packages_are_one_line(script: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-S", ROOT / f"{script}.py", "--help"]  # -S: without those that are installed
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    advice = "activate the environment (source .venv/bin/activate) or pip install -r requirements.txt"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: No module named 'tqdm'; {advice}\n"
+
+
 @pytest.mark.parametrize(
     "command",
     [

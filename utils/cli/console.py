@@ -12,7 +12,7 @@ from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
-from utils.cli.error_messages import explain_failure
+from utils.cli.error_messages import explain_failure, explain_missing_module
 from utils.cli.errors import Interrupted, UserError
 from utils.cli.own_code import where_it_failed
 from utils.cli.signals import StopSignals
@@ -185,6 +185,8 @@ def _explain(error: Exception) -> str:
     if known := explain_failure(error):
         return known
     where = where_it_failed(error)
+    if isinstance(error, ModuleNotFoundError) and not where:
+        return explain_missing_module(error)
     begin = f"{where}, your own code: " if where else "unexpected "
     return f"{begin}{type(error).__name__}: {error}; --debug shows the traceback"
 

@@ -42,6 +42,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in _MEMORY)
 
 
+def explain_missing_module(error: ModuleNotFoundError) -> str:
+    """Return which package is missing, and what to do."""
+    return f"{error}; activate the environment (source .venv/bin/activate) or pip install -r requirements.txt"
+
+
 def explain_failure(error: Exception) -> str | None:
     """Return what went wrong and what to do, or None for an unknown exception."""
     text, kind = str(error), f"{type(error).__module__}.{type(error).__name__}"

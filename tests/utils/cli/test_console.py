@@ -42,6 +42,12 @@ def test_done_is_zero(capsys):
             "error: out of memory; try a smaller --batch-size or --imgsz, or fewer --workers\n",
         ),
         (FileNotFoundError(2, "No such file", "b.jpg"), 1, "error: b.jpg: No such file\n"),
+        (
+            ModuleNotFoundError("No module named 'torch'"),
+            1,
+            "error: No module named 'torch'; activate the environment (source .venv/bin/activate) or "
+            "pip install -r requirements.txt\n",
+        ),
         (KeyError("x"), 1, "error: unexpected KeyError: 'x'; --debug shows the traceback\n"),
         (BrokenPipeError(), 1, ""),
         (SystemExit(0), 0, ""),
