@@ -232,7 +232,9 @@ def test_an_image_whose_link_works_once(work: Path, server: str) -> None:
         ("huge.jpg", "more than 0.5 MB"),
         ("slow.jpg", "cannot be downloaded: not complete within 0.5 seconds"),
         ("dribble.jpg", "cannot be downloaded: not complete within 0.5 seconds"),
-        ("dribble", "cannot be opened; no frame came"),
+        ("dribble", "cannot be downloaded: not complete within 0.5 seconds"),
+        ("gone.mp4", "cannot be downloaded: 404 File not found"),
+        ("page.html", "no frame came, the server sends text/html; if it is a file, download it first"),
         ("page.jpg", "not an image that can be read: an HTML page"),
         ("private/a.jpg", "cannot be downloaded: 401 Unauthorized"),
     ],
@@ -248,7 +250,8 @@ def test_an_image_that_cannot_be_downloaded_is_named_and_skipped(
     monkeypatch.setattr(image_urls, "MAX_BYTES", 500_000)
     monkeypatch.setattr(image_urls, "_LONGEST", 0.5 if path.startswith(("slow", "dribble")) else 60.0)
     monkeypatch.setattr(streams, "TIMEOUT", 0.5)
-    Path("page.jpg").write_text("<!doctype html>")
+    for name in ("page.jpg", "page.html"):
+        Path(name).write_text("<!doctype html>")
     url = f"http://{server}/{path}"
     start = time.monotonic()
     assert run(url, "photos/a.jpg", "--no-save") == 1

@@ -76,6 +76,21 @@ def download_image(address: str, name: str) -> bytes:
     return _fetch(address, name, lambda _: True)
 
 
+def explain_no_frame(address: str, name: str) -> str:
+    """Ask for an http or https URL of which no frame came; return the server's error, or what it sends."""
+    types: list[str] = []
+
+    def is_wanted(headers: Message) -> bool:
+        types.append(headers.get_content_type())
+        return False
+
+    try:
+        _fetch(address, name, is_wanted)
+    except UserError as error:
+        return str(error)
+    return f"{name}: no frame came, the server sends {types[0]}; if it is a file, download it first"
+
+
 @cache
 def _copies() -> tempfile.TemporaryDirectory[str]:
     """Make the folder of temporary copies, which disappears with the process."""

@@ -20,7 +20,7 @@ import cv2
 from utils.cli.console import log, progress, warn
 from utils.cli.errors import UserError
 from utils.cli.files import read_bytes
-from utils.inference.image_urls import MAX_BYTES, download_image
+from utils.inference.image_urls import MAX_BYTES, download_image, explain_no_frame
 from utils.inference.predictor import Predictor, Prepared
 from utils.inference.prefetch import prefetch
 from utils.inference.sources import Source
@@ -239,6 +239,8 @@ class LiveStream(VideoStream):
         try:
             first = self._next()
             if first is None:
+                if self._address.lower().startswith(("http://", "https://")):
+                    raise UserError(explain_no_frame(self._address, self.name))
                 reason = "no such camera, or it is in use" if self._address.isdigit() else "cannot be opened"
                 raise UserError(f"{self.name}: {reason}; no frame came")
             self._first = first
