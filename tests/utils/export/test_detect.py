@@ -20,6 +20,7 @@ from PIL import Image
 import predict
 from nets.config import USUAL_ANCHORS
 from nets.decode import decode
+from tests.file_size_limit import file_size_limit
 from tests.utils.export.device_models import (
     BLOCK,
     CONFIG,
@@ -244,6 +245,60 @@ def test_an_input_is_never_written_over(room: Path, capsys: pytest.CaptureFixtur
     assert all(line.startswith("error: ") and "is also an input" in line for line in errors[:4])
     assert errors[4] == "error: --json in/a.bmp: exists and is no .json file, so it is not overwritten"
     assert {path: path.read_bytes() for path in room.rglob("*") if path.is_file()} == before
+
+
+def test_only_an_image_that_detect_wrote_is_replaced(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = ("in/a.png", "in/turned.jpg")
+    for _ in range(2):
+        assert run(*pictures, "--out", "out") == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "turned.jpg"]
+    for name in ("a.png", "turned.jpg"):
+        with Image.open(f"out/{name}") as image:
+            image.load()
+            assert "detect.py" in str(image.info)
+        Path("mine").mkdir(exist_ok=True)
+        Path("mine", name).write_bytes(Path("in", name).read_bytes())
+        capsys.readouterr()
+        assert run(*pictures, "--out", "mine", "--json", "never.json") == 2
+        error = f"error: mine/{name}: exists and has no mark of detect.py, so it is not overwritten"
+        assert capsys.readouterr() == ("", f"{error}; choose another --out\n")
+        assert [path.read_bytes() for path in Path("mine").iterdir()] == [Path("in", name).read_bytes()]
+        assert run(*pictures, "--out", "mine", "--benchmark", "1") == 0  # which writes nothing
+        Path("mine", name).unlink()
+    assert not Path("never.json").exists()
+
+
+def test_an_older_report_stays_if_no_image_can_be_read(room: Path) -> None:
+    Path("found.jsonl").write_text("old")
+    assert run("in/broken.jpg", "--json", "found.jsonl") == 1
+    assert run("in/a.png", "--json", "found.jsonl", "--benchmark", "1") == 0
+    assert Path("found.jsonl").read_text() == "old"
+    assert run("in/broken.jpg", "in/a.png", "--json", "found.jsonl") == 1
+    assert json.loads(Path("found.jsonl").read_text())["path"] == "in/a.png"
+
+
+def test_a_report_in_no_folder_is_named(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("in/a.png", "--json", "nowhere/found.jsonl") == 2
+    assert capsys.readouterr().err == "error: --json nowhere/found.jsonl: its folder does not exist\n"
+
+
+@pytest.mark.parametrize(("size", "full"), [(0, "found.jsonl"), (5000, "out/a.png")])
+def test_a_full_disk_names_the_file_and_leaves_no_other(
+    room: Path, capsys: pytest.CaptureFixture[str], size: int, full: str
+) -> None:
+    Image.fromarray(frame(300, 300)).save("in/a.png")
+    with file_size_limit(size):
+        assert run("in/a.png", "--out", "out", "--json", "found.jsonl", "--max-det", "2") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {full}: File too large"
+    assert not any(Path("out").iterdir())
+
+
+def test_no_file_of_the_user_is_taken_for_a_temporary_one(room: Path) -> None:
+    Path("out").mkdir()
+    Path("out/a.png.tmp").write_text("mine")
+    assert run("in/a.png", "--out", "out") == 0
+    assert Path("out/a.png.tmp").read_text() == "mine"
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "a.png.tmp"]
 
 
 def test_benchmark_prints_a_table_and_writes_nothing(room: Path, capsys: pytest.CaptureFixture[str]) -> None:

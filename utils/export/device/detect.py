@@ -20,11 +20,13 @@ import colorsys
 import json
 import os
 import re
+import secrets
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", "
 STRIDES = (32, 16, 8)  # pixels a cell of the heads, coarse first; a network has the first two or all three
 MAX_LOG_SCALE = 4.0  # a box is at most e^4 times its anchor
 MAX_CANDIDATES = 10_000  # a picture; bounds the time of suppression
+MARK = b"Software\0detect.py of YOLOv4-tiny"  # in every written picture: only such a one is overwritten
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes (N, 4), scores (N,), labels (N,)
 
 
@@ -263,7 +266,10 @@ def is_complete_jpeg(data: bytes) -> bool:
 
 
 def write_picture(target: Path, frame: np.ndarray, found: Found, class_names: Sequence[str]) -> None:
-    """Write a frame with boxes, class names and scores; the file appears complete or not at all."""
+    """Write a frame with boxes, class names and scores; the file appears complete or not at all.
+
+    Raises an OSError that names it.
+    """
     image, size = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), max(0.4, min(frame.shape[:2]) / 900)
     thick = round(2 * size)
     for box, score, label in zip(found[0].round().astype(int), *found[1:]):
@@ -273,10 +279,46 @@ def write_picture(target: Path, frame: np.ndarray, found: Found, class_names: Se
         place = int(box[0]), max(int(box[1]) - 3, round(22 * size))
         for ink, width in (((0, 0, 0), 4 * thick), (color, thick)):
             cv2.putText(image, f"{name} {score:.2f}", place, cv2.FONT_HERSHEY_SIMPLEX, size, ink, width)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_bytes(cv2.imencode(target.suffix, image)[1].tobytes())
-    os.replace(temporary, target)
+    data = mark(cv2.imencode(target.suffix, image)[1].tobytes())
+    temporary = target.with_name(f".detect-{secrets.token_hex(8)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:  # a new file
+            file.write(data)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    finally:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+
+
+def mark(data: bytes) -> bytes:
+    """Add the mark of this script to a PNG, or to a JPEG of OpenCV."""
+    if data.startswith(b"\xff\xd8"):  # a comment behind the JFIF header
+        return data[:20] + b"\xff\xfe" + (2 + len(MARK)).to_bytes(2, "big") + MARK + data[20:]
+    chunk = b"tEXt" + MARK  # behind the header
+    ended = len(MARK).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    return data[:33] + ended + data[33:]
+
+
+def is_marked(path: Path) -> bool:
+    """Tell whether this script wrote a picture."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return MARK in file.read(100)
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Name the file in an OSError that names none, as those of writing do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, name) from error
 
 
 def find_pictures(sources: Sequence[str], out: Path) -> dict[Path, Path]:
@@ -367,18 +409,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = 2
     try:
         detector = Detector(args.model, threads=args.threads, fp16=args.fp16, amp=args.amp)
-        targets = find_pictures(args.sources, Path(args.out or "results"))
-        written = {os.path.realpath(path) for path in (*targets.values(), args.json) if path}
+        out = Path(args.out or "results")
+        targets = find_pictures(args.sources, out)
+        of_camera = out / f"camera{args.camera}.jpg" if args.out and args.camera is not None else None
+        outputs = [*targets.values(), *([of_camera] if of_camera else [])]
+        written = {os.path.realpath(path) for path in (*outputs, args.json) if path}
         if inputs := written & {os.path.realpath(path) for path in (*targets, *detector.files())}:
             raise ValueError(f"{min(inputs)}: is also an input; choose another --out or --json")
         is_old = args.json and os.path.isfile(args.json) and os.path.getsize(args.json)
         if is_old and Path(args.json).suffix.lower() not in (".json", ".jsonl"):
             raise ValueError(f"--json {args.json}: exists and is no .json file, so it is not overwritten")
+        for path in outputs if not args.benchmark else ():
+            if os.path.lexists(path) and not is_marked(path):
+                reason = "exists and has no mark of detect.py, so it is not overwritten"
+                raise ValueError(f"{path}: {reason}; choose another --out")
+        if args.json and not os.path.isdir(os.path.dirname(args.json) or "."):
+            raise ValueError(f"--json {args.json}: its folder does not exist")
         print(f"model {detector.path}  {len(detector.class_names)} classes", file=sys.stderr)
-        with open(args.json, "w", encoding="utf-8", buffering=1) if args.json else nullcontext() as lines:
-            if (targets or args.out) and not args.benchmark:
-                Path(args.out or "results").mkdir(parents=True, exist_ok=True)
-            status = 1
+        with ExitStack() as files:
+            if outputs and not args.benchmark:
+                out.mkdir(parents=True, exist_ok=True)
+            if args.json:
+                files.enter_context(naming(args.json))  # around the file, whose closing may fail too
+            status, lines = 1, None
             for path, frame in read_all([*targets], args.camera, bad):
                 if args.benchmark:
                     benchmark(detector, frame, thresholds, args.benchmark)
@@ -386,16 +439,21 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found = detector(frame, **thresholds)
                 counts = Counter(detector.class_names[label] for label in found[2]).most_common()
                 shown = " ".join(f"{count} {name}" for name, count in counts) or "0 objects"
-                print(f"{path}  {shown}  {detector.milliseconds.sum():.0f} ms", flush=True)
+                with naming("standard output"):
+                    print(f"{path}  {shown}  {detector.milliseconds.sum():.0f} ms", flush=True)
+                if args.json and lines is None:  # an older one stays if nothing could be read
+                    lines = files.enter_context(open(args.json, "w", encoding="utf-8", buffering=1))
                 if lines:
                     lines.write(json_line(path, frame, found, detector.class_names))
-                if path in targets or args.out:
-                    target = targets.get(path, Path(args.out or "") / f"{path}.jpg")
+                if target := targets.get(path, of_camera):
                     write_picture(target, frame, found, detector.class_names)
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # a runtime may raise anything
-        line = f"error: {' '.join(str(error).split())}"  # what failed is at the start, the advice at the end
+        reason = str(error)
+        if isinstance(error, OSError) and error.filename:
+            reason = f"{error.filename}: {error.strerror}"
+        line = f"error: {' '.join(reason.split())}"  # what failed is at the start, the advice at the end
         print(line if len(line) <= 400 else f"{line[:240]} ... {line[-150:]}", file=sys.stderr)
         return status
     return 1 if bad else 0
