@@ -19,7 +19,7 @@ from nets.config import STRIDES
 from nets.decode import cached_priors, decode_boxes, flatten_maps, grids_of
 from nets.structures import Target
 
-WEIGHTS = {"box": 2.0, "objectness": 1.0, "class": 1.0}  # of the terms, by name
+WEIGHTS = {"box": 4.0, "objectness": 1.0, "class": 1.0}  # of the terms, by name
 # Weights of the means in bubbliiiing/yolov4-tiny-pytorch; the class term, a mean over K classes, is there
 # multiplied by K / 80.
 _MEANS = {"box": 0.05, "objectness": 5.0, "class": 1 / 80}

@@ -74,7 +74,7 @@ def test_one_object_hand_worked():
     overlap = (135 - 8) * (169 - 8)
     iou = overlap / (2 * 135 * 169 - overlap)
     distance = 2 * 8**2 / ((135 + 8) ** 2 + (169 + 8) ** 2)
-    assert losses["box"].item() == pytest.approx(2 * (1 - iou + distance), rel=1e-4)
+    assert losses["box"].item() == pytest.approx(4 * (1 - iou + distance), rel=1e-4)
     assert losses["class"].item() == pytest.approx(2 * bce(0, 0), rel=1e-5)
     # The other priors count but for those whose box overlaps the truth by more than half: anchor 4's in the
     # other cells and anchor 5's and 3's that are close enough.
@@ -230,7 +230,7 @@ def test_a_small_object_trains_the_third_head_alone():
     assert losses["objectness"].item() == pytest.approx(3 * (4 + 16 + 64) * bce(0, 0), rel=1e-5)
     # 12 x 16 around (15, 16): anchor 0 in row 2, column 1 of stride 8, which predicts it around (12, 20)
     expected = complete_box_iou_loss(torch.tensor([[6.0, 12, 18, 28]]), torch.tensor([[9.0, 8, 21, 24]]))
-    assert losses["box"].item() == pytest.approx(2 * expected.item(), rel=1e-5)
+    assert losses["box"].item() == pytest.approx(4 * expected.item(), rel=1e-5)
     (losses["box"] + losses["class"]).backward()
     used = [raw.grad.nonzero()[:, 1:].tolist() for raw in raw_maps]
     assert used[:2] == [[], []]
