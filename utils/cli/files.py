@@ -132,9 +132,13 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
             yield file
         return
     target = Path(os.path.realpath(path))
-    temporary = _new_name(target)
     try:
-        with _open(temporary, mode.replace("w", "x")) as file:
+        file = _open_temporary(target, mode.replace("w", "x"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot write: {error.strerror}", exit_code=1) from error
+    temporary = Path(file.name)
+    try:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -226,12 +230,13 @@ def _open(path: Path, mode: str) -> IO[Any]:
     return open(path, mode) if "b" in mode else open(path, mode, encoding="utf-8", newline="\n")
 
 
-def _new_name(target: Path) -> Path:
-    """Return a temporary name beside a file: a user's file or another run may have `<target>.tmp`."""
+def _open_temporary(target: Path, mode: str) -> IO[Any]:
+    """Open a new file beside another: a user's file or another run may have the name `<target>.tmp`."""
     usual = target.with_name(f"{target.name}.tmp")
-    if len(os.fsencode(usual.name)) <= _LONGEST_NAME and not os.path.lexists(usual):
-        return usual
-    return target.with_name(f"{target.name[:40]}.{secrets.token_hex(4)}.tmp")
+    if len(os.fsencode(usual.name)) <= _LONGEST_NAME:
+        with suppress(FileExistsError):
+            return _open(usual, mode)
+    return _open(target.with_name(f"{target.name[:40]}.{secrets.token_hex(4)}.tmp"), mode)
 
 
 def _make_numbered(folder: Path) -> Path:
