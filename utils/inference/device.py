@@ -7,8 +7,7 @@ import re
 import torch
 
 from utils.cli.errors import UserError
-
-_BFLOAT16 = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")  # instructions of x86, and of Arm
+from utils.cli.version import bfloat16_speed
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -44,16 +43,13 @@ def available_devices() -> list[str]:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Return whether a device computes in bfloat16 faster than in float32: by instructions of its own.
-
-    Intel's AVX512_BF16 alone, without AMX as in some virtual machines, takes 1.2 times as long.
-    """
+    """Return whether a device computes in bfloat16 faster than in float32: by instructions of its own."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
+    instructions = [name for name, is_present in capabilities.items() if is_present]
     is_intel = "intel" in str(capabilities.get("cpu_name")).lower()
-    names = [name for name in _BFLOAT16 if not (is_intel and name == "avx512_bf16")]
-    return device.type == "cpu" and any(capabilities.get(name, False) for name in names)
+    return device.type == "cpu" and bfloat16_speed(instructions, is_intel) == "yes"
 
 
 def autocast_dtype(amp: bool | None, device: torch.device) -> torch.dtype | None:
