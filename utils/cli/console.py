@@ -35,20 +35,19 @@ def run_command(function: Callable[[list[str]], int | None], argv: Sequence[str]
         SIGTERM, 129 by a closed terminal.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _fill_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a C locale must not crash on a class name
-    _fill_closed_streams()
     try:
-        with redirect_stdout(sys.stdout and _StandardOutput(sys.stdout)):  # None if it is closed
+        with redirect_stdout(_StandardOutput(sys.stdout)):
             try:
                 _check_current_folder()
                 with StopSignals():
                     status = function(arguments) or 0
             except SystemExit as stop:  # after --help
                 status = stop.code if isinstance(stop.code, int) else 0
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
     except BrokenPipeError:
         _silence(sys.stdout, sys.stderr)
         return 1
@@ -114,7 +113,7 @@ def progress(
         return
     if total is None and isinstance(items, Sized):
         total = len(items)
-    has_bar = sys.stderr is not None and sys.stderr.isatty()
+    has_bar = sys.stderr.isatty()
     of_total = f"/{total}" if total is not None else ""
     last_line = time.monotonic()
     with tqdm(
@@ -161,12 +160,16 @@ def _fill_closed_streams() -> None:
     """Connect standard streams that were closed (`>&-`) to nothing.
 
     Otherwise the next file that is opened takes their number, and what a C library prints goes into it.
+    Python has None for a closed one, which packages fail with.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:  # os.open takes the lowest free number, which is this one
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _check_current_folder() -> None:

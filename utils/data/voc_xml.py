@@ -43,7 +43,7 @@ _CLASS = re.compile(r"(?:class|label|category)(?:_?(?:name|id))?|name|type|tag")
 _METADATA = re.compile(
     r"source|owner|(?:image_?)?size|camera\w*|meta\w*|exif\w*|gps\w*|geo\w*|crop|roi|page|resolution"
 )
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # no parser reads a file with one
+_NOT_OF_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # no parser reads them
 _NUMBERS = re.compile(r"-?[\d.]+(?:[\s,;]+-?[\d.]+)*")  # such as 5,5,20,20
 # Not cx and cy: with width and height they are the intrinsics of a camera.
 _COORDINATE = re.compile(
@@ -294,12 +294,10 @@ def _round_edges(low: float, high: float, side: int) -> tuple[float, float]:
 def _write(path: Path | str, root: ET.Element) -> None:
     # Encoded at once: with encoding="utf-8" each tag is, which takes three times as long.
     text = "<?xml version='1.0' encoding='utf-8'?>\n" + ET.tostring(root, encoding="unicode")
-    data = text.encode("utf-8", "xmlcharrefreplace")
-    if match := _CONTROL.search(data):
-        character = f"U+{match[0][0]:04X}"
-        raise UserError(f"{path}: a text has the control character {character}, which XML cannot hold")
-    with atomic_write(path) as file:
-        file.write(data)
+    if match := _NOT_OF_XML.search(text):
+        raise UserError(f"{path}: a text has the character U+{ord(match[0]):04X}, which XML cannot hold")
+    with atomic_write(path, "w") as file:
+        file.write(text)
 
 
 def _object_node(item: VocObject) -> ET.Element:

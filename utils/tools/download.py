@@ -108,7 +108,7 @@ def _unpack(root: Path, archive: _Archive) -> None:
             os.link(archive.path, root / archive.path.name)
         except OSError:  # a file system without links
             shutil.copyfile(archive.path, root / archive.path.name)
-    shows_bar = sys.stderr is not None and sys.stderr.isatty()  # torchvision's progress bar is for a terminal
+    shows_bar = sys.stderr.isatty()  # torchvision's progress bar is for a terminal
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)  # torchvision sets none for a silent server
     try:

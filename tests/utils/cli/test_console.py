@@ -246,6 +246,7 @@ def test_closed_streams_do_not_stop_the_work(tmp_path, closed):
         "def work(argv):\n"
         "    print('done')\n"
         "    log('said')\n"
+        "    assert (sys.stdout.fileno(), sys.stderr.fileno()) == (1, 2)\n"  # None fails in packages
         "    with open(argv[0], 'w') as file:\n"
         "        assert file.fileno() > 2\n"  # what a C library prints would go into it
         "        file.writelines(progress('ab', 'epoch'))\n"

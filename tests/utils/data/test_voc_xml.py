@@ -327,6 +327,16 @@ def test_writer_is_the_exact_inverse(tmp_path: Path) -> None:
     assert "<xmin>1</xmin>" in (tmp_path / "a.xml").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("character", ["\x00", "\x1b", "\ud800", "\ufffe", "\uffff"])
+def test_a_text_that_no_parser_reads_is_not_written(tmp_path: Path, character: str) -> None:
+    path = tmp_path / "a.xml"
+    write_annotation(path, "a.jpg", 64, 48, [VocObject("cat", (1, 2, 30, 40))])
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=rf"a\.xml: .*U\+{ord(character):04X}, which XML cannot hold"):
+        write_annotation(path, "a.jpg", 64, 48, [VocObject(f"c{character}t", (1, 2, 30, 40))])
+    assert path.read_bytes() == before
+
+
 def test_all_elements_of_voc_are_written_in_its_order(tmp_path: Path) -> None:
     objects = (VocObject("cat", (2.0, 3.0, 10.0, 12.0), True), VocObject("dog", (0.5, 0, 9, 9), score=2 / 3))
     write_annotation(tmp_path / "a.xml", "a.jpg", 40, 30, objects, folder="shots")
