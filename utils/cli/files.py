@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import secrets
+import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -119,9 +121,9 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears under its name only if the block ends without an exception.
 
     The bytes go to a new file in the same folder, `<path>.tmp` if nothing has that name, are flushed and
-    synced to disk, then renamed to `path`; after a failure the old file is unchanged and the temporary one
-    removed. Links are followed; a pipe or a device is written directly. `mode` is "wb" for bytes or "w" for
-    UTF-8 text; the folder must exist.
+    synced to disk, then renamed to `path`, whose permissions and owner it takes; after a failure the old file
+    is unchanged and the temporary one removed. Links are followed; a pipe or a device is written directly.
+    `mode` is "wb" for bytes or "w" for UTF-8 text; the folder must exist.
 
     Raises:
         UserError: the file cannot be written (exit code 1); names the file and the reason.
@@ -133,6 +135,8 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
         return
     target = Path(os.path.realpath(path))
     try:
+        if target.is_file() and not os.access(target, os.W_OK):  # renaming asks the folder alone
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         file = _open_temporary(target, mode.replace("w", "x"))
     except OSError as error:
         raise UserError(f"{path}: cannot write: {error.strerror}", exit_code=1) from error
@@ -142,6 +146,7 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        _copy_permissions(target, temporary)
         os.replace(temporary, target)
     except BrokenPipeError:
         _remove(temporary)
@@ -237,6 +242,14 @@ def _open_temporary(target: Path, mode: str) -> IO[Any]:
         with suppress(FileExistsError):
             return _open(usual, mode)
     return _open(target.with_name(f"{target.name[:40]}.{secrets.token_hex(4)}.tmp"), mode)
+
+
+def _copy_permissions(old: Path, new: Path) -> None:
+    """Give a file the mode of the one that it replaces, and the owner where that is allowed."""
+    with suppress(OSError):  # no old one, or a disk without permissions
+        state = old.stat()
+        os.chmod(new, stat.S_IMODE(state.st_mode))
+        os.chown(new, state.st_uid, state.st_gid)
 
 
 def _make_numbered(folder: Path) -> Path:

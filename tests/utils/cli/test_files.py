@@ -43,6 +43,30 @@ def test_atomic_write_keeps_the_old_file_on_failure(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+def test_atomic_write_keeps_permissions_and_owner(tmp_path, mode):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    path.chmod(mode)
+    if os.getuid() == 0:
+        os.chown(path, 65534, 65534)
+    before = path.stat()
+    with atomic_write(path, "w") as file:
+        file.write("new")
+    after = path.stat()
+    assert path.read_text() == "new"
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+def test_atomic_write_does_not_replace_a_protected_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    monkeypatch.setattr(os, "access", lambda file, mode: False)  # root may write everywhere
+    with pytest.raises(UserError, match=r"a\.txt: cannot write: Permission denied"), atomic_write(path):
+        pass
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
 def test_atomic_write_names_the_file_when_the_disk_is_full(tmp_path):
     def write_to_full_disk():
         with atomic_write(tmp_path / "x.txt", "w"):
