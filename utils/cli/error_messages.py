@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
+from types import FrameType
 
 _MEMORY = (
     "out of memory",
@@ -12,7 +14,7 @@ _MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 _SHARED_MEMORY = ("insufficient shared memory", "file </torch", "Bus error")
-# Raised when a worker has just died and torch has not noticed yet; ConnectionError comes from its socket.
+# Raised by multiprocessing when a worker has just died and torch has not noticed yet.
 _WORKER_GONE = (EOFError, FileNotFoundError, ConnectionError)
 _PEERS = (
     "Connection closed by peer",
@@ -33,6 +35,12 @@ def _texts(error: BaseException | None) -> Iterator[str]:
         error = error.__context__
 
 
+def _raised_in(error: BaseException) -> FrameType | None:
+    """Return the innermost frame of an error, None if it was not raised."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1] if frames else None
+
+
 def _tells_of_a_dead_worker(text: str) -> bool:
     return "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text)
 
@@ -50,12 +58,16 @@ def explain_missing_module(error: ModuleNotFoundError) -> str:
 def explain_failure(error: Exception) -> str | None:
     """Return what went wrong and what to do, or None for an unknown exception."""
     text, kind = str(error), f"{type(error).__module__}.{type(error).__name__}"
+    frame = _raised_in(error)
+    if frame and frame.f_code.co_name == "_compile_bytecode":  # in importlib
+        return f"{frame.f_locals.get('bytecode_path')}: damaged; remove it, Python writes it again"
     if any(sign in text for sign in _SHARED_MEMORY):
         return (
             "shared memory (/dev/shm), through which workers send images, is full; try fewer --workers, or 0"
         )
     death = next(filter(_tells_of_a_dead_worker, _texts(error)), None)
-    is_cut_off = isinstance(error, _WORKER_GONE) and getattr(error, "filename", None) is None
+    is_of_pipe = bool(frame and frame.f_globals.get("__name__", "").startswith("multiprocessing."))
+    is_cut_off = is_of_pipe and isinstance(error, _WORKER_GONE)
     if death is not None or is_cut_off:
         cause = "connection lost" if death is None else _cause(death)
         return (

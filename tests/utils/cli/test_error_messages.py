@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import importlib
 import os
+import py_compile
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,3 +153,27 @@ def test_a_worker_that_is_killed_is_one_line(capsys: pytest.CaptureFixture[str])
     assert said.startswith("error: a data worker died (")
     assert said.endswith("try fewer --workers, or 0\n")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("length", [16, 17, 60])
+def test_a_damaged_compiled_file_is_no_dead_worker(
+    length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk, or a crash of the machine, can cut the .pyc of a package."""
+    source = tmp_path / f"cut_at_{length}.py"
+    source.write_text("NAMES = ['one', 'two']\n", encoding="utf-8")
+    compiled = Path(py_compile.compile(str(source), doraise=True))
+    compiled.write_bytes(compiled.read_bytes()[:length])
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run_command(lambda _: importlib.import_module(source.stem).NAMES, []) == 1
+    assert capsys.readouterr().err == f"error: {compiled}: damaged; remove it, Python writes it again\n"
+    compiled.unlink()
+    assert run_command(lambda _: len(importlib.import_module(source.stem).NAMES), []) == 2
+
+
+def test_the_end_of_another_file_is_no_dead_worker(capsys: pytest.CaptureFixture[str]) -> None:
+    def read(argv: list[str]) -> None:
+        raise EOFError("Ran out of input")
+
+    assert run_command(read, []) == 1
+    assert capsys.readouterr().err.startswith("error: unexpected EOFError: Ran out of input")
