@@ -43,7 +43,7 @@ from utils.cli.signals import StopSignals
 from utils.cli.train_config import TrainConfig
 from utils.data.train_dataset import TrainDataset
 from utils.training.builders import build_trainer
-from utils.training.distributed import process_group, rank, run_on_all_ranks
+from utils.training.distributed import launcher, process_group, rank, run_on_all_ranks
 from utils.training.engine import EpochMeter, Trainer
 from utils.training.resolve import resolve_config
 from utils.vision.image_reader import Pixels
@@ -227,10 +227,36 @@ def test_torchrun_is_stopped_and_the_run_goes_on_to_the_same_bits(whole: str) ->
         assert command.wait(40) != 0
         text = command.text
     assert text.count("interrupted: saved ") == 1, text
-    assert text.count("; resume: python train.py --resume ") == 1
+    assert text.count(f"; resume: torchrun --nproc-per-node 2 train.py --resume {last}") == 1
     with joined_processes("--resume", str(last)) as commands:
         assert [command.wait() for command in commands] == [0, 0], commands[0].text + commands[1].text
     assert are_same_runs("halted", whole)
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ({}, "python"),
+        ({"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "GROUP_WORLD_SIZE": "1"}, "python"),
+        (
+            {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "1"},
+            "torchrun --nproc-per-node 4",
+        ),
+        (
+            {
+                **{"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "2", "GROUP_RANK": "0"},
+                **{"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"},
+            },
+            "torchrun --nproc-per-node 2 --nnodes 2 --node-rank 0 --master-addr 10.0.0.1 --master-port 29500",
+        ),
+    ],
+)
+def test_a_run_is_resumed_by_what_started_it(
+    known: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+    assert " ".join(launcher()) == words
 
 
 @pytest.mark.slow

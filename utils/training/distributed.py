@@ -46,6 +46,18 @@ def is_distributed() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def launcher() -> list[str]:
+    """Return the words before train.py that start the processes of this run again, on this machine."""
+    if not is_distributed():
+        return ["python"]
+    known = os.environ
+    words = ["torchrun", "--nproc-per-node", known.get("LOCAL_WORLD_SIZE", known["WORLD_SIZE"])]
+    if known.get("GROUP_WORLD_SIZE", "1") != "1":
+        words += ["--nnodes", known["GROUP_WORLD_SIZE"], "--node-rank", known["GROUP_RANK"]]
+        words += ["--master-addr", known["MASTER_ADDR"], "--master-port", known["MASTER_PORT"]]
+    return words
+
+
 def restart_count() -> int:
     """Return how often torchrun --max-restarts has restarted the run."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

@@ -24,7 +24,7 @@ from utils.inference.evaluation import DatasetDetections, EvalResult, detect_dat
 from utils.inference.evaluation_pictures import draw_summary
 from utils.inference.predictor import Predictor
 from utils.metrics.diagnose import ENOUGH_STEPS, explain_low_map, find_correction
-from utils.training.distributed import broadcast_from_rank_zero, max_over_ranks, world_size
+from utils.training.distributed import broadcast_from_rank_zero, launcher, max_over_ranks, world_size
 from utils.training.engine import EpochMeter, Trainer, accumulated
 from utils.training.fingerprint import fingerprint
 from utils.training.run_folder import Run
@@ -276,7 +276,7 @@ def draw_results(job: Job, evaluation: Evaluation | None, is_last: bool) -> None
 
 def resume_command(config: TrainConfig, last: Path) -> str:
     """Return the command that resumes a run; it names code of the user's own, which only then is imported."""
-    words = ["python", "train.py", "--resume", str(last)]
+    words = [*launcher(), "train.py", "--resume", str(last)]
     words += ["--phi", config.phi] if ":" in config.phi else []
     words += ["--augment", config.augment] if config.augment not in AUGMENT_LEVELS else []
     return shlex.join(words)
