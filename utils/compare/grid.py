@@ -20,6 +20,7 @@ from utils.cli.files import read_yaml
 from utils.cli.parser import as_arguments, as_plain, config_as_dict, save_args_yaml
 from utils.cli.presets import read_recipe
 from utils.cli.train_config import DEFAULT_PRESET, TrainConfig
+from utils.compare.results import read_progress
 from utils.data.prepare import TrainingData, prepare_evaluation
 from utils.inference.device import choose_device
 from utils.training.block_trial import check_attention
@@ -27,7 +28,6 @@ from utils.training.builders import build_model_config, build_trainer, load_data
 from utils.training.engine import EpochMeter
 from utils.training.fingerprint import describe_difference, fingerprint
 from utils.training.run_log import format_duration
-from utils.weights.checkpoint import load_checkpoint
 from utils.weights.own_block import build_network
 
 _VOC_CLASSES = 20
@@ -60,10 +60,8 @@ class GridRun:
 
     def epochs_left(self) -> int:
         """Return the number of epochs left; 0 if --patience has ended it."""
-        if not self.last.exists():
-            return self.epochs
-        state = load_checkpoint(self.last).training
-        return 0 if state["stopped_early"] else self.epochs - int(state["epoch"])
+        saved = read_progress(self.last)
+        return 0 if saved.stopped_early else self.epochs - (saved.epoch or 0)
 
     def arguments(self) -> list[str]:
         """Return the arguments of train.py that start or resume it."""
@@ -138,8 +136,8 @@ def check_data(runs: Sequence[GridRun], data: TrainingData) -> None:
         UserError: a run has not.
     """
     now = fingerprint(data)
-    for run in (run for run in runs if run.last.exists()):
-        before = load_checkpoint(run.last).training.get("data")  # missing in older checkpoints
+    for run in runs:
+        before = read_progress(run.last).data
         same_seed = run.seed == TrainConfig.seed or bool(data.val_splits)
         if before and (difference := describe_difference(before, now, same_seed=same_seed)):
             raise UserError(

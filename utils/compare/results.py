@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from nets.attention import short_name
+from nets.config import ModelConfig
 from utils.cli.compare_config import FREE, NOT_PASSED_ON
 from utils.cli.console import plural
 from utils.cli.errors import UserError
@@ -39,13 +42,23 @@ class RunResult:
     phi: str  # its attention block
     seed: int
     settings: dict[str, Any]  # its other settings that may set it apart, by name
-    map50: float  # mAP at IoU 0.5 of the last epoch's (EMA) weights
-    map50_95: float  # mAP over IoU 0.5 to 0.95
+    map50: float = math.nan  # mAP at IoU 0.5 of the last epoch's (EMA) weights
+    map50_95: float = math.nan  # mAP over IoU 0.5 to 0.95
     draws: tuple[float | None, ...] = ()  # mAP50 in draws of the images, if it was evaluated on a split
     seconds: float = 0.0  # duration of its epochs; 0 if results.csv does not say
     folder: Path = Path()
     data: Mapping[str, Any] | None = None  # fingerprint of its training data; None in older checkpoints
     evaluated: str = ""  # hash of the annotations that it was evaluated on, if on a split
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a comparison needs from a run's last.pth."""
+
+    network: ModelConfig | None = None  # None without the file
+    epoch: int | None = None  # epochs done
+    stopped_early: bool = False  # by --patience
+    data: Mapping[str, Any] | None = None  # fingerprint of its training data; None in older checkpoints
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,43 @@ class Row:
     comparison: Comparison | None = None  # with the runs without attention; None for those, or without them
 
 
+def read_progress(last: Path) -> Progress:
+    """Return how far a run is by its last.pth, which is not read again until it changes."""
+    return _read_progress(last, last.stat().st_mtime_ns) if last.exists() else Progress()
+
+
+@cache
+def _read_progress(last: Path, _mtime: int) -> Progress:
+    saved = load_checkpoint(last)
+    state = saved.training
+    return Progress(saved.config, state.get("epoch"), state.get("stopped_early", False), state.get("data"))
+
+
+def read_finished(folder: Path) -> RunResult:
+    """Read the settings of a finished run, without its metrics.
+
+    Raises:
+        UserError: it is no run folder, or the run is not finished (nor ended by --patience).
+    """
+    checkpoint = folder / "weights" / "last.pth"
+    saved = read_progress(checkpoint)
+    try:
+        settings = read_yaml(folder / "args.yaml")
+        # A run that was stopped in its first epoch has no results.csv.
+        rows = [{"epoch": "0"}] if saved.epoch == 0 else read_csv(folder / "results.csv")
+        seconds = sum(float(row.get("seconds") or 0) for row in rows)
+        phi, seed = settings["phi"], settings["seed"]
+        epochs, done = int(settings["epochs"]), int(rows[-1]["epoch"])
+    except (UserError, LookupError, ValueError, TypeError) as error:
+        raise UserError(f"{folder}: not the folder of a training run: {error}") from None
+    if done < epochs and not saved.stopped_early:
+        count = f"{done} of {plural(epochs, 'epoch')} done"
+        raise UserError(f"{folder}: not finished: {count}; resume it: python train.py --resume {checkpoint}")
+    dropped = _INCIDENTAL | (_OF_ATTENTION if phi == "none" else set())
+    kept = {name: value for name, value in settings.items() if name not in dropped}
+    return RunResult(phi, seed, kept, seconds=seconds, folder=folder, data=saved.data)
+
+
 def read_run(folder: Path, report: str | None = None) -> RunResult:
     """Read the result of a finished run.
 
@@ -66,27 +116,12 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
         report: the folder in it with the metrics.json to read; None reads the last row of results.csv.
 
     Raises:
-        UserError: it is no run folder, the run is not finished (nor ended by --patience), or its last epoch
-            was not evaluated.
+        UserError: as `read_finished`, or its last epoch was not evaluated.
     """
-    checkpoint = folder / "weights" / "last.pth"
-    state = load_checkpoint(checkpoint).training if checkpoint.exists() else {}
-    try:
-        settings = read_yaml(folder / "args.yaml")
-        # A run that was stopped in its first epoch has no results.csv.
-        rows = [{"epoch": "0"}] if state.get("epoch") == 0 else read_csv(folder / "results.csv")
-        last = rows[-1]
-        seconds = sum(float(row.get("seconds") or 0) for row in rows)
-        phi, seed = settings["phi"], settings["seed"]
-        epochs, done = int(settings["epochs"]), int(last["epoch"])
-    except (UserError, LookupError, ValueError, TypeError) as error:
-        raise UserError(f"{folder}: not the folder of a training run: {error}") from None
-    if done < epochs and not state.get("stopped_early"):
-        count = f"{done} of {plural(epochs, 'epoch')} done"
-        raise UserError(f"{folder}: not finished: {count}; resume it: python train.py --resume {checkpoint}")
-    metrics: dict[str, Any] = last
-    evaluated = ""
-    if report is not None:
+    run, evaluated = read_finished(folder), ""
+    if report is None:
+        metrics: dict[str, Any] = read_csv(folder / "results.csv")[-1]
+    else:
         metrics = json.loads((folder / report / "metrics.json").read_text(encoding="utf-8"))
         truth = folder / report / "ground_truth.json"
         evaluated = hashlib.sha256(truth.read_bytes()).hexdigest() if truth.exists() else ""
@@ -94,11 +129,8 @@ def read_run(folder: Path, report: str | None = None) -> RunResult:
         map50, map50_95 = float(metrics["map50"]), float(metrics["map50_95"])
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{folder}: has no mAP of its last epoch; evaluate it on a split: --split") from None
-    dropped = _INCIDENTAL | (_OF_ATTENTION if phi == "none" else set())
-    kept = {name: value for name, value in settings.items() if name not in dropped}
     draws = tuple(metrics.get("map50_draws", ()))
-    data = state.get("data")
-    return RunResult(phi, seed, kept, map50, map50_95, draws, seconds, folder, data, evaluated)
+    return replace(run, map50=map50, map50_95=map50_95, draws=draws, evaluated=evaluated)
 
 
 def group_runs(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:

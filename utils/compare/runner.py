@@ -23,8 +23,16 @@ from utils.compare.cost import Cost
 from utils.compare.differences import FEWEST_SEEDS
 from utils.compare.grid import GridRun
 from utils.compare.report_files import describe_noise, write_tables
-from utils.compare.results import Row, RunResult, build_rows, group_runs, read_run
-from utils.weights.load import confirm_phi, read_weights
+from utils.compare.results import (
+    Row,
+    RunResult,
+    build_rows,
+    group_runs,
+    read_finished,
+    read_progress,
+    read_run,
+)
+from utils.weights.load import confirm_phi
 
 _SCRIPTS = Path(__file__).resolve().parents[2]
 _SIGHUP = 1  # Windows has no name for it
@@ -76,13 +84,18 @@ def read_runs(
     Raises:
         UserError: a run is not finished, or its weights cannot be read.
     """
-    results, networks = [], []
-    for run in map(Path, config.runs or ()):
-        weights = read_weights(str(run / "weights" / "last.pth"))
-        own = [spec for spec in config.phi if same_attention(spec, weights.config.phi)]
-        phi = confirm_phi(weights, own[0] if own else None)
-        results.append(_read_result(config, settings, run, phi))
-        networks.append(replace(weights.config, phi=phi))
+    folders, networks = [*map(Path, config.runs or ())], []
+    for folder in folders:
+        read_finished(folder)  # all are checked before the first is evaluated
+        last = folder / "weights" / "last.pth"
+        network = read_progress(last).network
+        assert network is not None  # compare.py has looked for the file
+        own = [spec for spec in config.phi if same_attention(spec, network.phi)]
+        networks.append(replace(network, phi=confirm_phi(last, network.phi, own[0] if own else None)))
+    results = [
+        _read_result(config, settings, folder, network.phi)
+        for folder, network in zip(folders, networks, strict=True)
+    ]
     groups = group_runs(results)
     return groups, {label: networks[results.index(runs[0])] for label, runs in groups.items()}
 

@@ -227,7 +227,7 @@ def load_model(
         raise UserError(f"{file.path}: has {count} classes without names; name them with --classes FILE")
     if len(names) != count:
         raise UserError(f"{file.path}: has {count} classes, but {len(names)} names were given")
-    config = dataclasses.replace(file.config, phi=confirm_phi(file, phi))
+    config = dataclasses.replace(file.config, phi=confirm_phi(file.path, file.config.phi, phi))
     try:
         model = build_network(config)
     except ValueError as error:
@@ -242,19 +242,16 @@ def load_model(
     return LoadedModel(model.eval(), config, names, file.path, note, names_from)
 
 
-def confirm_phi(file: WeightsFile, phi: str | None) -> str:
-    """Return the attention to build: the file's, or the caller's for a block of the user's own.
+def confirm_phi(path: Path, own: str, phi: str | None) -> str:
+    """Return the attention to build: `own`, the file's, or the caller's for a block of the user's own.
 
     Raises:
         UserError: the file has a block of the user's own that the caller did not name, or the names differ.
     """
-    own = file.config.phi
     if ":" in own and (phi is None or not same_attention(phi, own)):
-        raise UserError(
-            f"{file.path}: has an attention block of your own; to import its code add --phi {own}"
-        )
+        raise UserError(f"{path}: has an attention block of your own; to import its code add --phi {own}")
     if phi is not None and not same_attention(phi, own):
-        raise UserError(f"{file.path}: was made with attention={own}, you asked for {attention_name(phi)}")
+        raise UserError(f"{path}: was made with attention={own}, you asked for {attention_name(phi)}")
     return phi if phi is not None and ":" in own else own  # the file of the block may lie elsewhere now
 
 

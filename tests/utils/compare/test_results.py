@@ -1,20 +1,26 @@
 import csv
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from nets.config import ModelConfig
+from utils.cli.compare_config import CompareConfig
 from utils.cli.errors import UserError
 from utils.cli.parser import config_as_dict
 from utils.cli.presets import with_preset
 from utils.cli.train_config import TrainConfig
+from utils.compare import grid, results, runner
+from utils.compare.grid import GridRun
 from utils.compare.results import RunResult, build_rows, compare_runs, group_runs, read_run
-from utils.weights.checkpoint import Checkpoint, save_checkpoint
+from utils.compare.runner import read_runs
+from utils.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
-def write_run(folder, map50=0.5, epochs=2, done=2, **settings):
+def write_run(folder, map50=0.5, epochs=2, done=2, state=None, **settings):
+    """Write a run's folder; with `state`, what its last.pth says on the training, also that."""
     folder.mkdir(parents=True)
     config = config_as_dict(TrainConfig(**{"epochs": epochs, **settings}))
     (folder / "args.yaml").write_text(yaml.safe_dump(config))
@@ -22,6 +28,9 @@ def write_run(folder, map50=0.5, epochs=2, done=2, **settings):
         writer = csv.writer(file)
         writer.writerow(["epoch", "map50", "map50_95"])
         writer.writerows([epoch + 1, map50 - 0.1 * (done - 1 - epoch), map50 / 2] for epoch in range(done))
+    if state is not None:
+        (folder / "weights").mkdir()
+        save_checkpoint(folder / "weights/last.pth", Checkpoint(ModelConfig(1), ("cell",), {}, {}, {}, state))
     return folder
 
 
@@ -65,10 +74,8 @@ def test_several_blocks_share_one_chance_of_a_false_verdict():
 
 @pytest.mark.parametrize("stopped_early", [False, True])
 def test_a_run_that_patience_ended_is_finished(tmp_path, stopped_early):
-    folder = write_run(tmp_path / "run", map50=0.7, epochs=20, done=12, patience=3)
-    (folder / "weights").mkdir()
     state = {"stopped_early": stopped_early}
-    save_checkpoint(folder / "weights/last.pth", Checkpoint(ModelConfig(1), ("cell",), {}, {}, {}, state))
+    folder = write_run(tmp_path / "run", map50=0.7, epochs=20, done=12, state=state, patience=3)
     if stopped_early:
         assert read_run(folder).map50 == 0.7
     else:
@@ -77,14 +84,36 @@ def test_a_run_that_patience_ended_is_finished(tmp_path, stopped_early):
 
 
 def test_a_run_that_was_stopped_in_its_first_epoch_can_be_resumed(tmp_path):
-    folder = write_run(tmp_path / "run", epochs=3)
+    folder = write_run(tmp_path / "run", epochs=3, state={"stopped_early": False, "epoch": 0})
     (folder / "results.csv").unlink()
-    (folder / "weights").mkdir()
-    state = {"stopped_early": False, "epoch": 0}
-    save_checkpoint(folder / "weights/last.pth", Checkpoint(ModelConfig(1), ("cell",), {}, {}, {}, state))
     words = r"run: not finished: 0 of 3 epochs done; resume it: python train.py --resume .*weights/last\.pth"
     with pytest.raises(UserError, match=words):
         read_run(folder)
+
+
+def test_the_checkpoint_of_a_run_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(results, "load_checkpoint", lambda path: loaded.append(path) or load_checkpoint(path))
+    monkeypatch.setattr(grid, "fingerprint", lambda data: {})
+    folder = write_run(tmp_path / "run", state={"stopped_early": False, "epoch": 2})
+    run, last = GridRun("none", 0, folder, {"epochs": 2}), folder / "weights/last.pth"
+    for _ in range(2):
+        grid.check_data([run], SimpleNamespace(val_splits=()))
+        assert run.epochs_left() == 0
+        assert read_run(folder).map50 == 0.5
+        read_runs(CompareConfig(runs=(str(folder),)), {})
+    assert loaded == [last]
+    os.utime(last, (1, 1))
+    assert run.epochs_left() == 0
+    assert loaded == [last, last]
+
+
+def test_no_run_is_evaluated_beside_one_that_is_not_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_call", lambda *_: pytest.fail("evaluated"))
+    whole = write_run(tmp_path / "whole", state={"epoch": 2})
+    short = write_run(tmp_path / "short", done=1, state={"epoch": 1})
+    with pytest.raises(UserError, match="short: not finished: 1 of 2 epochs"):
+        read_runs(CompareConfig(runs=(str(whole), str(short)), split=("val",)), {})
 
 
 def seen(images, folder, seed=0, phi="se", boxes="", **settings):
