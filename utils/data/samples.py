@@ -60,6 +60,7 @@ class DataFolder:
         self._listed_at: dict[str, str] = {}  # list and line of each full id without an image
         self._class_lists: dict[str, bool] = {}  # whether it is one, by file: VOC has 60 a year
         self.notes: list[str] = []
+        self.list_error: UserError | None = None  # of the test list that the other splits depend on
         self._parts = [self._complete_splits(part) for part in find_parts(self._walk)]
         self._samples: dict[tuple[str, str, str], Sample | None] = {}
         self._splits: dict[str, list[tuple[DataPart, str]]] = {}
@@ -283,7 +284,7 @@ class DataFolder:
             joined[_split_of_class_list(name)] += self._ids_of(part, name)
         groups = {split: list(dict.fromkeys(ids)) for split, ids in joined.items()}
         if {*main, *groups} <= {"test"}:
-            with suppress(UserError):  # of a broken list, which loading it reports
+            try:
                 groups = groups or {name: self._ids_of(part, name) for name in part.lists}
                 listed = {image_id for name in main or groups for image_id in groups[name]}
                 rest = group_by_folder(sorted(part.images.keys() - listed))
@@ -293,6 +294,8 @@ class DataFolder:
                     counted = plural(len(train), "image")
                     self.notes.append(f"{place}: no training list; train is the {counted} outside {names}")
                 groups = rest | groups
+            except UserError as error:  # test itself can be asked for, and then raises it too
+                self.list_error = error
         return replace(part, groups=groups)
 
     def _is_class_list(self, part: DataPart, name: str) -> bool:
@@ -360,6 +363,8 @@ def choose_training_splits(
             wanted = (DEFAULT_LIST,) if names == [DEFAULT_LIST] else wanted
             train += [folder + name for name in wanted if name in names][:1]
     if not train:
+        if folder_of_data.list_error:
+            raise folder_of_data.list_error
         others = [split for split in splits if not _is_test(split)]
         advice = f"choose with --train: {_listed(others)}" if others else "add images that no test list names"
         raise UserError(

@@ -90,7 +90,8 @@ class CheckReport:
     def add_line(self, level: str, kind: str, line: str) -> None:
         """Add a finding from a line `<file>: <reason>`."""
         file, colon, reason = line.partition(": ")
-        self.findings.append(Finding(level, kind, Path(file if colon else ""), reason if colon else line))
+        finding = Finding(level, kind, Path(file if colon else ""), reason if colon else line)
+        self.findings += [finding] if finding not in self.findings else []
 
 
 def run(config: CheckConfig) -> int:
@@ -320,7 +321,12 @@ def _set_apart_unusable(
 
 
 def _find_unused(root: Path, files: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
-    """Yield a note for each kind of images and annotations that are in no split, and of lists not read."""
+    """Yield a note for each kind of images and annotations that are in no split, and of lists not read.
+
+    With an error in a list, nobody knows what is in it.
+    """
+    if "list with an error" in files:
+        return
     for kind, found in files.items():
         known = kind in _USED or kind.endswith((NO_XML, "of another split", "with an error"))
         if kind.startswith(("image", "annotation", *UNREAD_LISTS)) and not known:

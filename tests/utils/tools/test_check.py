@@ -13,6 +13,8 @@ import data
 import train
 from tests.utils.data.conftest import save_picture, write_voc
 from tests.utils.tools.conftest import CAT, SLIP
+from utils.cli.errors import UserError
+from utils.data.samples import choose_training_splits
 from utils.data.voc_xml import VocObject, write_annotation
 
 
@@ -45,6 +47,22 @@ def test_nothing_wrong(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert out.endswith("errors: 0, warnings: 0, notes: 0\nnext: python train.py --data voc\n")
     assert ["dog", "6", "0"] in [line.split() for line in out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [("", "the split is empty"), ("10\n../x\n", "line 2: the id '../x' is outside the data folder")],
+)
+def test_a_fault_of_the_only_list_is_the_only_one(voc: Path, text: str, fault: str) -> None:
+    (voc / "ImageSets/Main/train.txt").unlink()
+    (voc / "ImageSets/Main/val.txt").unlink()
+    (voc / "ImageSets/Main/test.txt").write_text(text)
+    status, report = check()
+    assert status == 2
+    (finding,) = report["findings"]
+    assert (Path(finding["file"]).name, finding["reason"][: len(fault)]) == ("test.txt", fault)
+    with pytest.raises(UserError, match=rf"test\.txt: {fault}"):
+        choose_training_splits(voc)
 
 
 def test_all_faults_of_all_splits_in_one_go(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
