@@ -9,7 +9,6 @@ from typing import Any
 
 import utils.cli.packages  # noqa: F401 (says in one line if some are missing)
 from utils.cli.console import log, run_command
-from utils.cli.files import new_run_folder
 from utils.cli.inputs import check_data_folder, locate_checkpoint
 from utils.cli.parser import given_settings
 from utils.cli.presets import build_train_config
@@ -57,7 +56,7 @@ def train(given: dict[str, Any]) -> int:
         rank_zero_first,
     )
     from utils.training.resolve import resolve_config, resolve_lr_and_ema
-    from utils.training.run_folder import Run
+    from utils.training.run_folder import Run, choose_run_folder
     from utils.training.run_log import memory_advice
     from utils.training.train_loop import Job, position_of, resume_command, run_epochs
 
@@ -76,9 +75,7 @@ def train(given: dict[str, Any]) -> int:
         if resumed:
             trainer.load_state_dict(resumed.training)
         position = position_of(resumed)
-        folder = broadcast_from_rank_zero(
-            lambda: folder or new_run_folder(config.project, config.name, config.exist_ok)
-        )
+        folder = broadcast_from_rank_zero(lambda: choose_run_folder(config, model, folder))
         with Run(folder, resumed.training if resumed else None, is_writer=rank() == 0) as run:
             run.save_args(config)
             log(f"run folder: {folder}; to resume a stopped run: {resume_command(config, run.last)}")

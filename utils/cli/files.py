@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -218,6 +219,20 @@ def new_run_folder(project: Path | str, name: str = "exp", exist_ok: bool = Fals
             f"{folder}: cannot write here: {reason}; choose another folder with --project"
         ) from error
     return folder
+
+
+def check_free_space(folder: Path, needed: int, flag: str) -> None:
+    """Check that so many bytes are free on the disk of a folder, which need not exist yet.
+
+    Raises:
+        UserError: they are not; names the flag of the folder. A disk that does not say so passes.
+    """
+    existing = next(filter(os.path.exists, (folder.absolute(), *folder.absolute().parents)))
+    with suppress(OSError):
+        disk = shutil.disk_usage(existing)
+        if disk.total and disk.free < needed:
+            sizes = f"{disk.free / 1e6:,.0f} MB are free, {needed / 1e6:,.0f} MB are needed"
+            raise UserError(f"{folder}: {sizes}; free some or choose another {flag}", exit_code=1)
 
 
 @contextmanager

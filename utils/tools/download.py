@@ -23,6 +23,7 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from utils.cli.console import log
 from utils.cli.errors import UserError
+from utils.cli.files import check_free_space
 from utils.cli.tool_configs import DownloadConfig
 from utils.tools.atomic_folder import temporary_folder
 from utils.tools.printing import next_command, print_lines
@@ -50,7 +51,8 @@ def run(config: DownloadConfig) -> int:
     """
     data = Path(config.data)
     archives = _find_archives(data, config.years)
-    _check_disk(data, archives)
+    # The content of an archive is as large as the archive.
+    check_free_space(data, sum(one.size * (1 if one.is_local else 2) for one in archives), "--data")
     for year in dict.fromkeys(config.years):
         with temporary_folder(data / f"VOC{year}.tmp") as root:
             for archive in archives:
@@ -82,18 +84,6 @@ def _find_archives(data: Path, years: tuple[str, ...]) -> list[_Archive]:
         log(f"{path.name}  {size / 1e6:.0f} MB  md5 {md5}  {source}")
         archives.append(_Archive(year, test or "trainval", size, url, md5, path, is_local))
     return archives
-
-
-def _check_disk(data: Path, archives: list[_Archive]) -> None:
-    """Refuse a disk that cannot hold the archives and their content, which is as large."""
-    needed = sum(archive.size * (1 if archive.is_local else 2) for archive in archives)
-    existing = next(path for path in (data.absolute(), *data.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise UserError(
-            f"{data}: {free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB are needed; choose another --data",
-            exit_code=1,
-        )
 
 
 def _unpack(root: Path, archive: _Archive) -> None:

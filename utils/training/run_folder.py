@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from torch import nn
 
 from utils.cli.console import log, warn
 from utils.cli.errors import UserError
-from utils.cli.files import atomic_write, read_csv
+from utils.cli.files import atomic_write, check_free_space, new_run_folder, read_csv
 from utils.cli.inputs import find_newest
 from utils.cli.parser import save_args_yaml
 from utils.cli.train_config import TrainConfig
@@ -65,6 +66,23 @@ class FolderLock:
         with suppress(OSError):
             return self._path.read_text(encoding="utf-8")[:200].strip() or "another process"
         return "another process"
+
+
+def choose_run_folder(config: TrainConfig, model: nn.Module, resumed: Path | None) -> Path:
+    """Return the folder of a run: that of the resumed one, else a new one.
+
+    Raises:
+        UserError: it cannot be written to, or the disk has no room for best.pth and twice last.pth, whose old
+            one is kept until the new one is whole.
+    """
+    network = sum(tensor.nbytes for tensor in model.state_dict().values())
+    copies = 1 + config.ema + (2 if config.optimizer == "adamw" else 1)  # in last.pth
+    folder = resumed or Path(config.project, config.name)
+    old = [folder / "weights" / name for name in ("best.pth", "last.pth")]
+    is_there = resumed is not None or config.exist_ok
+    freed = sum(map(os.path.getsize, filter(os.path.isfile, old))) if is_there else 0
+    check_free_space(folder, network * (1 + 2 * copies) - freed, "--project")
+    return resumed or new_run_folder(config.project, config.name, config.exist_ok)
 
 
 class Run:

@@ -170,8 +170,8 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, server: Path, monkeypatch: pytest
 def test_small_disk_is_said_first(
     tmp_path: Path, server: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    usage = type("Usage", (), {"free": 3_900_000_000})
+    usage = type("Usage", (), {"total": 8_000_000_000, "free": 3_900_000_000})
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage)
     assert run_download("2012", "--data", tmp_path / "data") == 1
-    assert "3.9 GB are free, 4.0 GB are needed" in capsys.readouterr().err
+    assert "3,900 MB are free, 3,999 MB are needed" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()

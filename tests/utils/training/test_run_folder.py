@@ -3,9 +3,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 
 from nets.config import ModelConfig
 from nets.structures import Detections
+from nets.yolo import YoloBody
 from utils.cli.errors import UserError
 from utils.cli.inputs import find_newest
 from utils.cli.train_config import TrainConfig
@@ -22,7 +25,8 @@ from utils.data.targets import build_target
 from utils.inference.evaluation import DatasetDetections, EvalResult, score_detections
 from utils.inference.predictor import Timings
 from utils.training import run_folder as run_module
-from utils.training.run_folder import Run
+from utils.training.builders import build_trainer
+from utils.training.run_folder import Run, choose_run_folder
 from utils.weights.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -246,6 +250,42 @@ def test_a_table_that_cannot_be_written_is_warned_of_once(
     assert str(tmp_path / "results.csv") in said[0]
     assert said[0].endswith("; training continues without it")
     assert load_checkpoint(run.last).training["epoch"] == 3
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema": False}, {"optimizer": "adamw"}])
+def test_a_disk_without_room_for_the_checkpoints_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    config = TrainConfig(project=str(tmp_path / "new"), lr=0.01, ema_memory="recent", **settings)
+    model = YoloBody(ModelConfig(1))
+    trainer = build_trainer(config, model, 1, 1, torch.device("cpu"))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    trainer.optimizer.step()
+    weights = trainer.average.state_dict()
+    saved = Checkpoint(model.config, ("cell",), weights, training=trainer.state_dict())
+    with Run(tmp_path) as run:
+        run.finish_epoch(saved, {"epoch": 1}, None, True, False)
+    best, last = run.best.stat().st_size, run.last.stat().st_size
+
+    def choose(free: float, resumed: Path | None = None) -> Path:
+        usage = SimpleNamespace(total=10**12, free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        return choose_run_folder(config, model, resumed)
+
+    with pytest.raises(UserError, match=r"new/exp: \d+ MB are free, \d+ MB are needed; .*--project"):
+        choose((best + 2 * last) * 0.98)
+    assert not (tmp_path / "new").exists()
+    assert choose(best + 2 * last) == tmp_path / "new/exp"
+    assert choose(last, tmp_path) == tmp_path
+    with pytest.raises(UserError, match="MB are needed"):
+        choose(last * 0.95, tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", raise_os_error)
+    assert choose_run_folder(config, model, None) == tmp_path / "new/exp2"
+
+
+def raise_os_error(*_: object) -> None:
+    raise OSError
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
