@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 
 import evaluate
 from nets.structures import Detections
+from utils.cli.files import check_output_files
 from utils.data.voc_xml import VocObject, write_annotation
 from utils.inference.predictor import Predictor
 
@@ -57,6 +58,7 @@ def test_table_files_and_copy(room: Path, capsys: pytest.CaptureFixture[str]) ->
     assert {path.name for path in folder.iterdir()} == names | charts
     metrics = json.loads((folder / "metrics.json").read_text())
     assert json.loads((room / "copy.json").read_text()) == metrics
+    check_output_files({"--json": "copy.json"}, {})  # the next one may replace it
     assert (metrics["images"], metrics["weights"], metrics["splits"]) == (3, "best.pth", ["test"])
     assert metrics["per_class"]["cat"]["ground_truths"] == 2  # the third is difficult
     truth = COCO(str(folder / "ground_truth.json"))
@@ -121,7 +123,10 @@ def test_a_class_that_the_weights_lack_is_an_error_or_left_out_by_classes(
         (["--data", "nowhere"], "nowhere"),
         (["--weights", "missing.pth"], "missing.pth"),
         (["--json", "missing/copy.json"], "missing/copy.json"),
-        (["--json", "data/Annotations/1.xml"], "--json data/Annotations/1.xml: exists and is no .json file"),
+        (
+            ["--json", "data/Annotations/1.xml"],
+            "1.xml: exists and is no report of --json",
+        ),
         (["--json", "best.pth"], "--json best.pth: is also the file of --weights"),
         (["--iou-thres", "0.5"], "--nms-iou"),
         (["--conf", "nan"], "--conf"),

@@ -48,10 +48,11 @@ def test_pictures_json_and_lines(work: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_when_nothing_can_be_read_yesterdays_json_is_kept(work: Path) -> None:
+    yesterdays = '{"path": "a.jpg"}'
     Path("bad.jpg").write_bytes(b"")
-    Path("found.jsonl").write_text("yesterday's")
+    Path("found.jsonl").write_text(yesterdays)
     assert run("bad.jpg", "--no-save", "--json", "found.jsonl") == 1
-    assert Path("found.jsonl").read_text() == "yesterday's"
+    assert Path("found.jsonl").read_text() == yesterdays
 
 
 def test_a_reader_of_stdout_who_left_costs_no_detections(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +149,7 @@ def test_amp_computes_in_bfloat16_and_warns_where_that_is_slow(
         (["notes.txt", "empty.jpg"], 1, "none of 2 images"),
         (["nothing"], 2, "nothing"),
         (["photos", "--only", "zebra"], 2, "--only zebra"),
-        (["photos", "--json", "photos/a.jpg"], 2, "photos/a.jpg: exists and is no .json file"),
+        (["photos", "--json", "photos/a.jpg"], 2, "photos/a.jpg: exists and is no report of --json"),
         (["photos", "--json", "missing/found.jsonl"], 2, "missing/found.jsonl"),
         (["photos", "--json", "nothing"], 2, "--json nothing: is a folder"),
         (["photos", "--project", ".", "--name", "photos", "--exist-ok"], 2, "also a source"),

@@ -19,6 +19,7 @@ from tests.file_size_limit import file_size_limit
 from tests.predict_room import EVERYTHING, run
 from tests.training_room import errors_in
 from tests.video_files import make_video
+from utils.cli.files import check_output_files
 from utils.data.voc_xml import read_annotation
 from utils.formats.yolo import read_yolo
 
@@ -278,6 +279,7 @@ def test_coco_results(
     for name in names:
         Path("set", name).write_bytes(Path("photos/a.jpg").read_bytes())
     assert run("set", *EVERYTHING, "--no-save", "--coco", "coco.json", "--json", "found.jsonl") == 0
+    check_output_files({"--coco": "coco.json", "--json": "found.jsonl"}, {})
     rows = json.loads(Path("coco.json").read_text())
     expected = []
     for image_id, line in zip(ids, Path("found.jsonl").read_text().splitlines(), strict=True):
@@ -300,13 +302,14 @@ def test_coco_results_of_nothing_are_an_empty_list(work: Path) -> None:
     assert run("photos", "--conf", "1", "--no-save", "--coco", "coco.json", "--csv", "found.csv") == 0
     assert json.loads(Path("coco.json").read_text()) == []
     assert len(Path("found.csv").read_text().splitlines()) == 1
+    check_output_files({"--coco": "coco.json", "--csv": "found.csv"}, {})  # the next ones may replace them
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["photos", "--csv", "a", "--coco", "./a"], "--coco ./a: is also the file of --csv"),
-        (["photos/b c.png", "--csv", "photos/a.jpg"], "--csv photos/a.jpg: exists and is no .csv file"),
+        (["photos/b c.png", "--csv", "photos/a.jpg"], "--csv photos/a.jpg: exists and is no report of --csv"),
         (["list.txt", "--coco", "list.txt"], "--coco list.txt: is also the file of SOURCE"),
         (["photos", "--csv", "gone/a.csv"], "--csv gone/a.csv: its folder does not exist"),
         (["v.avi", "--coco", "coco.json"], "--coco: takes image files only, not v.avi"),

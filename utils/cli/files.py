@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -23,6 +24,12 @@ from utils.cli.errors import UserError
 MAX_TEXT_BYTES = 16_000_000
 _LONGEST_NAME = 255  # bytes, of most file systems
 _DESCRIBED = (".param", ".weights")  # models with a .json of the same stem beside them
+# How the files begin, without blanks, that these flags of predict.py, evaluate.py and data.py check write.
+_REPORTS = {
+    "--json": rb'\{"(path":"|images":\d|data":")',
+    "--csv": rb"path,width,height,|level,kind,splits,",
+    "--coco": rb'\[(\]|\{"image_id":)',
+}
 
 
 def read_bytes(path: Path | str, limit: int = MAX_TEXT_BYTES, missing: str = "no such file") -> bytes:
@@ -165,10 +172,10 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
 def check_output_files(written: Mapping[str, str | None], read: Mapping[str, Iterable[str]]) -> None:
     """Check before any work the files that a command writes; both arguments are paths by flag.
 
-    A file that exists is replaced only if it is empty, or by its suffix an earlier report.
+    A file that exists is replaced only if it is empty, or begins as an earlier report of the flag.
 
     Raises:
-        UserError: one is a folder, lies in none, is also read or named by two flags, or is no report.
+        UserError: one is -, a folder, lies in none, is also read or named by two flags, or is no report.
     """
     owners: dict[str, str] = {}  # path without links -> flag
     for flag, paths in read.items():
@@ -178,18 +185,19 @@ def check_output_files(written: Mapping[str, str | None], read: Mapping[str, Ite
     for flag, path in written.items():
         if path is None:
             continue
-        if Path(path).is_dir():
-            raise UserError(f"{flag} {path}: is a folder; name a file")
+        if path == "-" or Path(path).is_dir():
+            raise UserError(f"{flag} {path}: is {'no file' if path == '-' else 'a folder'}; name a file")
         if not Path(path).parent.is_dir():
             raise UserError(f"{flag} {path}: its folder does not exist")
         real = os.path.realpath(path)  # Path.resolve fails on a link to itself
         if real in owners:
             raise UserError(f"{flag} {path}: is also the file of {owners[real]}; name another")
         owners[real] = flag
-        suffixes = (".csv",) if flag == "--csv" else (".json", ".jsonl")
-        if Path(real).suffix.lower() not in suffixes and os.path.isfile(real) and os.path.getsize(real):
-            reason = f"exists and is no {suffixes[0]} file, so it is not overwritten"
-            raise UserError(f"{flag} {path}: {reason}; name another")
+        if os.path.isfile(real):
+            with open(real, "rb") as old:
+                begin = b"".join(old.read(200).split())
+            if begin and not re.match(_REPORTS[flag], begin):
+                raise UserError(f"{flag} {path}: exists and is no report of {flag}; name another")
 
 
 def new_run_folder(project: Path | str, name: str = "exp", exist_ok: bool = False) -> Path:

@@ -189,23 +189,49 @@ def test_a_reader_of_stdout_who_left_is_no_trouble_with_the_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("path", "reason"), [(".", "is a folder"), ("gone/a.json", "folder does not exist")])
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [(".", "is a folder"), ("gone/a.json", "folder does not exist"), ("-", "is no file; name a file")],
+)
 def test_a_place_that_cannot_be_written_to_is_refused_beforehand(path, reason):
     check_output_files({"--json": None}, {})
     with pytest.raises(UserError, match=f"--json {path}: .*{reason}"):
         check_output_files({"--json": path}, {})
 
 
+OLD = {
+    "found.jsonl": '{"path": "a.jpg", "width": 8}\n',
+    "metrics.json": '{\n "images": 700,\n "skipped": 0}',
+    "check.json": '{\n "data": "voc",\n "splits": {}}',
+    "found.csv": "path,width,height,frame,time_s,label\n",
+    "check.csv": "level,kind,splits,file\n",
+    "coco.json": '[{"image_id": 1, "category_id": 1}]',
+    "nothing.json": "[]\n",
+    "empty.xml": "",
+    # Of the user.
+    "labelme.json": '{\n  "version": "5.0.1",\n  "shapes": []}',
+    "instances.json": '{"images": [], "annotations": []}',
+    "table.csv": "path,label\n",
+    "a.xml": "<annotation/>",
+    "a.jpg": "\xff\xd8",
+    # Also read.
+    "best.param": "7767517",
+    "best.json": '{"data": 1}',
+    "names.json": '{"path": "cat"}',
+}
+
+
 def test_only_an_old_report_is_replaced(tmp_path):
-    names = ["a.json", "a.jsonl", "a.csv", "a.xml", "a.jpg", "a.pth", "a", "best.param", "best.json"]
-    names.append("names.json")
-    path = {name: str(tmp_path / name) for name in [*names, "link.json", "empty.xml", "new.xml"]}
-    for name in names:
-        Path(path[name]).write_text("x")
-    Path(path["empty.xml"]).touch()
+    path = {name: str(tmp_path / name) for name in [*OLD, "link.json", "new.xml"]}
+    for name, text in OLD.items():
+        Path(path[name]).write_text(text)
     Path(path["link.json"]).symlink_to("a.xml")
     read = {"--weights": [path["best.param"]], "--classes": [path["names.json"], "nothing"]}
-    free = {"--json": {"a.json", "a.jsonl"}, "--csv": {"a.csv"}, "--coco": {"a.json", "a.jsonl"}}
+    free = {
+        "--json": {"found.jsonl", "metrics.json", "check.json"},
+        "--csv": {"found.csv", "check.csv"},
+        "--coco": {"coco.json", "nothing.json"},
+    }
     for flag, expected in free.items():
         allowed = set()
         for name in path:

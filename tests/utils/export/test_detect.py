@@ -240,10 +240,12 @@ def test_an_input_is_never_written_over(room: Path, capsys: pytest.CaptureFixtur
     assert run("in/a.png", "--json", "best.onnx") == 2
     assert run("in/a.png", "--model", "best.xml", "--json", "best.bin") == 2
     assert run("in/a.png", "--json", "in/a.bmp") == 2
+    assert run("in/a.png", "--json", "-") == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 5
+    assert len(errors) == 6
     assert all(line.startswith("error: ") and "is also an input" in line for line in errors[:4])
-    assert errors[4] == "error: --json in/a.bmp: exists and is no .json file, so it is not overwritten"
+    assert errors[4] == "error: --json in/a.bmp: exists and is no report of --json; name another"
+    assert errors[5] == "error: --json -: is no file; name a file"
     assert {path: path.read_bytes() for path in room.rglob("*") if path.is_file()} == before
 
 
@@ -269,10 +271,11 @@ def test_only_an_image_that_detect_wrote_is_replaced(room: Path, capsys: pytest.
 
 
 def test_an_older_report_stays_if_no_image_can_be_read(room: Path) -> None:
-    Path("found.jsonl").write_text("old")
+    old = '{"path": "in/old.png"}'
+    Path("found.jsonl").write_text(old)
     assert run("in/broken.jpg", "--json", "found.jsonl") == 1
     assert run("in/a.png", "--json", "found.jsonl", "--benchmark", "1") == 0
-    assert Path("found.jsonl").read_text() == "old"
+    assert Path("found.jsonl").read_text() == old
     assert run("in/broken.jpg", "in/a.png", "--json", "found.jsonl") == 1
     assert json.loads(Path("found.jsonl").read_text())["path"] == "in/a.png"
 

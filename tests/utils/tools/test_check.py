@@ -93,7 +93,7 @@ def test_all_faults_of_all_splits_in_one_go(voc: Path, capsys: pytest.CaptureFix
     with open("findings.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["reason"] for row in rows] == [finding["reason"] for finding in report["findings"]]
-    assert check("--skip-bad")[0] == 0
+    assert check("--skip-bad", "--csv", "findings.csv")[0] == 0
 
 
 def test_both_files_of_an_image_are_looked_at(voc: Path) -> None:

@@ -416,9 +416,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = {os.path.realpath(path) for path in (*outputs, args.json) if path}
         if inputs := written & {os.path.realpath(path) for path in (*targets, *detector.files())}:
             raise ValueError(f"{min(inputs)}: is also an input; choose another --out or --json")
-        is_old = args.json and os.path.isfile(args.json) and os.path.getsize(args.json)
-        if is_old and Path(args.json).suffix.lower() not in (".json", ".jsonl"):
-            raise ValueError(f"--json {args.json}: exists and is no .json file, so it is not overwritten")
+        if args.json == "-":
+            raise ValueError("--json -: is no file; name a file")
+        if args.json and os.path.isfile(args.json):
+            with open(args.json, "rb") as file:
+                if file.read(9) not in (b"", b'{"path": '):
+                    raise ValueError(f"--json {args.json}: exists and is no report of --json; name another")
         for path in outputs if not args.benchmark else ():
             if os.path.lexists(path) and not is_marked(path):
                 reason = "exists and has no mark of detect.py, so it is not overwritten"
