@@ -47,7 +47,7 @@ def compare(config: CompareConfig, settings: dict[str, Any], command: str) -> in
         settings: what was given for the training runs, by field of `TrainConfig`.
         command: the command line, for the notes and for resuming.
     """
-    from utils.compare.cost import describe_machine, measure_costs
+    from utils.compare.cost import describe_latency, describe_machine, measure_costs
     from utils.compare.grid import check_data, log_estimate, plan_networks, plan_runs, save_grid_settings
     from utils.compare.report_files import STATISTICS_NOTE, draw_comparison, write_tables
     from utils.compare.results import Row, build_rows
@@ -64,8 +64,7 @@ def compare(config: CompareConfig, settings: dict[str, Any], command: str) -> in
     notes = [
         f"`{command}`",
         *describe_machine(),
-        "GFLOPs count a multiply-add as two; CPU ms is the latency of the network alone on one image, the "
-        f"median of interleaved rounds; the first network against itself (A/A) has the ratio {aa_ratio:.3f}",
+        describe_latency(aa_ratio),
         STATISTICS_NOTE,
     ]
     if config.runs:

@@ -139,7 +139,9 @@ def test_show_draws_what_training_sees(capsys: pytest.CaptureFixture[str]) -> No
         folder = name.replace(".", "_")
         argv = ["--augment", name, "--imgsz", "64", "96", "--mosaic", "0", "--name", folder]
         assert data.main(["show", "--data", "data", *argv]) == 0
-        assert f"runs/show/{folder}/sheet0.jpg" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert f"runs/show/{folder}/sheet0.jpg" in out
+        assert out.endswith(f"next: python train.py --data data --augment {name}\n")
         pages[name] = np.asarray(Image.open(f"runs/show/{folder}/sheet0.jpg"), dtype=float)
     light, inverted = pages.values()
     assert light.shape == inverted.shape

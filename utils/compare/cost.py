@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nets.config import ModelConfig
 from nets.yolo import YoloBody
+from utils.cli.console import log, plural
 from utils.cli.errors import UserError
 from utils.weights.own_block import build_network
 
@@ -49,6 +50,7 @@ def measure_costs(networks: Mapping[str, ModelConfig]) -> tuple[dict[str, Cost],
         UserError: a block cannot be built.
     """
     configs = list(dict.fromkeys(networks.values()))
+    log(f"measuring the latency of {plural(len(configs), 'network')} on the CPU")
     models = [_build(config) for config in configs]
     images = [
         torch.rand(1, 3, *config.input_size, generator=torch.Generator().manual_seed(0)) for config in configs
@@ -85,6 +87,17 @@ def interleaved_medians(functions: Sequence[Callable[[], object]], rounds: int) 
         if _TRUSTED[0] <= aa_ratio <= _TRUSTED[1]:
             break
     return medians, aa_ratio
+
+
+def describe_latency(aa_ratio: float) -> str:
+    """Return a line: what the times of `measure_costs` are, and whether they can be trusted."""
+    low, high = _TRUSTED
+    doubt = "" if low <= aa_ratio <= high else f", outside {low} to {high}: too noisy to compare times"
+    return (
+        "GFLOPs count a multiply-add as two; CPU ms is the latency of the network alone on one image, the "
+        "median of interleaved rounds; the first network against itself (A/A) has the ratio "
+        f"{aa_ratio:.3f}{doubt}"
+    )
 
 
 def describe_machine() -> list[str]:

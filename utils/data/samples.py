@@ -98,7 +98,7 @@ class DataFolder:
     def load(self, split: str, unlabelled: str, on_warning: Callable[[str], None]) -> list[Sample]:
         """List the images of one split; see `load_samples`."""
         found: dict[str, Sample] = {}
-        skipped = 0
+        skipped: list[str] = []
         for part, name in self._find(split):
             ids = self._ids_of(part, name)
             for image_id in dict.fromkeys(ids):
@@ -107,7 +107,7 @@ class DataFolder:
                     self._samples[key] = self._make_sample(part, image_id, unlabelled)
                 sample = self._samples[key]
                 if sample is None:
-                    skipped += 1
+                    skipped.append(image_id)
                 else:
                     found[sample.image_id] = sample
             if repeated := len(ids) - len(set(ids)):
@@ -116,7 +116,8 @@ class DataFolder:
         place = self.root / split if (self.root / split).is_dir() else self.root
         if skipped:
             advice = "--unlabelled background keeps them as empty"
-            on_warning(f"{place}: skipped {plural(skipped, 'image')} without XML; {advice}")
+            counted = f"{plural(len(skipped), 'image')} without XML, such as {', '.join(skipped[:3])}"
+            on_warning(f"{place}: skipped {counted}; {advice}")
             if not found:
                 raise UserError(f"{place}: no image has an XML file beside it; {advice}")
         return list(found.values())

@@ -330,7 +330,8 @@ def _find_unused(root: Path, files: Mapping[str, Sequence[str]]) -> Iterator[Fin
     for kind, found in files.items():
         known = kind in _USED or kind.endswith((NO_XML, "of another split", "with an error"))
         if kind.startswith(("image", "annotation", *UNREAD_LISTS)) and not known:
-            yield Finding("note", "not used", root, f"{count_files(kind, found)}, such as {found[0]}")
+            reason = f"{count_files(kind, found)}, such as {', '.join(found[:3])}"
+            yield Finding("note", "not used", root, reason)
 
 
 def _summarize(samples: Iterable[Sample], records: Mapping[str, Record]) -> SplitSummary:
@@ -401,7 +402,8 @@ def _check_classes(
     for name, count in sorted(training.class_counts.items()):
         if count < _MIN_OBJECTS:
             counted = f"{count} object{'s' * (count != 1)} to train on, fewer than {_MIN_OBJECTS}"
-            reason = f"class {name!r}: {counted}"
+            place = next(record.image_path for record in training.records if name in record.names)
+            reason = f"class {name!r}: {counted}, such as in {place.name}"
             report.findings.append(Finding("warning", "few objects", data_dir, reason, name=name))
     for part, purpose in ((training, "train on"), (testing, "evaluate on")):
         if part.total and not part.records:

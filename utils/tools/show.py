@@ -53,7 +53,8 @@ def run(
         path = folder / f"sheet{start // SHEET_SIZE}.jpg"
         save_sheet(path, cells[start : start + SHEET_SIZE], columns=4)
         print_lines([str(path)])
-    print_lines([next_command("train.py", *config.data_arguments())])
+    augment = ["--augment", config.augment] if config.augment else []
+    print_lines([next_command("train.py", *config.data_arguments(), *augment)])
     return 0
 
 

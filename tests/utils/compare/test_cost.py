@@ -2,7 +2,7 @@ import pytest
 
 from nets.config import ModelConfig
 from utils.cli.errors import UserError
-from utils.compare.cost import measure_costs
+from utils.compare.cost import describe_latency, measure_costs
 
 # Multiply-adds of the convolutions at 64 x 64 and 20 classes by hand: (out, in, kernel, output side).
 _SIDES = [(32, 3, 3, 32), (64, 32, 3, 16)]
@@ -31,3 +31,10 @@ def test_parameters_and_arithmetic_are_those_of_the_network():
 def test_a_block_that_cannot_be_built_is_named():
     with pytest.raises(UserError, match=r"--phi none\.py:X"):
         measure_costs({"X": ModelConfig(1, "none.py:X", input_size=(32, 32))})
+
+
+@pytest.mark.parametrize(("ratio", "is_doubted"), [(0.94, True), (0.95, False), (1.05, False), (1.06, True)])
+def test_times_of_a_busy_machine_are_doubted(ratio: float, is_doubted: bool) -> None:
+    line = describe_latency(ratio)
+    assert f"ratio {ratio:.3f}" in line
+    assert ("too noisy to compare times" in line) == is_doubted

@@ -320,7 +320,7 @@ def test_what_a_flat_folder_does_not_use_is_counted(
     prepare_training(DataConfig("my", unlabelled=unlabelled), val=("none",))
     err = capsys.readouterr().err
     assert "not used: 1 annotation without image; which: python data.py check --data my" in err
-    assert ("skipped 1 image without XML" in err) == (unlabelled == "skip")
+    assert ("skipped 1 image without XML, such as b" in err) == (unlabelled == "skip")
     assert data.main(["check", "--data", "my", "--unlabelled", unlabelled, "--json", "report.json"]) == 0
     report = json.loads(Path("report.json").read_text())
     not_used = {"image without XML": ["b.jpg"]} if unlabelled == "skip" else {}
@@ -357,7 +357,7 @@ def test_stats_and_show_say_what_is_not_used(verb: str, capsys: pytest.CaptureFi
 def test_convert_takes_the_flag_that_it_advises(capsys: pytest.CaptureFixture[str]) -> None:
     Layout(side_by_side("a.jpg") | {"b.jpg": None}, {}).write(Path("my"))
     assert data.main(["convert", "my", "--out", "coco"]) == 0
-    assert "skipped 1 image without XML; --unlabelled background keeps" in capsys.readouterr().err
+    assert "skipped 1 image without XML, such as b; --unlabelled background keeps" in capsys.readouterr().err
     assert data.main(["convert", "my", "--out", "all", "--unlabelled", "background"]) == 0
     content = json.loads(next(Path("all").rglob("*.json")).read_text())
     assert sorted(image["file_name"] for image in content["images"]) == ["a.jpg", "b.jpg"]

@@ -141,8 +141,8 @@ def test_class_names_that_are_alike_and_their_repair(voc: Path) -> None:
     assert report["splits"]["train"]["objects"] == {"bird": 1, "cat": 5, "dog": 2}
     assert "class names alike" not in kinds(report, "warning")
     assert [f["reason"] for f in report["findings"]] == [
-        "class 'bird': 1 object to train on, fewer than 5",
-        "class 'dog': 2 objects to train on, fewer than 5",
+        "class 'bird': 1 object to train on, fewer than 5, such as in 03.jpg",
+        "class 'dog': 2 objects to train on, fewer than 5, such as in 04.jpg",
     ]
 
 
@@ -343,7 +343,7 @@ def test_an_image_of_both_lists_is_learnt_from_and_held_to_the_stricter_rule(voc
     _, report = check()
     assert kinds(report, "error") == ["object skipped"]
     assert [f["reason"] for f in report["findings"] if f["kind"] == "few objects"] == [
-        "class 'zebra': 1 object to train on, fewer than 5"
+        "class 'zebra': 1 object to train on, fewer than 5, such as in 10.jpg"
     ]
     assert "unknown class" not in kinds(report, "warning")
 

@@ -46,7 +46,9 @@ def test_stats_without_objects(voc: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_show_draws_the_boxes(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert data.main(["show", "--data", "voc"]) == 0
-    assert "runs/show/exp/sheet0.jpg" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "runs/show/exp/sheet0.jpg" in out
+    assert out.endswith("next: python train.py --data voc\n")
     page = Image.open("runs/show/exp/sheet0.jpg").convert("RGB")
     assert page.width > 4 * 416
     assert page.height > 2 * 312
