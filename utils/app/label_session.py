@@ -21,9 +21,12 @@ _MOST_REASONS = 10  # why images were skipped
 class LabelSession:
     """One tab: its way through the images, the open one, and the boxes as they were given to the editor.
 
+    A method changes no object that it holds: a copy is as it was.
+
     Attributes:
         opened: the open image; None if none can be read.
         shown: the boxes as given to the editor.
+        view: how often `shown` has changed; the page sends it back with the boxes.
         image: the open image, enlarged if it is small.
         message: what there is to say.
     """
@@ -32,6 +35,7 @@ class LabelSession:
         self.folder = folder
         self.opened: OpenImage | None = None
         self.shown: list[LabelBox] = []
+        self.view = 0
         self.image: Image.Image | None = None
         self.message = ""
         self._way: list[str] = []
@@ -59,7 +63,7 @@ class LabelSession:
         skipped, end = [], []
         for position in count(self._position + step, step):
             if position == len(self._way) and (key := self.folder.choose_next(set(self._way))) is not None:
-                self._way.append(key)
+                self._way = [*self._way, key]
             if not 0 <= position < len(self._way):
                 end = ["this was the last image" if step > 0 else "this is the first image"]
                 break
@@ -77,7 +81,7 @@ class LabelSession:
         """Save what was changed, and open an image by its key; raises a UserError if it cannot be read."""
         self._leave(value)
         self._open(key, conf)
-        self._way[self._position + 1 :] = [key]
+        self._way = [*self._way[: self._position + 1], key]
         self._position += 1
         self.message = ""
 
@@ -169,3 +173,4 @@ class LabelSession:
     def _show(self, boxes: Sequence[LabelBox]) -> None:
         self.folder.add_classes(one.item.name for one in boxes)
         self.shown = list(boxes)
+        self.view += 1

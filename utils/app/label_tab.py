@@ -6,6 +6,7 @@ import html
 import io
 import os
 import shlex
+from copy import copy
 from typing import Any
 
 import gradio as gr
@@ -30,6 +31,8 @@ _KEYS = (
     "previous. The wheel zooms, a double click edits. Next and previous save what was changed."
 )
 _EVENT = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "label"}
+RESTARTED = "the server does not know this page (was it restarted?); reload the page"
+_STALE = "the page does not show the boxes that it got last; nothing is saved: reload from disk"
 _TOOLS = {"Accept (a)": "a", "Difficult (f)": "f", "Delete": "Delete", "Draw (c)": "c", "Drag (d)": "d"}
 
 
@@ -76,7 +79,8 @@ def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
         commands = f"python data.py check {data}\npython train.py {data} --epochs 50"
         gr.Code(commands, language="shell", show_label=False)
 
-    outputs = [state, editor, images, progress, about, classes]
+    view = gr.Textbox(visible=False)  # of the boxes in the editor
+    outputs = [editor, images, progress, about, classes, view, state]  # set in this order, the session last
 
     def show(session: LabelSession) -> list[Any]:
         names, key, value = folder.class_names, None, None
@@ -86,16 +90,28 @@ def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
             value, label_list=list(names), label_colors=hex_colors(names), width=session.editor_width()
         )
         image, progress = gr.Dropdown(value=key), folder.describe_progress()
-        return [session, shown, image, progress, say(session), describe_classes(names)]
+        return [shown, image, progress, say(session), describe_classes(names), str(session.view), session]
 
     def say(session: LabelSession) -> str:
         return "<br>".join(map(html.escape, filter(None, [session.describe(), session.message])))
 
-    # One event for all: the page sends none while it waits for the last one, so that the boxes it sends are
-    # always those that it was given last.
+    # One event for all: the page sends none while it waits for the last one. If the answer is lost, or cannot
+    # be made, the page shows something else than the session has.
     def handle(
-        session: LabelSession, value: Any, conf: float, key: str, name: str, event: gr.EventData
+        held: LabelSession | None,
+        value: Any,
+        conf: float,
+        key: str,
+        name: str,
+        shown: str,
+        event: gr.EventData,
     ) -> list[Any]:
+        action = event.target.elem_id
+        if held is None:
+            raise gr.Error(RESTARTED, print_exception=False)
+        if shown != str(held.view) and action != "reload":
+            raise gr.Error(_STALE, print_exception=False)
+        session = copy(held)  # which stays as it is until the answer is made
         actions = {
             "next": lambda: session.move(1, value, conf),
             "previous": lambda: session.move(-1, value, conf),
@@ -107,14 +123,14 @@ def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
             "add-class": lambda: session.add_class(name, value),
             "new-class": lambda: session.add_class(name, value),
         }
-        before, session.message = session.shown, ""
+        session.message = ""
         try:
-            actions[event.target.elem_id]()
+            actions[action]()
         except UserError as error:
             gr.Warning(html.escape(str(error)))
-            if session.shown is before:  # the editor stays as it is
+            if session.view == held.view:  # the editor stays as it is
                 opened = gr.Dropdown(value=session.opened.key if session.opened else None)
-                return [session, gr.skip(), opened, gr.skip(), say(session), gr.skip()]
+                return [gr.skip(), opened, gr.skip(), say(session), gr.skip(), gr.skip(), session]
         return show(session)
 
     def start(conf: float) -> list[Any]:
@@ -122,10 +138,11 @@ def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
         session.move(1, None, conf)
         return show(session)
 
+    inputs = [state, editor, conf, images, name, view]
     triggers = [*(one.click for one in buttons), conf.release, images.input, name.submit]
     for done in (
         page.load(start, conf, outputs, **_EVENT),
-        gr.on(triggers, handle, [state, editor, conf, images, name], outputs, trigger_mode="once", **_EVENT),
+        gr.on(triggers, handle, inputs, outputs, trigger_mode="once", **_EVENT),
     ):
         done.then(None, js="() => labelKeys.deselect()")
 
