@@ -241,6 +241,7 @@ def test_label(open_page, room: Path, monkeypatch: pytest.MonkeyPatch):
     page.mouse.move(*point(page, 300, 40))
     page.mouse.down()
     page.mouse.move(*point(page, 340, 70))
+    page.wait_for_function("!document.getElementById('editor').inert")
     page.mouse.move(*point(page, 400, 120))
     page.mouse.up()
     page.locator("#model-box-edit").wait_for()
@@ -249,8 +250,16 @@ def test_label(open_page, room: Path, monkeypatch: pytest.MonkeyPatch):
     has_text(page, "#about", "saved 2 objects")
     car, balloon = read_annotation(room / "images/a.xml").objects
     assert (car.name, balloon) == ("car", VocObject("balloon", (300, 40, 400, 120)))
+    held: list = []
+    page.route("**/queue/join*", lambda route: held.append(route))
     np.testing.assert_allclose(car.box, CAR, atol=2)
+    page.wait_for_function("document.getElementById('editor').inert")  # a change would be lost
+    while not held:
+        page.wait_for_timeout(50)
+    page.unroute("**/queue/join*")
+    held[0].continue_()
     has_text(page, "#progress", "2 of 3 images labelled")
+    page.wait_for_function("!document.getElementById('editor').inert")
 
     page.keyboard.press("d")
     change_box(page, (350, 80), "2", NEW_EDGE, "car", True)

@@ -49,6 +49,9 @@
     return true;
   }
 
+  // What is changed while an event is on its way would be lost with its answer.
+  const freeze = (is_frozen) => { document.getElementById("editor").inert = is_frozen; };
+
   // The editor keeps the number of the selected box when another image comes: select none.
   function deselect() {
     const canvas = editor()?.querySelector("canvas");
@@ -61,7 +64,7 @@
   }
 
   document.addEventListener("keydown", (event) => {
-    if (!event.isTrusted || event.ctrlKey || event.metaKey || event.altKey || !editor()?.offsetParent) return;
+    if (document.getElementById("editor")?.inert || !event.isTrusted || event.ctrlKey || event.metaKey || event.altKey || !editor()?.offsetParent) return;
     // In the dialog only a number, and not one that is part of a name.
     if (dialog() ? dialog().dataset.typed || !/^[1-9]$/.test(event.key)
                  : event.target.closest("input, textarea, select, [contenteditable=true]")) return;
@@ -70,5 +73,5 @@
   document.addEventListener("input", (event) => {
     if (event.isTrusted && dialog()?.contains(event.target)) dialog().dataset.typed = "yes";
   }, true);
-  window.labelKeys = { act, deselect };
+  window.labelKeys = { act, deselect, freeze };
 })();

@@ -140,11 +140,12 @@ def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
 
     inputs = [state, editor, conf, images, name, view]
     triggers = [*(one.click for one in buttons), conf.release, images.input, name.submit]
+    gr.on(triggers, None, js="() => labelKeys.freeze(true)")
     for done in (
         page.load(start, conf, outputs, **_EVENT),
         gr.on(triggers, handle, inputs, outputs, trigger_mode="once", **_EVENT),
     ):
-        done.then(None, js="() => labelKeys.deselect()")
+        done.then(None, js="() => { labelKeys.freeze(false); labelKeys.deselect(); }")
 
 
 def _write(image: Image.Image) -> str:
