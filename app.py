@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from types import ModuleType
 
 import utils.cli.packages  # noqa: F401 (says in one line if some are missing)
@@ -25,9 +27,11 @@ def _serve(argv: list[str]) -> int:
         example="python app.py --label my_images --weights last",
     )
     config.check_inputs()
-    from utils.app.server import serve  # imports gradio
+    with tempfile.TemporaryDirectory(prefix="page-") as temporary:
+        os.environ["GRADIO_TEMP_DIR"] = os.path.realpath(temporary)  # gradio reads it when it is imported
+        from utils.app.server import serve
 
-    return serve(config, _import_look)
+        return serve(config, _import_look)
 
 
 def _import_look() -> ModuleType:

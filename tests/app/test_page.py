@@ -73,6 +73,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = YoloBody(ModelConfig(2, phi="cbam", input_size=(64, 64)))
     save_checkpoint(room / "cbam.pth", Checkpoint(model.config, ("car", "dog"), model.state_dict()))
     (room / "block").mkdir()
+    (room / "temporary").mkdir()
     (room / "block/sitecustomize.py").write_text(BLOCK)
     return room
 
@@ -87,7 +88,9 @@ def address(room: Path) -> Iterator[str]:
     server = subprocess.Popen(
         [sys.executable, str(ROOT / "app.py"), *flags.split(), str(port)],
         cwd=room,
-        env=os.environ | {"PYTHONPATH": str(room / "block"), "OMP_NUM_THREADS": "1"},
+        env=os.environ
+        | {"PYTHONPATH": str(room / "block"), "OMP_NUM_THREADS": "1", "TMPDIR": str(room / "temporary")}
+        | {"http_proxy": "http://127.0.0.1:9"},  # nobody is there
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -97,6 +100,7 @@ def address(room: Path) -> Iterator[str]:
     server.terminate()
     assert server.wait(WAIT / 1000) == 143
     assert server.stdout.read() == ""
+    assert [path.name for path in (room / "temporary").iterdir() if path.suffix != ".lock"] == []
     assert not (room / "requests.txt").exists(), (room / "requests.txt").read_text()
 
 
@@ -237,29 +241,29 @@ def test_label(open_page, room: Path, monkeypatch: pytest.MonkeyPatch):
         number.blur()
     wait_for_edge(page, CAR_EDGE, "suggestion")
     change_box(page, (100, 280), "a", CAR_EDGE, "suggestion", False)
+    page.wait_for_function("!document.getElementById('editor').inert")
     page.keyboard.press("c")
     page.mouse.move(*point(page, 300, 40))
     page.mouse.down()
     page.mouse.move(*point(page, 340, 70))
-    page.wait_for_function("!document.getElementById('editor').inert")
     page.mouse.move(*point(page, 400, 120))
     page.mouse.up()
     page.locator("#model-box-edit").wait_for()
     press(page, "1")
-    page.keyboard.press("s")
-    has_text(page, "#about", "saved 2 objects")
-    car, balloon = read_annotation(room / "images/a.xml").objects
-    assert (car.name, balloon) == ("car", VocObject("balloon", (300, 40, 400, 120)))
     held: list = []
     page.route("**/queue/join*", lambda route: held.append(route))
-    np.testing.assert_allclose(car.box, CAR, atol=2)
+    page.keyboard.press("s")
     page.wait_for_function("document.getElementById('editor').inert")  # a change would be lost
     while not held:
         page.wait_for_timeout(50)
     page.unroute("**/queue/join*")
     held[0].continue_()
-    has_text(page, "#progress", "2 of 3 images labelled")
+    has_text(page, "#about", "saved 2 objects")
     page.wait_for_function("!document.getElementById('editor').inert")
+    car, balloon = read_annotation(room / "images/a.xml").objects
+    assert (car.name, balloon) == ("car", VocObject("balloon", (300, 40, 400, 120)))
+    np.testing.assert_allclose(car.box, CAR, atol=2)
+    has_text(page, "#progress", "2 of 3 images labelled")
 
     page.keyboard.press("d")
     change_box(page, (350, 80), "2", NEW_EDGE, "car", True)
