@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -59,7 +59,7 @@ class LabelSession:
 
         What was changed in the editor is saved first.
         """
-        self._leave(value)
+        lost = self._leave(value)
         skipped, end = [], []
         for position in count(self._position + step, step):
             if position == len(self._way) and (key := self.folder.choose_next(set(self._way))) is not None:
@@ -75,15 +75,15 @@ class LabelSession:
                 skipped.append(str(error))
         more = len(skipped) - _MOST_REASONS
         more_skipped = [f"… and {more} more"] if more > 0 else []
-        self.message = "; ".join([*skipped[:_MOST_REASONS], *more_skipped, *end])
+        self.message = "; ".join([*lost, *skipped[:_MOST_REASONS], *more_skipped, *end])
 
     def jump(self, key: str, value: Mapping[str, Any] | None, conf: float) -> None:
         """Save what was changed, and open an image by its key; raises a UserError if it cannot be read."""
-        self._leave(value)
+        lost = self._leave(value)
         self._open(key, conf)
         self._way = [*self._way[: self._position + 1], key]
         self._position += 1
-        self.message = ""
+        self.message = "; ".join(lost)
 
     def reload(self, conf: float) -> None:
         """Open the image again as it is on disk; what was not saved is lost."""
@@ -105,6 +105,7 @@ class LabelSession:
         if self.opened is None:
             raise UserError("no image is open")
         boxes = self._read(value)
+        back = self._describe_changed(one for one in boxes if one.is_written)  # as they are in the XML
         self.opened = self.folder.save(self.opened, boxes)
         waiting = [one for one in boxes if not one.is_written]
         self._show([*self.opened.boxes, *waiting])
@@ -112,6 +113,7 @@ class LabelSession:
         self.message = f"saved {plural(saved, 'object')} in {self.opened.xml_path}"
         if waiting:
             self.message += f"; {plural(len(waiting), 'suggestion')} not accepted"
+        self.message = "; ".join([self.message, *back])
 
     def accept_all(self, value: Mapping[str, Any] | None) -> None:
         """Turn all suggestions in the editor into objects; nothing is written yet."""
@@ -145,9 +147,19 @@ class LabelSession:
             parts.append(self.folder.problem)
         return ", ".join(parts)
 
-    def _leave(self, value: Mapping[str, Any] | None) -> None:
-        if value is not None and self.has_changes(value):
+    def _leave(self, value: Mapping[str, Any] | None) -> list[str]:
+        """Save what was changed, and return what is lost."""
+        if value is None:
+            return []
+        lost = self._describe_changed(self._read(value))
+        if self.has_changes(value):
             self.save(value)
+        return lost
+
+    def _describe_changed(self, boxes: Iterable[LabelBox]) -> list[str]:
+        as_found = [*(self.opened.boxes if self.opened else ()), *self._suggested]
+        changed = sum(one.is_suggestion and one not in as_found for one in boxes)
+        return [f"{plural(changed, 'changed suggestion')} not accepted"] if changed else []
 
     def _open(self, key: str, conf: float) -> None:
         opened, image = self.folder.open(key)
@@ -167,6 +179,8 @@ class LabelSession:
     def _read(self, value: Mapping[str, Any] | None) -> list[LabelBox]:
         """Return the boxes of the editor."""
         if value is None:
+            if self.opened is not None:
+                raise UserError("the editor is empty; nothing is saved: reload from disk")
             return []
         return from_editor(value["boxes"], self.shown, self._zoom, orientation=value["orientation"] or 0)
 
