@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from filelock import FileLock
 from pycocotools.mask import iou
 
 from utils.cli.class_names import canonical_name
@@ -150,7 +151,6 @@ class LabelFolder:
         self.scores: dict[str, float] = {}
         self.problem = ""
         self._labelled = {key for key, (_, xml, _) in self.images.items() if os.path.lexists(xml)}
-        self._lock = threading.Lock()  # of saving: two tabs are two threads
         names: set[str] = set()
         for key in self._labelled:
             with suppress(UserError):  # shown when the image is opened
@@ -234,15 +234,19 @@ class LabelFolder:
         Boxes of the XML that are not among `boxes` are removed; what has not been changed stays as it is.
 
         Raises:
-            UserError: a box has no class, the annotation was changed since it was opened, is outside the
-                folder, or cannot be written.
+            UserError: a box has no class, the annotation or the size of the image was changed since it was
+                opened, or the annotation is outside the folder or cannot be written.
         """
         if unnamed := sum(not one.item.name for one in boxes):
             raise UserError(f"{opened.key}: {plural(unnamed, 'box', 'boxes')} without a class; not saved")
         path, image = opened.xml_path, opened.image_path
         kept = {one.place: opened.in_file(one) for one in boxes if one.place is not None}
         added = [opened.in_file(one) for one in boxes if one.place is None and not one.is_suggestion]
-        with self._lock:
+        with _lock_of(path):
+            if os.path.lexists(image) and read_header(image) != opened.header:
+                raise UserError(f"{image}: another image than was opened; not saved: reload the image")
+            if not image.parent.is_dir():
+                raise UserError(f"{image.parent}: the folder is gone; not saved")
             if stamp_of(path) != opened.stamp:
                 raise UserError(f"{path}: changed on disk since it was opened; not saved: reload the image")
             if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root)):
@@ -262,6 +266,13 @@ class LabelFolder:
 
 def stamp_of(path: Path) -> str:
     """Return a hash of the content of a file, empty if there is none; a UserError if it cannot be read."""
+def _lock_of(path: Path) -> FileLock:
+    """Return a lock of saving in a folder, for all tabs and programs of this user; not beside the images."""
+    folder = os.path.dirname(os.path.realpath(path))
+    name = hashlib.sha256(os.fsencode(f"{os.path.expanduser('~')}:{folder}")).hexdigest()[:16]
+    return FileLock(os.path.join(tempfile.gettempdir(), f"label-{name}.lock"), timeout=60)
+
+
     return hashlib.sha256(read_bytes(path)).hexdigest() if os.path.lexists(path) else ""
 
 
