@@ -101,6 +101,11 @@ def text_of(item: VocObject) -> str:
     return f"{item.name}{' (difficult)' * item.difficult}{score}"
 
 
+def to_html(text: str) -> str:
+    """Return text as HTML; a file name may have bytes that are not UTF-8."""
+    return html.escape(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
 def describe_classes(class_names: Sequence[str]) -> str:
     """Return HTML with the classes, the keys of the first nine, and their colors, which keys.js reads."""
     colors = hex_colors(class_names)

@@ -110,6 +110,8 @@ class OpenImage:
 def list_images(root: Path) -> dict[str, tuple[Path, Path, str]]:
     """List the images below a folder, in a layout of layouts.py or alone, by their path without suffix.
 
+    Bytes of the path that are not UTF-8 are escapes.
+
     Returns:
         The image, its annotation, which need not exist, and why the image cannot be used, else "".
 
@@ -123,7 +125,7 @@ def list_images(root: Path) -> dict[str, tuple[Path, Path, str]]:
             xml = part.xml.get(image_id, f"{part.xml_folder}{image_id}.xml")
             path = root / file
             twin = f"{path}: {Path(others[0]).name} lies beside it; keep one of the two" if others else ""
-            images[part.prefix + image_id] = path, root / xml, twin
+            images[as_utf8(part.prefix + image_id)] = path, root / xml, twin
     if not images:
         raise UserError(f"{root}: {describe_contents(walk) or 'no images in this folder'}")
     return images
@@ -264,8 +266,6 @@ class LabelFolder:
             return self._open(opened.key, opened.header)  # the image may be gone
 
 
-def stamp_of(path: Path) -> str:
-    """Return a hash of the content of a file, empty if there is none; a UserError if it cannot be read."""
 def _lock_of(path: Path) -> FileLock:
     """Return a lock of saving in a folder, for all tabs and programs of this user; not beside the images."""
     folder = os.path.dirname(os.path.realpath(path))
@@ -273,6 +273,8 @@ def _lock_of(path: Path) -> FileLock:
     return FileLock(os.path.join(tempfile.gettempdir(), f"label-{name}.lock"), timeout=60)
 
 
+def stamp_of(path: Path) -> str:
+    """Return a hash of the content of a file, empty if there is none; a UserError if it cannot be read."""
     return hashlib.sha256(read_bytes(path)).hexdigest() if os.path.lexists(path) else ""
 
 

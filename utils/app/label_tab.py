@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import os
 import shlex
@@ -14,11 +13,12 @@ from gradio.processing_utils import save_bytes_to_cache
 from gradio_image_annotation import image_annotator
 from PIL import Image
 
-from utils.app.editor import describe_classes, hex_colors
+from utils.app.editor import describe_classes, hex_colors, to_html
 from utils.app.label import LabelFolder
 from utils.app.label_session import LabelSession
 from utils.cli.app_config import LOWEST_SCORE
 from utils.cli.errors import UserError
+from utils.cli.files import as_utf8
 from utils.cli.predict_config import PredictConfig
 
 # The editor would decode and save the image again at each event; only its boxes are read.
@@ -75,7 +75,7 @@ def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
         buttons.append(gr.Button("Add", scale=0, min_width=60, elem_id="add-class"))
     gr.Markdown(_KEYS)
     with gr.Accordion("Train on these", open=False):
-        data = f"--data {shlex.quote(str(folder.root))}"
+        data = f"--data {shlex.quote(as_utf8(folder.root))}"
         commands = f"python data.py check {data}\npython train.py {data} --epochs 50"
         gr.Code(commands, language="shell", show_label=False)
 
@@ -93,7 +93,7 @@ def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
         return [shown, image, progress, say(session), describe_classes(names), str(session.view), session]
 
     def say(session: LabelSession) -> str:
-        return "<br>".join(map(html.escape, filter(None, [session.describe(), session.message])))
+        return "<br>".join(map(to_html, filter(None, [session.describe(), session.message])))
 
     # One event for all: the page sends none while it waits for the last one. If the answer is lost, or cannot
     # be made, the page shows something else than the session has.
@@ -127,7 +127,7 @@ def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
         try:
             actions[action]()
         except UserError as error:
-            gr.Warning(html.escape(str(error)))
+            gr.Warning(to_html(str(error)))
             if session.view == held.view:  # the editor stays as it is
                 opened = gr.Dropdown(value=session.opened.key if session.opened else None)
                 return [gr.skip(), opened, gr.skip(), say(session), gr.skip(), gr.skip(), session]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Callable
 from functools import partial
@@ -13,9 +12,11 @@ from typing import Any
 import gradio as gr
 from gradio.processing_utils import save_bytes_to_cache
 
+from utils.app.editor import to_html
 from utils.app.offer import Offer
 from utils.cli.app_config import MOST_WEIGHTS
 from utils.cli.errors import UserError
+from utils.cli.files import as_utf8
 from utils.cli.predict_config import PredictConfig
 from utils.data.folder_walk import IMAGE_SUFFIXES
 
@@ -42,7 +43,7 @@ def build_look_tab(offer: Offer, import_look: Callable[[], ModuleType]) -> None:
             images = gr.Dropdown(list(offer.samples), value=None, label="Image", elem_id="look-image")
             weights = gr.Dropdown(
                 list(offer.weights),
-                value=list(offer.config.weights),
+                value=[*map(as_utf8, offer.config.weights)],
                 multiselect=True,
                 allow_custom_value=True,
                 label=f"Weights (up to {MOST_WEIGHTS})",
@@ -87,7 +88,7 @@ def build_look_tab(offer: Offer, import_look: Callable[[], ModuleType]) -> None:
         session.run(chosen)
         classes = dict.fromkeys(own for one in session.looks for own in one.predictor.class_names)
         shown = gr.Dropdown(session.names(), value=session.name or None)
-        lines = "<br>".join(map(html.escape, session.faults + session.problems))
+        lines = "<br>".join(map(to_html, session.faults + session.problems))
         return [session, shown, lines, gr.Dropdown([_ALL, *classes])]
 
     def show_boxes(session: Any, conf: float, nms_iou: float, truth: bool) -> list[Any]:
@@ -98,7 +99,7 @@ def build_look_tab(offer: Offer, import_look: Callable[[], ModuleType]) -> None:
         values: list[Any] = []
         for one, detections in zip(session.looks, found, strict=True):
             drawn, line = session.draw(one, detections, truth)
-            text = f"<b>{html.escape(one.name)}</b><br>{html.escape(line)}"
+            text = f"<b>{to_html(one.name)}</b><br>{to_html(line)}"
             values += [gr.Column(visible=True), drawn, text]
         values += [gr.Column(visible=False), None, ""] * (MOST_WEIGHTS - len(found))
         names = [one.name for one in session.looks]
@@ -120,7 +121,7 @@ def build_look_tab(offer: Offer, import_look: Callable[[], ModuleType]) -> None:
                 try:
                     image = draw() if is_wanted else None
                 except UserError as error:
-                    reasons.append(html.escape(str(error)))
+                    reasons.append(to_html(str(error)))
                 values.append(gr.Image(image, visible=image is not None))
             values.append(gr.HTML("<br>".join(reasons), visible=bool(reasons)))
         nothing = [gr.Image(None, visible=False)] * 2 + [gr.HTML(visible=False)]

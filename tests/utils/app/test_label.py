@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.voc_folder import make_voc_folder
-from utils.app.editor import SUGGESTION, editor_colors, from_editor, text_of, to_editor
+from utils.app.editor import SUGGESTION, editor_colors, from_editor, text_of, to_editor, to_html
 from utils.app.label import LabelBox, LabelFolder, accept, add_suggestions
 from utils.app.label_session import LabelSession
 from utils.cli.class_names import MODEL_DATA, read_class_names
@@ -188,6 +193,57 @@ def test_two_tabs_do_not_lose_each_others_work(folder: Path):
     assert len(read_annotation(folder / "a.xml").objects) == 3
 
 
+@pytest.mark.parametrize("_round", range(10))
+def test_two_programs_that_save_at_once_do_not_lose_each_others_work(folder: Path, _round: int):
+    saved: list[str] = []
+    start = threading.Barrier(2)
+
+    def save(name: str) -> None:
+        program = LabelFolder(folder, load_none)
+        opened, _ = program.open("a")
+        start.wait()
+        with suppress(UserError):
+            program.save(opened, [*opened.boxes, LabelBox(replace(CAT, name=name))])
+            saved.append(name)
+
+    programs = [threading.Thread(target=save, args=[name]) for name in ("one", "two")]
+    for program in programs:
+        program.start()
+    for program in programs:
+        program.join()
+    assert [item.name for item in read_annotation(folder / "a.xml").objects] == ["cat", "dog", *saved]
+
+
+def test_a_folder_that_is_gone_is_not_made_again(folder: Path):
+    found = LabelFolder(folder, load_none)
+    opened, _ = found.open("b")
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match="the folder is gone; not saved"):
+        found.save(opened, [LabelBox(CAT)])
+    assert not folder.exists()
+
+
+def test_boxes_are_not_saved_for_an_image_of_another_size(folder: Path):
+    found = LabelFolder(folder, load_none)
+    opened, _ = found.open("b")
+    make_image(folder / "b.jpg", (40, 30))
+    with pytest.raises(UserError, match=r"b\.jpg: another image than was opened; not saved"):
+        found.save(opened, [LabelBox(CAT)])
+    assert not (folder / "b.xml").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no file names of any bytes")
+def test_a_file_name_that_is_not_utf8_is_shown_and_saved(folder: Path):
+    name = os.fsdecode(b"latin\xe9")
+    (folder / "b.jpg").rename(folder / f"{name}.jpg")
+    session = LabelSession(LabelFolder(folder, load_none))
+    session.jump("latin\\xe9", None, 1.0)
+    session.save({"boxes": [], "orientation": 0})
+    assert (folder / f"{name}.xml").exists()
+    for text in (*session.folder.images, to_html(f"{session.describe()} {session.message}")):
+        text.encode("utf-8")
+
+
 def test_a_box_without_a_class_is_not_saved(folder: Path):
     found = LabelFolder(folder, load_none)
     with pytest.raises(UserError, match="1 box without a class"):
@@ -349,6 +405,34 @@ def test_suggestions_are_never_written(session: LabelSession, folder: Path):
     session.accept_all(value_of(session))
     session.save(value_of(session))
     assert read_annotation(folder / "b.xml").objects == (CAT,)
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_a_changed_suggestion_that_goes_back_is_named(session: LabelSession, folder: Path, leave: bool):
+    write_annotation(folder / "a.xml", "a.jpg", 80, 60, [CAT, VocObject("dog", DOG.box, score=0.5)])
+    before = (folder / "a.xml").read_bytes()
+    session.jump("a", None, 1.0)
+    value = value_of(session)
+    value["boxes"][1]["xmin"] += 5 * session._zoom
+    session.add_class("cow", value)  # which shows it where it was moved to
+    if leave:
+        session.move(1, value_of(session), 1.0)
+    else:
+        session.save(value_of(session))
+    assert session.message.endswith("1 changed suggestion not accepted")
+    assert (folder / "a.xml").read_bytes() == before
+    session.jump("a", None, 1.0)
+    session.save(value_of(session))
+    assert "not accepted" not in session.message
+
+
+def test_an_editor_without_a_value_deletes_nothing(session: LabelSession, folder: Path):
+    before = (folder / "a.xml").read_bytes()
+    session.jump("a", None, 1.0)
+    for act in (lambda: session.save(None), lambda: session.accept_all(None)):
+        with pytest.raises(UserError, match="the editor is empty; nothing is saved"):
+            act()
+    assert (folder / "a.xml").read_bytes() == before
 
 
 def test_weights_that_cannot_be_loaded_leave_labeling_without_suggestions(folder: Path):

@@ -225,8 +225,9 @@ def test_weights_are_read_by_path_from_a_few_places_only(
         session.run([name])
         assert session.looks == []
         assert "not below the working folder, --project or model_data" in session.problems[0]
-    session.run(["gone.pth"])
-    assert "gone.pth: no such weights file" in session.problems[0]
+    for name in ("gone.pth", "x" * 5000, "x\0"):
+        session.run([name])
+        assert f"{name[:200]}: no such weights file" in session.problems[0]
 
 
 def test_a_session_shows_boxes_truth_and_json(session: LookSession, weights: Path):
