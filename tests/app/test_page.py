@@ -256,8 +256,8 @@ def test_label(open_page, room: Path, monkeypatch: pytest.MonkeyPatch):
     page.wait_for_function("document.getElementById('editor').inert")  # a change would be lost
     while not held:
         page.wait_for_timeout(50)
-    page.unroute("**/queue/join*")
     held[0].continue_()
+    page.unroute("**/queue/join*")
     has_text(page, "#about", "saved 2 objects")
     page.wait_for_function("!document.getElementById('editor').inert")
     car, balloon = read_annotation(room / "images/a.xml").objects
