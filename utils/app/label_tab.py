@@ -146,6 +146,7 @@ def build_label_tab(page: gr.Blocks, folder: LabelFolder) -> None:
         gr.on(triggers, handle, inputs, outputs, trigger_mode="once", **_EVENT),
     ):
         done.then(None, js="() => { labelKeys.freeze(false); labelKeys.deselect(); }")
+        done.failure(None, js="() => labelKeys.freeze(false)")
 
 
 def _write(image: Image.Image) -> str:
