@@ -47,9 +47,8 @@ class Offer:
             raise UserError("weights without a name; remove the empty entry")
         if name in self.weights:
             return self.weights[name]
-        path = os.path.realpath(
-            name.replace("\0", "\N{REPLACEMENT CHARACTER}")
-        )  # so that no other name fetches anything
+        # The whole path, so that no other name fetches anything; no path has a NUL.
+        path = os.path.realpath(name.replace("\0", "\N{REPLACEMENT CHARACTER}"))
         places = (".", self.config.project, str(MODEL_DATA))
         if not any(Path(path).is_relative_to(os.path.realpath(place)) for place in places):
             raise UserError(
