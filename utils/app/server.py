@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio import routes
-from gradio_client.utils import is_file_obj_with_meta, traverse  # type: ignore[import-untyped]
+from gradio_client.utils import is_file_obj_with_meta, traverse
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware

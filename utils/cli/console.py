@@ -113,7 +113,7 @@ def progress(
         return
     if total is None and isinstance(items, Sized):
         total = len(items)
-    has_bar = sys.stderr.isatty()
+    has_bar = sys.stderr is not None and sys.stderr.isatty()  # None in a program of a user without one
     of_total = f"/{total}" if total is not None else ""
     last_line = time.monotonic()
     with tqdm(

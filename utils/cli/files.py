@@ -175,7 +175,8 @@ def check_output_files(written: Mapping[str, str | None], read: Mapping[str, Ite
     A file that exists is replaced only if it is empty, or begins as an earlier report of the flag.
 
     Raises:
-        UserError: one is -, a folder, lies in none, is also read or named by two flags, or is no report.
+        UserError: one is -, a folder, lies in none, cannot be written, is also read or named by two flags, or
+            is no report.
     """
     owners: dict[str, str] = {}  # path without links -> flag
     for flag, paths in read.items():
@@ -190,6 +191,8 @@ def check_output_files(written: Mapping[str, str | None], read: Mapping[str, Ite
         if not Path(path).parent.is_dir():
             raise UserError(f"{flag} {path}: its folder does not exist")
         real = os.path.realpath(path)  # Path.resolve fails on a link to itself
+        if not _can_write(real):
+            raise UserError(f"{flag} {path}: cannot write: Permission denied")
         if real in owners:
             raise UserError(f"{flag} {path}: is also the file of {owners[real]}; name another")
         owners[real] = flag
@@ -229,18 +232,19 @@ def new_run_folder(project: Path | str, name: str = "exp", exist_ok: bool = Fals
     return folder
 
 
-def check_free_space(folder: Path, needed: int, flag: str) -> None:
+def check_free_space(folder: Path, needed: int, flag: str | None) -> None:
     """Check that so many bytes are free on the disk of a folder, which need not exist yet.
 
     Raises:
-        UserError: they are not; names the flag of the folder. A disk that does not say so passes.
+        UserError: they are not; names the flag of the folder, if it has one. A disk that does not say passes.
     """
     existing = next(filter(os.path.exists, (folder.absolute(), *folder.absolute().parents)))
     with suppress(OSError):
         disk = shutil.disk_usage(existing)
         if disk.total and disk.free < needed:
             sizes = f"{disk.free / 1e6:,.0f} MB are free, {needed / 1e6:,.0f} MB are needed"
-            raise UserError(f"{folder}: {sizes}; free some or choose another {flag}", exit_code=1)
+            advice = f"free some or choose another {flag}" if flag else "free some"
+            raise UserError(f"{folder}: {sizes}; {advice}", exit_code=1)
 
 
 @contextmanager
@@ -272,7 +276,15 @@ def _copy_permissions(old: Path, new: Path) -> None:
     with suppress(OSError):  # no old one, or a disk without permissions
         state = old.stat()
         os.chmod(new, stat.S_IMODE(state.st_mode))
-        os.chown(new, state.st_uid, state.st_gid)
+        os.chown(new, -1, state.st_gid)  # allowed to a member of the group
+        os.chown(new, state.st_uid, -1)
+
+
+def _can_write(path: str) -> bool:
+    """Return whether `atomic_write` may write a file, for which it needs the folder too; or a device."""
+    is_device = os.path.exists(path) and not os.path.isfile(path)
+    places = [path] if is_device else [path, os.path.dirname(path)]
+    return all(os.access(place, os.W_OK) for place in places if os.path.exists(place))
 
 
 def _make_numbered(folder: Path) -> Path:

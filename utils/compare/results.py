@@ -97,7 +97,7 @@ def read_finished(folder: Path) -> RunResult:
         rows = [{"epoch": "0"}] if saved.epoch == 0 else read_csv(folder / "results.csv")
         seconds = sum(float(row.get("seconds") or 0) for row in rows)
         phi, seed = settings["phi"], settings["seed"]
-        epochs, done = int(settings["epochs"]), int(rows[-1]["epoch"])
+        epochs, done = int(settings["epochs"]), int(rows[-1]["epoch"]) if rows else 0
     except (UserError, LookupError, ValueError, TypeError) as error:
         raise UserError(f"{folder}: not the folder of a training run: {error}") from None
     if done < epochs and not saved.stopped_early:

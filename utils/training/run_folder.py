@@ -81,7 +81,7 @@ def choose_run_folder(config: TrainConfig, model: nn.Module, resumed: Path | Non
     old = [folder / "weights" / name for name in ("best.pth", "last.pth")]
     is_there = resumed is not None or config.exist_ok
     freed = sum(map(os.path.getsize, filter(os.path.isfile, old))) if is_there else 0
-    check_free_space(folder, network * (1 + 2 * copies) - freed, "--project")
+    check_free_space(folder, network * (1 + 2 * copies) - freed, None if resumed else "--project")
     return resumed or new_run_folder(config.project, config.name, config.exist_ok)
 
 

@@ -259,6 +259,11 @@ def test_closed_streams_do_not_stop_the_work(tmp_path, closed):
     assert (tmp_path / "written.txt").read_text() == "ab"
 
 
+def test_progress_in_a_program_without_a_standard_error(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert list(progress("ab", "image")) == ["a", "b"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])  # in many containers it is 1
 @pytest.mark.parametrize(

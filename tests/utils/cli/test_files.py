@@ -199,6 +199,16 @@ def test_a_place_that_cannot_be_written_to_is_refused_beforehand(path, reason):
         check_output_files({"--json": path}, {})
 
 
+@pytest.mark.parametrize("protected", ["old.json", "."])  # root may write everywhere
+def test_what_may_not_be_written_is_refused_beforehand(tmp_path, monkeypatch, protected):
+    (tmp_path / "old.json").write_text("[]")
+    is_free = {os.path.realpath(tmp_path / protected): False}
+    monkeypatch.setattr(os, "access", lambda path, mode: is_free.get(path, True))
+    with pytest.raises(UserError, match=r"--coco .*old\.json: cannot write: Permission denied"):
+        check_output_files({"--coco": str(tmp_path / "old.json")}, {})
+    check_output_files({"--coco": os.devnull}, {})
+
+
 OLD = {
     "found.jsonl": '{"path": "a.jpg", "width": 8}\n',
     "metrics.json": '{\n "images": 700,\n "skipped": 0}',

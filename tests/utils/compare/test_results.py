@@ -91,6 +91,13 @@ def test_a_run_that_was_stopped_in_its_first_epoch_can_be_resumed(tmp_path):
         read_run(folder)
 
 
+def test_a_run_whose_results_are_only_a_heading_is_not_finished(tmp_path):
+    folder = write_run(tmp_path / "run", epochs=3, state={"stopped_early": False, "epoch": 1})
+    (folder / "results.csv").write_text("epoch,map50\n")
+    with pytest.raises(UserError, match="run: not finished: 0 of 3 epochs done"):
+        read_run(folder)
+
+
 def test_the_checkpoint_of_a_run_is_read_once_until_it_changes(tmp_path, monkeypatch):
     loaded = []
     monkeypatch.setattr(results, "load_checkpoint", lambda path: loaded.append(path) or load_checkpoint(path))
