@@ -278,7 +278,7 @@ def test_a_disk_without_room_for_the_checkpoints_is_refused(
     assert not (tmp_path / "new").exists()
     assert choose(best + 2 * last) == tmp_path / "new/exp"
     assert choose(last, tmp_path) == tmp_path
-    with pytest.raises(UserError, match="MB are needed; free some$"):
+    with pytest.raises(UserError, match=r"MB are needed; free some$"):
         choose(last * 0.95, tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", raise_os_error)
     assert choose_run_folder(config, model, None) == tmp_path / "new/exp2"
