@@ -163,7 +163,7 @@ def test_training_starts_with_the_anchors_of_the_cfg(room: Path, capsys: pytest.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [[], ["--nms"]])
+@pytest.mark.parametrize("flags", [[], pytest.param(["--nms"], marks=pytest.mark.exhaustive)])
 def test_an_onnx_model_of_darknets_file_carries_its_anchors(room: Path, flags: list[str]) -> None:
     make_darknet(room)
     argv = ["--weights", "custom_best.weights", "--cfg", "cfg/custom.cfg", "--classes", "names.txt"]

@@ -176,6 +176,7 @@ def test_a_block_that_fails_later_is_named_with_its_line(room, monkeypatch, caps
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_grouped_block_goes_through_every_command(room, monkeypatch, capsys):
     monkeypatch.chdir(room / "e")
     own = ["--phi", f"{Path(__file__).with_name('grouped_block.py')}:SGE"]

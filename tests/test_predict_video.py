@@ -322,7 +322,10 @@ def test_few_frames_wait_at_a_time(work: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.exhaustive)],
+)
 def test_a_signal_keeps_what_was_found_so_far(work: Path, number: int, status: int) -> None:
     make_video(Path("v.mp4"), count=3000)
 

@@ -201,6 +201,7 @@ def detections_of(argv: list[str]) -> list[list[dict[str, Any]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_wide_input_from_training_to_every_export(capsys: pytest.CaptureFixture[str]) -> None:
     formats = [name for name, form in FORMATS.items() if all(map(find_spec, form.packages))]
     flags = ["--epochs", "3", "--lr", "0.05", "--val", "train", "--mosaic", "0"]

@@ -19,6 +19,7 @@ def test_without_a_gpu_it_says_so_in_one_line(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("room")
 def test_every_combination_has_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     quick = ["--imgsz", "32", "--workers", "1", "--warmup", "0", "--seconds", "0"]

@@ -28,6 +28,7 @@ from utils.data.train_dataset import AugmentSettings, TrainDataset
 from utils.data.voc_xml import VocObject
 
 CAT = VocObject("cat", (5, 5, 35, 25))
+FORKSERVER = pytest.param("forkserver", marks=pytest.mark.exhaustive)
 
 
 @pytest.fixture
@@ -345,13 +346,13 @@ def run_program(program: str, method: str, make_voc: MakeVoc) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", "spawn", FORKSERVER])
 def test_workers_of_every_start_method_change_nothing(make_voc: MakeVoc, method: str) -> None:
     assert run_program(START_METHOD, method, make_voc) == "same\n"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["spawn", FORKSERVER])
 def test_workers_that_start_outlive_a_signal_to_all_processes(make_voc: MakeVoc, method: str) -> None:
     assert run_program(SIGNALLED, method, make_voc) == "3\n"
 

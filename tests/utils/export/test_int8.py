@@ -41,7 +41,10 @@ def test_more_than_a_point_is_refused(job) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("batch", "ends_in_nms", "heads"), [(1, False, 2), (None, True, 3)])
+@pytest.mark.parametrize(
+    ("batch", "ends_in_nms", "heads"),
+    [(1, False, 2), pytest.param(None, True, 3, marks=pytest.mark.exhaustive)],
+)
 def test_weights_have_8_bits_but_for_the_first_and_the_last_convolutions(
     make_job, tmp_path: Path, capfd, batch, ends_in_nms, heads
 ) -> None:

@@ -13,7 +13,7 @@ from utils.inference.predictor import Predictor
 from utils.inference.runtimes import OnnxModel
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.exhaustive)])
 def made(tmp_path_factory, request):
     """A job and its model of any batch."""
     from tests.utils.export.conftest import make_job

@@ -191,7 +191,7 @@ def test_boxes_that_change_places_in_suppression_are_no_difference(make_job, end
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ends_in_nms", [False, True])
+@pytest.mark.parametrize("ends_in_nms", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_a_hardly_trained_network_is_exported(make_job, tmp_path, ends_in_nms):
     pytest.importorskip("onnxruntime")
     job = make_hardly_trained(make_job, ends_in_nms=ends_in_nms)

@@ -83,13 +83,11 @@ def rarely(*values):
 @pytest.mark.parametrize(
     ("name", "phi", "batch", "heads"),
     [
-        ("onnx", "ca", None, 2),
-        rarely("onnx", "ca", 2, 2),
+        *(rarely("onnx", "ca", batch, 2) for batch in (None, 2)),
         ("openvino", "ca", None, 2),
         rarely("openvino", "ca", 2, 2),
-        ("ncnn", "eca", 1, 2),  # test_runtimes.py has cbam, whose layers include those of se and none
-        ("ncnn", "ca", 1, 2),
-        *(rarely("ncnn", phi, 1, 2) for phi in ("none", "se", "cbam")),
+        ("ncnn", "ca", 1, 2),  # test_runtimes.py has cbam, whose layers include those of se and none
+        *(rarely("ncnn", phi, 1, 2) for phi in ("none", "se", "cbam", "eca")),
         ("onnx", GROUPED, None, 2),
         *(rarely(name, GROUPED, 1 if name == "ncnn" else None, 2) for name in ("openvino", "ncnn")),
         *((name, "cbam", 1 if name == "ncnn" else None, 3) for name in FILES),
